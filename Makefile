@@ -1,0 +1,40 @@
+# make demo    learn from synthetic pictures on this machine, measure, draw, report (demo/report.html)
+# make test    make check, then every test, the slow ones too (quick ones alone: .venv/bin/pytest)
+# make check   formatting, lint, types, who-imports-whom
+# make install the virtual environment that the others use; done by them when needed
+#
+# VENV=/some/where uses another environment, PYTHON3=python3.12 makes it from another interpreter.
+
+VENV ?= .venv
+PYTHON3 ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.sais-installed
+
+.PHONY: demo test check install clean
+.DEFAULT_GOAL := install
+
+install: $(STAMP)
+
+# One pip command, so that torch and torchvision are resolved as the pair they are. Reinstalled only when
+# pyproject.toml changes: the install is editable.
+$(STAMP): pyproject.toml
+	$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sais needs Python 3.11 or newer: make PYTHON3=python3.12")'
+	test -x $(BIN)/python || $(PYTHON3) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[train,imagenet-lite,video,dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/sais demo --out demo
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# One thread per process: the tests are spread over processes instead. Resetting -m runs the slow tests too.
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n auto --dist loadfile --durations 5
+
+clean:
+	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,10 @@
+"""`python -m sais` is the `sais` command."""
+
+from __future__ import annotations
+
+import sys
+
+from sais.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Checkpoints: safetensors with the whole experiment, the class names and the state of the run inside.
+
+Two kinds share one layout. A *model* file holds the weights to predict with (`model.*`). A *run* file (`last`) also
+holds everything that resuming needs: raw weights beside their average (`raw.*`) and the optimiser's state
+(`optimizer.*`). Either can be predicted with. Writing is atomic: a killed process leaves the file of before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sais.config import Experiment, from_dict, to_dict
+from sais.structures import SaisError
+
+FORMAT = "sais-1"
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    experiment: Experiment
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    """The data set's own id of each class."""
+    tensors: dict[str, Tensor]
+    """By their prefixed names."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """Numbers of the run: iteration, updates, best, metrics, seconds."""
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under `prefix.`, without it."""
+        return {n[len(prefix) + 1 :]: t for n, t in self.tensors.items() if n.startswith(prefix + ".")}
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with `prefix.` before their names."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint: to a file beside it, flushed to the disk, then moved into place.
+
+    Raises:
+        SaisError: the folder cannot be written or the disk is full; what stood at `path` still stands.
+    """
+    metadata = {
+        "format": FORMAT,
+        "experiment": json.dumps(to_dict(checkpoint.experiment)),
+        "class_names": json.dumps(checkpoint.class_names),
+        "category_ids": json.dumps(checkpoint.category_ids),
+        "state": json.dumps(checkpoint.state),
+    }
+    tensors = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in checkpoint.tensors.items()}
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        save_file(tensors, temporary, metadata)
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        remedy = "free some space, or choose another --out"
+        raise SaisError(f"{path}: cannot write the checkpoint ({error}); {remedy}") from error
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        SaisError: no such file, cut short, or not a checkpoint of sais.
+    """
+    if not path.is_file():
+        raise SaisError(f"{path}: no such model file; give a .safetensors file that `sais train` wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise SaisError(f"{path}: not a checkpoint of sais; give a .safetensors file that `sais train` wrote")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    except (SafetensorError, OSError) as error:
+        raise SaisError(
+            f"{path}: cut short or not a safetensors file ({error}); copy it again, or use last.safetensors of the run"
+        ) from error
+    return Checkpoint(
+        experiment=from_dict(Experiment, json.loads(metadata["experiment"]), str(path)),
+        class_names=tuple(json.loads(metadata["class_names"])),
+        category_ids=tuple(json.loads(metadata["category_ids"])),
+        tensors=tensors,
+        state=json.loads(metadata["state"]),
+    )
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load weights into a model. Raises SaisError where they do not fit."""
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise SaisError(f"{path}: the weights do not fit the network its settings describe: {first}") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimiser's state as tensors named `parameter name/state name`."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for key, value in optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give the optimiser the state that `optimizer_tensors` took."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        parameter_name, key = name.rsplit("/", 1)
+        parameter = parameters[parameter_name]
+        # AdamW counts its steps on the CPU; everything else lies where its parameter lies, and as it lies.
+        value = tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor)
+        optimizer.state[parameter][key] = value
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The commands of `sais`, one file each: a frozen dataclass of arguments and `run(argv) -> exit code`."""

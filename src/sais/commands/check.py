@@ -1,0 +1,51 @@
+"""`sais check DIR`: mistakes in a data set, found before a training run trips over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from sais.commands.arguments import parse, progress_bar
+from sais.structures import SaisError
+
+
+@dataclass(frozen=True)
+class CheckArguments:
+    """Open every picture and look at every label of a data set; say what is in it and what is wrong with it.
+
+    Exit code 2 where training would stop: broken pictures, wrong sizes, unreadable masks.
+    """
+
+    data: tyro.conf.Positional[Path]
+    """Folder of the data set."""
+    split: str = ""
+    """Only this split; otherwise every one found."""
+    decode: bool = True
+    """Read the pixels of every picture, not only its size (finds truncated files)."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `sais check`."""
+    arguments = parse(CheckArguments, argv, "sais check DIR")
+    from sais.data.check import check
+    from sais.data.formats import find, splits
+    from sais.data.paths import locate
+
+    data = locate(arguments.data)
+    names = [arguments.split] if arguments.split else splits(data)
+    if not names:
+        raise SaisError(f"{data}: no split found; expected annotations/SPLIT.json (sais shapes DIR writes an example)")
+    good = True
+    for name in names:
+        index = find(data, name)
+        with progress_bar(f"checking {name}", len(index.images)) as progress:
+            found = check(index, decode=arguments.decode, progress=lambda done, _: progress(1))
+        print(f"== {name}")
+        print(found.summary())
+        good = good and found.ok
+    if not good:
+        print("mend what is marked ERROR, or train on the rest with --skip-broken")
+    return 0 if good else 2

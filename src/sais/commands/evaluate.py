@@ -1,0 +1,107 @@
+"""`sais eval MODEL --data DIR`: COCO box and mask AP, and results in the COCO submission format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from sais.commands.arguments import check_writable, need_torch, parse, progress_bar, write_text
+from sais.structures import SaisError
+
+if TYPE_CHECKING:
+    from sais.data.index import Index
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Measure a model on labelled pictures: COCO AP and AR of boxes and masks, over all and per class.
+
+    Pictures without annotations (COCO's test-dev) are not measured, but --results still writes what was found.
+    """
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """Model file, or the folder of a run."""
+    data: Path | None = None
+    """Folder of the data set (also a name in the folder $SAIS_DATA)."""
+    split: str = "valid"
+    """Split to measure on."""
+    annotations: Path | None = None
+    """COCO JSON to measure on, instead of --data."""
+    images: Path | None = None
+    """Folder of its pictures."""
+    json: str = ""
+    """Write the figures to this file as JSON; - prints them instead of the table."""
+    results: Path | None = None
+    """Write every detection to this file in the COCO submission format."""
+    batch: int = 8
+    """Pictures in one pass."""
+    score: float = 0.05
+    """Least score of a detection."""
+    workers: int = 2
+    """Processes that read pictures."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be read, and say how many, instead of stopping."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `sais eval`."""
+    arguments = parse(EvalArguments, argv, "sais eval MODEL")
+    need_torch("eval")
+    if arguments.batch < 1:
+        raise SaisError(f"--batch {arguments.batch}: must be 1 or more")
+    for file in (arguments.results, Path(arguments.json) if arguments.json not in ("", "-") else None):
+        if file is not None:
+            check_writable(file.parent)
+    if not arguments.model.exists():
+        raise SaisError(f"{arguments.model}: no such model; give a model file, or the folder of a trained run")
+    from sais.engine.evaluate import evaluate
+    from sais.predict import Predictor
+
+    predictor = Predictor(arguments.model, device=arguments.device, score=arguments.score)
+    index = _index(arguments, tuple(predictor.class_names))
+    with progress_bar("measuring", len(index.images)) as progress:
+        found = evaluate(predictor, index, arguments.batch, arguments.workers, arguments.skip_broken, progress)
+    figures = {
+        "model": str(arguments.model),
+        "data": str(arguments.annotations or arguments.data),
+        "split": None if arguments.annotations else arguments.split,
+        "pictures": len(index.images),
+        "left_out": len(found.broken),
+        "detections": len(found.results),
+        "metrics": None if found.metrics is None else found.metrics.to_dict(),
+    }
+    if arguments.results is not None:
+        write_text(arguments.results, json.dumps(found.results))
+    if arguments.json == "-":
+        print(json.dumps(figures, indent=2))
+        return 0
+    print("no annotations: nothing was measured" if found.metrics is None else found.metrics.table())
+    print(f"{len(found.results)} detections in {len(index.images) - len(found.broken)} pictures")
+    if found.broken:
+        print(f"left out {len(found.broken)} pictures that cannot be read, the first: {found.broken[0]}")
+    if arguments.json:
+        write_text(Path(arguments.json), json.dumps(figures, indent=2))
+    written = [str(file) for file in (arguments.results, arguments.json) if file]
+    if written:
+        print("wrote " + ", ".join(written))
+    return 0
+
+
+def _index(arguments: EvalArguments, classes: tuple[str, ...]) -> Index:
+    from sais.data.formats import find, find_explicit
+    from sais.data.paths import locate
+
+    if arguments.annotations is not None and arguments.images is not None:
+        return find_explicit(arguments.annotations, arguments.images, classes)
+    if arguments.annotations is not None or arguments.images is not None:
+        raise SaisError("--annotations FILE and --images DIR go together: one is missing")
+    if arguments.data is None:
+        raise SaisError("no data: give --data DIR, or --annotations FILE and --images DIR")
+    return find(locate(arguments.data), arguments.split, classes)

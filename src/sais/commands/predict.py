@@ -1,0 +1,195 @@
+"""`sais predict MODEL SOURCE`: the objects in a picture, a folder, a glob or a video; drawn, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+
+from sais.commands.arguments import check_writable, need_torch, parse, write_text
+from sais.structures import SaisError
+
+if TYPE_CHECKING:
+    from sais.detections import Detections
+    from sais.predict import Predictor
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Find the objects in pictures or a video.
+
+    Writes the drawn pictures and predictions.json: a COCO file with `images` (what was looked at), `categories`
+    (ids from 1, in the model's order) and `annotations` (image_id, category_id, bbox, score, segmentation as RLE).
+    """
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """Model file, or the folder of a run."""
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    """A picture, a folder, a glob in quotes ("shots/*.jpg") or a video."""
+    out: Path = Path("predictions")
+    """Folder to write to."""
+    score: float = 0.3
+    """Least score of an object."""
+    batch: int = 8
+    """Pictures in one pass."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    draw: bool = True
+    """Write the drawn pictures; --no-draw writes predictions.json only."""
+    every: int = 1
+    """Videos: look at every so many frames."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be read, and say how many, instead of stopping."""
+
+
+@dataclass
+class Found:
+    """What `sais predict` has seen so far, as predictions.json will hold it."""
+
+    class_names: tuple[str, ...]
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    broken: int = 0
+
+    def add(self, detections: Detections, **image: Any) -> None:
+        """Count the objects of one picture; `image` is what to remember of it (file_name, frame ...)."""
+        number = len(self.images) + 1
+        height, width = detections.size
+        self.images.append({"id": number, "width": width, "height": height, **image})
+        ids = tuple(range(1, len(self.class_names) + 1))
+        for entry in detections.to_coco(number, ids):
+            self.annotations.append({"id": len(self.annotations) + 1, **entry})
+        self.counts.update(self.class_names[label] for label in detections.labels)
+
+    def write(self, path: Path) -> None:
+        """Write predictions.json, whole or not at all."""
+        categories = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
+        write_text(path, json.dumps({"images": self.images, "categories": categories, "annotations": self.annotations}))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `sais predict`."""
+    arguments = parse(PredictArguments, argv, "sais predict MODEL SOURCE")
+    need_torch("predict")
+    if arguments.batch < 1 or arguments.every < 1:
+        raise SaisError("sais predict: --batch and --every must be 1 or more")
+    if not arguments.model.exists():
+        raise SaisError(f"{arguments.model}: no such model; give a model file, or the folder of a trained run")
+    from sais.sources import find_pictures, is_video
+
+    video = is_video(arguments.source)
+    paths = [] if video else find_pictures(arguments.source)
+    check_writable(arguments.out)
+    from sais.predict import Predictor
+
+    predictor = Predictor(arguments.model, device=arguments.device, score=arguments.score)
+    found = Found(tuple(predictor.class_names))
+    if video:
+        _video(arguments, predictor, found)
+    else:
+        _pictures(arguments, predictor, found, paths)
+    found.write(arguments.out / "predictions.json")
+    what = "frames" if video else "pictures"
+    totals = ", ".join(f"{count} {name}" for name, count in found.counts.most_common()) or "nothing"
+    print(f"{len(found.images)} {what}: {totals}")
+    if found.broken:
+        print(f"left out {found.broken} pictures that cannot be read")
+    print(f"wrote {arguments.out}")
+    return 0
+
+
+def _pictures(arguments: PredictArguments, predictor: Predictor, found: Found, paths: list[Path]) -> None:
+    from PIL import Image
+
+    from sais.draw import draw
+
+    names = drawn_names(paths, Path(arguments.source))
+    for chunk in _read(paths, arguments, found):
+        for (path, picture), detections in zip(chunk, predictor.batch([p for _, p in chunk]), strict=True):
+            print(f"{path}: {detections.summary()}")
+            found.add(detections, file_name=str(path))
+            if arguments.draw:
+                target = arguments.out / names[path]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(draw(picture, detections, arguments.score)).save(target, quality=92)
+
+
+def _read(paths: list[Path], arguments: PredictArguments, found: Found) -> Iterator[list[tuple[Path, np.ndarray]]]:
+    """The pictures in batches; the next batch is read while the network works on this one."""
+    from sais.images import read_picture
+
+    def load(chunk: list[Path]) -> list[tuple[Path, np.ndarray | SaisError]]:
+        loaded: list[tuple[Path, np.ndarray | SaisError]] = []
+        for path in chunk:
+            try:
+                loaded.append((path, read_picture(path)))
+            except SaisError as error:
+                loaded.append((path, error))
+        return loaded
+
+    chunks = [paths[i : i + arguments.batch] for i in range(0, len(paths), arguments.batch)]
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(load, chunks[0]) if chunks else None
+        for number in range(len(chunks)):
+            assert ahead is not None
+            loaded = ahead.result()
+            if number + 1 < len(chunks):
+                ahead = pool.submit(load, chunks[number + 1])
+            good = []
+            for path, picture in loaded:
+                if isinstance(picture, np.ndarray):
+                    good.append((path, picture))
+                    continue
+                if not arguments.skip_broken:
+                    raise SaisError(f"{picture} (--skip-broken leaves such pictures out)")
+                found.broken += 1
+                print(f"{path}: left out, cannot be read")
+            if good:
+                yield good
+
+
+def _video(arguments: PredictArguments, predictor: Predictor, found: Found) -> None:
+    from contextlib import ExitStack
+
+    from sais.draw import draw
+    from sais.sources import VideoWriter, read_video, video_info
+
+    source = Path(arguments.source)
+    frames = read_video(source, every=arguments.every)
+    with ExitStack() as stack:
+        writer = None
+        if arguments.draw:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            target = arguments.out / f"{source.stem}.mp4"
+            writer = stack.enter_context(VideoWriter(target, rate=video_info(source).rate / arguments.every))
+        while chunk := list(islice(frames, arguments.batch)):
+            pictures = [picture for _, _, picture in chunk]
+            for (frame, seconds, picture), detections in zip(chunk, predictor.batch(pictures), strict=True):
+                print(f"{source} {seconds:.2f} s: {detections.summary()}")
+                found.add(detections, file_name=str(source), frame=frame, seconds=round(seconds, 3))
+                if writer is not None:
+                    writer.write(draw(picture, detections, arguments.score))
+
+
+def drawn_names(paths: list[Path], source: Path) -> dict[Path, Path]:
+    """Where each picture's drawing goes inside --out: its place below `source`, as .jpg, numbered where two would
+    collide (a.jpg and a.png)."""
+    taken: set[Path] = set()
+    names: dict[Path, Path] = {}
+    for path in paths:
+        place = path.relative_to(source) if source.is_dir() and path.is_relative_to(source) else Path(path.name)
+        name, number = place.with_suffix(".jpg"), 2
+        while name in taken:
+            name, number = place.with_name(f"{place.stem}-{number}.jpg"), number + 1
+        taken.add(name)
+        names[path] = name
+    return names

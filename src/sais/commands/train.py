@@ -1,0 +1,213 @@
+"""`sais train RECIPE --data DIR`: train a model. Every setting of the recipe is an option of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sais.commands.arguments import check_writable, need_torch, parse
+from sais.config import Experiment
+from sais.data.paths import DataPaths
+from sais.recipes import RECIPES, recipe
+from sais.structures import SaisError
+
+PROG = "sais train RECIPE"
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a model. RECIPE comes first: a name of `sais recipes`, or module:function of your own.
+
+    Options such as --model.backbone change a single setting; their defaults are the recipe's.
+    """
+
+    data: Path | None = None
+    """Folder of the data set: annotations/SPLIT.json and images/SPLIT (also a name in the folder $SAIS_DATA)."""
+    train_split: str = "train"
+    """Split to train on."""
+    valid_split: str = "valid"
+    """Split to measure on; without one in the data set nothing is measured. --valid-split '' for none."""
+    train_annotations: Path | None = None
+    """COCO JSON to train on, instead of --data."""
+    train_images: Path | None = None
+    """Folder of its pictures."""
+    valid_annotations: Path | None = None
+    """COCO JSON to measure on."""
+    valid_images: Path | None = None
+    """Folder of its pictures."""
+    out: Path | None = None
+    """Folder of the run: runs/RECIPE-DATA when not given, numbered -2, -3 when that exists."""
+    resume: bool = False
+    """Go on with the run in --out (or the latest of this recipe and data) where it stopped."""
+    epochs: int | None = None
+    """The same as --schedule.epochs."""
+    steps: int | None = None
+    """Stop after so many iterations, for a trial."""
+    batch: int | None = None
+    """Images in one step, as --optim.batch; lr follows unless given."""
+    size: tuple[int, ...] = ()
+    """Input size as --input.size: height and width, or one number for both."""
+    lr: float | None = None
+    """Learning rate for one batch, as --optim.lr."""
+    workers: int | None = None
+    """Processes that read pictures, as --run.workers."""
+    seed: int | None = None
+    """The same as --run.seed."""
+    device: str | None = None
+    """auto, cpu, cuda, mps, as --run.device."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be read, and say how many, instead of stopping."""
+    random_init: bool = False
+    """Start the backbone from random weights, not ImageNet's."""
+    weights: Path | None = None
+    """Start from the weights of this model file."""
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+    """The recipe's settings."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `sais train`."""
+    name, rest = split_recipe(argv)
+    start = recipe(name) if name else Experiment()
+    arguments = parse(TrainArguments, rest, PROG, default=TrainArguments(experiment=start))
+    if not name:
+        raise SaisError(f"sais train needs a recipe first: {PROG} --data DIR; known are {', '.join(RECIPES)}")
+    given_lr = any(word.partition("=")[0] in ("--lr", "--optim.lr") for word in rest)
+    experiment, said = settle(start, arguments, given_lr)
+    paths = DataPaths(
+        arguments.data,
+        arguments.train_split,
+        arguments.valid_split,
+        arguments.train_annotations,
+        arguments.train_images,
+        arguments.valid_annotations,
+        arguments.valid_images,
+    )
+    need_torch("train")
+    out = run_folder(arguments.out, f"{name.replace(':', '.')}-{paths.name}", arguments.resume)
+    check_writable(out)
+    if arguments.resume:  # the engine goes on with what the run was started with
+        said = [f"resuming {out} with the settings stored there; those on the command line are not used"]
+    for line in said:
+        print(line)
+    print(f"{experiment.name} on {paths.name}, into {out}")
+    from sais.engine.train import train
+
+    result = train(
+        experiment,
+        paths,
+        out,
+        resume=arguments.resume,
+        steps=arguments.steps,
+        skip_broken=arguments.skip_broken,
+        random_init=arguments.random_init,
+        weights=arguments.weights,
+    )
+    print(f"next: sais predict {result.out} YOUR_PICTURES")
+    return 0
+
+
+def split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The recipe's name in `argv` ("" where there is none) and the other words. It stands first, or anywhere as a
+    name that is known."""
+    words = list(argv)
+    if words and not words[0].startswith("-"):
+        return words[0], words[1:]
+    for place, word in enumerate(words):
+        if word in RECIPES:
+            return word, words[:place] + words[place + 1 :]
+    return "", words
+
+
+def settle(start: Experiment, arguments: TrainArguments, given_lr: bool) -> tuple[Experiment, list[str]]:
+    """The experiment after the short options, and what to tell the user about it.
+
+    A batch other than the recipe's scales its lr, unless lr was given: linearly for SGD, by the root for AdamW.
+    """
+    experiment, said = arguments.experiment, []
+    for option, group, name in (
+        ("epochs", "schedule", "epochs"),
+        ("batch", "optim", "batch"),
+        ("lr", "optim", "lr"),
+        ("workers", "run", "workers"),
+        ("seed", "run", "seed"),
+        ("device", "run", "device"),
+    ):
+        value = getattr(arguments, option)
+        if value is not None:
+            experiment = _changed(experiment, group, name, value)
+    if arguments.size:
+        experiment = _changed(experiment, "input", "size", _size(arguments.size, experiment))
+    _check_counts(experiment, arguments)
+    share = experiment.optim.batch / start.optim.batch
+    if share != 1 and not given_lr:
+        linear = experiment.optim.name == "sgd"
+        lr = float(f"{experiment.optim.lr * (share if linear else share**0.5):.4g}")
+        how = "linearly" if linear else "by the square root"
+        said.append(
+            f"batch {experiment.optim.batch} instead of {start.optim.batch}: lr {experiment.optim.lr:g} -> {lr:g}, "
+            f"scaled {how} (--lr overrides)"
+        )
+        experiment = _changed(experiment, "optim", "lr", lr)
+    return experiment, said
+
+
+def run_folder(out: Path | None, name: str, resume: bool) -> Path:
+    """The folder of the run: `out`, or runs/NAME, numbered where that exists; with `resume` the latest that exists.
+
+    Raises:
+        SaisError: nothing to resume, or `out` holds a run already and resuming was not asked for.
+    """
+    if out is not None:
+        if resume and not out.is_dir():
+            raise SaisError(f"{out}: no run to resume; leave out --resume to start one")
+        if not resume and out.is_dir() and any(out.iterdir()):
+            raise SaisError(f"{out} is not empty; go on with it (--resume) or choose another --out")
+        return out
+    numbers = [int(m[1] or 1) for p in Path("runs").glob(name + "*") if (m := _numbered(p.name, name))]
+    if resume:
+        if not numbers:
+            raise SaisError(f"runs/{name}: no run to resume; leave out --resume to start one, or name it with --out")
+        number = max(numbers)
+    else:
+        number = max(numbers, default=0) + 1
+    return Path("runs") / (name if number == 1 else f"{name}-{number}")
+
+
+def _numbered(folder: str, name: str) -> re.Match[str] | None:
+    return re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder)
+
+
+def _changed(experiment: Experiment, group: str, name: str, value: object) -> Experiment:
+    settings = dataclasses.replace(getattr(experiment, group), **{name: value})
+    return dataclasses.replace(experiment, **{group: settings})
+
+
+def _size(size: tuple[int, ...], experiment: Experiment) -> tuple[int, int]:
+    if len(size) == 1 and experiment.input.mode == "fixed":
+        return (size[0], size[0])
+    if len(size) != 2:
+        raise SaisError(f"--size {' '.join(map(str, size))}: give height and width (fixed: or one number for both)")
+    return (size[0], size[1])
+
+
+def _check_counts(experiment: Experiment, arguments: TrainArguments) -> None:
+    for name, value, least in (
+        ("epochs", experiment.schedule.epochs, 1),
+        ("batch", experiment.optim.batch, 1),
+        ("workers", experiment.run.workers, 0),
+        ("steps", arguments.steps, 1),
+    ):
+        if value is not None and value < least:
+            raise SaisError(f"--{name} {value}: must be {least} or more")
+    if not experiment.optim.lr > 0:
+        raise SaisError(f"--lr {experiment.optim.lr:g}: must be greater than 0")
+    height, width = experiment.input.size
+    if experiment.input.mode == "fixed" and (height % 32 or width % 32 or min(height, width) < 32):
+        raise SaisError(f"--size {height} {width}: a fixed input is a multiple of 32 in both directions")

@@ -1,0 +1,30 @@
+"""`sais version`: versions of sais and of what it stands on, for a bug report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from sais._version import __version__
+from sais.commands.arguments import parse
+
+PACKAGES = ("numpy", "pillow", "torch", "torchvision", "timm", "safetensors", "faster-coco-eval")
+
+
+@dataclass(frozen=True)
+class VersionArguments:
+    """Print the versions of sais and of what it stands on."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `sais version`."""
+    parse(VersionArguments, argv, "sais version")
+    print(f"sais {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in PACKAGES:
+        try:
+            print(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            print(f"{package} not installed")
+    return 0

@@ -1,0 +1,241 @@
+"""The settings: frozen dataclasses whose defaults are the paper's values. The docstring under a field is its --help.
+
+Only builders and the engine read them; modules take flat arguments. `Experiment` is the whole, written into every
+checkpoint. The paper's tables are fields: I `input.mode`, `input.size`; II `targets.rule` x `model.masks`;
+III `model.coefficients_from`; IV `model.backbone`, `input.size`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sais.structures import SaisError
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How a picture is fitted to the network's canvas."""
+
+    mode: Literal["fixed", "keep_ratio"] = "fixed"
+    """fixed: stretched to `size`, ratio not kept (the paper). keep_ratio: scaled until the short side is size[0] or
+    the long side size[1], padded right and below to a multiple of 32."""
+    size: tuple[int, int] = (768, 768)
+    """fixed: (height, width), multiples of 32. keep_ratio: (short side, greatest long side), 800 1333 in the paper."""
+    flip: float = 0.5
+    """Probability of a horizontal flip in training."""
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    """Training only, off in the paper: the picture is zoomed by a factor drawn from this range, then cropped or padded
+    at a random place to the same canvas."""
+    colour_jitter: float = 0.0
+    """Training only, off in the paper: greatest relative change of brightness, contrast and saturation."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    backbone: str = "resnet50.tv_in1k"
+    """Any timm model that supports features_only and reaches strides 8, 16 and 32."""
+    pretrained: bool = True
+    """Start from ImageNet weights. Random initialisation freezes nothing, and says so."""
+    frozen_stages: int = 1
+    """How much of the backbone is not trained: 0 nothing, 1 stem and C2 (the paper), 2 also C3, and so on."""
+    frozen_batch_norm: bool = True
+    """Keep the backbone's batch-norm statistics and affine parameters as they came."""
+    channels: int = 256
+    """Channels of the FPN and of the head's towers."""
+    tower_depth: int = 4
+    """3x3 convolutions in each of the two towers."""
+    tower_kind: Literal["plain", "depthwise"] = "plain"
+    """Plain 3x3 convolutions (the paper) or depthwise 3x3 followed by 1x1."""
+    norm: Literal["group", "batch"] = "group"
+    """Normalisation inside the towers: GroupNorm(32) (the paper) or batch-norm per level batch."""
+    masks: bool = True
+    """Predict masks. Without: plain FCOS."""
+    coefficients_from: Literal["both", "classification"] = "both"
+    """Mask coefficients from the sum of both towers (the paper's fusion) or from the classification tower alone."""
+    prototypes: int = 32
+    """K, the number of prototype maps."""
+    prototype_channels: int = 256
+    """Channels inside the ProtoNet."""
+    prototype_depth: int = 3
+    """3x3 convolutions of the ProtoNet before its bilinear x2."""
+    distance_unit: Literal["pixel", "stride"] = "pixel"
+    """A distance is exp(scale x) pixels (the paper) or exp(scale x) strides of its level."""
+
+
+@dataclass(frozen=True)
+class TargetsConfig:
+    """Which object a location belongs to."""
+
+    rule: Literal["center", "area"] = "center"
+    """center: the object the location is most central in (Eqs. 2-4). area: the smallest object (FCOS)."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The training losses and their weights."""
+
+    box: Literal["iou", "giou"] = "iou"
+    """iou: -log IoU (the paper). giou: 1 - GIoU."""
+    class_weight: float = 1.0
+    """Weight of the focal loss."""
+    box_weight: float = 1.0
+    """Weight of the box loss."""
+    centerness_weight: float = 1.0
+    """Weight of the centerness loss."""
+    mask_weight: float = 1.0
+    """Weight of the mask loss (6.1 in YOLACT, 1 in the authors' later code)."""
+    mask_positives: int = 100
+    """Locations per image that train masks, chosen before any mask is assembled."""
+    mask_margin: float = 0.0
+    """How far the mask loss looks beyond the box, as a share of the box's sides."""
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """From dense outputs to detections."""
+
+    score: float = 0.05
+    """Least class probability of a candidate."""
+    candidates: int = 1000
+    """Locations kept per level before NMS."""
+    nms: float = 0.5
+    """IoU above which the lower of two boxes of one class goes."""
+    detections: int = 100
+    """Kept per image."""
+    mask_margin: float = 0.0
+    """How far a mask may reach beyond its box, as a share of the box's sides."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    """Learning rate for `batch` images."""
+    batch: int = 16
+    """Images in one optimiser step."""
+    momentum: float = 0.9
+    """SGD only."""
+    weight_decay: float = 1e-4
+    bias_lr_factor: float = 2.0
+    """Convolution biases learn at this multiple of lr, without decay."""
+    backbone_lr_factor: float = 1.0
+    """The backbone learns at this multiple of lr."""
+    clip: float | None = None
+    """Greatest norm of the whole gradient; none in the paper, 35 in the detector's later version."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The course of the learning rate."""
+
+    epochs: int = 12
+    kind: Literal["steps", "cosine"] = "steps"
+    steps: tuple[int, ...] = (8, 11)
+    """Epochs after which lr is multiplied by `factor`."""
+    factor: float = 0.1
+    warmup: int = 500
+    """Iterations of warm-up; at most a tenth of the run."""
+    warmup_factor: float = 1 / 3
+    """Share of lr the warm-up starts at."""
+    warmup_kind: Literal["constant", "linear"] = "constant"
+    """constant: lr * warmup_factor all along (the paper's detector). linear: rising to lr."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What does not belong to the model: seeds, workers, how often to look."""
+
+    seed: int = 0
+    workers: int = 2
+    """Processes that read pictures; 0 reads in the main one."""
+    device: str = "auto"
+    """auto takes CUDA, then Apple's MPS, then the CPU."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass in training; losses are always fp32."""
+    ema: float | None = None
+    """Decay of the moving average of the weights, which is then evaluated and kept; none in the paper."""
+    evaluate_every: int = 1
+    """Epochs between evaluations on the validation split; 0: only after the last."""
+    checkpoint_every: int = 0
+    """Also save every so many iterations, besides after each epoch."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides what a training run computes, except its data."""
+
+    name: str = "sais"
+    """The recipe this started from."""
+    input: InputConfig = field(default_factory=InputConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """A hint naming the known words most like `word`: ", did you mean 'a' or 'b'?", or the whole list when none is."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if close:
+        return ", did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return "; known are " + ", ".join(sorted(known))
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A settings object as plain dicts and lists, ready for JSON."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in _items(settings)}
+
+
+def _items(settings: Any) -> typing.Iterator[tuple[str, Any]]:
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        yield f.name, to_dict(value) if dataclasses.is_dataclass(value) else value
+
+
+def from_dict(kind: type, values: dict[str, Any], where: str = "settings") -> Any:
+    """The settings object of dataclass `kind` that `values` (as made by `to_dict`) describes.
+
+    Raises:
+        SaisError: an unknown key (with the nearest names) or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise SaisError(f"{where}: unknown setting '{key}'{nearest(key, hints)}")
+    return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise SaisError(f"{where}: expected a group of settings, got {value!r}")
+        return from_dict(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise SaisError(f"{where}: {value!r} is none of {', '.join(map(repr, args))}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _value(args[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or (args[-1] is not Ellipsis and len(value) != len(args)):
+            raise SaisError(f"{where}: expected {len(args)} values, got {value!r}")
+        return tuple(_value(args[0], v, where) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise SaisError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value

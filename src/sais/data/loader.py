@@ -1,0 +1,192 @@
+"""From an index to batches: worker processes read, transform and rasterise; order and randomness hang on numbers only.
+
+A sample is asked for by (epoch, position), so the dataset has no state: workers may live through epochs, and a resumed
+run draws the very samples the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sais.config import InputConfig
+from sais.data.index import ImageRecord, Index, object_mask, trainable
+from sais.data.transforms import augmented, fitted
+from sais.geometry.raster import coverage
+from sais.images import PADDING, read_picture
+from sais.structures import MASK_STRIDE, Batch, Objects, Placement, SaisError, Sample
+
+Key = tuple[int, int]
+"""(epoch, position in the index)."""
+
+
+@dataclass
+class Loaded:
+    """A batch, and the pictures of it that could not be read."""
+
+    batch: Batch | None
+    """None where no picture of the batch could be read."""
+    broken: list[str] = field(default_factory=list)
+    """One line for each unreadable picture."""
+
+
+class Pictures(Dataset[tuple[Sample, Objects] | str]):
+    """Samples by (epoch, position); an unreadable picture comes as its error message.
+
+    Args:
+        index: the data set.
+        settings: how pictures are fitted and, in training, augmented.
+        seed: of the run.
+        training: augment, and rasterise the objects' masks.
+        mask_margin: how far beyond the box the mask targets reach, as a share of its sides.
+    """
+
+    def __init__(
+        self, index: Index, settings: InputConfig, seed: int = 0, training: bool = False, mask_margin: float = 0.0
+    ) -> None:
+        self.index = index
+        self.settings = settings
+        self.seed = seed
+        self.training = training
+        self.mask_margin = mask_margin
+
+    def __len__(self) -> int:
+        return len(self.index.images)
+
+    def __getitem__(self, key: Key) -> tuple[Sample, Objects] | str:
+        epoch, position = key
+        record = self.index.images[position]
+        try:
+            sample = read_sample(record, with_objects=self.training)
+        except SaisError as error:
+            return str(error)
+        if not self.training:
+            return fitted(sample, self.settings), rasterised(sample)
+        random = np.random.default_rng([self.seed, epoch, position])
+        sample = augmented(sample, self.settings, random)
+        return sample, rasterised(sample, self.mask_margin)
+
+
+def read_sample(record: ImageRecord, with_objects: bool = True) -> Sample:
+    """The picture of a record and its objects, crowds left out.
+
+    Raises:
+        SaisError: the picture cannot be read, or its size is not the one the annotations were made for.
+    """
+    picture = read_picture(record.path)
+    if picture.shape[:2] != tuple(record.size):
+        raise SaisError(
+            f"{record.path}: the picture is {picture.shape[1]} x {picture.shape[0]} pixels, its annotations say "
+            f"{record.size[1]} x {record.size[0]}; mend the annotation file, or leave it out with --skip-broken"
+        )
+    annotations = trainable(record) if with_objects else ()
+    return Sample(
+        image_id=record.id,
+        picture=picture,
+        boxes=np.array([a.box for a in annotations], np.float32).reshape(-1, 4),
+        labels=np.array([a.label for a in annotations], np.int64),
+        masks=[object_mask(a, record.size) for a in annotations],
+    )
+
+
+def rasterised(sample: Sample, margin: float = 0.0) -> Objects:
+    """The objects of a fitted sample with mask patches on the prototype grid, only where their boxes are."""
+    height, width = sample.picture.shape[0] // MASK_STRIDE, sample.picture.shape[1] // MASK_STRIDE
+    windows = np.zeros((len(sample.boxes), 4), np.int64)
+    values = [np.zeros(0, np.uint8)]
+    for i, (box, mask) in enumerate(zip(sample.boxes.astype(np.float64), sample.masks, strict=True)):
+        if mask is None:
+            continue
+        grow = margin * np.array([box[2] - box[0], box[3] - box[1]])
+        low = np.floor((box[:2] - grow) / MASK_STRIDE).astype(int).clip(0, [width - 1, height - 1])
+        high = np.ceil((box[2:] + grow) / MASK_STRIDE).astype(int).clip(low + 1, [width, height])
+        windows[i] = *low, *high
+        values.append(coverage(mask, windows[i].tolist(), float(MASK_STRIDE)).reshape(-1))
+    return Objects(
+        boxes=torch.from_numpy(sample.boxes),
+        labels=torch.from_numpy(sample.labels),
+        mask_windows=torch.from_numpy(windows),
+        mask_values=torch.from_numpy(np.concatenate(values)),
+    )
+
+
+def collate(items: list[tuple[Sample, Objects] | str]) -> Loaded:
+    """Canvases of one batch, padded right and below to the largest of them."""
+    broken = [item for item in items if isinstance(item, str)]
+    good = [item for item in items if not isinstance(item, str)]
+    if not good:
+        return Loaded(None, broken)
+    height = max(sample.picture.shape[0] for sample, _ in good)
+    width = max(sample.picture.shape[1] for sample, _ in good)
+    pictures = torch.stack([padded(sample.picture, height, width) for sample, _ in good])
+    placements = [sample.placement for sample, _ in good]
+    batch = Batch(
+        pictures=pictures.permute(0, 3, 1, 2),
+        objects=[objects for _, objects in good],
+        image_ids=[sample.image_id for sample, _ in good],
+        placements=[p for p in placements if isinstance(p, Placement)],
+    )
+    return Loaded(batch, broken)
+
+
+def padded(picture: np.ndarray, height: int, width: int) -> Tensor:
+    """(H, W, 3) uint8 -> (height, width, 3), PADDING right and below."""
+    if picture.shape[:2] == (height, width):
+        return torch.from_numpy(np.ascontiguousarray(picture))
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[:] = PADDING
+    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    return torch.from_numpy(canvas)
+
+
+class EpochBatches:
+    """Batches of keys: shuffled by (seed, epoch), the incomplete last batch left out; or in order, complete.
+
+    `epoch` and `first` (batches to pass over, when an interrupted epoch goes on) are set before each iteration.
+    """
+
+    def __init__(self, length: int, batch: int, seed: int | None) -> None:
+        self.length = length
+        self.batch = min(batch, length) if seed is not None else batch
+        self.seed = seed
+        self.epoch = 0
+        self.first = 0
+
+    def __len__(self) -> int:
+        return self.length // self.batch if self.seed is not None else -(-self.length // self.batch)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.arange(self.length)
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        for i in range(self.first, len(self)):
+            yield [(self.epoch, int(p)) for p in order[i * self.batch : (i + 1) * self.batch]]
+
+
+def training_loader(
+    index: Index, settings: InputConfig, batch: int, seed: int, workers: int, mask_margin: float = 0.0
+) -> tuple[DataLoader[Loaded], EpochBatches]:
+    """A loader of shuffled, augmented batches, and the sampler whose `epoch` is to be set before each pass."""
+    batches = EpochBatches(len(index.images), batch, seed)
+    return _loader(Pictures(index, settings, seed, True, mask_margin), batches, workers), batches
+
+
+def evaluation_loader(index: Index, settings: InputConfig, batch: int, workers: int) -> DataLoader[Loaded]:
+    """A loader of all pictures in order, fitted, without their objects."""
+    return _loader(Pictures(index, settings), EpochBatches(len(index.images), batch, None), workers)
+
+
+def _loader(pictures: Pictures, batches: EpochBatches, workers: int) -> DataLoader[Loaded]:
+    return DataLoader(
+        pictures,  # type: ignore[arg-type]  # collate makes Loaded of what Pictures gives
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

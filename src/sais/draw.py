@@ -1,0 +1,252 @@
+"""Drawing: masks, boxes and names over a picture, and sheets of many pictures. Numpy and Pillow.
+
+Masks are blended patch by patch; there is never a stack of full masks. Lines and letters grow with the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from sais.detections import Detections, Patch
+
+PALETTE = (
+    (255, 82, 82),
+    (41, 182, 246),
+    (255, 202, 40),
+    (102, 220, 110),
+    (186, 104, 255),
+    (255, 145, 35),
+    (38, 222, 200),
+    (255, 105, 180),
+    (92, 130, 255),
+    (198, 230, 60),
+    (214, 140, 95),
+    (140, 226, 255),
+    (245, 70, 245),
+    (20, 170, 120),
+    (255, 178, 160),
+    (170, 170, 250),
+)
+"""Colours (red, green, blue) of the objects, one after the other, around again after the last."""
+
+_SHEET = (24, 26, 30)
+_SHEET_TEXT = (225, 228, 232)
+
+Rectangle = tuple[int, int, int, int]
+
+
+def draw(
+    picture: np.ndarray,
+    detections: Detections,
+    score: float = 0.3,
+    *,
+    boxes: bool = True,
+    names: bool = True,
+    opacity: float = 0.45,
+) -> np.ndarray:
+    """The picture with its detections drawn over it.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB; not changed.
+        detections: of this picture.
+        score: objects below this score are left out.
+        boxes: draw the boxes.
+        names: draw the class and score of each object.
+        opacity: of the masks' fill, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the picture is not uint8 RGB or not of the detections' size.
+    """
+    if picture.shape[:2] != detections.size:
+        raise ValueError(f"detections of a picture of {detections.size}, drawn on one of {picture.shape[:2]}")
+    kept = detections.above(score)
+    pairs = zip(kept.labels, kept.scores, strict=True)
+    texts = [f"{kept.class_names[label]} {value:.2f}" for label, value in pairs] if names else []
+    return _paint(picture, kept.boxes if boxes else None, kept.boxes, texts, kept.patches, opacity)
+
+
+def draw_objects(
+    picture: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    masks: list[Patch] | None = None,
+    opacity: float = 0.45,
+) -> np.ndarray:
+    """The picture with labelled objects (ground truth) drawn over it.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB; not changed.
+        boxes: (N, 4) in the picture's pixels.
+        labels: (N,) indices into class_names.
+        class_names: the classes.
+        masks: N patches, or None for boxes only.
+        opacity: of the masks' fill, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the picture is not uint8 RGB.
+    """
+    boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    return _paint(picture, boxes, boxes, [class_names[int(label)] for label in labels], masks or [], opacity)
+
+
+def contact_sheet(
+    pictures: Sequence[np.ndarray],
+    columns: int = 4,
+    tile: tuple[int, int] = (320, 320),
+    captions: Sequence[str] | None = None,
+    gap: int = 12,
+) -> np.ndarray:
+    """Many pictures on one sheet, row by row, each fitted into its tile with its ratio kept.
+
+    Args:
+        pictures: each (H, W, 3) uint8 RGB.
+        columns: pictures in a row; fewer when there are fewer pictures.
+        tile: (height, width) in pixels for each picture.
+        captions: one line for each picture, drawn below it; cut with an ellipsis where too long.
+        gap: pixels around and between the tiles.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        ValueError: no pictures, columns below 1, or another number of captions.
+    """
+    if not pictures or columns < 1 or (captions is not None and len(captions) != len(pictures)):
+        raise ValueError("a contact sheet needs pictures, at least one column, and a caption for each or none")
+    (height, width), columns = tile, min(columns, len(pictures))
+    font = _font(max(11, round(width / 22)))
+    line = round(1.6 * getattr(font, "size", 11)) if captions else 0
+    rows = -(-len(pictures) // columns)
+    step_y, step_x = height + line + gap, width + gap
+    sheet = Image.new("RGB", (columns * step_x + gap, rows * step_y + gap), _SHEET)
+    pen = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        top, left = gap + i // columns * step_y, gap + i % columns * step_x
+        image = Image.fromarray(_checked(picture))
+        ratio = min(height / image.height, width / image.width)
+        image = image.resize(
+            (max(1, round(image.width * ratio)), max(1, round(image.height * ratio))), Image.Resampling.LANCZOS
+        )
+        sheet.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
+        if captions:
+            text = _shortened(captions[i], font, width)
+            pen.text((left + width / 2, top + height + line / 2), text, fill=_SHEET_TEXT, font=font, anchor="mm")
+    return np.asarray(sheet).copy()
+
+
+def _checked(picture: np.ndarray) -> np.ndarray:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(f"a picture is (H, W, 3) uint8, got {picture.shape} {picture.dtype}")
+    return picture
+
+
+def _paint(
+    picture: np.ndarray,
+    boxes: np.ndarray | None,
+    places: np.ndarray,
+    texts: list[str],
+    patches: list[Patch],
+    opacity: float,
+) -> np.ndarray:
+    """Masks first, the large ones lowest; then all boxes; then all tags, the first object's on top."""
+    canvas = _checked(picture).copy()
+    scale = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
+    thickness = max(1, round(scale / 420))
+    for i in sorted(range(len(patches)), key=lambda i: -np.count_nonzero(patches[i].bits)):
+        _blend(canvas, patches[i], PALETTE[i % len(PALETTE)], opacity, thickness)
+    if boxes is None and not texts:
+        return canvas
+    image = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(image)
+    height, width = canvas.shape[:2]
+    for i in reversed(range(len(boxes) if boxes is not None else 0)):
+        x1, y1, x2, y2 = np.rint(boxes[i]).astype(int).tolist()  # type: ignore[index]
+        left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
+        corner = (max(left, min(x2, width) - 1), max(top, min(y2, height) - 1))
+        pen.rectangle(((left, top), corner), outline=PALETTE[i % len(PALETTE)], width=thickness)
+    _tags(pen, places, texts, (height, width), _font(max(9, round(scale / 48))))
+    return np.asarray(image).copy()
+
+
+def _blend(canvas: np.ndarray, patch: Patch, colour: tuple[int, int, int], opacity: float, thickness: int) -> None:
+    """Fill the mask and run a soft line along its border, in place."""
+    if patch.bits.size == 0:
+        return
+    (h, w), (height, width), margin = patch.bits.shape, canvas.shape[:2], thickness + 1
+    x1, y1 = max(0, patch.x - margin), max(0, patch.y - margin)
+    x2, y2 = min(width, patch.x + w + margin), min(height, patch.y + h + margin)
+    bits = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
+    bits[patch.y - y1 : patch.y - y1 + h, patch.x - x1 : patch.x - x1 + w] = patch.bits * np.uint8(255)
+    # Blurred, the border is where the mask is half set. The blur repeats the pixels at the edge of the picture, so
+    # that a mask leaving the picture has no line there.
+    blurred = np.asarray(Image.fromarray(bits).filter(ImageFilter.BoxBlur((thickness + 1) / 2)), dtype=np.float32)
+    line = np.clip(2.2 * (1 - np.abs(blurred / 127.5 - 1)), 0, 1)
+    weight = np.maximum(line, (bits > 0) * np.float32(opacity))[..., None]
+    window = canvas[y1:y2, x1:x2]
+    window[:] = np.rint(window * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
+
+
+def _tags(pen: ImageDraw.ImageDraw, places: np.ndarray, texts: list[str], size: tuple[int, int], font: Any) -> None:
+    """Name every object beside the top left corner of its box, inside the picture, clear of other tags if it can be."""
+    taken: list[Rectangle] = []
+    chosen = []
+    for box, text in zip(places, texts, strict=False):
+        text = _shortened(text, font, size[1] - 4)
+        tag = _place(box, text, size, font, taken)
+        taken.append(tag)
+        chosen.append((tag, text))
+    for i, (tag, text) in reversed(list(enumerate(chosen))):
+        colour = PALETTE[i % len(PALETTE)]
+        pen.rounded_rectangle(tag, radius=max(1, (tag[3] - tag[1]) // 5), fill=colour)
+        luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+        ink = (15, 15, 15) if luminance > 110 else (255, 255, 255)
+        pen.text(((tag[0] + tag[2]) / 2, (tag[1] + tag[3]) / 2), text, fill=ink, font=font, anchor="mm")
+
+
+def _place(box: np.ndarray, text: str, size: tuple[int, int], font: Any, taken: list[Rectangle]) -> Rectangle:
+    """Where the tag of a box goes: above, else inside, below, at the right; the first that covers no other tag."""
+    height, width = size
+    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
+    em = getattr(font, "size", 11)
+    w, h = round(font.getlength(text) + 0.7 * em), round(1.35 * em)
+    corners = ((x1, y1 - h), (x1, y1), (x2 - w, y1), (x1, y2), (x1, y2 - h), (x2 - w, y2 - h), (x1, y1 - 2 * h))
+    places = []
+    for left, top in corners:
+        left, top = max(0, min(left, width - 1 - w)), max(0, min(top, height - 1 - h))
+        place = (left, top, min(left + w, width - 1), min(top + h, height - 1))
+        if not any(_meet(place, other) for other in taken):
+            return place
+        places.append(place)
+    return places[0]
+
+
+def _meet(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def _shortened(text: str, font: Any, width: float) -> str:
+    """The text, cut with an ellipsis to at most `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _font(size: int) -> Any:
+    """Pillow's own font; a Pillow built without FreeType has one size only."""
+    try:
+        return ImageFont.load_default(size=size)
+    except (ImportError, OSError):
+        return ImageFont.load_default()

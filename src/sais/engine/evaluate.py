@@ -1,0 +1,72 @@
+"""Evaluation: every picture of an index through the predictor, scored by the COCO protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sais.data.index import Index
+from sais.data.loader import evaluation_loader
+from sais.engine.metrics import Metrics, coco_metrics
+from sais.predict import Predictor
+from sais.structures import SaisError
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation found."""
+
+    metrics: Metrics | None
+    """None where the pictures have no annotations."""
+    results: list[dict[str, Any]]
+    """Detections in the COCO submission format."""
+    broken: list[str] = field(default_factory=list)
+    """One line for each picture that could not be read and was left out."""
+
+
+def evaluate(
+    predictor: Predictor,
+    index: Index,
+    batch: int = 8,
+    workers: int = 2,
+    skip_broken: bool = False,
+    progress: Callable[[int], None] = lambda pictures: None,
+) -> Evaluation:
+    """Predict every picture of `index` and score the predictions.
+
+    Args:
+        predictor: its score threshold decides what is kept; the protocol's is 0.05.
+        index: with the class names of the predictor, in its order.
+        skip_broken: leave unreadable pictures out of results and ground truth, and count them.
+        progress: called with the number of pictures done since the last call.
+
+    Raises:
+        SaisError: other classes than the model's, or an unreadable picture without `skip_broken`.
+    """
+    if index.class_names != predictor.class_names:
+        raise SaisError(
+            f"{index.name}: its classes ({', '.join(index.class_names[:5])}, ...) are not the model's "
+            f"({', '.join(predictor.class_names[:5])}, ...); evaluate on data with the classes the model was trained on"
+        )
+    results: list[dict[str, Any]] = []
+    broken: list[str] = []
+    seen: set[int] = set()
+    for loaded in evaluation_loader(index, predictor.experiment.input, batch, workers):
+        if loaded.broken and not skip_broken:
+            raise SaisError(f"{loaded.broken[0]} (or leave such pictures out with --skip-broken)")
+        broken += loaded.broken
+        progress(len(loaded.broken))
+        if loaded.batch is None:
+            continue
+        found = predictor.detect(loaded.batch.pictures, loaded.batch.placements)
+        for image_id, detections in zip(loaded.batch.image_ids, found, strict=True):
+            results += detections.to_coco(image_id, index.category_ids)
+            seen.add(image_id)
+        progress(len(found))
+    metrics = None
+    if any(image.annotations for image in index.images):
+        scored = replace(index, images=tuple(i for i in index.images if i.id in seen)) if broken else index
+        with_masks = predictor.experiment.model.masks
+        metrics = coco_metrics(scored, results, ("bbox", "segm") if with_masks else ("bbox",))
+    return Evaluation(metrics, results, broken)

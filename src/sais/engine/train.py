@@ -1,0 +1,318 @@
+"""Training: the whole route of a batch stands in `step`, the whole course of a run in `train`.
+
+A run's folder holds `experiment.json`, `log.jsonl`, `tensorboard/`, `last.safetensors` (everything to resume from),
+`best.safetensors` (best mask AP on the validation split) and, at the end, `model.safetensors` (the last weights).
+Everything random hangs on (seed, epoch, picture), so a resumed run computes what the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sais.checkpoint import Checkpoint, fill, load, optimizer_tensors, prefixed, restore_optimizer, save
+from sais.config import Experiment, to_dict
+from sais.data.index import Index
+from sais.data.loader import Loaded, training_loader
+from sais.data.paths import DataPaths
+from sais.engine.evaluate import evaluate
+from sais.engine.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate
+from sais.engine.runlog import RunLog
+from sais.geometry.boxes import locations
+from sais.losses import LossTerms, compute_losses, count
+from sais.model.sais import SAIS, STRIDES, build_model, load_imagenet_weights
+from sais.predict import Predictor, choose_device
+from sais.structures import Batch, SaisError
+from sais.targets import build_targets, choose_mask_positives
+
+
+@dataclass
+class TrainResult:
+    """What a run came to."""
+
+    out: Path
+    iterations: int
+    metrics: dict[str, Any] | None
+    """Of the last evaluation, as `Metrics.to_dict` gives them; None without a validation split."""
+    seconds: float
+    broken: set[str] = field(default_factory=set)
+    """Pictures that could not be read and were left out."""
+
+
+@dataclass
+class Run:
+    """Everything a run carries from step to step."""
+
+    experiment: Experiment
+    out: Path
+    index: Index
+    valid: Index | None
+    model: SAIS
+    optimizer: torch.optim.Optimizer
+    average: MovingAverage[SAIS] | None
+    device: torch.device
+    iteration: int = 0
+    best: float = -1.0
+    seconds: float = 0.0
+    metrics: dict[str, Any] | None = None
+    broken: set[str] = field(default_factory=set)
+
+    @property
+    def evaluated(self) -> SAIS:
+        """The weights that are evaluated and kept: the moving average where there is one."""
+        return self.average.model if self.average else self.model
+
+
+def train(
+    experiment: Experiment,
+    data: DataPaths,
+    out: Path,
+    resume: bool = False,
+    steps: int | None = None,
+    skip_broken: bool = False,
+    random_init: bool = False,
+    weights: Path | None = None,
+) -> TrainResult:
+    """Train a model.
+
+    Args:
+        experiment: all settings; a recipe's, perhaps changed.
+        data: where pictures and annotations lie.
+        out: folder of the run.
+        resume: go on from `out`/last.safetensors with the settings stored there.
+        steps: stop after this many iterations of the whole run.
+        skip_broken: leave unreadable pictures out, and count them.
+        random_init: start the backbone from random weights; it is then trained whole.
+        weights: start from this checkpoint of the same classes and network instead of ImageNet weights.
+
+    Raises:
+        SaisError: anything the user can mend, in one line.
+    """
+    index, valid = data.train_index(), data.valid_index()
+    if not index.images:
+        raise SaisError(f"{index.name}: no pictures to train on; check the data set with `sais check`")
+    if valid is not None and valid.class_names != index.class_names:
+        raise SaisError(f"{valid.name}: other classes than {index.name}; give both splits the same categories")
+    run, notes = (
+        _resumed(experiment, out, index, valid)
+        if resume
+        else _started(experiment, out, index, valid, random_init, weights)
+    )
+    settings = run.experiment
+    seed, workers, margin = settings.run.seed, settings.run.workers, settings.losses.mask_margin
+    loader, batches = training_loader(index, settings.input, settings.optim.batch, seed, workers, margin)
+    per_epoch = len(batches)
+    total = per_epoch * settings.schedule.epochs
+    last = total if steps is None else min(steps, total)
+    with RunLog(out, total, run.iteration) as log:
+        log.write("start", iteration=run.iteration, experiment=to_dict(settings), data=data.name, notes=notes)
+        for note in [*notes, *(f"{what}: {number}" for what, number in index.notes.items())]:
+            log.say(note)
+        pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
+        log.say(f"{pictures}, {total} in all, on {run.device}; {out}")
+        while run.iteration < last:
+            epoch, batches.first = divmod(run.iteration, per_epoch)
+            batches.epoch = epoch
+            _epoch(run, loader, epoch, per_epoch, last, skip_broken, log)
+            if run.iteration % per_epoch == 0:
+                _after_epoch(run, epoch, skip_broken, log)
+            _save_run(run)
+        if run.iteration == total:
+            _save_model(run, out / "model.safetensors")
+        if run.broken:
+            log.say(f"left out {len(run.broken)} unreadable pictures (--skip-broken): see log.jsonl")
+        log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.broken))
+    return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken)
+
+
+def step(run: Run, batch: Batch, epoch: int, lr: float) -> LossTerms:
+    """One optimiser step on one batch: network, targets, losses, backward, update."""
+    settings = run.experiment
+    batch = batch.to(run.device)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=settings.run.precision == "bf16"):
+        outputs = run.model(batch.pictures)
+    points = locations(outputs.level_sizes, STRIDES, run.device)
+    targets = build_targets(batch.objects, outputs.level_sizes, STRIDES, points, settings.targets.rule)
+    chosen = choose_mask_positives(targets, batch.image_ids, settings.losses.mask_positives, settings.run.seed, epoch)
+    weights = settings.losses
+    terms = compute_losses(
+        outputs,
+        targets,
+        batch.objects,
+        chosen,
+        count(targets, chosen),
+        box=weights.box,
+        weights=(weights.class_weight, weights.box_weight, weights.centerness_weight, weights.mask_weight),
+        mask_margin=weights.mask_margin,
+    )
+    total = terms.total
+    if not torch.isfinite(total.detach()):
+        raise SaisError(
+            f"the loss is {total.item()} at iteration {run.iteration + 1}, pictures {batch.image_ids}: look at their "
+            "boxes with `sais check`, or lower --optim.lr or set --optim.clip 35; the last checkpoint is kept"
+        )
+    set_learning_rate(run.optimizer, lr)
+    run.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    if settings.optim.clip is not None:
+        nn.utils.clip_grad_norm_(run.model.parameters(), settings.optim.clip)
+    run.optimizer.step()
+    if run.average:
+        run.average.update(run.model)
+    return terms
+
+
+def _epoch(run: Run, loader: Any, epoch: int, per_epoch: int, last: int, skip_broken: bool, log: RunLog) -> None:
+    """The rest of one epoch, or up to iteration `last`."""
+    settings = run.experiment
+    run.model.train()
+    then = time.monotonic()
+    for loaded in loader:
+        lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
+        batch = _usable(run, loaded, skip_broken, log)
+        terms = step(run, batch, epoch, lr) if batch is not None else None
+        run.iteration += 1
+        now = time.monotonic()
+        run.seconds += now - then
+        if terms is not None and batch is not None:
+            names = ("classification", "box", "centerness", "mask")
+            losses = {"total": terms.total.item()} | {n: getattr(terms, n).item() for n in names}
+            log.iteration(run.iteration, epoch, losses, lr, len(batch.image_ids) / max(now - then, 1e-9))
+        if settings.run.checkpoint_every and run.iteration % settings.run.checkpoint_every == 0:
+            _save_run(run)
+        then = time.monotonic()
+        if run.iteration >= last:
+            return
+
+
+def _usable(run: Run, loaded: Loaded, skip_broken: bool, log: RunLog) -> Batch | None:
+    """The batch without its broken pictures; raises unless they may be left out."""
+    for line in loaded.broken:
+        if not skip_broken:
+            raise SaisError(f"{line} (or leave such pictures out with --skip-broken)")
+        if line not in run.broken:
+            run.broken.add(line)
+            log.write("note", iteration=run.iteration, broken=line)
+    if loaded.batch is None and len(run.broken) >= len(run.index.images):
+        raise SaisError(f"{run.index.name}: not one picture can be read; check the data set with `sais check`")
+    return loaded.batch
+
+
+def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
+    """Evaluate where it is due, and keep the weights if they are the best so far."""
+    settings = run.experiment
+    is_last = epoch + 1 == settings.schedule.epochs
+    due = settings.run.evaluate_every and (epoch + 1) % settings.run.evaluate_every == 0
+    if run.valid is None or not (due or is_last):
+        return
+    started = time.monotonic()
+    ids = run.index.category_ids
+    predictor = Predictor.of(run.evaluated, settings, run.index.class_names, ids, str(run.device))
+    evaluation = evaluate(predictor, run.valid, settings.optim.batch, settings.run.workers, skip_broken)
+    if evaluation.metrics is None:
+        log.say(f"{run.valid.name}: no annotations, nothing to score")
+        return
+    run.metrics = evaluation.metrics.to_dict()
+    log.evaluation(run.iteration, epoch, run.metrics, time.monotonic() - started)
+    score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
+    if score > run.best:
+        run.best = score
+        _save_model(run, run.out / "best.safetensors")
+
+
+def _started(
+    experiment: Experiment, out: Path, index: Index, valid: Index | None, random_init: bool, weights: Path | None
+) -> tuple[Run, list[str]]:
+    """A fresh run, and what there is to say about it."""
+    if (out / "last.safetensors").exists():
+        raise SaisError(f"{out}: a run is there already; go on with --resume, or choose another --out")
+    from_scratch = random_init or not experiment.model.pretrained
+    experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
+    device = choose_device(experiment.run.device)
+    torch.manual_seed(experiment.run.seed)
+    model = build_model(experiment.model, len(index.class_names))
+    if weights is not None:
+        checkpoint = load(weights)
+        if checkpoint.class_names != index.class_names:
+            raise SaisError(f"{weights}: trained for other classes ({', '.join(checkpoint.class_names[:5])}, ...)")
+        fill(model, checkpoint.part("model"), weights)
+        notes = [f"weights from {weights}"]
+    elif from_scratch:
+        notes = ["backbone from random weights: nothing of it is frozen"]
+    else:
+        notes = [load_imagenet_weights(model.backbone)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "experiment.json").write_text(json.dumps(to_dict(experiment), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SaisError(f"{out}: cannot write there ({error.strerror}); choose another --out") from error
+    model.to(device)
+    average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
+    optimizer = build_optimizer(model, experiment.optim)
+    return Run(experiment, out, index, valid, model, optimizer, average, device), notes
+
+
+def _resumed(experiment: Experiment, out: Path, index: Index, valid: Index | None) -> tuple[Run, list[str]]:
+    """The run that `out`/last.safetensors holds; settings that do not change what is computed may differ."""
+    path = out / "last.safetensors"
+    if not path.exists():
+        raise SaisError(f"{path}: nothing to resume; start the run without --resume")
+    checkpoint = load(path)
+    stored = checkpoint.experiment
+    if not checkpoint.part("optimizer") and not checkpoint.state.get("iteration"):
+        raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
+    now = experiment.run
+    free = replace(
+        stored.run,
+        device=now.device,
+        workers=now.workers,
+        checkpoint_every=now.checkpoint_every,
+        evaluate_every=now.evaluate_every,
+    )
+    stored = replace(stored, run=free)
+    if checkpoint.class_names != index.class_names:
+        raise SaisError(f"{path}: trained on other classes than {index.name}; resume with the data it was started on")
+    device = choose_device(stored.run.device)
+    model = build_model(stored.model, len(index.class_names))
+    weights, raw = checkpoint.part("model"), checkpoint.part("raw")
+    fill(model, raw or weights, path)
+    model.to(device)
+    average = MovingAverage(model, stored.run.ema) if stored.run.ema else None
+    if average:
+        fill(average.model, weights, path)
+        average.updates = checkpoint.state["updates"]
+    optimizer = build_optimizer(model, stored.optim)
+    restore_optimizer(optimizer, model, checkpoint.part("optimizer"))
+    state = checkpoint.state
+    run = Run(stored, out, index, valid, model, optimizer, average, device, state["iteration"], state["best"])
+    run.seconds, run.metrics = state["seconds"], state["metrics"]
+    return run, [f"resumed at iteration {run.iteration}"]
+
+
+def _save_run(run: Run) -> None:
+    tensors = prefixed("model", run.evaluated.state_dict())
+    if run.average:
+        tensors |= prefixed("raw", run.model.state_dict())
+    tensors |= prefixed("optimizer", optimizer_tensors(run.optimizer, run.model))
+    save(run.out / "last.safetensors", _checkpoint(run, tensors))
+
+
+def _save_model(run: Run, path: Path) -> None:
+    save(path, _checkpoint(run, prefixed("model", run.evaluated.state_dict())))
+
+
+def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:
+    state = {
+        "iteration": run.iteration,
+        "updates": run.average.updates if run.average else 0,
+        "best": run.best,
+        "seconds": run.seconds,
+        "metrics": run.metrics,
+    }
+    return Checkpoint(run.experiment, run.index.class_names, run.index.category_ids, tensors, state)

@@ -1,0 +1,165 @@
+"""The losses: focal, IoU, centerness and box-local mask cross-entropy.
+
+Every normaliser comes from the targets alone (`count`), so that it can be summed over ranks and micro-batches before
+any loss is computed: two ranks equal one, accumulation equals a larger batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import sigmoid_focal_loss
+
+from sais.geometry.boxes import hull_area, intersection_and_union
+from sais.structures import MASK_STRIDE, DenseOutputs, DenseTargets, Objects
+
+FOCAL_ALPHA = 0.25
+FOCAL_GAMMA = 2.0
+
+
+@dataclass
+class Normalisers:
+    """What the sums are divided by. Add those of several ranks or micro-batches up before use."""
+
+    positives: Tensor
+    """Positive locations."""
+    centerness: Tensor
+    """Sum of the centerness targets."""
+    mask_positives: Tensor
+    """Locations chosen to train masks."""
+
+    def __add__(self, other: Normalisers) -> Normalisers:
+        """Of both batches together."""
+        return Normalisers(
+            self.positives + other.positives,
+            self.centerness + other.centerness,
+            self.mask_positives + other.mask_positives,
+        )
+
+
+@dataclass
+class LossTerms:
+    """The weighted terms; each a scalar tensor."""
+
+    classification: Tensor
+    box: Tensor
+    centerness: Tensor
+    mask: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised."""
+        return self.classification + self.box + self.centerness + self.mask
+
+
+def count(targets: DenseTargets, chosen: list[Tensor]) -> Normalisers:
+    """The normalisers of one batch, float32 scalars, from its targets and its chosen mask positives."""
+    return Normalisers(
+        positives=(targets.object_index >= 0).sum().float(),
+        centerness=targets.centerness.sum(),
+        mask_positives=targets.centerness.new_tensor(float(sum(len(c) for c in chosen))),
+    )
+
+
+def compute_losses(
+    outputs: DenseOutputs,
+    targets: DenseTargets,
+    objects: list[Objects],
+    chosen: list[Tensor],
+    normalisers: Normalisers,
+    box: str = "iou",
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+    mask_margin: float = 0.0,
+) -> LossTerms:
+    """All loss terms of a batch.
+
+    Args:
+        outputs: (B, L, .).
+        targets: (B, L, .).
+        objects: B entries, for the mask targets.
+        chosen: B tensors of locations that train masks, from `targets.choose_mask_positives`.
+        normalisers: from `count`, summed over everything that makes one optimiser step.
+        box: "iou" or "giou".
+        weights: of classification, box, centerness and mask.
+        mask_margin: how far beyond the box the mask loss looks, as a share of its sides.
+    """
+    positive = targets.object_index >= 0
+    positives = normalisers.positives.clamp(min=1)
+    wanted, predicted = targets.distances[positive], outputs.distances[positive]  # (P, 4) both
+    centerness = targets.centerness[positive]  # (P,)
+    box_loss = box_losses(predicted, wanted, box) * centerness
+    centerness_loss = functional.binary_cross_entropy_with_logits(
+        outputs.centerness_logits[positive], centerness, reduction="sum"
+    )
+    zero = outputs.class_logits.new_zeros(())
+    mask_loss = zero
+    if outputs.prototypes is not None and outputs.coefficients is not None:
+        mask_loss = zero + sum(
+            image_mask_loss(
+                outputs.prototypes[i], outputs.coefficients[i, c], targets.object_index[i, c], objects[i], mask_margin
+            )
+            for i, c in enumerate(chosen)
+        )
+    return LossTerms(
+        classification=weights[0] * classification_loss(outputs.class_logits, targets.labels) / positives,
+        box=weights[1] * box_loss.sum() / normalisers.centerness.clamp(min=1),
+        centerness=weights[2] * centerness_loss / positives,
+        mask=weights[3] * mask_loss / normalisers.mask_positives.clamp(min=1),
+    )
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the focal loss over all locations and classes: logits (B, L, C), labels (B, L) with -1 as background."""
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    wanted = (labels[..., None] == classes).to(logits.dtype)  # (B, L, C)
+    loss: Tensor = sigmoid_focal_loss(logits, wanted, FOCAL_ALPHA, FOCAL_GAMMA, reduction="sum")
+    return loss
+
+
+def box_losses(predicted: Tensor, wanted: Tensor, kind: str = "iou") -> Tensor:
+    """-log IoU or 1 - GIoU of the boxes that distances (P, 4) span around the same locations -> (P,)."""
+    shared, union = intersection_and_union(predicted, wanted)
+    iou = shared / union.clamp(min=1e-6)
+    if kind == "iou":
+        return -iou.clamp(min=1e-6).log()
+    hull = hull_area(predicted, wanted).clamp(min=1e-6)
+    return 1 - iou + (hull - union) / hull
+
+
+def image_mask_loss(
+    prototypes: Tensor, coefficients: Tensor, owners: Tensor, objects: Objects, margin: float = 0.0
+) -> Tensor:
+    """Sum over the chosen locations of one image of the mask cross-entropy inside the box, divided by the box's area.
+
+    Locations of one object share its window of the grid, so that only chosen x window logits ever exist.
+
+    Args:
+        prototypes: (K, h, w).
+        coefficients: (M, K) of the chosen locations.
+        owners: (M,) the object of each.
+        objects: of this image; their mask windows are grown by `margin` already.
+        margin: only to find the area of the box inside the window.
+    """
+    total = prototypes.sum() * 0  # an image without objects still takes part in the graph
+    if len(owners) == 0:
+        return total
+    windows = objects.mask_windows.tolist()
+    sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in windows]
+    values = objects.mask_values.split(sizes)
+    growth = (1 + 2 * margin) ** 2
+    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    areas = (sides.prod(1) / MASK_STRIDE**2 * growth).clamp(min=1).tolist()  # in grid cells
+    order = torch.argsort(owners, stable=True)
+    present, counts = torch.unique_consecutive(owners[order], return_counts=True)
+    for owner, rows in zip(present.tolist(), order.split(counts.tolist()), strict=True):
+        x1, y1, x2, y2 = windows[owner]
+        if sizes[owner] == 0:  # an annotation with a box but no outline trains everything but the mask
+            continue
+        inside = prototypes[:, y1:y2, x1:x2].flatten(1)  # (K, window)
+        logits = coefficients[rows] @ inside  # Eq. 1 without its sigmoid: (rows, window)
+        wanted = (values[owner].to(logits.dtype) / 255).expand_as(logits)
+        total = total + functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / areas[owner]
+    return total

@@ -1,0 +1,109 @@
+"""The head shared by all levels: two towers, and from them class, centerness, distances and mask coefficients.
+
+The coefficients come from the *sum* of both towers (the paper's fusion): it adds no parameter.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+PRIOR_PROBABILITY = 0.01
+"""What the classifier says at every location before it has learnt anything (focal loss)."""
+GROUPS = 32
+GREATEST_EXPONENT = 12.0
+"""exp(12) is 160,000 pixels: an untrained regression cannot overflow."""
+
+
+def tower(channels: int, depth: int, kind: str = "plain", norm: str = "group") -> nn.Sequential:
+    """`depth` times 3x3 convolution, normalisation, ReLU: (B, channels, h, w) -> the same shape."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        if kind == "depthwise":
+            layers.append(nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False))
+            layers.append(nn.Conv2d(channels, channels, 1, bias=False))
+        else:
+            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+        layers.append(nn.GroupNorm(GROUPS, channels) if norm == "group" else nn.BatchNorm2d(channels))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class Head(nn.Module):
+    """Class logits, centerness logit, distances and coefficients at every location of every level.
+
+    Args:
+        num_classes: C.
+        strides: of the levels, one learnt scale each.
+        prototypes: K; 0 gives plain FCOS without coefficients.
+        coefficients_from: "both" sums the towers, "classification" takes that tower alone (Table III).
+        distance_unit: "pixel": distances are exp(scale x) pixels; "stride": times the level's stride.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        strides: tuple[int, ...],
+        channels: int = 256,
+        tower_depth: int = 4,
+        tower_kind: str = "plain",
+        norm: str = "group",
+        prototypes: int = 32,
+        coefficients_from: str = "both",
+        distance_unit: str = "pixel",
+    ) -> None:
+        super().__init__()
+        self.fused = coefficients_from == "both"
+        self.classification_tower = tower(channels, tower_depth, tower_kind, norm)
+        self.regression_tower = tower(channels, tower_depth, tower_kind, norm)
+        self.class_logits = nn.Conv2d(channels, num_classes, 3, padding=1)
+        self.centerness_logits = nn.Conv2d(channels, 1, 3, padding=1)
+        self.distances = nn.Conv2d(channels, 4, 3, padding=1)
+        self.coefficients = nn.Conv2d(channels, prototypes, 3, padding=1) if prototypes else None
+        self.scales = nn.Parameter(torch.ones(len(strides)))
+        self.units = [float(s) if distance_unit == "stride" else 1.0 for s in strides]
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if tower_kind == "depthwise":  # 0.01 would silence a depthwise filter of nine weights
+            for branch in (self.classification_tower, self.regression_tower):
+                for module in branch:
+                    if isinstance(module, nn.Conv2d):
+                        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.constant_(self.class_logits.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))  # type: ignore[arg-type]
+
+    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """[P3 .. P7] (B, channels, h, w) -> (B, L, C), (B, L), (B, L, 4) and (B, L, K) or None."""
+        each = [self._level(level, self.scales[i], self.units[i]) for i, level in enumerate(levels)]
+        logits, centerness, distances, coefficients = zip(*each, strict=True)
+        return (
+            torch.cat(logits, 1),
+            torch.cat(centerness, 1).squeeze(2),
+            torch.cat(distances, 1),
+            torch.cat(coefficients, 1) if self.coefficients is not None else None,
+        )
+
+    def _level(self, level: Tensor, scale: Tensor, unit: float) -> tuple[Tensor, ...]:
+        classification = self.classification_tower(level)
+        regression = self.regression_tower(level)
+        exponents = (_rows(self.distances(regression)).float() * scale).clamp(max=GREATEST_EXPONENT)
+        outputs = [
+            _rows(self.class_logits(classification)).float(),
+            _rows(self.centerness_logits(classification)).float(),
+            exponents.exp() * unit,
+        ]
+        if self.coefficients is not None:
+            source = classification + regression if self.fused else classification
+            outputs.append(_rows(self.coefficients(source)).float().tanh())
+        else:
+            outputs.append(exponents.new_zeros(0))
+        return tuple(outputs)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, n, h, w) -> (B, h * w, n): one row a location, row by row of the map."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,0 +1,39 @@
+"""ProtoNet: P3 -> K prototype maps at stride 4, from which every mask is a weighted sum."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ProtoNet(nn.Module):
+    """3x3 convolutions, bilinear x2, one more 3x3, one 1x1; ReLU after each (Figure 1, as in YOLACT).
+
+    Args:
+        in_channels: of P3.
+        channels: inside.
+        prototypes: K.
+        depth: 3x3 convolutions before the upsampling.
+    """
+
+    def __init__(self, in_channels: int = 256, channels: int = 256, prototypes: int = 32, depth: int = 3) -> None:
+        super().__init__()
+        widths = [in_channels] + [channels] * depth
+        self.before = nn.Sequential(*(_convolution(a, b) for a, b in pairwise(widths)))
+        self.after = _convolution(widths[-1], channels)
+        self.prototypes = nn.Conv2d(channels, prototypes, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, p3: Tensor) -> Tensor:
+        """(B, in_channels, H / 8, W / 8) -> (B, K, H / 4, W / 4), not negative."""
+        features = functional.interpolate(self.before(p3), scale_factor=2, mode="bilinear", align_corners=False)
+        return functional.relu(self.prototypes(self.after(features)))
+
+
+def _convolution(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU(inplace=True))

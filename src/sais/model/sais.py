@@ -1,0 +1,78 @@
+"""The network: normalisation, backbone, FPN, head and ProtoNet. It turns pictures into dense outputs, nothing else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sais.config import ModelConfig
+from sais.model.backbones import Backbone, load_imagenet_weights
+from sais.model.fpn import FPN, STRIDES
+from sais.model.head import Head
+from sais.model.protonet import ProtoNet
+from sais.structures import DenseOutputs
+
+
+class SAIS(nn.Module):
+    """Single-stage anchor-free instance segmentation (Figure 1); without a ProtoNet it is FCOS.
+
+    Normalisation is a buffer of the model, so that it can be neither forgotten nor different elsewhere.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, fpn: FPN, head: Head, protonet: ProtoNet | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fpn = fpn
+        self.head = head
+        self.protonet = protonet
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
+
+    def forward(self, pictures: Tensor) -> DenseOutputs:
+        """uint8 or float RGB canvases (B, 3, H, W) in 0 .. 255, sides multiples of 32 -> what every location says."""
+        normalised = (pictures.to(self.mean.dtype) - self.mean) / self.std
+        levels = self.fpn(self.backbone(normalised.contiguous(memory_format=torch.channels_last)))
+        class_logits, centerness_logits, distances, coefficients = self.head(levels)
+        return DenseOutputs(
+            class_logits=class_logits,  # (B, L, C)
+            centerness_logits=centerness_logits,  # (B, L)
+            distances=distances,  # (B, L, 4)
+            coefficients=coefficients,  # (B, L, K)
+            prototypes=self.protonet(levels[0]).float() if self.protonet is not None else None,  # (B, K, H/4, W/4)
+            level_sizes=tuple((level.shape[2], level.shape[3]) for level in levels),
+        )
+
+
+def build_model(config: ModelConfig, num_classes: int) -> SAIS:
+    """The network that `config` describes, randomly initialised; its frozen parts are frozen if config.pretrained.
+
+    Fill it with `load_imagenet_weights(model.backbone)` or with a checkpoint.
+    """
+    backbone = Backbone(
+        config.backbone,
+        frozen_stages=config.frozen_stages if config.pretrained else 0,
+        frozen_batch_norm=config.frozen_batch_norm and config.pretrained,
+    )
+    prototypes = config.prototypes if config.masks else 0
+    head = Head(
+        num_classes,
+        STRIDES,
+        channels=config.channels,
+        tower_depth=config.tower_depth,
+        tower_kind=config.tower_kind,
+        norm=config.norm,
+        prototypes=prototypes,
+        coefficients_from=config.coefficients_from,
+        distance_unit=config.distance_unit,
+    )
+    protonet = None
+    if config.masks:
+        protonet = ProtoNet(config.channels, config.prototype_channels, config.prototypes, config.prototype_depth)
+    model = SAIS(backbone, FPN(backbone.channels, config.channels), head, protonet)
+    return model.to(memory_format=torch.channels_last)
+
+
+__all__ = ["SAIS", "STRIDES", "build_model", "load_imagenet_weights"]

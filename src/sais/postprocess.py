@@ -1,0 +1,133 @@
+"""From dense outputs to detections: candidates, ranking, NMS (`detect`), then box-local masks (`assemble`)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from sais.detections import Detections, Patch
+from sais.geometry.boxes import boxes_from_distances
+from sais.geometry.masks import box_masks
+from sais.structures import MASK_STRIDE, DenseOutputs, Instances, Placement
+
+
+def detect(
+    outputs: DenseOutputs,
+    points: Tensor,
+    score: float = 0.05,
+    candidates: int = 1000,
+    nms: float = 0.5,
+    detections: int = 100,
+) -> Instances:
+    """The detections of a batch in fixed shapes.
+
+    Per level the `candidates` locations with the highest class x centerness stay; of those every class with a
+    probability above `score` is a candidate, ranked by class x centerness; NMS per class; the best `detections` remain.
+
+    Args:
+        outputs: (B, L, .).
+        points: (L, 2) the locations, canvas pixels.
+
+    Returns:
+        Instances with D = `detections`; empty slots have score 0, label 0 and a box of zeros.
+    """
+    batch = len(outputs.class_logits)
+    device = points.device
+    boxes = torch.zeros(batch, detections, 4, device=device)
+    scores = torch.zeros(batch, detections, device=device)
+    labels = torch.zeros(batch, detections, dtype=torch.int64, device=device)
+    coefficients = None
+    if outputs.coefficients is not None:
+        coefficients = torch.zeros(batch, detections, outputs.coefficients.shape[2], device=device)
+    for image in range(batch):
+        location, label, value = image_candidates(
+            outputs.class_logits[image], outputs.centerness_logits[image], outputs.level_sizes, score, candidates
+        )
+        found = boxes_from_distances(points[location], outputs.distances[image, location])
+        kept = batched_nms(found, value, label, nms)[:detections]
+        n = len(kept)
+        boxes[image, :n], scores[image, :n], labels[image, :n] = found[kept], value[kept], label[kept]
+        if coefficients is not None and outputs.coefficients is not None:
+            coefficients[image, :n] = outputs.coefficients[image, location[kept]]
+    return Instances(boxes, scores, labels, coefficients, outputs.prototypes)
+
+
+def image_candidates(
+    class_logits: Tensor,
+    centerness_logits: Tensor,
+    level_sizes: tuple[tuple[int, int], ...],
+    score: float,
+    candidates: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Candidates of one image: location (M,), label (M,) and class x centerness (M,).
+
+    Works on logits first: the sigmoid is taken of the few that pass `score`, never of the whole map.
+    """
+    threshold = math.log(score / (1 - score)) if score > 0 else -math.inf
+    passed = (class_logits > threshold).nonzero()  # (M, 2) location and class
+    location, label = passed.unbind(1)
+    value = class_logits[location, label].sigmoid() * centerness_logits[location].sigmoid()
+    kept = []
+    first = 0
+    for height, width in level_sizes:
+        last = first + height * width
+        on_level = ((location >= first) & (location < last)).nonzero().squeeze(1)
+        # A location's best class passes whenever any of its classes does, so these are the level's best locations.
+        best = value.new_full((last - first,), -1.0)
+        best.scatter_reduce_(0, location[on_level] - first, value[on_level], "amax")
+        if (best >= 0).sum() > candidates:
+            chosen = torch.zeros(last - first, dtype=torch.bool, device=best.device)
+            chosen[best.topk(candidates).indices] = True
+            on_level = on_level[chosen[location[on_level] - first]]
+        kept.append(on_level)
+        first = last
+    order = torch.cat(kept)
+    return location[order], label[order], value[order]
+
+
+def assemble(
+    instances: Instances, placements: list[Placement], class_names: tuple[str, ...], mask_margin: float = 0.0
+) -> list[Detections]:
+    """What a user holds: boxes in picture pixels and, for each detection, a mask patch in picture pixels.
+
+    Args:
+        instances: of a batch, canvas pixels.
+        placements: B entries, where each picture lies on its canvas.
+        class_names: C names.
+        mask_margin: how far a mask may reach beyond its box, as a share of the box's sides.
+
+    Returns:
+        B Detections, scores descending.
+    """
+    results = []
+    for image, placement in enumerate(placements):
+        n = int((instances.scores[image] > 0).sum())
+        boxes = placement.to_picture(instances.boxes[image, :n].cpu().numpy())
+        patches = []
+        if instances.coefficients is not None and instances.prototypes is not None:
+            vertical, horizontal = placement.scale
+            patches = [
+                Patch(x, y, bits)
+                for x, y, bits in box_masks(
+                    instances.prototypes[image].cpu().numpy(),
+                    instances.coefficients[image, :n].cpu().numpy(),
+                    boxes,
+                    placement.picture_size,
+                    (vertical / MASK_STRIDE, horizontal / MASK_STRIDE),
+                    mask_margin,
+                )
+            ]
+        results.append(
+            Detections(
+                size=placement.picture_size,
+                boxes=boxes,
+                scores=instances.scores[image, :n].cpu().numpy(),
+                labels=instances.labels[image, :n].cpu().numpy(),
+                class_names=class_names,
+                patches=patches,
+            )
+        )
+    return results

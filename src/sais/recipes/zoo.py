@@ -1,0 +1,77 @@
+"""Small models that train and run well on a CPU: the lightweight framework that the paper names as its future work.
+
+`paper_lite0` is FROZEN: experiments compare against it, so its values never change. The `sais-lite` family follows
+what `docs/log.md` shows. The backbones' ImageNet weights come with pip (extra `imagenet-lite`), no download needed.
+"""
+
+from __future__ import annotations
+
+from sais.config import Experiment, InputConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ScheduleConfig
+
+LITE0 = "tf_efficientnet_lite0.in1k"
+LITE1 = "tf_efficientnet_lite1.in1k"
+LITE2 = "tf_efficientnet_lite2.in1k"
+
+
+def paper_lite0() -> Experiment:
+    """The paper's structure on EfficientNet-Lite0 with 96 channels, 256x256: frozen, the yardstick of experiments.
+
+    Command:  sais train paper-lite0 --data animals
+    Cost:     not yet measured
+    Expected: not yet measured
+    """
+    return Experiment(
+        name="paper-lite0",
+        input=InputConfig(mode="fixed", size=(256, 256)),
+        model=ModelConfig(backbone=LITE0, channels=96, prototype_channels=96),
+        losses=LossConfig(box="giou"),
+        optim=OptimConfig(
+            name="adamw", lr=1e-3, batch=8, weight_decay=0.05, bias_lr_factor=1.0, backbone_lr_factor=0.3
+        ),
+        schedule=ScheduleConfig(epochs=15, kind="cosine", warmup=100, warmup_factor=0.1, warmup_kind="linear"),
+        run=RunConfig(ema=0.998),
+    )
+
+
+def sais_lite() -> Experiment:
+    """SAIS-Lite on EfficientNet-Lite0, 256x256: the one to start with, also without a GPU.
+
+    Command:  sais train sais-lite --data animals
+    Cost:     not yet measured
+    Expected: not yet measured
+    """
+    return _lite("sais-lite", LITE0, 256)
+
+
+def sais_lite1() -> Experiment:
+    """SAIS-Lite on EfficientNet-Lite1, 320x320.
+
+    Command:  sais train sais-lite1 --data animals
+    Cost:     not yet measured
+    Expected: not yet measured
+    """
+    return _lite("sais-lite1", LITE1, 320)
+
+
+def sais_lite2() -> Experiment:
+    """SAIS-Lite on EfficientNet-Lite2, 384x384.
+
+    Command:  sais train sais-lite2 --data animals
+    Cost:     not yet measured
+    Expected: not yet measured
+    """
+    return _lite("sais-lite2", LITE2, 384)
+
+
+def _lite(name: str, backbone: str, side: int) -> Experiment:
+    return Experiment(
+        name=name,
+        input=InputConfig(mode="fixed", size=(side, side)),
+        model=ModelConfig(backbone=backbone, channels=96, tower_depth=2, prototype_channels=96),
+        losses=LossConfig(box="giou"),
+        optim=OptimConfig(
+            name="adamw", lr=1e-3, batch=8, weight_decay=0.05, bias_lr_factor=1.0, backbone_lr_factor=0.3
+        ),
+        schedule=ScheduleConfig(epochs=15, kind="cosine", warmup=100, warmup_factor=0.1, warmup_kind="linear"),
+        run=RunConfig(ema=0.998),
+    )
