@@ -143,7 +143,8 @@ def image_mask_loss(
         objects: of this image; their mask windows are grown by `margin` already.
         margin: only to find the area of the box inside the window.
     """
-    total = prototypes.sum() * 0  # an image without objects still takes part in the graph
+    # An image without objects still takes part in the graph: distributed training waits for every gradient.
+    total = prototypes.sum() * 0 + coefficients.sum() * 0
     if len(owners) == 0:
         return total
     windows = objects.mask_windows.tolist()

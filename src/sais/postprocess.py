@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from sais.detections import Detections, Patch
 from sais.geometry.boxes import boxes_from_distances
@@ -17,6 +17,7 @@ from sais.structures import MASK_STRIDE, DenseOutputs, Instances, Placement
 def detect(
     outputs: DenseOutputs,
     points: Tensor,
+    canvas_size: tuple[int, int],
     score: float = 0.05,
     candidates: int = 1000,
     nms: float = 0.5,
@@ -30,6 +31,7 @@ def detect(
     Args:
         outputs: (B, L, .).
         points: (L, 2) the locations, canvas pixels.
+        canvas_size: (height, width); boxes are clipped to it before NMS.
 
     Returns:
         Instances with D = `detections`; empty slots have score 0, label 0 and a box of zeros.
@@ -42,11 +44,12 @@ def detect(
     coefficients = None
     if outputs.coefficients is not None:
         coefficients = torch.zeros(batch, detections, outputs.coefficients.shape[2], device=device)
+    distances = outputs.distances
     for image in range(batch):
         location, label, value = image_candidates(
             outputs.class_logits[image], outputs.centerness_logits[image], outputs.level_sizes, score, candidates
         )
-        found = boxes_from_distances(points[location], outputs.distances[image, location])
+        found = clip_boxes_to_image(boxes_from_distances(points[location], distances[image, location]), canvas_size)
         kept = batched_nms(found, value, label, nms)[:detections]
         n = len(kept)
         boxes[image, :n], scores[image, :n], labels[image, :n] = found[kept], value[kept], label[kept]
@@ -66,7 +69,7 @@ def image_candidates(
 
     Works on logits first: the sigmoid is taken of the few that pass `score`, never of the whole map.
     """
-    threshold = math.log(score / (1 - score)) if score > 0 else -math.inf
+    threshold = math.log(score / (1 - score)) if 0 < score < 1 else math.copysign(math.inf, score - 0.5)
     passed = (class_logits > threshold).nonzero()  # (M, 2) location and class
     location, label = passed.unbind(1)
     value = class_logits[location, label].sigmoid() * centerness_logits[location].sigmoid()

@@ -107,6 +107,7 @@ class Predictor:
         instances = detect(
             outputs,
             self._locations(outputs.level_sizes),
+            (canvases.shape[2], canvases.shape[3]),
             score=self.score,
             candidates=settings.candidates,
             nms=settings.nms,

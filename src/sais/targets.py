@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sais.geometry.boxes import centerness, distances_from_boxes
+from sais.geometry.boxes import centerness, distances_from_boxes, squared_centerness
 from sais.structures import DenseTargets, Objects
 
 LEVEL_RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, float("inf")))
@@ -79,7 +79,7 @@ def assign(
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     if rule == "center":  # Eq. 4, keep only each location's most central candidates
-        central = centerness(distances_from_boxes(points[location], boxes[owner]))
+        central = squared_centerness(distances_from_boxes(points[location], boxes[owner]))
         greatest = points.new_full((len(points),), -1.0).scatter_reduce_(0, location, central, "amax")
         kept = central == greatest[location]
         location, owner = location[kept], owner[kept]
@@ -125,18 +125,26 @@ def candidates(
 
 
 def choose_mask_positives(
-    targets: DenseTargets, image_ids: list[int], limit: int = 100, seed: int = 0, epoch: int = 0
+    targets: DenseTargets,
+    objects: list[Objects],
+    image_ids: list[int],
+    limit: int = 100,
+    seed: int = 0,
+    epoch: int = 0,
 ) -> list[Tensor]:
     """The locations of each image that train masks: at most `limit`, drawn before any mask is assembled.
 
-    The draw depends on seed, epoch and image id alone, so that it is the same on any number of ranks.
+    Locations of objects that have a box but no outline are left out. The draw depends on seed, epoch and image id
+    alone, so that it is the same on any number of ranks.
 
     Returns:
         B tensors (M,) int64 of location indices, ascending.
     """
     chosen = []
-    for index, image_id in zip(targets.object_index, image_ids, strict=True):
-        positive = (index >= 0).nonzero().squeeze(1)
+    for index, image_objects, image_id in zip(targets.object_index, objects, image_ids, strict=True):
+        windows = image_objects.mask_windows
+        outlined = torch.cat([windows[:, 2] > windows[:, 0], windows.new_zeros(1, dtype=torch.bool)])
+        positive = outlined[index].nonzero().squeeze(1)  # -1, the background, takes the last
         if len(positive) > limit:
             generator = torch.Generator().manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + image_id) % 2**63)
             draw = torch.randperm(len(positive), generator=generator)[:limit].sort().values

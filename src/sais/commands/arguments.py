@@ -107,6 +107,14 @@ def need_torch(command: str) -> None:
         raise SaisError(f'sais {command} needs PyTorch: pip install "sais-seg[train]"')
 
 
+def prepare_torch(command: str) -> None:
+    """For a command that runs a network: `need_torch`, and an allocator that suits networks (the process is ours)."""
+    need_torch(command)
+    from sais.engine.allocator import keep_big_blocks
+
+    keep_big_blocks()
+
+
 @contextlib.contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar with ETA on stderr; gives the function to call with the number of pictures done since the last call."""
@@ -114,7 +122,9 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # Without a terminal rich would still end with an empty line, and stderr is for errors there.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=total)
         yield lambda done: progress.update(task, advance=done)
 
@@ -130,9 +140,17 @@ def check_writable(folder: Path) -> None:
         raise SaisError(f"{folder}: {place} cannot be written to; choose another --out or mend its permissions")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none yet. Raises SaisError where that fails, which even root meets, as in /proc."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaisError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: a temporary one beside it takes its place. Makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,12 +17,19 @@ class BenchArguments:
 
     what: tyro.conf.Positional[Literal["masks"]]
     """What to measure."""
+    objects: int = 100
+    """Masks on the picture."""
+    size: tuple[int, int] = (960, 1280)
+    """Height and width of the picture."""
+    repeats: int = 7
+    """Runs of each way; the median counts."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais bench`."""
-    parse(BenchArguments, argv, "sais bench WHAT")
+    arguments = parse(BenchArguments, argv, "sais bench WHAT")
     need_torch("bench")
-    # TODO(chief): `from sais.bench import bench_masks` once the file exists; it prints its table.
-    importlib.import_module("sais.bench").bench_masks()
+    from sais.bench import bench_masks
+
+    bench_masks(objects=arguments.objects, size=arguments.size, repeats=arguments.repeats)
     return 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sais.commands.arguments import check_writable, need_torch, parse
 from sais.structures import SaisError
+
+if TYPE_CHECKING:
+    from sais.data.index import ImageRecord
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,14 @@ def run(argv: Sequence[str]) -> int:
     need_torch("draw-targets")
     check_writable(arguments.out.parent)
     from sais.recipes import recipe
+    from sais.targets_picture import draw_scene, draw_target_maps
 
     settings = recipe(arguments.recipe).input
     rules = ("center", "area") if arguments.rule == "both" else (arguments.rule,)
-    # TODO(chief): sais/targets_picture.py, then import these two by name:
-    #   draw_scene(scene, rules) and draw_target_maps(record, input, rules), each -> (H, W, 3) uint8.
-    pictures = importlib.import_module("sais.targets_picture")
     if arguments.scene is not None:
-        picture = pictures.draw_scene(arguments.scene, rules)
+        picture = draw_scene(arguments.scene, rules)
     else:
-        picture = pictures.draw_target_maps(_record(arguments), settings, rules)
+        picture = draw_target_maps(_record(arguments), settings, rules)
     from PIL import Image
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _record(arguments: DrawTargetsArguments) -> object:
+def _record(arguments: DrawTargetsArguments) -> ImageRecord:
     from sais.data.formats import find
     from sais.data.paths import locate
 

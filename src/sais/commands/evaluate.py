@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sais.commands.arguments import check_writable, need_torch, parse, progress_bar, write_text
+from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar, write_text
 from sais.structures import SaisError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class EvalArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais eval`."""
     arguments = parse(EvalArguments, argv, "sais eval MODEL")
-    need_torch("eval")
+    prepare_torch("eval")
     if arguments.batch < 1:
         raise SaisError(f"--batch {arguments.batch}: must be 1 or more")
     for file in (arguments.results, Path(arguments.json) if arguments.json not in ("", "-") else None):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from sais.commands.arguments import check_writable, need_torch, parse, write_text
+from sais.commands.arguments import check_writable, make_folder, parse, prepare_torch, write_text
 from sais.structures import SaisError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Found:
 def run(argv: Sequence[str]) -> int:
     """Run `sais predict`."""
     arguments = parse(PredictArguments, argv, "sais predict MODEL SOURCE")
-    need_torch("predict")
+    prepare_torch("predict")
     if arguments.batch < 1 or arguments.every < 1:
         raise SaisError("sais predict: --batch and --every must be 1 or more")
     if not arguments.model.exists():
@@ -119,7 +119,7 @@ def _pictures(arguments: PredictArguments, predictor: Predictor, found: Found, p
             found.add(detections, file_name=str(path))
             if arguments.draw:
                 target = arguments.out / names[path]
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 Image.fromarray(draw(picture, detections, arguments.score)).save(target, quality=92)
 
 
@@ -168,7 +168,7 @@ def _video(arguments: PredictArguments, predictor: Predictor, found: Found) -> N
     with ExitStack() as stack:
         writer = None
         if arguments.draw:
-            arguments.out.mkdir(parents=True, exist_ok=True)
+            make_folder(arguments.out)
             target = arguments.out / f"{source.stem}.mp4"
             writer = stack.enter_context(VideoWriter(target, rate=video_info(source).rate / arguments.every))
         while chunk := list(islice(frames, arguments.batch)):

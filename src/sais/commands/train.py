@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from sais.commands.arguments import check_writable, need_torch, parse
+from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.recipes import RECIPES, recipe
@@ -89,7 +89,7 @@ def run(argv: Sequence[str]) -> int:
         arguments.valid_annotations,
         arguments.valid_images,
     )
-    need_torch("train")
+    prepare_torch("train")
     out = run_folder(arguments.out, f"{name.replace(':', '.')}-{paths.name}", arguments.resume)
     check_writable(out)
     if arguments.resume:  # the engine goes on with what the run was started with

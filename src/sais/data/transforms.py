@@ -102,4 +102,4 @@ def recoloured(picture: np.ndarray, strength: float, random: np.random.Generator
     image = Image.fromarray(picture)
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhancer(image).enhance(float(random.uniform(1 - strength, 1 + strength)))
-    return np.asarray(image)
+    return np.array(image)  # its own memory: torch wants to be able to write

@@ -8,7 +8,7 @@ from typing import Any
 
 from sais.data.index import Index
 from sais.data.loader import evaluation_loader
-from sais.engine.metrics import Metrics, coco_metrics
+from sais.engine.metrics import Kind, Metrics, coco_metrics
 from sais.predict import Predictor
 from sais.structures import SaisError
 
@@ -67,6 +67,12 @@ def evaluate(
     metrics = None
     if any(image.annotations for image in index.images):
         scored = replace(index, images=tuple(i for i in index.images if i.id in seen)) if broken else index
-        with_masks = predictor.experiment.model.masks
-        metrics = coco_metrics(scored, results, ("bbox", "segm") if with_masks else ("bbox",))
+        metrics = coco_metrics(scored, results, _kinds(predictor, scored))
     return Evaluation(metrics, results, broken)
+
+
+def _kinds(predictor: Predictor, index: Index) -> tuple[Kind, ...]:
+    """Boxes, and masks where both the model and the objects have them."""
+    objects = (a for image in index.images for a in image.annotations if not a.crowd)
+    both = predictor.experiment.model.masks and any(a.segmentation is not None for a in objects)
+    return ("bbox", "segm") if both else ("bbox",)

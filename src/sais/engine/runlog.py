@@ -63,7 +63,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line for the person who watches."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, emoji=False)
 
     def write(self, kind: str, **values: Any) -> None:
         """A line of `log.jsonl`."""

@@ -7,27 +7,26 @@ Everything random hangs on (seed, epoch, picture), so a resumed run computes wha
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sais.checkpoint import Checkpoint, fill, load, optimizer_tensors, prefixed, restore_optimizer, save
 from sais.config import Experiment, to_dict
 from sais.data.index import Index
 from sais.data.loader import Loaded, training_loader
 from sais.data.paths import DataPaths
 from sais.engine.evaluate import evaluate
-from sais.engine.optim import MovingAverage, build_optimizer, learning_rate, set_learning_rate
+from sais.engine.optim import learning_rate, set_learning_rate
+from sais.engine.run import Run, nothing_half_written, resume_run, save_model, save_run, start_run
 from sais.engine.runlog import RunLog
 from sais.geometry.boxes import locations
 from sais.losses import LossTerms, compute_losses, count
-from sais.model.sais import SAIS, STRIDES, build_model, load_imagenet_weights
-from sais.predict import Predictor, choose_device
+from sais.model.sais import STRIDES
+from sais.predict import Predictor
 from sais.structures import Batch, SaisError
 from sais.targets import build_targets, choose_mask_positives
 
@@ -43,30 +42,6 @@ class TrainResult:
     seconds: float
     broken: set[str] = field(default_factory=set)
     """Pictures that could not be read and were left out."""
-
-
-@dataclass
-class Run:
-    """Everything a run carries from step to step."""
-
-    experiment: Experiment
-    out: Path
-    index: Index
-    valid: Index | None
-    model: SAIS
-    optimizer: torch.optim.Optimizer
-    average: MovingAverage[SAIS] | None
-    device: torch.device
-    iteration: int = 0
-    best: float = -1.0
-    seconds: float = 0.0
-    metrics: dict[str, Any] | None = None
-    broken: set[str] = field(default_factory=set)
-
-    @property
-    def evaluated(self) -> SAIS:
-        """The weights that are evaluated and kept: the moving average where there is one."""
-        return self.average.model if self.average else self.model
 
 
 def train(
@@ -94,15 +69,14 @@ def train(
     Raises:
         SaisError: anything the user can mend, in one line.
     """
-    index, valid = data.train_index(), data.valid_index()
+    index = data.train_index()
+    valid = data.valid_index(index.class_names)
     if not index.images:
         raise SaisError(f"{index.name}: no pictures to train on; check the data set with `sais check`")
-    if valid is not None and valid.class_names != index.class_names:
-        raise SaisError(f"{valid.name}: other classes than {index.name}; give both splits the same categories")
     run, notes = (
-        _resumed(experiment, out, index, valid)
+        resume_run(experiment, out, index, valid)
         if resume
-        else _started(experiment, out, index, valid, random_init, weights)
+        else start_run(experiment, out, index, valid, random_init, weights)
     )
     settings = run.experiment
     seed, workers, margin = settings.run.seed, settings.run.workers, settings.losses.mask_margin
@@ -110,9 +84,9 @@ def train(
     per_epoch = len(batches)
     total = per_epoch * settings.schedule.epochs
     last = total if steps is None else min(steps, total)
-    with RunLog(out, total, run.iteration) as log:
+    with nothing_half_written(out), RunLog(out, total, run.iteration) as log:
         log.write("start", iteration=run.iteration, experiment=to_dict(settings), data=data.name, notes=notes)
-        for note in [*notes, *(f"{what}: {number}" for what, number in index.notes.items())]:
+        for note in [*notes, *_changed(index), *_changed(valid)]:
             log.say(note)
         pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
         log.say(f"{pictures}, {total} in all, on {run.device}; {out}")
@@ -122,9 +96,9 @@ def train(
             _epoch(run, loader, epoch, per_epoch, last, skip_broken, log)
             if run.iteration % per_epoch == 0:
                 _after_epoch(run, epoch, skip_broken, log)
-            _save_run(run)
+            save_run(run)
         if run.iteration == total:
-            _save_model(run, out / "model.safetensors")
+            save_model(run, out / "model.safetensors")
         if run.broken:
             log.say(f"left out {len(run.broken)} unreadable pictures (--skip-broken): see log.jsonl")
         log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.broken))
@@ -134,12 +108,14 @@ def train(
 def step(run: Run, batch: Batch, epoch: int, lr: float) -> LossTerms:
     """One optimiser step on one batch: network, targets, losses, backward, update."""
     settings = run.experiment
+    torch.manual_seed(settings.run.seed * 1_000_003 + run.iteration)  # dropout too resumes where it was
     batch = batch.to(run.device)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=settings.run.precision == "bf16"):
         outputs = run.model(batch.pictures)
     points = locations(outputs.level_sizes, STRIDES, run.device)
     targets = build_targets(batch.objects, outputs.level_sizes, STRIDES, points, settings.targets.rule)
-    chosen = choose_mask_positives(targets, batch.image_ids, settings.losses.mask_positives, settings.run.seed, epoch)
+    limit, seed = settings.losses.mask_positives, settings.run.seed
+    chosen = choose_mask_positives(targets, batch.objects, batch.image_ids, limit, seed, epoch)
     weights = settings.losses
     terms = compute_losses(
         outputs,
@@ -155,7 +131,7 @@ def step(run: Run, batch: Batch, epoch: int, lr: float) -> LossTerms:
     if not torch.isfinite(total.detach()):
         raise SaisError(
             f"the loss is {total.item()} at iteration {run.iteration + 1}, pictures {batch.image_ids}: look at their "
-            "boxes with `sais check`, or lower --optim.lr or set --optim.clip 35; the last checkpoint is kept"
+            "boxes with `sais check`, or lower --optim.lr or set --optim.clip 35"
         )
     set_learning_rate(run.optimizer, lr)
     run.optimizer.zero_grad(set_to_none=True)
@@ -184,8 +160,10 @@ def _epoch(run: Run, loader: Any, epoch: int, per_epoch: int, last: int, skip_br
             names = ("classification", "box", "centerness", "mask")
             losses = {"total": terms.total.item()} | {n: getattr(terms, n).item() for n in names}
             log.iteration(run.iteration, epoch, losses, lr, len(batch.image_ids) / max(now - then, 1e-9))
-        if settings.run.checkpoint_every and run.iteration % settings.run.checkpoint_every == 0:
-            _save_run(run)
+        # Not at the end of an epoch: a run resumed from there would pass over its evaluation.
+        every = settings.run.checkpoint_every
+        if every and run.iteration % every == 0 and run.iteration % per_epoch:
+            save_run(run)
         then = time.monotonic()
         if run.iteration >= last:
             return
@@ -204,6 +182,11 @@ def _usable(run: Run, loaded: Loaded, skip_broken: bool, log: RunLog) -> Batch |
     return loaded.batch
 
 
+def _changed(index: Index | None) -> list[str]:
+    """What was left out or changed while reading the annotations, for a person to read."""
+    return [] if index is None else [f"{index.name}: {what}: {number}" for what, number in index.notes.items()]
+
+
 def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
     """Evaluate where it is due, and keep the weights if they are the best so far."""
     settings = run.experiment
@@ -215,6 +198,9 @@ def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
     ids = run.index.category_ids
     predictor = Predictor.of(run.evaluated, settings, run.index.class_names, ids, str(run.device))
     evaluation = evaluate(predictor, run.valid, settings.optim.batch, settings.run.workers, skip_broken)
+    if evaluation.broken:
+        log.say(f"{run.valid.name}: left out {len(evaluation.broken)} unreadable pictures")
+        log.write("note", iteration=run.iteration, broken=evaluation.broken)
     if evaluation.metrics is None:
         log.say(f"{run.valid.name}: no annotations, nothing to score")
         return
@@ -223,96 +209,4 @@ def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
     score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
     if score > run.best:
         run.best = score
-        _save_model(run, run.out / "best.safetensors")
-
-
-def _started(
-    experiment: Experiment, out: Path, index: Index, valid: Index | None, random_init: bool, weights: Path | None
-) -> tuple[Run, list[str]]:
-    """A fresh run, and what there is to say about it."""
-    if (out / "last.safetensors").exists():
-        raise SaisError(f"{out}: a run is there already; go on with --resume, or choose another --out")
-    from_scratch = random_init or not experiment.model.pretrained
-    experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
-    device = choose_device(experiment.run.device)
-    torch.manual_seed(experiment.run.seed)
-    model = build_model(experiment.model, len(index.class_names))
-    if weights is not None:
-        checkpoint = load(weights)
-        if checkpoint.class_names != index.class_names:
-            raise SaisError(f"{weights}: trained for other classes ({', '.join(checkpoint.class_names[:5])}, ...)")
-        fill(model, checkpoint.part("model"), weights)
-        notes = [f"weights from {weights}"]
-    elif from_scratch:
-        notes = ["backbone from random weights: nothing of it is frozen"]
-    else:
-        notes = [load_imagenet_weights(model.backbone)]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "experiment.json").write_text(json.dumps(to_dict(experiment), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SaisError(f"{out}: cannot write there ({error.strerror}); choose another --out") from error
-    model.to(device)
-    average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
-    optimizer = build_optimizer(model, experiment.optim)
-    return Run(experiment, out, index, valid, model, optimizer, average, device), notes
-
-
-def _resumed(experiment: Experiment, out: Path, index: Index, valid: Index | None) -> tuple[Run, list[str]]:
-    """The run that `out`/last.safetensors holds; settings that do not change what is computed may differ."""
-    path = out / "last.safetensors"
-    if not path.exists():
-        raise SaisError(f"{path}: nothing to resume; start the run without --resume")
-    checkpoint = load(path)
-    stored = checkpoint.experiment
-    if not checkpoint.part("optimizer") and not checkpoint.state.get("iteration"):
-        raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
-    now = experiment.run
-    free = replace(
-        stored.run,
-        device=now.device,
-        workers=now.workers,
-        checkpoint_every=now.checkpoint_every,
-        evaluate_every=now.evaluate_every,
-    )
-    stored = replace(stored, run=free)
-    if checkpoint.class_names != index.class_names:
-        raise SaisError(f"{path}: trained on other classes than {index.name}; resume with the data it was started on")
-    device = choose_device(stored.run.device)
-    model = build_model(stored.model, len(index.class_names))
-    weights, raw = checkpoint.part("model"), checkpoint.part("raw")
-    fill(model, raw or weights, path)
-    model.to(device)
-    average = MovingAverage(model, stored.run.ema) if stored.run.ema else None
-    if average:
-        fill(average.model, weights, path)
-        average.updates = checkpoint.state["updates"]
-    optimizer = build_optimizer(model, stored.optim)
-    restore_optimizer(optimizer, model, checkpoint.part("optimizer"))
-    state = checkpoint.state
-    run = Run(stored, out, index, valid, model, optimizer, average, device, state["iteration"], state["best"])
-    run.seconds, run.metrics = state["seconds"], state["metrics"]
-    return run, [f"resumed at iteration {run.iteration}"]
-
-
-def _save_run(run: Run) -> None:
-    tensors = prefixed("model", run.evaluated.state_dict())
-    if run.average:
-        tensors |= prefixed("raw", run.model.state_dict())
-    tensors |= prefixed("optimizer", optimizer_tensors(run.optimizer, run.model))
-    save(run.out / "last.safetensors", _checkpoint(run, tensors))
-
-
-def _save_model(run: Run, path: Path) -> None:
-    save(path, _checkpoint(run, prefixed("model", run.evaluated.state_dict())))
-
-
-def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:
-    state = {
-        "iteration": run.iteration,
-        "updates": run.average.updates if run.average else 0,
-        "best": run.best,
-        "seconds": run.seconds,
-        "metrics": run.metrics,
-    }
-    return Checkpoint(run.experiment, run.index.class_names, run.index.category_ids, tensors, state)
+        save_model(run, run.out / "best.safetensors")

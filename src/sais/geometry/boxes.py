@@ -33,10 +33,16 @@ def distances_from_boxes(points: Tensor, boxes: Tensor) -> Tensor:
 
 def centerness(distances: Tensor) -> Tensor:
     """Eq. 3: sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) of positive distances (..., 4) -> (...)."""
+    return squared_centerness(distances).sqrt()
+
+
+def squared_centerness(distances: Tensor) -> Tensor:
+    """Eq. 3 without its root, to rank by: the same order, and the same bits on every device (roots are rounded
+    differently, which would make or break ties)."""
     left, top, right, bottom = distances.unbind(-1)
     horizontal = torch.minimum(left, right) / torch.maximum(left, right)
     vertical = torch.minimum(top, bottom) / torch.maximum(top, bottom)
-    return (horizontal * vertical).sqrt()
+    return horizontal * vertical
 
 
 def intersection_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

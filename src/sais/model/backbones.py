@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sais.config import nearest
+from sais.model.frozen_norm import fold_frozen_norms
 from sais.structures import SaisError
 
 STRIDES = (8, 16, 32)
@@ -73,6 +74,7 @@ class Backbone(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     for parameter in module.parameters():
                         parameter.requires_grad_(False)
+            fold_frozen_norms(self.network, torch.zeros(1, 3, 64, 64))
 
 
 def parameters_through(network: nn.Module, last: str) -> list[nn.Parameter]:

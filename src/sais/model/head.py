@@ -19,6 +19,7 @@ GREATEST_EXPONENT = 12.0
 
 def tower(channels: int, depth: int, kind: str = "plain", norm: str = "group") -> nn.Sequential:
     """`depth` times 3x3 convolution, normalisation, ReLU: (B, channels, h, w) -> the same shape."""
+    groups = min(GROUPS, max(1, channels // 2))  # one channel alone on a 1x1 map has nothing to be normalised by
     layers: list[nn.Module] = []
     for _ in range(depth):
         if kind == "depthwise":
@@ -26,7 +27,7 @@ def tower(channels: int, depth: int, kind: str = "plain", norm: str = "group") -
             layers.append(nn.Conv2d(channels, channels, 1, bias=False))
         else:
             layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
-        layers.append(nn.GroupNorm(GROUPS, channels) if norm == "group" else nn.BatchNorm2d(channels))
+        layers.append(nn.GroupNorm(groups, channels) if norm == "group" else nn.BatchNorm2d(channels))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
 

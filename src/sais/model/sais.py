@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from sais.config import ModelConfig
 from sais.model.backbones import Backbone, load_imagenet_weights
 from sais.model.fpn import FPN, STRIDES
-from sais.model.head import Head
+from sais.model.head import GROUPS, Head
 from sais.model.protonet import ProtoNet
-from sais.structures import DenseOutputs
+from sais.structures import DenseOutputs, SaisError
 
 
 class SAIS(nn.Module):
@@ -50,7 +50,12 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     """The network that `config` describes, randomly initialised; its frozen parts are frozen if config.pretrained.
 
     Fill it with `load_imagenet_weights(model.backbone)` or with a checkpoint.
+
+    Raises:
+        SaisError: no such backbone, or a number of channels that its norm cannot group.
     """
+    if config.norm == "group" and config.channels % min(GROUPS, max(1, config.channels // 2)):
+        raise SaisError(f"--model.channels {config.channels}: must be a multiple of {GROUPS} with --model.norm group")
     backbone = Backbone(
         config.backbone,
         frozen_stages=config.frozen_stages if config.pretrained else 0,

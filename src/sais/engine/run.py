@@ -1,0 +1,152 @@
+"""A run between its steps: what it carries, how it starts, how it is saved and resumed, what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sais.checkpoint import Checkpoint, fill, load, optimizer_tensors, prefixed, restore_optimizer, save
+from sais.config import Experiment, to_dict
+from sais.data.index import Index
+from sais.engine.optim import MovingAverage, build_optimizer
+from sais.model.sais import SAIS, build_model, load_imagenet_weights
+from sais.predict import choose_device
+from sais.structures import SaisError
+
+
+@dataclass
+class Run:
+    """Everything a run carries from step to step."""
+
+    experiment: Experiment
+    out: Path
+    index: Index
+    valid: Index | None
+    model: SAIS
+    optimizer: torch.optim.Optimizer
+    average: MovingAverage[SAIS] | None
+    device: torch.device
+    iteration: int = 0
+    best: float = -1.0
+    seconds: float = 0.0
+    metrics: dict[str, Any] | None = None
+    broken: set[str] = field(default_factory=set)
+
+    @property
+    def evaluated(self) -> SAIS:
+        """The weights that are evaluated and kept: the moving average where there is one."""
+        return self.average.model if self.average else self.model
+
+
+def start_run(
+    experiment: Experiment, out: Path, index: Index, valid: Index | None, random_init: bool, weights: Path | None
+) -> tuple[Run, list[str]]:
+    """A fresh run, and what there is to say about it."""
+    if (out / "last.safetensors").exists():
+        raise SaisError(f"{out}: a run is there already; go on with --resume, or choose another --out")
+    from_scratch = random_init or not experiment.model.pretrained
+    experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
+    device = choose_device(experiment.run.device)
+    torch.manual_seed(experiment.run.seed)
+    model = build_model(experiment.model, len(index.class_names))
+    if weights is not None:
+        checkpoint = load(weights)
+        if checkpoint.class_names != index.class_names:
+            raise SaisError(f"{weights}: trained for other classes ({', '.join(checkpoint.class_names[:5])}, ...)")
+        fill(model, checkpoint.part("model"), weights)
+        notes = [f"weights from {weights}"]
+    elif from_scratch:
+        notes = ["backbone from random weights: nothing of it is frozen"]
+    else:
+        notes = [load_imagenet_weights(model.backbone)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "experiment.json").write_text(json.dumps(to_dict(experiment), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SaisError(f"{out}: cannot write there ({error.strerror}); choose another --out") from error
+    model.to(device)
+    average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
+    optimizer = build_optimizer(model, experiment.optim)
+    return Run(experiment, out, index, valid, model, optimizer, average, device), notes
+
+
+def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | None) -> tuple[Run, list[str]]:
+    """The run that `out`/last.safetensors holds; settings that do not change what is computed may differ."""
+    path = out / "last.safetensors"
+    if not path.exists():
+        raise SaisError(f"{path}: nothing to resume; start the run without --resume")
+    checkpoint = load(path)
+    stored = checkpoint.experiment
+    if not checkpoint.part("optimizer") and not checkpoint.state.get("iteration"):
+        raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
+    now = experiment.run
+    free = replace(
+        stored.run,
+        device=now.device,
+        workers=now.workers,
+        checkpoint_every=now.checkpoint_every,
+        evaluate_every=now.evaluate_every,
+    )
+    stored = replace(stored, run=free)
+    if checkpoint.class_names != index.class_names:
+        raise SaisError(f"{path}: trained on other classes than {index.name}; resume with the data it was started on")
+    device = choose_device(stored.run.device)
+    model = build_model(stored.model, len(index.class_names))
+    weights, raw = checkpoint.part("model"), checkpoint.part("raw")
+    fill(model, raw or weights, path)
+    model.to(device)
+    average = MovingAverage(model, stored.run.ema) if stored.run.ema else None
+    if average:
+        fill(average.model, weights, path)
+        average.updates = checkpoint.state["updates"]
+    optimizer = build_optimizer(model, stored.optim)
+    restore_optimizer(optimizer, model, checkpoint.part("optimizer"))
+    state = checkpoint.state
+    run = Run(stored, out, index, valid, model, optimizer, average, device, state["iteration"], state["best"])
+    run.seconds, run.metrics = state["seconds"], state["metrics"]
+    return run, [f"resumed at iteration {run.iteration}"]
+
+
+def save_run(run: Run) -> None:
+    tensors = prefixed("model", run.evaluated.state_dict())
+    if run.average:
+        tensors |= prefixed("raw", run.model.state_dict())
+    tensors |= prefixed("optimizer", optimizer_tensors(run.optimizer, run.model))
+    save(run.out / "last.safetensors", _checkpoint(run, tensors))
+
+
+def save_model(run: Run, path: Path) -> None:
+    save(path, _checkpoint(run, prefixed("model", run.evaluated.state_dict())))
+
+
+def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:
+    state = {
+        "iteration": run.iteration,
+        "updates": run.average.updates if run.average else 0,
+        "best": run.best,
+        "seconds": run.seconds,
+        "metrics": run.metrics,
+    }
+    return Checkpoint(run.experiment, run.index.class_names, run.index.category_ids, tensors, state)
+
+
+@contextlib.contextmanager
+def nothing_half_written(out: Path) -> Iterator[None]:
+    """Where the run fails before its first checkpoint, what it wrote goes, so that the same --out can be used again."""
+    try:
+        yield
+    except SaisError:
+        if not any(out.glob("*.safetensors")):
+            for name in ("experiment.json", "log.jsonl"):
+                (out / name).unlink(missing_ok=True)
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+            with contextlib.suppress(OSError):  # something else lies there
+                out.rmdir()
+        raise

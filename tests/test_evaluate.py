@@ -1,0 +1,180 @@
+"""Evaluation of a model: what is written is what pycocotools would score, whatever is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sais import cli
+from sais.data.formats import find
+from sais.data.index import Index, object_mask
+from sais.detections import Detections, Patch
+from sais.engine.evaluate import evaluate
+from sais.engine.metrics import COLUMNS
+from sais.geometry.raster import inside
+from sais.predict import Predictor
+from sais.structures import Placement, SaisError
+
+
+def judged_by_pycocotools(annotations: Path, results: list[dict[str, Any]], kind: str) -> list[float]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    if kind == "segm":  # with a bbox, pycocotools would take the box's area for the mask's
+        results = [{k: v for k, v in one.items() if k != "bbox"} for one in results]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats.tolist()
+
+
+def agrees(scores: dict[str, Any], stats: list[float]) -> None:
+    found = [-1.0 if scores[name] is None else scores[name] for name in COLUMNS]
+    np.testing.assert_allclose(found, stats, atol=1e-6)
+
+
+class Oracle:
+    """Stands where a model would, and says the ground truth, moved a little: AP neither 0 nor 1."""
+
+    def __init__(self, predictor: Predictor, index: Index, shift: int) -> None:
+        self.experiment, self.class_names, self.index = predictor.experiment, predictor.class_names, index
+        self.shift, self.seen = shift, 0
+
+    def detect(self, canvases: torch.Tensor, placements: list[Placement]) -> list[Detections]:
+        assert canvases.shape[0] == len(placements)
+        found = []
+        for placement in placements:
+            record = self.index.images[self.seen]
+            self.seen += 1
+            assert placement.picture_size == record.size
+            height, width = record.size
+            boxes, patches = [], []
+            for i, one in enumerate(record.annotations):
+                mask = object_mask(one, record.size)
+                assert mask is not None
+                moved = np.roll(inside(mask, (0, 0, width, height)), self.shift * (i % 3), axis=1)
+                patches.append(Patch(0, 0, moved))
+                boxes.append(one.box + np.array([1, 0, 1, 0]) * self.shift * (i % 3))
+            labels = np.array([one.label for one in record.annotations], np.int64)
+            scores = np.linspace(0.9, 0.1, len(labels)).astype(np.float32)
+            found.append(
+                Detections(record.size, np.array(boxes).reshape(-1, 4), scores, labels, self.class_names, patches)
+            )
+        return found
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_the_truth_scores_what_it_should(trained: Path, shapes: Path, shift: int) -> None:
+    """Batches, order, ids and classes are right: the truth has AP 1, moved it has what pycocotools says."""
+    index = find(shapes, "train")
+    done: list[int] = []
+    oracle: Any = Oracle(Predictor(trained), index, shift)
+    found = evaluate(oracle, index, batch=5, workers=0, progress=done.append)
+    assert sum(done) == 12
+    assert found.metrics is not None
+    metrics = found.metrics.to_dict()
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        agrees(metrics[name], judged_by_pycocotools(shapes / "annotations/train.json", found.results, kind))
+        assert metrics[name]["AP"] == (pytest.approx(1.0) if shift == 0 else pytest.approx(0.6, abs=0.35))
+
+
+def test_a_models_metrics_are_those_of_the_results_it_writes(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, results = tmp_path / "out" / "figures.json", tmp_path / "results.json"
+    words = ["eval", str(trained), "--data", str(shapes), "--split", "train", "--score", "0.02", "--workers", "0"]
+    assert cli.main([*words, "--json", str(figures), "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    assert "12 pictures, " in out
+    assert f"wrote {results}, {figures}" in out
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["figures.json", "results.json"]
+    said, written = json.loads(figures.read_text()), json.loads(results.read_text())
+    assert said["detections"] == len(written) > 0
+    assert said["pictures"] == 12
+    assert said["left_out"] == 0
+    assert {one["image_id"] for one in written} <= set(range(1, 13))
+    assert {one["category_id"] for one in written} <= {1, 2, 3, 4, 5}
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        agrees(said["metrics"][name], judged_by_pycocotools(shapes / "annotations/train.json", written, kind))
+    assert said["metrics"]["box"]["AR100"] > 0
+    assert list(said["metrics"]["box"]["per_class"]) == ["ring", "star", "triangle", "crescent", "cross"]
+
+    assert cli.main([*words, "--json", "-", "--batch", "5"]) == 0  # JSON and nothing else on stdout
+    printed = json.loads(capsys.readouterr().out)
+    for name in COLUMNS:
+        assert printed["metrics"]["box"][name] == pytest.approx(said["metrics"]["box"][name], abs=1e-3)
+
+
+def changed(shapes: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    (folder / "annotations").mkdir(parents=True)
+    shutil.copytree(shapes / "images" / "valid", folder / "images" / "valid")
+    document = json.loads((shapes / "annotations" / "valid.json").read_text())
+    change(document)
+    (folder / "annotations" / "valid.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_pictures_without_annotations_give_results_and_no_metrics(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = changed(shapes, tmp_path / "dev", lambda d: d.pop("annotations"))
+    results = tmp_path / "results.json"
+    words = ["--data", str(data), "--results", str(results), "--score", "0.02", "--workers", "0"]
+    assert cli.main(["eval", str(trained), *words]) == 0
+    assert "no annotations: nothing was measured" in capsys.readouterr().out
+    written = json.loads(results.read_text())
+    assert written
+    for one in written:
+        assert set(one) == {"image_id", "category_id", "bbox", "score", "segmentation"}
+        assert one["segmentation"]["size"] == [96, 128]
+        assert isinstance(one["segmentation"]["counts"], str)
+    assert cli.main(["eval", str(trained), "--data", str(data), "--json", "-", "--workers", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] is None
+
+
+def test_bare_boxes_are_judged_as_boxes(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    def without_masks(document: dict[str, Any]) -> None:
+        for annotation in document["annotations"]:
+            del annotation["segmentation"]
+
+    index = find(changed(shapes, tmp_path / "boxes", without_masks), "valid")
+    metrics = evaluate(Predictor(trained), index, workers=0).metrics
+    assert metrics is not None
+    assert metrics.box is not None
+    assert metrics.mask is None
+
+
+def test_broken_pictures_are_counted_and_their_objects_not(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    data = changed(shapes, tmp_path / "broken", lambda d: None)
+    (data / "images/valid/valid_00001.jpg").write_bytes(b"no picture")
+    index = find(data, "valid")
+    with pytest.raises(SaisError, match=r"valid_00001\.jpg.*--skip-broken"):
+        evaluate(Predictor(trained), index, workers=0)
+    found = evaluate(Predictor(trained), index, workers=0, skip_broken=True)
+    assert len(found.broken) == 1
+    assert found.metrics is not None
+    assert found.metrics.images == 3
+    assert found.metrics.objects == sum(len(r.annotations) for r in index.images if r.id != 2)
+    assert 2 not in {one["image_id"] for one in found.results}
+    for picture in (data / "images/valid").iterdir():
+        picture.write_bytes(b"no picture")
+    found = evaluate(Predictor(trained), index, workers=0, skip_broken=True)
+    assert (len(found.broken), found.results) == (4, [])
+
+
+def test_other_classes_are_refused(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    data = changed(shapes, tmp_path / "other", lambda d: d["categories"][0].update(name="hoop"))
+    with pytest.raises(SaisError, match="are not the model's"):
+        evaluate(Predictor(trained), find(data, "valid"), workers=0)

@@ -1,0 +1,210 @@
+"""The loader: a sample hangs on (seed, epoch, position) alone; what a batch holds, what is left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from sais.config import Experiment, InputConfig
+from sais.data.formats import find
+from sais.data.index import Annotation, ImageRecord, Index
+from sais.data.loader import EpochBatches, Loaded, Pictures, collate, evaluation_loader, rasterised, training_loader
+from sais.geometry.raster import Polygons
+from sais.images import PADDING
+from sais.structures import Sample
+
+SETTINGS = InputConfig(size=(64, 64), scale_jitter=(0.7, 1.4), colour_jitter=0.2)
+
+
+def same(a: Loaded, b: Loaded) -> None:
+    assert a.broken == b.broken
+    assert a.batch is not None
+    assert b.batch is not None
+    assert a.batch.image_ids == b.batch.image_ids
+    assert a.batch.placements == b.batch.placements
+    assert torch.equal(a.batch.pictures, b.batch.pictures)
+    for one, other in zip(a.batch.objects, b.batch.objects, strict=True):
+        for name in one.__dataclass_fields__:
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def epoch_of(index: Index, workers: int, epoch: int, first: int = 0, seed: int = 0) -> list[Loaded]:
+    loader, batches = training_loader(index, SETTINGS, 4, seed, workers)
+    batches.epoch, batches.first = epoch, first
+    return list(loader)
+
+
+def test_a_sample_depends_on_seed_epoch_and_position_only(shapes: Path) -> None:
+    index = find(shapes, "train")
+    reader = Pictures(index, SETTINGS, seed=0, training=True)
+    before = reader[(1, 5)]
+    for key in [(0, 5), (1, 4), (3, 5)]:  # whatever was read in between
+        other = reader[key]
+        assert not isinstance(other, str)
+        assert not np.array_equal(other[0].picture, before[0].picture)  # type: ignore[union-attr]
+    same(collate([before]), collate([Pictures(index, SETTINGS, seed=0, training=True)[(1, 5)]]))
+    seeded = Pictures(index, SETTINGS, seed=1, training=True)[(1, 5)]
+    assert not np.array_equal(seeded[0].picture, before[0].picture)  # type: ignore[union-attr]
+
+
+def test_worker_processes_change_nothing(shapes: Path) -> None:
+    index = find(shapes, "train")
+    loader, batches = training_loader(index, SETTINGS, 4, seed=0, workers=2)
+    for epoch in (0, 1):  # the same workers live through both
+        batches.epoch = epoch
+        loaded, wanted = list(loader), epoch_of(index, 0, epoch)
+        assert len(loaded) == len(wanted) == 3
+        for a, b in zip(loaded, wanted, strict=True):
+            same(a, b)
+
+
+@pytest.mark.slow
+def test_spawned_workers_change_nothing(shapes: Path) -> None:
+    """As on macOS and Windows, where a worker shares nothing with its parent."""
+    index = find(shapes, "train")
+    batches = EpochBatches(12, 4, 0)
+    loader: Any = DataLoader(
+        Pictures(index, SETTINGS, training=True),
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=1,
+        collate_fn=collate,
+        multiprocessing_context="spawn",
+    )
+    for a, b in zip(loader, epoch_of(index, 0, 0), strict=True):
+        same(a, b)
+
+
+def test_an_epoch_goes_on_where_it_was_left(shapes: Path) -> None:
+    index = find(shapes, "train")
+    for a, b in zip(epoch_of(index, 0, 2, first=1), epoch_of(index, 0, 2)[1:], strict=True):
+        same(a, b)
+
+
+def test_batches_of_an_epoch() -> None:
+    batches = EpochBatches(11, 4, seed=3)
+    first = list(batches)
+    assert len(batches) == len(first) == 2  # the incomplete third is left out
+    positions = [position for batch in first for _, position in batch]
+    assert len(set(positions)) == 8
+    assert set(positions) <= set(range(11))
+    assert list(batches) == first
+    batches.epoch = 1
+    assert [p for batch in batches for _, p in batch] != positions
+    assert {epoch for batch in batches for epoch, _ in batch} == {1}
+    seen = set()
+    for batches.epoch in range(20):  # no picture is left out for ever
+        seen |= {p for batch in batches for _, p in batch}
+    assert seen == set(range(11))
+    assert list(EpochBatches(8, 4, seed=4)) != list(EpochBatches(8, 4, seed=3))
+    assert sorted(p for _, p in next(iter(EpochBatches(3, 4, seed=0)))) == [0, 1, 2]  # fewer pictures than a batch
+    assert list(EpochBatches(5, 2, seed=None)) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+
+
+def test_evaluation_sees_every_picture_in_order_unchanged(shapes: Path, tiny: Experiment) -> None:
+    index = find(shapes, "train")
+    settings = replace(tiny.input, flip=1.0, scale_jitter=(0.5, 2.0))
+    ids = []
+    for loaded in evaluation_loader(index, settings, 5, 0):
+        assert loaded.batch is not None
+        ids += loaded.batch.image_ids
+        assert all(len(objects.boxes) == 0 for objects in loaded.batch.objects)
+        for picture, placement in zip(loaded.batch.pictures, loaded.batch.placements, strict=True):
+            path = index.images[len(ids) - len(loaded.batch.image_ids)].path
+            assert picture.shape == (3, 64, 64)
+            assert placement.picture_size == np.asarray(Image.open(path)).shape[:2]
+    assert ids == [record.id for record in index.images]
+
+
+def sample_of(height: int, width: int, boxes: int = 0) -> Sample:
+    box = np.tile(np.array([[4, 4, 12, 20]], np.float32), (boxes, 1))
+    picture = np.full((height, width, 3), 200, np.uint8)
+    return Sample(height, picture, box, np.zeros(boxes, np.int64), [None] * boxes)
+
+
+def test_collate_pads_right_and_below_to_the_largest() -> None:
+    samples = [sample_of(32, 96), sample_of(64, 32, 2)]
+    loaded = collate([(sample, rasterised(sample)) for sample in samples])
+    assert loaded.batch is not None
+    pictures = loaded.batch.pictures
+    assert pictures.shape == (2, 3, 64, 96)
+    assert pictures.dtype == torch.uint8
+    assert (pictures[0, :, :32, :] == 200).all()
+    assert (pictures[1, :, :, :32] == 200).all()
+    padding = torch.tensor(PADDING, dtype=torch.uint8).view(3, 1, 1)
+    assert (pictures[0, :, 32:, :] == padding).all()
+    assert (pictures[1, :, :, 32:] == padding).all()
+    assert [len(objects.boxes) for objects in loaded.batch.objects] == [0, 2]
+
+
+def test_broken_pictures_are_reported_not_raised() -> None:
+    sample = sample_of(32, 32)
+    loaded = collate(["a.jpg: broken", (sample, rasterised(sample))])
+    assert loaded.broken == ["a.jpg: broken"]
+    assert loaded.batch is not None
+    assert loaded.batch.image_ids == [32]
+    assert collate(["a", "b"]) == Loaded(None, ["a", "b"])
+
+
+def index_of(folder: Path, *annotations: Annotation, size: tuple[int, int] = (64, 64)) -> Index:
+    path = folder / "a.png"
+    Image.new("RGB", (64, 64), (10, 20, 30)).save(path)
+    return Index("train", ("thing",), (1,), (ImageRecord(5, path, size, annotations),))
+
+
+def annotation(number: int, segmentation: Any, crowd: bool = False) -> Annotation:
+    return Annotation(number, np.array([8, 8, 40, 40], np.float32), 0, segmentation, crowd, 100.0)
+
+
+SQUARE = [[8, 8, 40, 8, 40, 40, 8, 40]]
+
+
+def test_crowds_are_no_targets_and_a_bare_box_has_no_mask(tmp_path: Path) -> None:
+    index = index_of(tmp_path, annotation(1, SQUARE), annotation(2, SQUARE, crowd=True), annotation(3, None))
+    item = Pictures(index, InputConfig(size=(64, 64), flip=0.0), training=True)[(0, 0)]
+    assert not isinstance(item, str)
+    _, objects = item
+    assert objects.boxes.tolist() == [[8, 8, 40, 40]] * 2
+    assert objects.mask_windows.tolist() == [[2, 2, 10, 10], [0, 0, 0, 0]]
+    assert objects.mask_values.tolist() == [255] * 64
+
+
+def test_a_margin_widens_the_mask_window_within_the_picture() -> None:
+    shape = Polygons((np.array([[0.0, 20], [40, 20], [40, 40], [0, 40]]),))
+    boxes = np.array([[0, 20, 40, 40]], np.float32)
+    sample = Sample(1, np.zeros((64, 64, 3), np.uint8), boxes, np.zeros(1, np.int64), [shape])
+    objects = rasterised(sample, margin=0.2)  # 8 pixels to the sides, 4 up and down
+    assert objects.mask_windows.tolist() == [[0, 4, 12, 11]]
+    patch = objects.mask_values.numpy().reshape(7, 12)
+    wanted = np.zeros((7, 12))
+    wanted[1:6, :10] = 255
+    np.testing.assert_array_equal(patch, wanted)
+
+
+def test_a_picture_of_another_size_than_annotated_is_broken(tmp_path: Path) -> None:
+    message = Pictures(index_of(tmp_path, size=(64, 63)), SETTINGS, training=True)[(0, 0)]
+    assert isinstance(message, str)
+    assert str(tmp_path / "a.png") in message
+    assert "64 x 64" in message
+    assert "63 x 64" in message
+
+
+def test_a_malformed_mask_is_broken_not_raised(tmp_path: Path) -> None:
+    wrong = annotation(9, {"size": [64, 64], "counts": [5, 5]})
+    message = Pictures(index_of(tmp_path, wrong), SETTINGS, training=True)[(0, 0)]
+    assert isinstance(message, str)
+    assert "annotation 9" in message
+
+
+def test_a_missing_picture_is_broken_not_raised(tmp_path: Path) -> None:
+    index = index_of(tmp_path)
+    (tmp_path / "a.png").unlink()
+    message = Pictures(index, SETTINGS)[(0, 0)]
+    assert isinstance(message, str)
+    assert str(tmp_path / "a.png") in message

@@ -1,0 +1,53 @@
+"""The README is a promise: each of its commands runs, in its order, and so does its Python."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sais.cli import main
+from sais.data.synthetic import write_shapes
+
+QUICK = {"train": ["--epochs", "2", "--size", "64", "--batch", "4", "--workers", "0"], "eval": [], "predict": []}
+"""Added to a command so that the test is quick; everything else is as the README has it."""
+
+
+def blocks(root: Path, language: str) -> list[str]:
+    """The README's code blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_every_command_and_the_python_of_the_readme(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_shapes(Path("my_data"), train=8, valid=4, size=(96, 96))
+    commands = [shlex.split(line) for block in blocks(root, "bash") for line in block.splitlines() if line.strip()]
+    assert [c[1] for c in commands] == ["check", "train", "train", "eval", "predict", "recipes", "draw-targets"]
+    for program, command, *words in commands:
+        assert program == "sais"
+        assert main([command, *words, *QUICK.get(command, [])]) == 0, (command, capsys.readouterr().err)
+    for written in ("runs/first/best.safetensors", "runs/first/model.safetensors", "predictions/predictions.json"):
+        assert Path(written).is_file()
+    assert Path("targets.png").stat().st_size > 1000
+
+    shutil.copy(next(Path("my_data/images/valid").iterdir()), "picture.jpg")
+    (python,) = blocks(root, "python")
+    names: dict[str, object] = {}
+    exec(python, names)
+    assert Path("picture.json").is_file()
+    assert len(names["detections"].rle()) == len(names["outlines"])  # type: ignore[attr-defined, arg-type]
+
+
+def test_recipes_of_the_readme_exist(root: Path) -> None:
+    from sais.recipes import RECIPES
+
+    text = (root / "README.md").read_text()
+    named = {n for n in re.findall(r"`((?:sais|fcos|paper)-[a-z0-9-]+)`", text) if n != "sais-seg"}
+    assert named, "the README names no recipe"
+    assert named <= set(RECIPES)
