@@ -24,7 +24,7 @@ from sais.structures import SaisError
 CLASS_NAMES = ("ring", "star", "triangle", "crescent", "cross")
 """Label 0 first; the category id in the JSON is the label + 1. Only the ring has a hole."""
 
-_LEAST_VISIBLE = 0.55
+_LEAST_VISIBLE = 0.7
 """No object shows less than this share of itself."""
 _EMPTY_SHARE = 0.03
 """Share of the pictures that have no objects."""
@@ -122,7 +122,7 @@ def scene(seed: int, split: str, number: int, size: tuple[int, int] = (256, 256)
     """Picture `number` of a split: the same every time, whatever was drawn before."""
     random = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
     canvas, ground = _background(random, size)
-    wanted = 0 if random.random() < _EMPTY_SHARE else int(random.integers(5, 10))
+    wanted = 0 if random.random() < _EMPTY_SHARE else int(random.integers(6, 9))
     labels: list[int] = []
     areas: list[int] = []
     whole = np.zeros((wanted, *size), bool)
@@ -160,7 +160,7 @@ def _placed(
     height, width = owner.shape
     unit = min(height, width) / 256
     label = int(random.integers(len(CLASS_NAMES)))
-    diameter = unit * (random.uniform(48, 100) if random.random() < 0.94 else random.uniform(30, 48))
+    diameter = unit * (random.uniform(56, 104) if random.random() < 0.95 else random.uniform(36, 56))
     outline = _outline(random, label) * (diameter / 2)
     for _ in range(_TRIES):
         x, y = random.uniform(0.3, 0.7) * diameter, random.uniform(0.3, 0.7) * diameter
@@ -194,20 +194,20 @@ def _outline(random: np.random.Generator, label: int) -> np.ndarray:
     """A shape of the class within the unit circle, varied and turned: (P, 2), one part under the even-odd rule."""
     name = CLASS_NAMES[label]
     if name == "ring":
-        hole = random.uniform(0.5, 0.68)
+        hole = random.uniform(0.42, 0.58)
         # Two closed loops in one part; the bridge between them is walked there and back and so cancels. The inner
         # one runs the other way round, which makes the signed area right too.
         points = np.concatenate([_arc(0, 2 * np.pi, 64), hole * _arc(2 * np.pi, 0, 64)])
     elif name == "star":
         tips = 5 if random.random() < 0.5 else 6
-        radius = np.where(np.arange(2 * tips) % 2, random.uniform(0.38, 0.48), 1.0)
+        radius = np.where(np.arange(2 * tips) % 2, random.uniform(0.45, 0.55), 1.0)
         points = radius[:, None] * _arc(0, 2 * np.pi, 2 * tips + 1)[:-1]
     elif name == "triangle":
         points = _arc(0, 2 * np.pi, 4)[:-1] * (1.0, random.uniform(0.75, 1.0))
     elif name == "crescent":
-        points = _crescent(random.uniform(0.72, 0.85), random.uniform(0.42, 0.55))
+        points = _crescent(random.uniform(0.66, 0.78), random.uniform(0.5, 0.62))
     else:
-        arm = random.uniform(0.2, 0.28)
+        arm = random.uniform(0.26, 0.34)
         corner = np.array([[1, -arm], [1, arm], [arm, arm]])
         points = np.concatenate([_turned(corner, k * np.pi / 2) for k in range(4)])
     return _turned(points, random.uniform(0, 2 * np.pi))

@@ -66,8 +66,10 @@ def sais_lite2() -> Experiment:
 def _lite(name: str, backbone: str, side: int) -> Experiment:
     return Experiment(
         name=name,
-        input=InputConfig(mode="fixed", size=(side, side)),
-        model=ModelConfig(backbone=backbone, channels=96, tower_depth=2, prototype_channels=96),
+        input=InputConfig(mode="fixed", size=(side, side), scale_jitter=(0.6, 1.5)),
+        model=ModelConfig(
+            backbone=backbone, channels=64, tower_depth=2, prototype_channels=64, distance_unit="stride"
+        ),
         losses=LossConfig(box="giou"),
         optim=OptimConfig(
             name="adamw", lr=1e-3, batch=8, weight_decay=0.05, bias_lr_factor=1.0, backbone_lr_factor=0.3
