@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from sais._version import __version__
@@ -42,7 +44,10 @@ EXTRAS = {
 }
 """Package that may be missing -> the extra of `sais-seg` that brings it."""
 
-_MENDABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_MENDABLE = (
+    *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,6 +92,11 @@ def overview() -> str:
 def _run(command: str, argv: list[str], debug: bool) -> int:
     from sais.structures import SaisError
 
+    for stream in (sys.stdout, sys.stderr):  # a name the terminal cannot spell is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if not debug:  # Pillow warns of large pictures and odd EXIF, which we read nonetheless
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return int(importlib.import_module(COMMANDS[command][0]).run(argv))
     except SystemExit as stop:  # --help

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -183,6 +184,63 @@ class Experiment:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "input.flip": (0, 1),
+    "input.scale_jitter": (0.01, 100),
+    "input.colour_jitter": (0, 1),
+    "model.frozen_stages": (0, math.inf),
+    "model.channels": (2, math.inf),
+    "model.tower_depth": (0, math.inf),
+    "model.prototypes": (1, math.inf),
+    "model.prototype_channels": (1, math.inf),
+    "model.prototype_depth": (0, math.inf),
+    "losses.class_weight": (0, math.inf),
+    "losses.box_weight": (0, math.inf),
+    "losses.centerness_weight": (0, math.inf),
+    "losses.mask_weight": (0, math.inf),
+    "losses.mask_positives": (0, math.inf),
+    "losses.mask_margin": (0, math.inf),
+    "test.score": (0, 1),
+    "test.candidates": (1, math.inf),
+    "test.nms": (0, 1),
+    "test.detections": (1, math.inf),
+    "test.mask_margin": (0, math.inf),
+    "optim.lr": (0, math.inf),
+    "optim.batch": (1, math.inf),
+    "optim.momentum": (0, 1),
+    "optim.weight_decay": (0, math.inf),
+    "optim.bias_lr_factor": (0, math.inf),
+    "optim.backbone_lr_factor": (0, math.inf),
+    "optim.clip": (0, math.inf),
+    "schedule.epochs": (1, math.inf),
+    "schedule.steps": (0, math.inf),
+    "schedule.factor": (0, math.inf),
+    "schedule.warmup": (0, math.inf),
+    "schedule.warmup_factor": (0, 1),
+    "run.seed": (0, 2**32 - 1),
+    "run.workers": (0, math.inf),
+    "run.ema": (0, 1),
+    "run.evaluate_every": (0, math.inf),
+    "run.checkpoint_every": (0, math.inf),
+}
+"""Least and greatest value of each number; of several (scale_jitter), of each of them. None of them may be infinite."""
+
+
+def check_ranges(experiment: Experiment) -> None:
+    """Raise SaisError where a number of the settings is not one that training can work with, naming its option."""
+    for name, (least, most) in RANGES.items():
+        group, _, field_name = name.partition(".")
+        value = getattr(getattr(experiment, group), field_name)
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        if not all(least <= one <= most and one < math.inf for one in values):  # NaN is in no range
+            option = "--" + name.replace("_", "-")
+            said = f"between {least:g} and {most:g}" if most < math.inf else f"{least:g} or more, and finite"
+            raise SaisError(f"{option} {' '.join(map(str, values))}: must be {said}")
+    low, high = experiment.input.scale_jitter
+    if low > high:
+        raise SaisError(f"--input.scale-jitter {low:g} {high:g}: the smaller factor comes first")
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:

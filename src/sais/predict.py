@@ -143,7 +143,7 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # "meta" holds no numbers
     except (RuntimeError, AssertionError) as error:
         raise SaisError(f"--device {name}: not on this machine; take cpu, or leave it on auto") from error
     return device

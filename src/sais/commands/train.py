@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from sais.commands.arguments import check_writable, parse, prepare_torch
-from sais.config import Experiment
+from sais.config import Experiment, check_ranges
 from sais.data.paths import DataPaths
 from sais.recipes import RECIPES, recipe
 from sais.structures import SaisError
@@ -211,3 +211,4 @@ def _check_counts(experiment: Experiment, arguments: TrainArguments) -> None:
     height, width = experiment.input.size
     if experiment.input.mode == "fixed" and (height % 32 or width % 32 or min(height, width) < 32):
         raise SaisError(f"--size {height} {width}: a fixed input is a multiple of 32 in both directions")
+    check_ranges(experiment)

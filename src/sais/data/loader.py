@@ -76,21 +76,25 @@ def read_sample(record: ImageRecord, with_objects: bool = True) -> Sample:
     """The picture of a record and its objects, crowds left out.
 
     Raises:
-        SaisError: the picture cannot be read, or its size is not the one the annotations were made for.
+        SaisError: the picture or a mask cannot be read, or the size is not the one the annotations were made for.
     """
     picture = read_picture(record.path)
     if picture.shape[:2] != tuple(record.size):
         raise SaisError(
             f"{record.path}: the picture is {picture.shape[1]} x {picture.shape[0]} pixels, its annotations say "
-            f"{record.size[1]} x {record.size[0]}; mend the annotation file, or leave it out with --skip-broken"
+            f"{record.size[1]} x {record.size[0]}; mend the annotation file"
         )
     annotations = trainable(record) if with_objects else ()
+    try:
+        masks = [object_mask(a, record.size) for a in annotations]
+    except SaisError as error:
+        raise SaisError(f"{record.path}: {error}") from error
     return Sample(
         image_id=record.id,
         picture=picture,
         boxes=np.array([a.box for a in annotations], np.float32).reshape(-1, 4),
         labels=np.array([a.label for a in annotations], np.int64),
-        masks=[object_mask(a, record.size) for a in annotations],
+        masks=masks,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sais.data.index import Index
+from sais.geometry.rle import parse
 from sais.structures import SaisError
 
 Kind = Literal["bbox", "segm"]
@@ -159,6 +160,15 @@ def coco_metrics(index: Index, results: Sequence[dict[str, Any]], kinds: Iterabl
         raise ValueError(f"kinds are 'bbox' and 'segm', got {sorted(kinds)}")
     _check(index, results, kinds)
     truth = coco_dict(index)
+    if "segm" in kinds:
+        _check_masks(index)
+    # The evaluator takes no negative or very large image ids; ranks keep its order.
+    rank = {image_id: number for number, image_id in enumerate(sorted(record.id for record in index.images), 1)}
+    for image in truth["images"]:
+        image["id"] = rank[image["id"]]
+    for one in truth["annotations"]:
+        one["image_id"] = rank[one["image_id"]]
+    results = [result | {"image_id": rank[result["image_id"]]} for result in results]
     objects = [one for one in truth["annotations"] if not one["iscrowd"]]
     without_mask = sum("segmentation" not in one for one in objects)
     if "segm" in kinds and objects and without_mask == len(objects):
@@ -189,6 +199,19 @@ def _check(index: Index, results: Sequence[dict[str, Any]], kinds: set[Kind]) ->
                 f"result {i} is of category {result['category_id']!r}, not in '{index.name}'; "
                 "use the category ids of the data"
             )
+
+
+def _check_masks(index: Index) -> None:
+    """Raise SaisError for run lengths that are malformed: the evaluator would count them, or crash."""
+    for record in index.images:
+        for annotation in record.annotations:
+            if isinstance(annotation.segmentation, dict):
+                try:
+                    parse(annotation.segmentation)
+                except ValueError as error:
+                    raise SaisError(
+                        f"{record.path}: annotation {annotation.id}: its RLE is malformed ({error}); export it again"
+                    ) from error
 
 
 def _evaluate(truth: dict[str, Any], results: Sequence[dict[str, Any]], kind: Kind) -> Scores:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sais.checkpoint import Checkpoint, fill, load, optimizer_tensors, prefixed, restore_optimizer, save
-from sais.config import Experiment, to_dict
+from sais.config import Experiment, check_ranges, to_dict
 from sais.data.index import Index
 from sais.engine.optim import MovingAverage, build_optimizer
 from sais.model.sais import SAIS, build_model, load_imagenet_weights
@@ -51,6 +51,7 @@ def start_run(
     """A fresh run, and what there is to say about it."""
     if (out / "last.safetensors").exists():
         raise SaisError(f"{out}: a run is there already; go on with --resume, or choose another --out")
+    check_ranges(experiment)
     from_scratch = random_init or not experiment.model.pretrained
     experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
     device = choose_device(experiment.run.device)
@@ -115,6 +116,7 @@ def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | N
 
 
 def save_run(run: Run) -> None:
+    """Write `last.safetensors`, which holds everything that resuming needs."""
     tensors = prefixed("model", run.evaluated.state_dict())
     if run.average:
         tensors |= prefixed("raw", run.model.state_dict())
@@ -123,6 +125,7 @@ def save_run(run: Run) -> None:
 
 
 def save_model(run: Run, path: Path) -> None:
+    """Write the weights to predict with, and nothing else."""
     save(path, _checkpoint(run, prefixed("model", run.evaluated.state_dict())))
 
 
@@ -139,10 +142,11 @@ def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:
 
 @contextlib.contextmanager
 def nothing_half_written(out: Path) -> Iterator[None]:
-    """Where the run fails before its first checkpoint, what it wrote goes, so that the same --out can be used again."""
+    """Where the run fails or is interrupted before its first checkpoint, what it wrote goes, so that the same --out can
+    be used again."""
     try:
         yield
-    except SaisError:
+    except (SaisError, KeyboardInterrupt):
         if not any(out.glob("*.safetensors")):
             for name in ("experiment.json", "log.jsonl"):
                 (out / name).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sais.config import Experiment, to_dict
-from sais.data.index import Index
+from sais.data.index import Index, trainable
 from sais.data.loader import Loaded, training_loader
 from sais.data.paths import DataPaths
 from sais.engine.evaluate import evaluate
@@ -86,7 +86,7 @@ def train(
     last = total if steps is None else min(steps, total)
     with nothing_half_written(out), RunLog(out, total, run.iteration) as log:
         log.write("start", iteration=run.iteration, experiment=to_dict(settings), data=data.name, notes=notes)
-        for note in [*notes, *_changed(index), *_changed(valid)]:
+        for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
             log.say(note)
         pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
         log.say(f"{pictures}, {total} in all, on {run.device}; {out}")
@@ -185,6 +185,12 @@ def _usable(run: Run, loaded: Loaded, skip_broken: bool, log: RunLog) -> Batch |
 def _changed(index: Index | None) -> list[str]:
     """What was left out or changed while reading the annotations, for a person to read."""
     return [] if index is None else [f"{index.name}: {what}: {number}" for what, number in index.notes.items()]
+
+
+def _empty(index: Index) -> list[str]:
+    """A word where there is nothing to find: such a run is allowed, and seldom meant."""
+    some = any(trainable(record) for record in index.images)
+    return [] if some else [f"{index.name}: not one object to train on (crowds aside): it learns to find nothing"]
 
 
 def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:

@@ -132,10 +132,9 @@ def parse(rle: dict[str, Any]) -> tuple[tuple[int, int], np.ndarray]:
         runs = runs.astype(np.int64)
     if height < 0 or width < 0 or (runs < 0).any():
         raise ValueError("run lengths: negative size or count")
-    if int(runs.sum()) != height * width:
-        raise ValueError(
-            f"run lengths add up to {int(runs.sum())} pixels, the size {height} x {width} has {height * width}"
-        )
+    total = sum(runs.tolist())  # numpy's sum could overflow and come out right
+    if total != height * width:
+        raise ValueError(f"run lengths add up to {total} pixels, the size {height} x {width} has {height * width}")
     return (height, width), runs
 
 

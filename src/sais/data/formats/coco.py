@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def _document(path: Path) -> dict[str, Any]:
         raise SaisError(
             f"{path}: not JSON ({error.msg}, line {error.lineno} column {error.colno}); export it again"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, brackets in brackets
         raise SaisError(f"{path}: cannot be read ({error}); export it again") from error
     if not isinstance(document, dict):
         raise SaisError(f"{path}: not COCO: a JSON {type(document).__name__} at the top; export it as COCO instances")
@@ -114,8 +115,10 @@ def _classes(
 ) -> tuple[tuple[str, ...], tuple[int, ...], dict[int, int | None]]:
     """Class names and category ids in the order of the labels, and category id -> label."""
     categories = document["categories"]
+    if not categories:
+        raise SaisError(f"{path}: 'categories' is empty; a model needs at least one class: add it, or export again")
     for category in categories:
-        if not isinstance(category, dict) or not _whole(category.get("id")) or "name" not in category:
+        if not isinstance(category, dict) or not _whole(category.get("id")) or not _named(category):
             raise SaisError(f"{path}: a category lacks a whole-number 'id' or a 'name': {category!r}; give it both")
     categories = sorted(categories, key=lambda category: category["id"])
     ids = tuple(category["id"] for category in categories)
@@ -163,7 +166,7 @@ def _folder(path: Path, entries: list[Any], images: Path | Sequence[Path] | None
     probes = [entry["file_name"] for entry in entries[:_PROBES]]
     best, most = path.parent, 0
     for folder in candidates:
-        found = sum((folder / name).is_file() for name in probes) if folder.is_dir() else 0
+        found = sum(os.path.isfile(folder / name) for name in probes) if folder.is_dir() else 0  # raises for no name
         if found > most:
             best, most = folder, found
     if not most:
@@ -173,7 +176,7 @@ def _folder(path: Path, entries: list[Any], images: Path | Sequence[Path] | None
 
 
 def _size(path: Path, folder: Path, entry: dict[str, Any], notes: Counter[str]) -> tuple[int, int]:
-    if "height" not in entry or "width" not in entry:
+    if entry.get("height") is None or entry.get("width") is None:
         from sais.images import read_size
 
         notes[SIZES_READ] += 1
@@ -235,7 +238,10 @@ def _annotation(file: _File, raw: dict[str, Any]) -> Annotation | None:
     if area is None:
         file.notes[AREA_MADE] += 1
         area = _area(segmentation, size, box, where)
-    return Annotation(raw["id"], box, label, segmentation, bool(raw.get("iscrowd", 0)), area)
+    crowd = raw.get("iscrowd") or 0
+    if not isinstance(crowd, (int, float)):  # "0" is true to Python
+        raise SaisError(f"{where}: its iscrowd is {crowd!r}, not 0 or 1; correct it")
+    return Annotation(raw["id"], box, label, segmentation, bool(crowd), area)
 
 
 def _segmentation(file: _File, raw: dict[str, Any], size: tuple[int, int]) -> list[Any] | dict[str, Any] | None:
@@ -304,13 +310,22 @@ def _area(segmentation: list[Any] | dict[str, Any] | None, size: tuple[int, int]
 def _number(where: str, what: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SaisError(f"{where}: its {what} holds {value!r}, which is no number; correct or remove it")
-    if not math.isfinite(value):
-        raise SaisError(f"{where}: its {what} holds {value!r}; correct or remove the annotation")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise SaisError(f"{where}: its {what} holds {number!r}; correct or remove the annotation")
+    return number
 
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _named(category: dict[str, Any]) -> bool:
+    name = category.get("name")
+    return isinstance(name, (str, int, float)) and bool(str(name).strip())
 
 
 def _repeated(ids: tuple[int, ...]) -> int:
