@@ -69,7 +69,7 @@ def test_worker_processes_change_nothing(shapes: Path) -> None:
 def test_spawned_workers_change_nothing(shapes: Path) -> None:
     """As on macOS and Windows, where a worker shares nothing with its parent."""
     index = find(shapes, "train")
-    batches = EpochBatches(12, 4, 0)
+    batches = EpochBatches(np.zeros(12), 4, 0)
     loader: Any = DataLoader(
         Pictures(index, SETTINGS, training=True),
         batch_sampler=batches,  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def test_an_epoch_goes_on_where_it_was_left(shapes: Path) -> None:
 
 
 def test_batches_of_an_epoch() -> None:
-    batches = EpochBatches(11, 4, seed=3)
+    batches = EpochBatches(np.zeros(11), 4, seed=3)
     first = list(batches)
     assert len(batches) == len(first) == 2  # the incomplete third is left out
     positions = [position for batch in first for _, position in batch]
@@ -102,9 +102,23 @@ def test_batches_of_an_epoch() -> None:
     for batches.epoch in range(20):  # no picture is left out for ever
         seen |= {p for batch in batches for _, p in batch}
     assert seen == set(range(11))
-    assert list(EpochBatches(8, 4, seed=4)) != list(EpochBatches(8, 4, seed=3))
-    assert sorted(p for _, p in next(iter(EpochBatches(3, 4, seed=0)))) == [0, 1, 2]  # fewer pictures than a batch
-    assert list(EpochBatches(5, 2, seed=None)) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+    assert list(EpochBatches(np.zeros(8), 4, seed=4)) != list(EpochBatches(np.zeros(8), 4, seed=3))
+    assert sorted(p for _, p in next(iter(EpochBatches(np.zeros(3), 4, seed=0)))) == [
+        0,
+        1,
+        2,
+    ]  # fewer pictures than a batch
+
+
+def test_batches_are_of_one_group_but_for_the_rest() -> None:
+    groups = np.array([True] * 7 + [False] * 11)
+    batches = EpochBatches(groups, 4, seed=1)
+    found = [[position for _, position in batch] for batch in batches]
+    assert len(found) == len(batches) == 4
+    assert len({p for batch in found for p in batch}) == 16
+    assert sum(len({bool(groups[p]) for p in batch}) == 1 for batch in found) >= 3
+    batches.first = 2
+    assert [[position for _, position in batch] for batch in batches] == found[2:]
 
 
 def test_evaluation_sees_every_picture_in_order_unchanged(shapes: Path, tiny: Experiment) -> None:

@@ -18,6 +18,7 @@ SIZES = ((12, 16), (6, 8), (3, 4), (2, 2), (1, 1))
 """Of a canvas of 96 x 128."""
 POINTS = locations(SIZES, STRIDES)
 CANVAS = (SIZES[0][0] * 8, SIZES[0][1] * 8)
+CONTENTS = [CANVAS, CANVAS]
 CLASSES, PROTOTYPES = 4, 3
 Found = list[tuple[float, int, int, list[float]]]
 """Score, label, location and box, best first."""
@@ -91,7 +92,7 @@ def oracle(
 def test_equal_to_the_loops(seed: int, detections: int, candidates: int) -> None:
     outputs = random_outputs(seed)
     settings = {"score": 0.3, "candidates": candidates, "nms": 0.5, "detections": detections}
-    found = detect(outputs, POINTS, CANVAS, **settings)  # type: ignore[arg-type]
+    found = detect(outputs, POINTS, CONTENTS, **settings)  # type: ignore[arg-type]
     assert found.boxes.shape == (2, detections, 4)
     assert found.scores.shape == found.labels.shape == (2, detections)
     assert found.coefficients is not None
@@ -115,8 +116,8 @@ def test_equal_to_the_loops(seed: int, detections: int, candidates: int) -> None
 def test_candidates_limit_each_level() -> None:
     outputs = random_outputs(0, 1)
     outputs.distances[:] = 1e-3  # boxes that never meet: NMS removes nothing
-    many = detect(outputs, POINTS, CANVAS, score=0.01, candidates=1000, detections=5000)
-    few = detect(outputs, POINTS, CANVAS, score=0.01, candidates=3, detections=5000)
+    many = detect(outputs, POINTS, CONTENTS, score=0.01, candidates=1000, detections=5000)
+    few = detect(outputs, POINTS, CONTENTS, score=0.01, candidates=3, detections=5000)
     locations_of = {tuple(box) for box in few.boxes[0, few.scores[0] > 0].round().tolist()}
     assert len(locations_of) == 3 + 3 + 3 + 3 + 1
     assert int((many.scores > 0).sum()) > 500
@@ -130,13 +131,13 @@ def test_the_threshold_is_on_the_class_probability_alone() -> None:
     outputs = random_outputs(0, 1, shift=-50)
     outputs.class_logits[0, 5, 2] = math.log(0.2 / 0.8)  # probability 0.2
     outputs.centerness_logits[0, 5] = math.log(0.1 / 0.9)  # times 0.1: a score of 0.02
-    found = detect(outputs, POINTS, CANVAS, score=0.19)
+    found = detect(outputs, POINTS, CONTENTS, score=0.19)
     assert found.scores[0, 0].item() == pytest.approx(0.02, rel=1e-5)
     assert found.labels[0, 0].item() == 2
     assert (found.scores[0, 1:] == 0).all()
-    assert (detect(outputs, POINTS, CANVAS, score=0.21).scores == 0).all()
-    assert (detect(outputs, POINTS, CANVAS, score=1.0).scores == 0).all()
-    assert int((detect(outputs, POINTS, CANVAS, score=0.0).scores > 0).sum()) > 1
+    assert (detect(outputs, POINTS, CONTENTS, score=0.21).scores == 0).all()
+    assert (detect(outputs, POINTS, CONTENTS, score=1.0).scores == 0).all()
+    assert int((detect(outputs, POINTS, CONTENTS, score=0.0).scores > 0).sum()) > 1
 
 
 def test_classes_do_not_suppress_each_other() -> None:
@@ -145,7 +146,7 @@ def test_classes_do_not_suppress_each_other() -> None:
     outputs.class_logits[0, 6] = torch.tensor([0.0, 0.5, -50, -50])
     outputs.distances[0, 5:7] = torch.tensor([[40.0, 40, 48, 40], [48.0, 40, 40, 40]])  # one box from two locations
     outputs.centerness_logits[0, 5:7] = 0
-    found = detect(outputs, POINTS, CANVAS)
+    found = detect(outputs, POINTS, CONTENTS)
     assert found.labels[0, : int((found.scores[0] > 0).sum())].tolist() == [3, 1, 0]
 
 
@@ -157,14 +158,24 @@ def test_boxes_beyond_the_canvas_do_not_suppress_another_class() -> None:
     outputs.class_logits[0, 40, 0] = 4.0
     outputs.distances[0, 0] = torch.tensor([400.0, 400.0, 2.0, 2.0])
     outputs.distances[0, 40] = torch.tensor([1.0, 1.0, 400.0, 400.0])
-    found = detect(outputs, POINTS, CANVAS)
+    found = detect(outputs, POINTS, CONTENTS)
     assert int((found.scores[0] > 0).sum()) == 2
     assert float(found.boxes.min()) >= 0
 
 
+def test_what_lies_in_the_padding_is_no_detection() -> None:
+    outputs = random_outputs(0, batch=1)
+    outputs.class_logits[:] = -9.0
+    outputs.class_logits[0, [0, 191], 1] = torch.tensor([1.0, 4.0])  # first and last location of P3
+    outputs.distances[0, [0, 191]] = 3.0
+    found = detect(outputs, POINTS, [(64.0, 100.0)])
+    assert int((found.scores[0] > 0).sum()) == 1
+    assert found.boxes[0, 0].tolist() == [1.0, 1.0, 7.0, 7.0]
+
+
 def test_nothing_found() -> None:
     outputs = random_outputs(0, 2, shift=-60)
-    found = detect(outputs, POINTS, CANVAS, detections=7)
+    found = detect(outputs, POINTS, CONTENTS, detections=7)
     assert found.boxes.shape == (2, 7, 4)
     assert found.scores.abs().sum() == found.labels.abs().sum() == 0
     placement = place((50, 70), "fixed", (96, 128))
@@ -176,7 +187,7 @@ def test_nothing_found() -> None:
 
 
 def test_boxes_alone() -> None:
-    found = detect(random_outputs(0, 1, masks=False), POINTS, CANVAS)
+    found = detect(random_outputs(0, 1, masks=False), POINTS, CONTENTS)
     assert found.coefficients is None
     assert found.prototypes is None
     one = assemble(found, [place((50, 70), "fixed", (96, 128))], tuple("abcd"))[0]

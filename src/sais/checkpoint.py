@@ -64,9 +64,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     temporary = path.with_name(f".{path.name}.writing")
     try:
         save_file(tensors, temporary, metadata)
+        os.chmod(temporary, 0o644)  # safetensors makes it readable by its owner alone
         _flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        if os.name != "nt":  # Windows opens no folders
+            _flush(path.parent)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         remedy = "free some space, or choose another --out"
@@ -132,7 +134,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

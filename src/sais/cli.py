@@ -40,7 +40,6 @@ EXTRAS = {
     "tensorboard": "train",
     "av": "video",
     "supervision": "supervision",
-    "cv2": "opencv",
 }
 """Package that may be missing -> the extra of `sais-seg` that brings it."""
 

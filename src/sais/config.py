@@ -119,6 +119,7 @@ class OptimConfig:
     """The optimiser."""
 
     name: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum (the paper), or adamw, which learns quicker from few pictures."""
     lr: float = 0.01
     """Learning rate for `batch` images."""
     batch: int = 16
@@ -126,6 +127,7 @@ class OptimConfig:
     momentum: float = 0.9
     """SGD only."""
     weight_decay: float = 1e-4
+    """Pull of the weights towards zero; none on convolution biases, nor on norm layers with adamw."""
     bias_lr_factor: float = 2.0
     """Convolution biases learn at this multiple of lr, without decay."""
     backbone_lr_factor: float = 1.0
@@ -139,10 +141,13 @@ class ScheduleConfig:
     """The course of the learning rate."""
 
     epochs: int = 12
+    """Passes over the training pictures."""
     kind: Literal["steps", "cosine"] = "steps"
+    """steps: constant but for the drops at `steps` (the paper). cosine: falling smoothly to zero."""
     steps: tuple[int, ...] = (8, 11)
     """Epochs after which lr is multiplied by `factor`."""
     factor: float = 0.1
+    """What lr is multiplied by at each of `steps`."""
     warmup: int = 500
     """Iterations of warm-up; at most a tenth of the run."""
     warmup_factor: float = 1 / 3
@@ -156,6 +161,7 @@ class RunConfig:
     """What does not belong to the model: seeds, workers, how often to look."""
 
     seed: int = 0
+    """Same seed, data and machine: same weights."""
     workers: int = 2
     """Processes that read pictures; 0 reads in the main one."""
     device: str = "auto"

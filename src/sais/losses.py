@@ -122,9 +122,9 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def box_losses(predicted: Tensor, wanted: Tensor, kind: str = "iou") -> Tensor:
     """-log IoU or 1 - GIoU of the boxes that distances (P, 4) span around the same locations -> (P,)."""
     shared, union = intersection_and_union(predicted, wanted)
+    if kind == "iou":  # as a difference, so that the gradient does not end where the IoU is least
+        return union.clamp(min=1e-12).log() - shared.clamp(min=1e-12).log()
     iou = shared / union.clamp(min=1e-6)
-    if kind == "iou":
-        return -iou.clamp(min=1e-6).log()
     hull = hull_area(predicted, wanted).clamp(min=1e-6)
     return 1 - iou + (hull - union) / hull
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms
 
 from sais.detections import Detections, Patch
 from sais.geometry.boxes import boxes_from_distances
@@ -17,7 +17,7 @@ from sais.structures import MASK_STRIDE, DenseOutputs, Instances, Placement
 def detect(
     outputs: DenseOutputs,
     points: Tensor,
-    canvas_size: tuple[int, int],
+    contents: list[tuple[float, float]],
     score: float = 0.05,
     candidates: int = 1000,
     nms: float = 0.5,
@@ -31,7 +31,8 @@ def detect(
     Args:
         outputs: (B, L, .).
         points: (L, 2) the locations, canvas pixels.
-        canvas_size: (height, width); boxes are clipped to it before NMS.
+        contents: B times (height, width) of the picture on its canvas; boxes are clipped to it before NMS, and those
+            that lie wholly in the padding go.
 
     Returns:
         Instances with D = `detections`; empty slots have score 0, label 0 and a box of zeros.
@@ -49,13 +50,21 @@ def detect(
         location, label, value = image_candidates(
             outputs.class_logits[image], outputs.centerness_logits[image], outputs.level_sizes, score, candidates
         )
-        found = clip_boxes_to_image(boxes_from_distances(points[location], distances[image, location]), canvas_size)
+        found = clipped(boxes_from_distances(points[location], distances[image, location]), contents[image])
+        inside = (found[:, 2:] > found[:, :2]).all(1)
+        found, location, label, value = found[inside], location[inside], label[inside], value[inside]
         kept = batched_nms(found, value, label, nms)[:detections]
         n = len(kept)
         boxes[image, :n], scores[image, :n], labels[image, :n] = found[kept], value[kept], label[kept]
         if coefficients is not None and outputs.coefficients is not None:
             coefficients[image, :n] = outputs.coefficients[image, location[kept]]
     return Instances(boxes, scores, labels, coefficients, outputs.prototypes)
+
+
+def clipped(boxes: Tensor, content: tuple[float, float]) -> Tensor:
+    """Boxes (M, 4), clipped to (height, width)."""
+    height, width = content
+    return torch.stack([boxes[:, i].clamp(0, width if i % 2 == 0 else height) for i in range(4)], dim=1)
 
 
 def image_candidates(

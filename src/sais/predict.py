@@ -35,7 +35,8 @@ class Predictor:
         path: a checkpoint that `sais train` wrote, or the folder of a run (its `model`, `best` or `last`, the first
             that exists).
         device: "auto" takes CUDA, then Apple's MPS, then the CPU.
-        score: least class probability of a detection; the training's own (0.05) by default.
+        score: least score (class x centerness) of a detection. None: as the experiment's `test.score` has it, every
+            detection with a class probability above 0.05, which is what COCO's AP wants.
 
     Raises:
         SaisError: the file is missing, cut short or of another kind, or there is no such device.
@@ -78,7 +79,7 @@ class Predictor:
         self.class_names = class_names
         self.category_ids = category_ids
         self.settings: TestConfig = experiment.test
-        self.score = self.settings.score if score is None else score
+        self.score = score
         self._points: dict[tuple[tuple[int, int], ...], Tensor] = {}
 
     def __call__(self, picture: Picture) -> Detections:
@@ -107,12 +108,15 @@ class Predictor:
         instances = detect(
             outputs,
             self._locations(outputs.level_sizes),
-            (canvases.shape[2], canvases.shape[3]),
-            score=self.score,
+            [p.content_size for p in placements],
+            # No score is greater than its class probability, so nothing is lost by asking for as much early.
+            score=settings.score if self.score is None else self.score,
             candidates=settings.candidates,
             nms=settings.nms,
             detections=settings.detections,
         )
+        if self.score is not None:
+            instances.scores[instances.scores < self.score] = 0  # an empty slot: no mask is made for it
         return assemble(instances, placements, self.class_names, settings.mask_margin)
 
     def _locations(self, level_sizes: tuple[tuple[int, int], ...]) -> Tensor:

@@ -51,6 +51,11 @@ class Placement:
     scale: tuple[float, float]
     """(vertical, horizontal) canvas pixels per picture pixel."""
 
+    @property
+    def content_size(self) -> tuple[float, float]:
+        """(height, width) of the picture on its canvas, without the padding."""
+        return self.picture_size[0] * self.scale[0], self.picture_size[1] * self.scale[1]
+
     def to_canvas(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) of the picture, moved to the canvas."""
         return boxes * self._factors()

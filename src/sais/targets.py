@@ -76,8 +76,8 @@ def assign(
     location, owner = candidates(boxes, level_sizes, strides, points)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = torch.argsort(areas, stable=True)  # Eq. 2; equal areas keep their index order
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
+    rank = points.new_empty(len(order))  # float32, since MPS reduces no int64; exact for 16 million objects
+    rank[order] = torch.arange(len(order), device=order.device, dtype=rank.dtype)
     if rule == "center":  # Eq. 4, keep only each location's most central candidates
         central = squared_centerness(distances_from_boxes(points[location], boxes[owner]))
         greatest = points.new_full((len(points),), -1.0).scatter_reduce_(0, location, central, "amax")
@@ -85,7 +85,8 @@ def assign(
         location, owner = location[kept], owner[kept]
     elif rule != "area":
         raise ValueError(f"rule must be 'center' or 'area', not {rule!r}")
-    winner = torch.full_like(index, len(boxes)).scatter_reduce_(0, location, rank[owner], "amin")
+    winner = points.new_full((len(points),), float(len(boxes)))
+    winner = winner.scatter_reduce_(0, location, rank[owner], "amin").long()
     positive = winner < len(boxes)
     index[positive] = order[winner[positive]]
     return index

@@ -40,8 +40,9 @@ class EvalArguments:
     """Write every detection to this file in the COCO submission format."""
     batch: int = 8
     """Pictures in one pass."""
-    score: float = 0.05
-    """Least score of a detection."""
+    score: float | None = None
+    """Least score (class x centerness) of a detection; COCO's AP wants none, and then takes all whose class
+    probability is above the model's 0.05."""
     workers: int = 2
     """Processes that read pictures."""
     device: str = "auto"

@@ -93,7 +93,9 @@ def run(argv: Sequence[str]) -> int:
     out = run_folder(arguments.out, f"{name.replace(':', '.')}-{paths.name}", arguments.resume)
     check_writable(out)
     if arguments.resume:  # the engine goes on with what the run was started with
-        said = [f"resuming {out} with the settings stored there; those on the command line are not used"]
+        said = [
+            f"resuming {out} with the settings stored there; of those on the command line only workers and device count"
+        ]
     for line in said:
         print(line)
     print(f"{experiment.name} on {paths.name}, into {out}")

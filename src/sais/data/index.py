@@ -92,7 +92,7 @@ def mask_of(segmentation: list[Any] | dict[str, Any] | None, size: tuple[int, in
         return None
     if isinstance(segmentation, list):
         return Polygons(tuple(np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation))
-    from sais.geometry.rle import decode
+    from sais.geometry.rle import decode_patch
 
     stated = tuple(segmentation["size"])
     if stated != tuple(size):
@@ -100,20 +100,10 @@ def mask_of(segmentation: list[Any] | dict[str, Any] | None, size: tuple[int, in
             f"{where}: its RLE is of {stated[0]} x {stated[1]}, the picture of {size[0]} x {size[1]}; export it again"
         )
     try:
-        bits = decode(segmentation)
+        bits, x, y = decode_patch(segmentation)
     except ValueError as error:
         raise SaisError(f"{where}: its RLE is malformed ({error}); export it again") from error
-    return _cropped(bits)
-
-
-def _cropped(bits: np.ndarray) -> Bitmap:
-    rows, columns = np.flatnonzero(bits.any(1)), np.flatnonzero(bits.any(0))
-    if not len(rows):
-        return Bitmap(np.zeros((0, 0), bool), (0.0, 0.0, 0.0, 0.0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    # A copy: a view would keep the whole picture's bits alive.
-    crop = np.array(bits[top:bottom, left:right], bool, order="C")
-    return Bitmap(crop, (float(left), float(top), float(right), float(bottom)))
+    return Bitmap(bits, (float(x), float(y), float(x + bits.shape[1]), float(y + bits.shape[0])))
 
 
 def report(index: Index) -> str:

@@ -18,7 +18,7 @@ from sais.config import InputConfig
 from sais.data.index import ImageRecord, Index, object_mask, trainable
 from sais.data.transforms import augmented, fitted
 from sais.geometry.raster import coverage
-from sais.images import PADDING, read_picture
+from sais.images import PADDING, place, read_picture
 from sais.structures import MASK_STRIDE, Batch, Objects, Placement, SaisError, Sample
 
 Key = tuple[int, int]
@@ -149,43 +149,66 @@ def padded(picture: np.ndarray, height: int, width: int) -> Tensor:
 
 
 class EpochBatches:
-    """Batches of keys: shuffled by (seed, epoch), the incomplete last batch left out; or in order, complete.
+    """Batches of keys, shuffled by (seed, epoch); the incomplete last batch is left out.
 
     `epoch` and `first` (batches to pass over, when an interrupted epoch goes on) are set before each iteration.
+
+    Args:
+        groups: (length,) which pictures suit each other; batches are of one group, but for a last few of the rest.
+        batch: pictures in a batch; a smaller data set is one batch.
+        seed: of the run.
     """
 
-    def __init__(self, length: int, batch: int, seed: int | None) -> None:
-        self.length = length
-        self.batch = min(batch, length) if seed is not None else batch
+    def __init__(self, groups: np.ndarray, batch: int, seed: int) -> None:
+        self.groups = groups
+        self.batch = min(batch, len(groups))
         self.seed = seed
         self.epoch = 0
         self.first = 0
 
     def __len__(self) -> int:
-        return self.length // self.batch if self.seed is not None else -(-self.length // self.batch)
+        return len(self.groups) // self.batch
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.arange(self.length)
-        if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        for i in range(self.first, len(self)):
-            yield [(self.epoch, int(p)) for p in order[i * self.batch : (i + 1) * self.batch]]
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.groups))
+        full, rest = [], []
+        for group in np.unique(self.groups):
+            members = order[self.groups[order] == group]
+            whole = len(members) // self.batch * self.batch
+            full.append(members[:whole])
+            rest.append(members[whole:])
+        batches = np.concatenate(full + rest)[: len(self) * self.batch].reshape(-1, self.batch)
+        if len(full) > 1:
+            batches = random.permutation(batches)
+        for batch in batches[self.first :]:
+            yield [(self.epoch, int(position)) for position in batch]
 
 
 def training_loader(
     index: Index, settings: InputConfig, batch: int, seed: int, workers: int, mask_margin: float = 0.0
 ) -> tuple[DataLoader[Loaded], EpochBatches]:
-    """A loader of shuffled, augmented batches, and the sampler whose `epoch` is to be set before each pass."""
-    batches = EpochBatches(len(index.images), batch, seed)
+    """A loader of shuffled, augmented batches, and the sampler whose `epoch` is to be set before each pass.
+
+    With the ratio kept, upright pictures go with upright ones, so that little of a batch is padding.
+    """
+    upright = np.array([settings.mode == "keep_ratio" and r.size[0] > r.size[1] for r in index.images])
+    batches = EpochBatches(upright, batch, seed)
     return _loader(Pictures(index, settings, seed, True, mask_margin), batches, workers), batches
 
 
 def evaluation_loader(index: Index, settings: InputConfig, batch: int, workers: int) -> DataLoader[Loaded]:
-    """A loader of all pictures in order, fitted, without their objects."""
-    return _loader(Pictures(index, settings), EpochBatches(len(index.images), batch, None), workers)
+    """A loader of all pictures, fitted, without their objects. A batch holds one size of canvas: padding to the largest
+    would change what the network says of the others."""
+    groups: dict[tuple[int, int], list[Key]] = {}
+    for position, record in enumerate(index.images):
+        canvas = place(record.size, settings.mode, settings.size).canvas_size
+        groups.setdefault(canvas, []).append((0, position))
+    batches = [keys[i : i + batch] for keys in groups.values() for i in range(0, len(keys), batch)]
+    return _loader(Pictures(index, settings), batches, workers)
 
 
-def _loader(pictures: Pictures, batches: EpochBatches, workers: int) -> DataLoader[Loaded]:
+def _loader(pictures: Pictures, batches: EpochBatches | list[list[Key]], workers: int) -> DataLoader[Loaded]:
     return DataLoader(
         pictures,  # type: ignore[arg-type]  # collate makes Loaded of what Pictures gives
         batch_sampler=batches,

@@ -37,6 +37,8 @@ class Run:
     best: float = -1.0
     seconds: float = 0.0
     metrics: dict[str, Any] | None = None
+    measured: int = 0
+    """Epochs after which it was seen to whether an evaluation was due: a run killed in one makes up for it."""
     broken: set[str] = field(default_factory=set)
 
     @property
@@ -79,25 +81,18 @@ def start_run(
 
 
 def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | None) -> tuple[Run, list[str]]:
-    """The run that `out`/last.safetensors holds; settings that do not change what is computed may differ."""
+    """The run that `out`/last.safetensors holds; only `run.device` and `run.workers` may differ."""
     path = out / "last.safetensors"
     if not path.exists():
         raise SaisError(f"{path}: nothing to resume; start the run without --resume")
     checkpoint = load(path)
     stored = checkpoint.experiment
-    if not checkpoint.part("optimizer") and not checkpoint.state.get("iteration"):
+    if not checkpoint.part("optimizer"):
         raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
     now = experiment.run
-    free = replace(
-        stored.run,
-        device=now.device,
-        workers=now.workers,
-        checkpoint_every=now.checkpoint_every,
-        evaluate_every=now.evaluate_every,
-    )
-    stored = replace(stored, run=free)
-    if checkpoint.class_names != index.class_names:
-        raise SaisError(f"{path}: trained on other classes than {index.name}; resume with the data it was started on")
+    stored = replace(stored, run=replace(stored.run, device=now.device, workers=now.workers))
+    if checkpoint.class_names != index.class_names or checkpoint.state["pictures"] != len(index.images):
+        raise SaisError(f"{path}: trained on other data than {index.name}; resume with the data it was started on")
     device = choose_device(stored.run.device)
     model = build_model(stored.model, len(index.class_names))
     weights, raw = checkpoint.part("model"), checkpoint.part("raw")
@@ -111,7 +106,8 @@ def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | N
     restore_optimizer(optimizer, model, checkpoint.part("optimizer"))
     state = checkpoint.state
     run = Run(stored, out, index, valid, model, optimizer, average, device, state["iteration"], state["best"])
-    run.seconds, run.metrics = state["seconds"], state["metrics"]
+    run.seconds, run.metrics, run.measured = state["seconds"], state["metrics"], state["measured"]
+    run.broken = set(state["broken"])
     return run, [f"resumed at iteration {run.iteration}"]
 
 
@@ -136,6 +132,9 @@ def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:
         "best": run.best,
         "seconds": run.seconds,
         "metrics": run.metrics,
+        "measured": run.measured,
+        "pictures": len(run.index.images),
+        "broken": sorted(run.broken),
     }
     return Checkpoint(run.experiment, run.index.class_names, run.index.category_ids, tensors, state)
 

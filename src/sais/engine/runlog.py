@@ -33,7 +33,7 @@ class RunLog:
         self.total = total
         self._drop_beyond(iteration)
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
         self.console = Console(soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}"),

@@ -90,13 +90,17 @@ def train(
             log.say(note)
         pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
         log.say(f"{pictures}, {total} in all, on {run.device}; {out}")
-        while run.iteration < last:
+        while True:
             epoch, batches.first = divmod(run.iteration, per_epoch)
+            if batches.first == 0 and run.measured < epoch:
+                _after_epoch(run, epoch - 1, skip_broken, log)
+                run.measured = epoch
+                save_run(run)
+            if run.iteration >= last:
+                break
             batches.epoch = epoch
             _epoch(run, loader, epoch, per_epoch, last, skip_broken, log)
-            if run.iteration % per_epoch == 0:
-                _after_epoch(run, epoch, skip_broken, log)
-            save_run(run)
+            save_run(run)  # before the evaluation, so that nothing that goes wrong there costs an epoch
         if run.iteration == total:
             save_model(run, out / "model.safetensors")
         if run.broken:
@@ -160,7 +164,6 @@ def _epoch(run: Run, loader: Any, epoch: int, per_epoch: int, last: int, skip_br
             names = ("classification", "box", "centerness", "mask")
             losses = {"total": terms.total.item()} | {n: getattr(terms, n).item() for n in names}
             log.iteration(run.iteration, epoch, losses, lr, len(batch.image_ids) / max(now - then, 1e-9))
-        # Not at the end of an epoch: a run resumed from there would pass over its evaluation.
         every = settings.run.checkpoint_every
         if every and run.iteration % every == 0 and run.iteration % per_epoch:
             save_run(run)

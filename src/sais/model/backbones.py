@@ -54,12 +54,12 @@ class Backbone(nn.Module):
         return [maps[i] for i in self._indices]
 
     def train(self, mode: bool = True) -> Backbone:
-        """As usual, except that frozen batch-norms stay in evaluation mode."""
+        """As usual, except that frozen batch-norms, also those of frozen stages, stay in evaluation mode."""
         super().train(mode)
-        if self.frozen_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.modules():
+            is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            if is_norm and not any(parameter.requires_grad for parameter in module.parameters()):
+                module.eval()
         return self
 
     def _freeze(self, stages: int) -> None:
@@ -103,7 +103,11 @@ def load_imagenet_weights(backbone: Backbone) -> str:
         except ImportError:
             pass
         else:
-            backbone.network.load_state_dict(state, strict=False)
+            missing = backbone.network.load_state_dict(state, strict=False).missing_keys
+            if missing:
+                raise SaisError(
+                    f"the package {package} lacks {missing[0]} and more of {backbone.name}; reinstall the package"
+                )
             return f"ImageNet weights of {backbone.name} from the package {package.replace('_', '-')}"
     try:
         with warnings.catch_warnings():

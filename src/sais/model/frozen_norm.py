@@ -8,6 +8,7 @@ do not change.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -94,16 +95,17 @@ def fold_frozen_norms(network: nn.Module, example: Tensor) -> int:
 @torch.no_grad()
 def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions without bias, and the batch-norms that read their outputs, in one pass over `example`."""
-    produced: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is kept so that its id is not used again
+    # The tensor is kept so that its id is not used again, its version to see that nothing changed it in between.
+    produced: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def after(module: nn.Module, inputs: Any, output: Tensor) -> None:
         if isinstance(module, nn.Conv2d) and module.bias is None and type(module) in (nn.Conv2d, Conv2dSame):
-            produced[id(output)] = (module, output)
+            produced[id(output)] = (module, output, output._version)
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         found = produced.get(id(inputs[0]))
-        if found is not None and isinstance(module, nn.BatchNorm2d):
+        if found is not None and found[1]._version == found[2] and isinstance(module, nn.BatchNorm2d):
             pairs.append((found[0], module))
 
     handles = [m.register_forward_hook(after) for m in network.modules() if isinstance(m, nn.Conv2d)]
@@ -113,7 +115,8 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
     network.train(training)
     for handle in handles:
         handle.remove()
-    return pairs
+    once = Counter(module for pair in pairs for module in pair)
+    return [pair for pair in pairs if once[pair[0]] == once[pair[1]] == 1]
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

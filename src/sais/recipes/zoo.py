@@ -67,9 +67,7 @@ def _lite(name: str, backbone: str, side: int) -> Experiment:
     return Experiment(
         name=name,
         input=InputConfig(mode="fixed", size=(side, side), scale_jitter=(0.6, 1.5)),
-        model=ModelConfig(
-            backbone=backbone, channels=64, tower_depth=2, prototype_channels=64, distance_unit="stride"
-        ),
+        model=ModelConfig(backbone=backbone, channels=64, tower_depth=2, prototype_channels=64, distance_unit="stride"),
         losses=LossConfig(box="giou"),
         optim=OptimConfig(
             name="adamw", lr=1e-3, batch=8, weight_decay=0.05, bias_lr_factor=1.0, backbone_lr_factor=0.3
