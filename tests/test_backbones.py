@@ -219,3 +219,9 @@ def test_frozen_norms_compute_what_batch_norm_computes(name: str) -> None:
             torch.testing.assert_close(parameter.grad / scale, others[key].grad / scale, rtol=1e-7, atol=1e-7)
             compared += 1
     assert compared > 15
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224"])
+def test_a_backbone_of_one_size_only_is_refused(name: str) -> None:
+    with pytest.raises(SaisError, match=f"backbone '{name}' does not take pictures of any size"):
+        Backbone(name)

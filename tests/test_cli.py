@@ -332,3 +332,18 @@ def fails_after_output(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """The one line on stderr of a command that exits with 2, whatever it said before."""
     assert cli.main(list(argv)) == 2
     return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_no_dead_end(tmp_path: Path) -> None:
+    from sais.commands.train import run_folder, stopped_early
+
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "experiment.json").write_text("{}")
+    (out / "log.jsonl").write_text("")
+    assert stopped_early(out)
+    assert run_folder(out, "name", resume=False) == run_folder(out, "name", resume=True) == out
+    (out / "last.safetensors").write_bytes(b"x")
+    assert not stopped_early(out)
+    with pytest.raises(SaisError, match="is not empty"):
+        run_folder(out, "name", resume=False)

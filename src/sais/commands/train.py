@@ -92,7 +92,10 @@ def run(argv: Sequence[str]) -> int:
     prepare_torch("train")
     out = run_folder(arguments.out, f"{name.replace(':', '.')}-{paths.name}", arguments.resume)
     check_writable(out)
-    if arguments.resume:  # the engine goes on with what the run was started with
+    resume = arguments.resume
+    if resume and stopped_early(out):
+        resume, said = False, [*said, f"{out}: it stopped before anything was saved; starting anew"]
+    elif resume:  # the engine goes on with what the run was started with
         said = [
             f"resuming {out} with the settings stored there; of those on the command line only workers and device count"
         ]
@@ -105,7 +108,7 @@ def run(argv: Sequence[str]) -> int:
         experiment,
         paths,
         out,
-        resume=arguments.resume,
+        resume=resume,
         steps=arguments.steps,
         skip_broken=arguments.skip_broken,
         random_init=arguments.random_init,
@@ -169,7 +172,7 @@ def run_folder(out: Path | None, name: str, resume: bool) -> Path:
     if out is not None:
         if resume and not out.is_dir():
             raise SaisError(f"{out}: no run to resume; leave out --resume to start one")
-        if not resume and out.is_dir() and any(out.iterdir()):
+        if not resume and out.is_dir() and any(out.iterdir()) and not stopped_early(out):
             raise SaisError(f"{out} is not empty; go on with it (--resume) or choose another --out")
         return out
     numbers = [int(m[1] or 1) for p in Path("runs").glob(name + "*") if (m := _numbered(p.name, name))]
@@ -180,6 +183,11 @@ def run_folder(out: Path | None, name: str, resume: bool) -> Path:
     else:
         number = max(numbers, default=0) + 1
     return Path("runs") / (name if number == 1 else f"{name}-{number}")
+
+
+def stopped_early(out: Path) -> bool:
+    """Whether a run was started in `out` and killed before its first checkpoint."""
+    return (out / "experiment.json").is_file() and not (out / "last.safetensors").exists()
 
 
 def _numbered(folder: str, name: str) -> re.Match[str] | None:

@@ -43,10 +43,10 @@ class Backbone(nn.Module):
         self._indices = [list(info.reduction()).index(stride) for stride in STRIDES]
         c3, c4, c5 = (int(info.channels()[i]) for i in self._indices)
         self.channels = c3, c4, c5
+        self._try_out()
         """Channels of C3, C4, C5."""
         self.mean, self.std = _normalisation(name)
-        self.frozen_batch_norm = frozen_batch_norm
-        self._freeze(frozen_stages)
+        self._freeze(frozen_stages, frozen_batch_norm)
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         """Normalised pictures (B, 3, H, W) -> C3, C4, C5, each (B, channels, H / stride, W / stride)."""
@@ -62,14 +62,30 @@ class Backbone(nn.Module):
                 module.eval()
         return self
 
-    def _freeze(self, stages: int) -> None:
+    @torch.no_grad()
+    def _try_out(self) -> None:
+        """Raise SaisError unless it takes pictures of any size and gives maps in torch's own order."""
+        training = self.network.training
+        try:
+            shapes = [tuple(m.shape) for m in self.eval()(torch.zeros(1, 3, 64, 96))]
+        except Exception as error:  # each kind of network complains in its own way
+            reason = str(error).splitlines()[0]
+            raise SaisError(
+                f"backbone '{self.name}' does not take pictures of any size ({reason}); take another"
+            ) from error
+        self.network.train(training)
+        wanted = [(1, channels, 64 // s, 96 // s) for channels, s in zip(self.channels, STRIDES, strict=True)]
+        if shapes != wanted:
+            raise SaisError(f"backbone '{self.name}' gives maps of {shapes} instead of {wanted}; take another")
+
+    def _freeze(self, stages: int, batch_norm: bool) -> None:
         if stages > 0:
             info: Any = self.network.feature_info
             stride = min(4 * 2 ** (stages - 1), 32)
             last = list(info.module_name())[list(info.reduction()).index(stride)]
             for parameter in parameters_through(self.network, last):
                 parameter.requires_grad_(False)
-        if self.frozen_batch_norm:
+        if batch_norm:
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     for parameter in module.parameters():
