@@ -74,8 +74,11 @@ def test_truncated_picture_also_in_a_worker(data: Path, tmp_path: Path, capsys: 
 def test_broken_picture_to_measure_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = data / "images/valid/valid_00001.jpg"
     picture.write_bytes(b"")
-    fails(capsys, train(data, tmp_path / "run"), picture, "--skip-broken")
-    assert not (tmp_path / "run").exists()
+    run = tmp_path / "run"
+    fails(capsys, train(data, run), picture, "--skip-broken")
+    assert (run / "last.safetensors").is_file()  # the epoch before the evaluation is not lost
+    assert cli.main(train(data, run, "--resume", "--skip-broken")) == 0
+    assert "left out 1 unreadable pictures" in capsys.readouterr().out
 
 
 NAN = float("nan")

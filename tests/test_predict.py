@@ -115,7 +115,12 @@ def test_the_score_decides_what_is_kept(trained: Path, picture: np.ndarray) -> N
     everything, few = Predictor(trained, score=0.0)(picture), Predictor(trained, score=0.99)(picture)
     assert len(everything) == 100
     assert len(few) == 0
-    assert Predictor(trained).score == 0.02  # the training's own
+    some = everything.scores[10] + 1e-4
+    kept = Predictor(trained, score=float(some))(picture)
+    assert 0 < len(kept) <= 10
+    assert (kept.scores >= some).all()  # class x centerness, not the class probability
+    assert Predictor(trained).score is None
+    assert Predictor(trained).settings.score == 0.02  # the training's own, of the class probability
     assert few.masks().shape == (0, 96, 128)
 
 

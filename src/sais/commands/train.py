@@ -187,7 +187,7 @@ def run_folder(out: Path | None, name: str, resume: bool) -> Path:
 
 def stopped_early(out: Path) -> bool:
     """Whether a run was started in `out` and killed before its first checkpoint."""
-    return (out / "experiment.json").is_file() and not (out / "last.safetensors").exists()
+    return (out / "experiment.json").is_file() and not any(out.glob("[!.]*.safetensors"))
 
 
 def _numbered(folder: str, name: str) -> re.Match[str] | None:

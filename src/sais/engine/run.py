@@ -91,8 +91,11 @@ def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | N
         raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
     now = experiment.run
     stored = replace(stored, run=replace(stored.run, device=now.device, workers=now.workers))
-    if checkpoint.class_names != index.class_names or checkpoint.state["pictures"] != len(index.images):
-        raise SaisError(f"{path}: trained on other data than {index.name}; resume with the data it was started on")
+    if checkpoint.class_names != index.class_names:
+        raise SaisError(f"{path}: trained on other classes than {index.name}; resume with the data it was started on")
+    if checkpoint.state["pictures"] != len(index.images):
+        was = f"{checkpoint.state['pictures']} pictures, {index.name} has {len(index.images)}"
+        raise SaisError(f"{path}: trained on {was}; resume with the data it was started on")
     device = choose_device(stored.run.device)
     model = build_model(stored.model, len(index.class_names))
     weights, raw = checkpoint.part("model"), checkpoint.part("raw")

@@ -26,12 +26,13 @@ class RunLog:
         folder: of the run.
         total: iterations of the whole run.
         iteration: where it starts.
+        measured: epochs that need no evaluation any more; later ones come again.
     """
 
-    def __init__(self, folder: Path, total: int, iteration: int = 0) -> None:
+    def __init__(self, folder: Path, total: int, iteration: int = 0, measured: int = 0) -> None:
         self.path = folder / "log.jsonl"
         self.total = total
-        self._drop_beyond(iteration)
+        self._drop_beyond(iteration, measured)
         self._file = self.path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
         self.console = Console(soft_wrap=True)
@@ -102,7 +103,7 @@ class RunLog:
         seconds = int((time.monotonic() - self._started) / done * (self.total - iteration))
         return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
-    def _drop_beyond(self, iteration: int) -> None:
+    def _drop_beyond(self, iteration: int, measured: int) -> None:
         if not self.path.exists():
             return
         kept = []
@@ -111,6 +112,7 @@ class RunLog:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line the killed process was writing
-            if entry.get("iteration", 0) <= iteration:
+            comes_again = entry.get("kind") == "evaluation" and entry["epoch"] >= measured
+            if entry.get("iteration", 0) <= iteration and not comes_again:
                 kept.append(line)
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

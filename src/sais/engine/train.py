@@ -84,7 +84,7 @@ def train(
     per_epoch = len(batches)
     total = per_epoch * settings.schedule.epochs
     last = total if steps is None else min(steps, total)
-    with nothing_half_written(out), RunLog(out, total, run.iteration) as log:
+    with nothing_half_written(out), RunLog(out, total, run.iteration, run.measured) as log:
         log.write("start", iteration=run.iteration, experiment=to_dict(settings), data=data.name, notes=notes)
         for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
             log.say(note)
