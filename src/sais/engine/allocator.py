@@ -1,7 +1,7 @@
 """Lets glibc keep the big blocks that a network frees and asks for again a moment later.
 
 By default glibc returns blocks above some size to the system after each use, and the system hands them back page by
-page, zeroed. At a network's sizes that is a fifth to a quarter of the time of a training step on a CPU (docs/log.md).
+page, zeroed. At a network's sizes that is 10 to 25 % of the time of a training step on a CPU (docs/log.md).
 Memory that was used once then stays with the process, so only our own command does this, never the import of a library.
 """
 
