@@ -54,6 +54,10 @@ class LossTerms:
         """What is minimised."""
         return self.classification + self.box + self.centerness + self.mask
 
+    def named(self) -> dict[str, Tensor]:
+        """The terms by name."""
+        return {name: getattr(self, name) for name in ("classification", "box", "centerness", "mask")}
+
 
 def count(targets: DenseTargets, chosen: list[Tensor]) -> Normalisers:
     """The normalisers of one batch, float32 scalars, from its targets and its chosen mask positives."""

@@ -9,7 +9,7 @@ from typing import Any
 from sais.data.index import Index
 from sais.data.loader import evaluation_loader
 from sais.engine.metrics import Kind, Metrics, coco_metrics
-from sais.predict import Predictor
+from sais.engine.system import Finder
 from sais.structures import SaisError
 
 
@@ -26,7 +26,7 @@ class Evaluation:
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: Finder,
     index: Index,
     batch: int = 8,
     workers: int = 2,
@@ -71,7 +71,7 @@ def evaluate(
     return Evaluation(metrics, results, broken)
 
 
-def _kinds(predictor: Predictor, index: Index) -> tuple[Kind, ...]:
+def _kinds(predictor: Finder, index: Index) -> tuple[Kind, ...]:
     """Boxes, and masks where both the model and the objects have them."""
     objects = (a for image in index.images for a in image.annotations if not a.crowd)
     both = predictor.experiment.model.masks and any(a.segmentation is not None for a in objects)

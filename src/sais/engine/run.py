@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sais.checkpoint import Checkpoint, fill, load, optimizer_tensors, prefixed, restore_optimizer, save
 from sais.config import Experiment, check_ranges, to_dict
 from sais.data.index import Index
 from sais.engine.optim import MovingAverage, build_optimizer
-from sais.model.sais import SAIS, build_model, load_imagenet_weights
+from sais.engine.system import SAIS_SYSTEM, System
+from sais.model.backbones import Backbone, load_imagenet_weights
 from sais.predict import choose_device
 from sais.structures import SaisError
 
@@ -29,10 +31,11 @@ class Run:
     out: Path
     index: Index
     valid: Index | None
-    model: SAIS
+    model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: MovingAverage[SAIS] | None
+    average: MovingAverage[nn.Module] | None
     device: torch.device
+    system: System = SAIS_SYSTEM
     iteration: int = 0
     best: float = -1.0
     seconds: float = 0.0
@@ -42,13 +45,19 @@ class Run:
     broken: set[str] = field(default_factory=set)
 
     @property
-    def evaluated(self) -> SAIS:
+    def evaluated(self) -> nn.Module:
         """The weights that are evaluated and kept: the moving average where there is one."""
         return self.average.model if self.average else self.model
 
 
 def start_run(
-    experiment: Experiment, out: Path, index: Index, valid: Index | None, random_init: bool, weights: Path | None
+    experiment: Experiment,
+    out: Path,
+    index: Index,
+    valid: Index | None,
+    random_init: bool,
+    weights: Path | None,
+    system: System,
 ) -> tuple[Run, list[str]]:
     """A fresh run, and what there is to say about it."""
     if (out / "last.safetensors").exists():
@@ -58,7 +67,7 @@ def start_run(
     experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
     device = choose_device(experiment.run.device)
     torch.manual_seed(experiment.run.seed)
-    model = build_model(experiment.model, len(index.class_names))
+    model = system.build(experiment, len(index.class_names))
     if weights is not None:
         checkpoint = load(weights)
         if checkpoint.class_names != index.class_names:
@@ -68,6 +77,7 @@ def start_run(
     elif from_scratch:
         notes = ["backbone from random weights: nothing of it is frozen"]
     else:
+        assert isinstance(model.backbone, Backbone)
         notes = [load_imagenet_weights(model.backbone)]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -77,10 +87,12 @@ def start_run(
     model.to(device)
     average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
     optimizer = build_optimizer(model, experiment.optim)
-    return Run(experiment, out, index, valid, model, optimizer, average, device), notes
+    return Run(experiment, out, index, valid, model, optimizer, average, device, system), notes
 
 
-def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | None) -> tuple[Run, list[str]]:
+def resume_run(
+    experiment: Experiment, out: Path, index: Index, valid: Index | None, system: System
+) -> tuple[Run, list[str]]:
     """The run that `out`/last.safetensors holds; only `run.device` and `run.workers` may differ."""
     path = out / "last.safetensors"
     if not path.exists():
@@ -89,6 +101,8 @@ def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | N
     stored = checkpoint.experiment
     if not checkpoint.part("optimizer"):
         raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
+    if (other := checkpoint.state.get("system", SAIS_SYSTEM.name)) != system.name:
+        raise SaisError(f"{path}: a run of {other}, not of {system.name}; resume it as what it is")
     now = experiment.run
     stored = replace(stored, run=replace(stored.run, device=now.device, workers=now.workers))
     if checkpoint.class_names != index.class_names:
@@ -97,7 +111,7 @@ def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | N
         was = f"{checkpoint.state['pictures']} pictures, {index.name} has {len(index.images)}"
         raise SaisError(f"{path}: trained on {was}; resume with the data it was started on")
     device = choose_device(stored.run.device)
-    model = build_model(stored.model, len(index.class_names))
+    model = system.build(stored, len(index.class_names))
     weights, raw = checkpoint.part("model"), checkpoint.part("raw")
     fill(model, raw or weights, path)
     model.to(device)
@@ -108,7 +122,7 @@ def resume_run(experiment: Experiment, out: Path, index: Index, valid: Index | N
     optimizer = build_optimizer(model, stored.optim)
     restore_optimizer(optimizer, model, checkpoint.part("optimizer"))
     state = checkpoint.state
-    run = Run(stored, out, index, valid, model, optimizer, average, device, state["iteration"], state["best"])
+    run = Run(stored, out, index, valid, model, optimizer, average, device, system, state["iteration"], state["best"])
     run.seconds, run.metrics, run.measured = state["seconds"], state["metrics"], state["measured"]
     run.broken = set(state["broken"])
     return run, [f"resumed at iteration {run.iteration}"]
@@ -130,6 +144,7 @@ def save_model(run: Run, path: Path) -> None:
 
 def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:
     state = {
+        "system": run.system.name,
         "iteration": run.iteration,
         "updates": run.average.updates if run.average else 0,
         "best": run.best,

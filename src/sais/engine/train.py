@@ -1,4 +1,4 @@
-"""Training: the whole route of a batch stands in `step`, the whole course of a run in `train`.
+"""Training: the route of a batch stands in `step` and `system.sais_losses`, the course of a run in `train`.
 
 A run's folder holds `experiment.json`, `log.jsonl`, `tensorboard/`, `last.safetensors` (everything to resume from),
 `best.safetensors` (best mask AP on the validation split) and, at the end, `model.safetensors` (the last weights).
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sais.config import Experiment, to_dict
 from sais.data.index import Index, trainable
@@ -23,12 +23,8 @@ from sais.engine.evaluate import evaluate
 from sais.engine.optim import learning_rate, set_learning_rate
 from sais.engine.run import Run, nothing_half_written, resume_run, save_model, save_run, start_run
 from sais.engine.runlog import RunLog
-from sais.geometry.boxes import locations
-from sais.losses import LossTerms, compute_losses, count
-from sais.model.sais import STRIDES
-from sais.predict import Predictor
+from sais.engine.system import SAIS_SYSTEM, System
 from sais.structures import Batch, SaisError
-from sais.targets import build_targets, choose_mask_positives
 
 
 @dataclass
@@ -53,6 +49,7 @@ def train(
     skip_broken: bool = False,
     random_init: bool = False,
     weights: Path | None = None,
+    system: System = SAIS_SYSTEM,
 ) -> TrainResult:
     """Train a model.
 
@@ -65,6 +62,7 @@ def train(
         skip_broken: leave unreadable pictures out, and count them.
         random_init: start the backbone from random weights; it is then trained whole.
         weights: start from this checkpoint of the same classes and network instead of ImageNet weights.
+        system: what is trained, SAIS unless a comparison with another is made.
 
     Raises:
         SaisError: anything the user can mend, in one line.
@@ -74,9 +72,9 @@ def train(
     if not index.images:
         raise SaisError(f"{index.name}: no pictures to train on; check the data set with `sais check`")
     run, notes = (
-        resume_run(experiment, out, index, valid)
+        resume_run(experiment, out, index, valid, system)
         if resume
-        else start_run(experiment, out, index, valid, random_init, weights)
+        else start_run(experiment, out, index, valid, random_init, weights, system)
     )
     settings = run.experiment
     seed, workers, margin = settings.run.seed, settings.run.workers, settings.losses.mask_margin
@@ -109,29 +107,12 @@ def train(
     return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken)
 
 
-def step(run: Run, batch: Batch, epoch: int, lr: float) -> LossTerms:
-    """One optimiser step on one batch: network, targets, losses, backward, update."""
+def step(run: Run, batch: Batch, epoch: int, lr: float) -> dict[str, Tensor]:
+    """One optimiser step on one batch: the system's losses, backward, update. Returns the terms and their "total"."""
     settings = run.experiment
     torch.manual_seed(settings.run.seed * 1_000_003 + run.iteration)  # dropout too resumes where it was
-    batch = batch.to(run.device)
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=settings.run.precision == "bf16"):
-        outputs = run.model(batch.pictures)
-    points = locations(outputs.level_sizes, STRIDES, run.device)
-    targets = build_targets(batch.objects, outputs.level_sizes, STRIDES, points, settings.targets.rule)
-    limit, seed = settings.losses.mask_positives, settings.run.seed
-    chosen = choose_mask_positives(targets, batch.objects, batch.image_ids, limit, seed, epoch)
-    weights = settings.losses
-    terms = compute_losses(
-        outputs,
-        targets,
-        batch.objects,
-        chosen,
-        count(targets, chosen),
-        box=weights.box,
-        weights=(weights.class_weight, weights.box_weight, weights.centerness_weight, weights.mask_weight),
-        mask_margin=weights.mask_margin,
-    )
-    total = terms.total
+    terms = run.system.losses(run.model, batch.to(run.device), settings, epoch)
+    total = torch.stack(list(terms.values())).sum()
     if not torch.isfinite(total.detach()):
         raise SaisError(
             f"the loss is {total.item()} at iteration {run.iteration + 1}, pictures {batch.image_ids}: look at their "
@@ -145,7 +126,7 @@ def step(run: Run, batch: Batch, epoch: int, lr: float) -> LossTerms:
     run.optimizer.step()
     if run.average:
         run.average.update(run.model)
-    return terms
+    return {"total": total.detach()} | terms
 
 
 def _epoch(run: Run, loader: Any, epoch: int, per_epoch: int, last: int, skip_broken: bool, log: RunLog) -> None:
@@ -161,8 +142,7 @@ def _epoch(run: Run, loader: Any, epoch: int, per_epoch: int, last: int, skip_br
         now = time.monotonic()
         run.seconds += now - then
         if terms is not None and batch is not None:
-            names = ("classification", "box", "centerness", "mask")
-            losses = {"total": terms.total.item()} | {n: getattr(terms, n).item() for n in names}
+            losses = {name: term.item() for name, term in terms.items()}
             log.iteration(run.iteration, epoch, losses, lr, len(batch.image_ids) / max(now - then, 1e-9))
         every = settings.run.checkpoint_every
         if every and run.iteration % every == 0 and run.iteration % per_epoch:
@@ -205,8 +185,8 @@ def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
         return
     started = time.monotonic()
     ids = run.index.category_ids
-    predictor = Predictor.of(run.evaluated, settings, run.index.class_names, ids, str(run.device))
-    evaluation = evaluate(predictor, run.valid, settings.optim.batch, settings.run.workers, skip_broken)
+    finder = run.system.finder(run.evaluated, settings, run.index.class_names, ids, str(run.device))
+    evaluation = evaluate(finder, run.valid, settings.optim.batch, settings.run.workers, skip_broken)
     if evaluation.broken:
         log.say(f"{run.valid.name}: left out {len(evaluation.broken)} unreadable pictures")
         log.write("note", iteration=run.iteration, broken=evaluation.broken)
