@@ -17,7 +17,7 @@ from sais.geometry.boxes import locations
 from sais.images import as_picture, fit, place
 from sais.model.sais import SAIS, STRIDES, build_model
 from sais.postprocess import assemble, detect
-from sais.structures import Placement, SaisError
+from sais.structures import Instances, Placement, SaisError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,6 +103,11 @@ class Predictor:
     @torch.inference_mode()
     def detect(self, canvases: Tensor, placements: list[Placement]) -> list[Detections]:
         """From canvases (B, 3, height, width) uint8 and where the pictures lie on them to B detections."""
+        return assemble(self.instances(canvases, placements), placements, self.class_names, self.settings.mask_margin)
+
+    @torch.inference_mode()
+    def instances(self, canvases: Tensor, placements: list[Placement]) -> Instances:
+        """As `detect`, but on the canvas still and without masks: boxes, scores, labels, coefficients, prototypes."""
         outputs = self.model(canvases.to(self.device, non_blocking=True))
         settings = self.settings
         instances = detect(
@@ -117,7 +122,7 @@ class Predictor:
         )
         if self.score is not None:
             instances.scores[instances.scores < self.score] = 0  # an empty slot: no mask is made for it
-        return assemble(instances, placements, self.class_names, settings.mask_margin)
+        return instances
 
     def _locations(self, level_sizes: tuple[tuple[int, int], ...]) -> Tensor:
         if level_sizes not in self._points:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from typing import Annotated
 import tyro
 
 from sais.commands.arguments import check_writable, parse, prepare_torch
-from sais.config import Experiment, check_ranges
+from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.recipes import RECIPES, recipe
+from sais.recipes.adjust import changed, check, of_length, scaled_lr
 from sais.structures import SaisError
 
 PROG = "sais train RECIPE"
@@ -46,7 +46,7 @@ class TrainArguments:
     resume: bool = False
     """Go on with the run in --out (or the latest of this recipe and data) where it stopped."""
     epochs: int | None = None
-    """The same as --schedule.epochs."""
+    """As --schedule.epochs; the drops of a stepped lr move with it."""
     steps: int | None = None
     """Stop after so many iterations, for a trial."""
     batch: int | None = None
@@ -135,31 +135,24 @@ def settle(start: Experiment, arguments: TrainArguments, given_lr: bool) -> tupl
 
     A batch other than the recipe's scales its lr, unless lr was given: linearly for SGD, by the root for AdamW.
     """
-    experiment, said = arguments.experiment, []
-    for option, group, name in (
-        ("epochs", "schedule", "epochs"),
-        ("batch", "optim", "batch"),
-        ("lr", "optim", "lr"),
-        ("workers", "run", "workers"),
-        ("seed", "run", "seed"),
-        ("device", "run", "device"),
-    ):
+    experiment = arguments.experiment
+    said: list[str] = []
+    for option, group in (("batch", "optim"), ("lr", "optim"), ("workers", "run"), ("seed", "run"), ("device", "run")):
         value = getattr(arguments, option)
         if value is not None:
-            experiment = _changed(experiment, group, name, value)
+            experiment = changed(experiment, group, **{option: value})
     if arguments.size:
-        experiment = _changed(experiment, "input", "size", _size(arguments.size, experiment))
+        experiment = changed(experiment, "input", size=_size(arguments.size, experiment))
     _check_counts(experiment, arguments)
-    share = experiment.optim.batch / start.optim.batch
-    if share != 1 and not given_lr:
-        linear = experiment.optim.name == "sgd"
-        lr = float(f"{experiment.optim.lr * (share if linear else share**0.5):.4g}")
-        how = "linearly" if linear else "by the square root"
-        said.append(
-            f"batch {experiment.optim.batch} instead of {start.optim.batch}: lr {experiment.optim.lr:g} -> {lr:g}, "
-            f"scaled {how} (--lr overrides)"
-        )
-        experiment = _changed(experiment, "optim", "lr", lr)
+    if arguments.epochs is not None:
+        if experiment.schedule.steps == start.schedule.steps:
+            experiment, said = of_length(experiment, arguments.epochs)
+        else:
+            experiment = changed(experiment, "schedule", epochs=arguments.epochs)
+    check(experiment)
+    if not given_lr:
+        experiment, more = scaled_lr(start, experiment)
+        said += more
     return experiment, said
 
 
@@ -194,11 +187,6 @@ def _numbered(folder: str, name: str) -> re.Match[str] | None:
     return re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder)
 
 
-def _changed(experiment: Experiment, group: str, name: str, value: object) -> Experiment:
-    settings = dataclasses.replace(getattr(experiment, group), **{name: value})
-    return dataclasses.replace(experiment, **{group: settings})
-
-
 def _size(size: tuple[int, ...], experiment: Experiment) -> tuple[int, int]:
     if len(size) == 1 and experiment.input.mode == "fixed":
         return (size[0], size[0])
@@ -208,17 +196,12 @@ def _size(size: tuple[int, ...], experiment: Experiment) -> tuple[int, int]:
 
 
 def _check_counts(experiment: Experiment, arguments: TrainArguments) -> None:
+    """By the names of the short options; `check` does the rest."""
     for name, value, least in (
-        ("epochs", experiment.schedule.epochs, 1),
+        ("epochs", arguments.epochs, 1),
         ("batch", experiment.optim.batch, 1),
         ("workers", experiment.run.workers, 0),
         ("steps", arguments.steps, 1),
     ):
         if value is not None and value < least:
             raise SaisError(f"--{name} {value}: must be {least} or more")
-    if not experiment.optim.lr > 0:
-        raise SaisError(f"--lr {experiment.optim.lr:g}: must be greater than 0")
-    height, width = experiment.input.size
-    if experiment.input.mode == "fixed" and (height % 32 or width % 32 or min(height, width) < 32):
-        raise SaisError(f"--size {height} {width}: a fixed input is a multiple of 32 in both directions")
-    check_ranges(experiment)

@@ -19,7 +19,7 @@ from sais.geometry.boxes import locations
 from sais.losses import compute_losses, count
 from sais.model.sais import STRIDES, build_model
 from sais.predict import Predictor
-from sais.structures import Batch, Placement
+from sais.structures import Batch, Objects, Placement
 from sais.targets import build_targets, choose_mask_positives
 
 
@@ -49,8 +49,14 @@ class System:
     """(network, experiment, class names, category ids, device) -> what predicts with these weights."""
 
 
-def sais_losses(model: Any, batch: Batch, experiment: Experiment, epoch: int) -> dict[str, Tensor]:
-    """Network, targets, losses: what SAIS loses on one batch that lies on the network's device."""
+def sais_losses(
+    model: Any, batch: Batch, experiment: Experiment, epoch: int, mask_objects: list[Objects] | None = None
+) -> dict[str, Tensor]:
+    """Network, targets, losses: what SAIS loses on one batch that lies on the network's device.
+
+    Args:
+        mask_objects: B entries that the mask loss is to look at instead of the batch's own (`reproduce.slip`).
+    """
     device = batch.pictures.device
     with torch.autocast(device.type, torch.bfloat16, enabled=experiment.run.precision == "bf16"):
         outputs = model(batch.pictures)
@@ -62,7 +68,7 @@ def sais_losses(model: Any, batch: Batch, experiment: Experiment, epoch: int) ->
     return compute_losses(
         outputs,
         targets,
-        batch.objects,
+        batch.objects if mask_objects is None else mask_objects,
         chosen,
         count(targets, chosen),
         box=weights.box,

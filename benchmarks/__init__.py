@@ -1,0 +1,1 @@
+"""Peers that SAIS is compared with, and the comparisons. The package `sais` never imports anything of it."""

@@ -1,0 +1,82 @@
+"""From what the user asks for to the runs that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sais.config import Experiment
+from sais.engine.system import SAIS_SYSTEM
+from sais.recipes import recipe
+from sais.recipes.adjust import changed, check, of_length, scaled_lr
+from sais.reproduce.rows import find_row
+from sais.reproduce.runs import Plan
+from sais.reproduce.slip import SLIPPED_SYSTEM
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Circumstances that all rows share, so that they differ in what the table is about and in nothing else."""
+
+    base: str = "sais-r50-768"
+    """Recipe that the rows change."""
+    epochs: int | None = None
+    iterations: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    size: tuple[int, int] | None = None
+    backbone: str | None = None
+    workers: int | None = None
+    device: str | None = None
+    evaluate_every: int = 0
+    random_init: bool = False
+
+
+CHECKPOINT_EVERY = 100
+"""Iterations between checkpoints, beside those after each epoch."""
+
+
+def base_experiment(budget: Budget) -> tuple[Experiment, list[str]]:
+    """The base recipe under the budget, and what to tell the user about it.
+
+    Raises:
+        SaisError: no such recipe, or a setting that training cannot work with.
+    """
+    start = recipe(budget.base)
+    experiment = start
+    for name in ("batch", "lr"):
+        if getattr(budget, name) is not None:
+            experiment = changed(experiment, "optim", **{name: getattr(budget, name)})
+    for name in ("workers", "device"):
+        if getattr(budget, name) is not None:
+            experiment = changed(experiment, "run", **{name: getattr(budget, name)})
+    if budget.size is not None:
+        experiment = changed(experiment, "input", size=budget.size)
+    if budget.backbone is not None:
+        experiment = changed(experiment, "model", backbone=budget.backbone)
+    said: list[str] = []
+    if budget.epochs is not None:
+        experiment, said = of_length(experiment, budget.epochs)
+    check(experiment)
+    if budget.lr is None:
+        experiment, more = scaled_lr(start, experiment)
+        said += more
+    looks = {"evaluate_every": budget.evaluate_every, "checkpoint_every": CHECKPOINT_EVERY}
+    return changed(experiment, "run", **looks), said
+
+
+def plans_for(rows: Sequence[str], seeds: Sequence[int], budget: Budget) -> list[Plan]:
+    """A run for each row and seed, seed by seed, so that a table is whole early and its spread grows later."""
+    base, _ = base_experiment(budget)
+    return [plan_of(key, seed, base, budget) for seed in seeds for key in dict.fromkeys(rows)]
+
+
+def plan_of(key: str, seed: int, base: Experiment, budget: Budget) -> Plan:
+    """The run of one row with one seed."""
+    row = find_row(key)
+    experiment = changed(row.change(base), "run", seed=seed)
+    named = f"{base.name}-{key}"
+    system = SLIPPED_SYSTEM if row.slip else SAIS_SYSTEM
+    from dataclasses import replace
+
+    return Plan(key, replace(experiment, name=named), system, budget.iterations, budget.random_init)

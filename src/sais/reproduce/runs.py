@@ -1,0 +1,203 @@
+"""Runs of rows: each trained once, resumed where it was stopped, its result kept as JSON.
+
+    OUT/runs/ROW-seed0-1a2b3c4d/    a run of `sais train`, and once it is done result.json
+    OUT/results/ROW-seed0-1a2b3c4d.json    the same result again, small enough to commit
+
+The eight digits are a digest of everything that decides the numbers (settings, system, data), so that a run is found
+again by whoever needs the same one, and never mistaken for another. Several processes may work on one OUT at the same
+time, on several GPUs for instance: each takes the runs that nobody else is at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sais.checkpoint import fill, load
+from sais.config import Experiment, to_dict
+from sais.data.index import Index
+from sais.data.paths import DataPaths
+from sais.engine.evaluate import evaluate
+from sais.engine.system import System
+from sais.engine.train import train
+from sais.predict import choose_device, model_file
+from sais.reproduce.machine import describe_machine
+from sais.structures import SaisError
+
+WAIT = 5.0
+"""Seconds between looks at a run that another process is at."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run to be made."""
+
+    row: str
+    """Name of the row, or of the peer."""
+    experiment: Experiment
+    """All settings, the seed among them."""
+    system: System
+    steps: int | None = None
+    """Stop after so many iterations."""
+    random_init: bool = False
+
+    def digest(self, data: dict[str, Any]) -> str:
+        """Eight digits of everything that decides the numbers; not the device, workers or how often to look."""
+        settings = to_dict(self.experiment)
+        for name in ("device", "workers", "evaluate_every", "checkpoint_every"):
+            del settings["run"][name]
+        del settings["name"]
+        whole = [settings, self.system.name, self.steps, self.random_init, data]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
+
+    def folder(self, data: dict[str, Any]) -> str:
+        """Name of its folder."""
+        return f"{self.row}-seed{self.experiment.run.seed}-{self.digest(data)}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run came to; the content of result.json."""
+
+    row: str
+    seed: int
+    system: str
+    experiment: dict[str, Any]
+    data: dict[str, Any]
+    """Of `describe_data`."""
+    iterations: int
+    metrics: dict[str, Any]
+    """As `Metrics.to_dict` gives them, shares of 1."""
+    seconds: float
+    """Of training, evaluation not counted."""
+    machine: dict[str, Any]
+    """Of `describe_machine`."""
+    digest: str
+
+
+def describe_data(train_index: Index, valid_index: Index, name: str) -> dict[str, Any]:
+    """What a result says of its data: names, numbers of pictures and objects, classes."""
+    said: dict[str, Any] = {"name": name, "classes": list(train_index.class_names)}
+    for split, index in (("train", train_index), ("valid", valid_index)):
+        objects = sum(len(record.annotations) for record in index.images)
+        said[split] = {"pictures": len(index.images), "objects": objects}
+    return said
+
+
+def make_runs(
+    plans: Sequence[Plan],
+    data: DataPaths,
+    out: Path,
+    skip_broken: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Result]:
+    """Make every run of `plans` that is not yet there, and return the results of all, in the order of the plans.
+
+    Raises:
+        SaisError: no validation split, or what `train` raises. Finished runs stay; the same call goes on.
+    """
+    train_index = data.train_index()
+    valid_index = data.valid_index(train_index.class_names)
+    if valid_index is None or not any(image.annotations for image in valid_index.images):
+        raise SaisError(f"{data.name}: no labelled validation split; an experiment needs pictures to measure on")
+    described = describe_data(train_index, valid_index, data.name)
+    results: dict[str, Result] = {}
+    waiting = list(dict.fromkeys(plans))
+    while waiting:
+        elsewhere = []
+        for plan in waiting:
+            name = plan.folder(described)
+            with _claimed(out / "locks", name) as free:
+                if not free:
+                    elsewhere.append(plan)
+                    continue
+                result = read_result(out / "results" / f"{name}.json")
+                if result is None:
+                    say(f"{len(results) + 1} of {len(set(plans))}: {plan.row}, seed {plan.experiment.run.seed}")
+                    result = _make(plan, data, valid_index, described, out, skip_broken)
+                results[name] = result
+        if elsewhere and len(elsewhere) == len(waiting):
+            time.sleep(WAIT)
+        waiting = elsewhere
+    return [results[plan.folder(described)] for plan in plans]
+
+
+def read_result(path: Path) -> Result | None:
+    """The result in a file; None where it is not there or was cut short."""
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def _make(plan: Plan, data: DataPaths, valid: Index, described: dict[str, Any], out: Path, skip_broken: bool) -> Result:
+    """Train (or go on), evaluate, write the result, and drop what only going on would need."""
+    name = plan.folder(described)
+    folder = out / "runs" / name
+    looks = plan.experiment.run.evaluate_every
+    started = train(
+        plan.experiment,
+        data if looks else replace(data, valid="", valid_annotations=None, valid_images=None),
+        folder,
+        resume=(folder / "last.safetensors").exists(),
+        steps=plan.steps,
+        skip_broken=skip_broken,
+        random_init=plan.random_init,
+        system=plan.system,
+    )
+    checkpoint = load(model_file(folder))
+    model = plan.system.build(checkpoint.experiment, len(checkpoint.class_names))
+    fill(model, checkpoint.part("model"), model_file(folder))
+    device = choose_device(plan.experiment.run.device)
+    finder = plan.system.finder(
+        model, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, str(device)
+    )
+    batch, workers = plan.experiment.optim.batch, plan.experiment.run.workers
+    metrics = evaluate(finder, valid, batch, workers, skip_broken).metrics
+    assert metrics is not None
+    result = Result(
+        row=plan.row,
+        seed=plan.experiment.run.seed,
+        system=plan.system.name,
+        experiment=to_dict(checkpoint.experiment),
+        data=described,
+        iterations=started.iterations,
+        metrics=metrics.to_dict(),
+        seconds=round(started.seconds, 1),
+        machine=describe_machine(device),
+        digest=plan.digest(described),
+    )
+    text = json.dumps(result.__dict__, indent=1) + "\n"
+    for place in (folder / "result.json", out / "results" / f"{name}.json"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(place)
+    if (folder / "model.safetensors").exists():
+        for leftover in ("last", "best"):
+            (folder / f"{leftover}.safetensors").unlink(missing_ok=True)
+    return result
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, name: str) -> Iterator[bool]:
+    """Whether nobody else is at this run; while it is ours, nobody else gets it. A killed process holds nothing."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: one process at a time
+        yield True
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
