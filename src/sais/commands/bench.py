@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     """Run `sais bench`."""
     arguments = parse(BenchArguments, argv, "sais bench WHAT")
     need_torch("bench")
-    from sais.bench import bench_masks
+    from sais.bench.masks import bench_masks
 
     bench_masks(objects=arguments.objects, size=arguments.size, repeats=arguments.repeats)
     return 0

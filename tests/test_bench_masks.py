@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from sais import bench
-from sais.bench import Case, bench_masks, differences, make_inputs, ours, usual, usual_in_chunks
+from sais.bench import masks as bench
+from sais.bench.masks import Case, bench_masks, differences, make_inputs, ours, usual, usual_in_chunks
 from sais.structures import SaisError
 
 SMALL = Case(objects=25, size=(96, 130), grid=(24, 32))

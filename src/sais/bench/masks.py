@@ -10,10 +10,7 @@ Three ways to the masks of one picture, from the same prototypes, coefficients a
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sais.bench.memory import in_fresh_process, peak_resident
 from sais.geometry.masks import box_masks
 from sais.structures import SaisError
 
@@ -192,50 +190,22 @@ def _times(case: Case, inputs: Inputs, repeats: int) -> dict[str, float]:
 
 def _memory(case: Case, way: str) -> float | None:
     """MiB that one run adds to the peak of a fresh process; None where the system does not tell."""
-    code = "import sys, json; from sais import bench; bench.measure_memory(json.loads(sys.argv[1]), sys.argv[2])"
-    paths = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(asdict(case)), way],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-    if done.returncode:
-        raise SaisError(f"sais bench masks: measuring memory failed: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout)
+    found: float | None = in_fresh_process("sais.bench.masks:measure_memory", asdict(case), way)
+    return found
 
 
-def measure_memory(settings: dict[str, Any], way: str) -> None:
-    """Run one way once in this process and print as JSON the MiB its peak lies above what there was before."""
+def measure_memory(settings: dict[str, Any], way: str) -> float | None:
+    """Run one way once in this process: the MiB that its peak lies above what there was before."""
     size, grid = ((int(settings[name][0]), int(settings[name][1])) for name in ("size", "grid"))
     case = Case(settings["objects"], size, grid, settings["prototypes"], settings["seed"])
     inputs = make_inputs(case)
     small = Case(2, (32, 32), (8, 8), case.prototypes)
     WAYS[way](small, make_inputs(small))  # what libraries set up once is not the masks'
-    before = _resident(reset=True)
+    before = peak_resident(reset=True)
     made = WAYS[way](case, inputs)
-    after = _resident(reset=False)
-    print(json.dumps(None if before is None or after is None else (after - before) / 2**20))
+    after = peak_resident()
     del made
-
-
-def _resident(reset: bool) -> int | None:
-    """Peak of this process's resident memory in bytes. `reset` forgets earlier peaks where the system lets us: what
-    importing took for a moment would hide what a frugal way adds."""
-    try:
-        if reset:
-            with open("/proc/self/clear_refs", "w") as file:
-                file.write("5")
-        with open("/proc/self/status") as file:
-            return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return None if before is None or after is None else (after - before) / 2**20
 
 
 def _print_table(case: Case, inputs: Inputs, results: list[Result], repeats: int) -> None:

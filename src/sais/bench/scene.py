@@ -1,0 +1,89 @@
+"""What all systems are measured on: one picture with as many objects as asked for, known beforehand.
+
+An untrained network finds nothing, and a trained one finds another number on each system. So the objects are planted:
+after the network has run, its raw outputs are overwritten so that post-processing finds exactly these objects, and goes
+through as many candidates as a picture like this has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SIDES = (0.04, 0.6)
+"""Sides of the boxes as shares of the picture's, evenly spread in their logarithm."""
+CORNERS = 24
+"""Points of an object's outline."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and its objects."""
+
+    picture: np.ndarray
+    """(H, W, 3) uint8."""
+    boxes: np.ndarray
+    """(D, 4) float32, picture pixels."""
+    labels: np.ndarray
+    """(D,) int64; objects of one class hardly overlap, so that suppression removes none."""
+    classes: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.picture.shape[0], self.picture.shape[1]
+
+
+def make_scene(objects: int = 100, size: tuple[int, int] = (960, 1280), classes: int = 80, seed: int = 0) -> Scene:
+    """A picture of noise with `objects` boxes of all sizes; the same for the same arguments."""
+    random = np.random.default_rng(seed)
+    sides = np.exp(random.uniform(np.log(SIDES[0]), np.log(SIDES[1]), (objects, 2))) * size[::-1]
+    corners = random.uniform(0, 1, (objects, 2)) * (np.array(size[::-1]) - sides)
+    boxes = np.concatenate([corners, corners + sides], 1).astype(np.float32)
+    picture = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    return Scene(picture, boxes, _labels(boxes, classes), classes)
+
+
+def _labels(boxes: np.ndarray, classes: int) -> np.ndarray:
+    """The first class, from one on that is next in turn, none of whose boxes overlaps this one by a third."""
+    labels = np.zeros(len(boxes), np.int64)
+    for i, box in enumerate(boxes):
+        overlaps = overlap(box, boxes[:i])
+        taken = set(labels[:i][overlaps > 0.33].tolist())
+        labels[i] = next((c % classes for c in range(i, i + classes) if c % classes not in taken), i % classes)
+    return labels
+
+
+def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of one box (4,) with others (N, 4) -> (N,)."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = (high - low).clip(0).prod(1)
+    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared
+    return shared / union
+
+
+def training_batch(scene: Scene, canvas: tuple[int, int], pictures: int, objects: int = 10) -> Any:
+    """A `Batch` of `pictures` copies of the scene, stretched to `canvas` (height, width), with elliptic outlines.
+
+    Made directly, not by the loader, since YOLACT's 550 and 700 are no multiples of 32.
+    """
+    import torch
+    from PIL import Image
+
+    from sais.data.loader import rasterised
+    from sais.geometry.raster import Polygons
+    from sais.structures import Batch, Placement, Sample
+
+    scale = (canvas[0] / scene.size[0], canvas[1] / scene.size[1])
+    boxes = (scene.boxes[:objects] * np.array([scale[1], scale[0]] * 2)).astype(np.float32)
+    turn = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+    circle = np.stack([np.cos(turn), np.sin(turn)], 1)
+    outlines = [(b[:2] + b[2:]) / 2 + circle * (b[2:] - b[:2]) / 2 for b in boxes]
+    picture = np.array(Image.fromarray(scene.picture).resize(canvas[::-1], Image.Resampling.BILINEAR))
+    masks = [Polygons((outline,)) for outline in outlines]
+    sample = Sample(1, picture, boxes, scene.labels[:objects], list(masks), Placement(scene.size, canvas, scale))
+    stacked = torch.from_numpy(picture).permute(2, 0, 1)[None].expand(pictures, -1, -1, -1).contiguous()
+    placements = [Placement(scene.size, canvas, scale)] * pictures
+    return Batch(stacked, [rasterised(sample) for _ in range(pictures)], list(range(pictures)), placements)

@@ -1,0 +1,214 @@
+"""Whole systems side by side: network, post-processing with full-size masks, memory in use and in training.
+
+Everybody gets the same picture, the same threads, the same allocator setting, the same number of objects to find, and
+turns one after the other, so that a busy machine slows all of them. Times are medians. Nothing is compared that was
+not measured in the same call.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from sais.bench.contestants import Contestant, Ready, Training, find_contestants
+from sais.bench.memory import in_fresh_process, peak_resident, saved_per_picture
+from sais.bench.scene import Scene, make_scene
+from sais.engine.allocator import keep_big_blocks
+from sais.structures import SaisError
+
+STATIONS = ("fit", "network", "finish", "dense")
+OWN = "sais.bench.contestants:own"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all contestants share."""
+
+    objects: int = 100
+    size: tuple[int, int] = (960, 1280)
+    """(H, W) of the picture."""
+    classes: int = 80
+    repeats: int = 5
+    device: str = "cpu"
+    keep_blocks: bool = False
+    """Let the allocator keep big blocks (`engine.allocator`), for everybody; otherwise the system's default."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One contestant's medians in milliseconds."""
+
+    name: str
+    fit: float
+    network: float
+    finish: float
+    """Post-processing: from raw outputs to what a user of the system holds, its masks among it."""
+    dense: float
+    """From there to a (D, H, W) stack, where that is something else."""
+    found: int
+    """Objects that came out; the scene's number, unless something is wrong."""
+
+    @property
+    def end_to_end(self) -> float:
+        """From the picture to what the system's user holds."""
+        return self.fit + self.network + self.finish
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One contestant's memory; bytes, None where it cannot be measured here."""
+
+    name: str
+    inference: int | None
+    """Peak of a fresh process over the loaded model, picture to masks (host memory; on a GPU the device's peak)."""
+    training: dict[str, int] | None
+    """Kept for backward for one more training picture, part by part."""
+    training_per_step: int | None
+    """Kept for backward once a step."""
+    training_peak: int | None = None
+    """Peak device memory of one training step of `batch` pictures; on a GPU only."""
+    batch: int = 2
+
+
+def measure_times(sources: Sequence[str], names: Sequence[str], conditions: Conditions) -> list[Timing]:
+    """Time the contestants of `sources` that are named (all where none is), in a process of its own: the allocator's
+    setting holds for a whole process."""
+    found = in_fresh_process("sais.bench.systems:_times", list(sources), list(names), asdict(conditions))
+    return [Timing(**one) for one in found]
+
+
+def measure_memory(sources: Sequence[str], names: Sequence[str], conditions: Conditions) -> list[Memory]:
+    """Memory of the contestants, each in processes of its own."""
+    results = []
+    for source in sources:
+        for one in find_contestants(source):
+            if names and one.name not in names:
+                continue
+            arguments = (source, one.name, asdict(conditions))
+            inference = in_fresh_process("sais.bench.systems:_inference_memory", *arguments)
+            training = in_fresh_process("sais.bench.systems:_training_memory", *arguments) if one.train else {}
+            results.append(
+                Memory(
+                    one.name,
+                    inference,
+                    training.get("per_picture"),
+                    training.get("per_step"),
+                    training.get("peak"),
+                    training.get("batch", 2),
+                )
+            )
+    return results
+
+
+def run_once(
+    ready: Ready, scene: Scene, clock: Callable[[], float] = time.perf_counter
+) -> tuple[dict[str, float], int]:
+    """One pass from the picture to full-size masks: seconds of each station, and how many objects came out."""
+    seconds = {}
+    with torch.inference_mode():
+        then = clock()
+        canvas = ready.fit(scene.picture)
+        seconds["fit"] = clock() - then
+        then = clock()
+        raw = ready.network(canvas)
+        seconds["network"] = clock() - then
+        raw = ready.plant(raw)
+        then = clock()
+        found = ready.finish(raw)
+        seconds["finish"] = clock() - then
+        then = clock()
+        masks = ready.dense(found)
+        seconds["dense"] = clock() - then
+    return seconds, len(masks)
+
+
+def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    conditions = _conditions(settings)
+    scene = make_scene(conditions.objects, conditions.size, conditions.classes)
+    contestants = [one for source in sources for one in find_contestants(source) if not names or one.name in names]
+    if not contestants:
+        raise SaisError("nobody to measure: no contestant has one of the names given")
+    ready = {one.name: one.prepare(scene, conditions.device) for one in contestants}
+    clock = _clock(conditions.device)
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in ready}
+    found: dict[str, int] = {}
+    for turn in range(conditions.repeats + 1):
+        for name, system in ready.items():
+            seconds, found[name] = run_once(system, scene, clock)
+            if turn:  # the first makes what libraries set up once
+                turns[name].append(seconds)
+            gc.collect()
+    return [
+        {"name": name, "found": found[name]}
+        | {station: 1000 * statistics.median(turn[station] for turn in turns[name]) for station in STATIONS}
+        for name in ready
+    ]
+
+
+def _inference_memory(source: str, name: str, settings: dict[str, Any]) -> int | None:
+    conditions = _conditions(settings)
+    scene = make_scene(conditions.objects, conditions.size, conditions.classes)
+    ready = _one(source, name).prepare(scene, conditions.device)
+    if conditions.device.startswith("cuda"):
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run_once(ready, scene)
+        return torch.cuda.max_memory_allocated() - before
+    before_peak = peak_resident(reset=True)
+    run_once(ready, scene)
+    after = peak_resident()
+    return None if before_peak is None or after is None else after - before_peak
+
+
+def _training_memory(source: str, name: str, settings: dict[str, Any], batch: int = 2) -> dict[str, Any]:
+    conditions = _conditions(settings)
+    scene = make_scene(conditions.objects, conditions.size, conditions.classes)
+    train = _one(source, name).train
+    assert train is not None
+    training: Training = train(scene, conditions.device)
+    saved = saved_per_picture(training.model, training.losses, training.parts)
+    result: dict[str, Any] = {"per_picture": saved.per_picture, "per_step": saved.per_step, "batch": batch}
+    if conditions.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        optimizer = torch.optim.SGD([p for p in training.model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
+        for _ in range(2):  # the second has the momentum too
+            torch.stack(list(training.losses(batch).values())).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        result["peak"] = torch.cuda.max_memory_allocated()
+    return result
+
+
+def _one(source: str, name: str) -> Contestant:
+    return next(one for one in find_contestants(source) if one.name == name)
+
+
+def _conditions(settings: dict[str, Any]) -> Conditions:
+    conditions = Conditions(**settings | {"size": tuple(settings["size"])})
+    if conditions.keep_blocks:
+        keep_big_blocks()
+    return conditions
+
+
+def _clock(device: str) -> Callable[[], float]:
+    if not device.startswith("cuda"):
+        return time.perf_counter
+
+    def synchronised() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return synchronised
+
+
+def threads_in_words() -> str:
+    """How many threads a measurement has, and who says so."""
+    return f"{torch.get_num_threads()} torch threads, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
