@@ -24,6 +24,7 @@ COMMANDS = {
     "check": ("sais.commands.check", "look for mistakes in a data set before training on it"),
     "shapes": ("sais.commands.shapes", "write a synthetic data set to try things on"),
     "recipes": ("sais.commands.recipes", "list the recipes a training run can start from"),
+    "reproduce": ("sais.commands.reproduce", "the paper's tables and figures again, on your data and machine"),
     "draw-targets": ("sais.commands.draw_targets", "draw which object each location learns (the paper's Figure 2)"),
     "bench": ("sais.commands.bench", "measure time and memory"),
     "demo": ("sais.commands.demo", "the whole road on synthetic pictures, on this machine, in minutes"),

@@ -50,6 +50,8 @@ class Table:
     """What the paper says the table shows."""
     kinds: dict[str, str] = field(default_factory=dict)
     """Row -> the kind judged, where a table judges some rows by boxes and some by masks."""
+    compares: tuple[tuple[str, str, str], ...] = ()
+    """(row, the row it is held against, "kind name"): the differences that the claim is about."""
 
 
 def keep_ratio(experiment: Experiment) -> Experiment:
@@ -129,6 +131,11 @@ TABLES = {
             "sais-area": {"box AP": 35.9, "mask AP": 28.2},
         },
         "A fixed input brings 7.0 mask AP over a kept ratio.",
+        compares=(
+            ("sais-area", "keep-ratio-slip", "mask AP"),
+            ("sais-area", "keep-ratio", "mask AP"),
+            ("keep-ratio", "keep-ratio-slip", "mask AP"),
+        ),
     ),
     "table2": Table(
         "table2",
@@ -143,6 +150,7 @@ TABLES = {
         },
         "Center-aware targets bring 0.2 box AP to FCOS and 0.3 mask AP to SAIS.",
         {"fcos-area": "box", "fcos-center": "box", "sais-area": "mask", "sais-center": "mask"},
+        (("fcos-center", "fcos-area", "box AP"), ("sais-center", "sais-area", "mask AP")),
     ),
     "table3": Table(
         "table3",
@@ -154,6 +162,7 @@ TABLES = {
             "sais": _figures("mask", 28.7, 49.2, 29.4, 10.4, 32.2, 44.5),
         },
         "Fusion brings 0.2 mask AP, most on small and medium objects.",
+        compares=tuple(("sais", "sais-center", f"mask {name}") for name in ("AP", "APs", "APm", "APl")),
     ),
 }
 

@@ -1,0 +1,178 @@
+"""`sais reproduce WHAT`: the paper's tables and figures again, on any data set, by one command each."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from sais.commands.arguments import check_writable, parse, prepare_torch
+from sais.data.paths import DataPaths
+from sais.structures import SaisError
+
+if TYPE_CHECKING:
+    from sais.bench.systems import Conditions
+    from sais.reproduce.experiments import Request
+    from sais.reproduce.plans import Budget
+
+TABLES = ("table1", "table2", "table3")
+ALL = (*TABLES, "table4", "figure2", "figure3")
+
+
+@dataclass(frozen=True)
+class ReproduceArguments:
+    """Reproduce the paper's experiments. Rows that are finished are not run again, interrupted ones go on; several
+    processes with the same --out share the work.
+
+    table1 ratio kept or fixed input; table2 area-aware or center-aware targets; table3 with and without fusion;
+    table4 speed and memory (--train: AP too); figure2 target maps; figure3 predictions; all of them.
+
+    On COCO: sais reproduce table2 --data coco --seeds 0 1 2. On a laptop: add --base paper-lite0 --size 192 --epochs 6;
+    then a row and seed of `animals` (700 pictures) takes about 11 minutes of one core, tables 1-3 with three seeds
+    4 core-hours (they share runs). On `sais shapes DIR --train 100 --valid 30` a row takes 2 minutes, a table 10.
+    table4 takes about 6 minutes on two cores, with --peers 15; the figures take seconds.
+    """
+
+    what: tyro.conf.Positional[Literal["table1", "table2", "table3", "table4", "figure2", "figure3", "all"]]
+    """Which one."""
+    data: Path | None = None
+    """Folder of the data set: annotations/SPLIT.json and images/SPLIT (also a name in the folder $SAIS_DATA). table4
+    needs none, unless it trains."""
+    train_split: str = "train"
+    """Split to train on."""
+    valid_split: str = "valid"
+    """Split to measure on."""
+    out: Path = Path("runs/reproduce")
+    """Folder of runs and results; index.html in it shows all that it holds."""
+    base: str = "sais-r50-768"
+    """Recipe that the rows change: the paper's, or paper-lite0 for a machine without a GPU."""
+    seeds: tuple[int, ...] = (0,)
+    """Each row is trained once for each; the tables show the spread."""
+    rows: tuple[str, ...] = ()
+    """Only these rows: keep-ratio-slip keep-ratio sais-area | fcos-area fcos-center sais-center | sais |
+    sais-640-r50 sais-768-r50 sais-768-r101 sais-768-x101."""
+    epochs: int | None = None
+    """Passes over the training pictures; a stepped lr drops after the same shares of them."""
+    iterations: int | None = None
+    """Stop after so many iterations, for a trial."""
+    batch: int | None = None
+    """Images in one step; lr is scaled with it unless given."""
+    lr: float | None = None
+    """Learning rate for one batch."""
+    size: tuple[int, ...] = ()
+    """Fixed input: height and width, or one number for both. Rows that keep the ratio follow it, as 1333x800 follows
+    768x768."""
+    backbone: str | None = None
+    """Any timm model instead of the recipe's, as --model.backbone of `sais train`."""
+    evaluate_every: int = 0
+    """Epochs between evaluations, for curves of AP; 0: only after the last."""
+    random_init: bool = False
+    """Start backbones from random weights, not ImageNet's."""
+    workers: int | None = None
+    """Processes that read pictures."""
+    device: str | None = None
+    """auto, cpu, cuda, mps."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be read instead of stopping."""
+    train: bool | None = None
+    """table4: train its models too. By default only where there is a GPU and --data."""
+    peers: tuple[str, ...] = ()
+    """table4: also measure what these functions return; in a checkout of sais: benchmarks.contestants:paper."""
+    objects: int = 100
+    """table4: objects of the picture."""
+    picture: tuple[int, int] = (960, 1280)
+    """table4: height and width of the picture."""
+    repeats: int = 5
+    """table4: turns of each system; the median counts."""
+    image: int | None = None
+    """figure2: image id; by default a picture on which the rules differ."""
+    model: Path | None = None
+    """figure3: a trained run or model; by default the row `sais`, trained first if need be."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `sais reproduce`."""
+    arguments = parse(ReproduceArguments, argv, "sais reproduce WHAT")
+    wanted = ALL if arguments.what == "all" else (arguments.what,)
+    if arguments.data is None and (wanted != ("table4",) or arguments.train):
+        raise SaisError(f"sais reproduce {arguments.what} needs --data DIR, a data set to train and measure on")
+    if not arguments.seeds or min(arguments.objects, arguments.repeats, *arguments.picture) < 1:
+        raise SaisError("sais reproduce: --seeds, --objects, --picture and --repeats must hold positive numbers")
+    for name, value in (("epochs", arguments.epochs), ("iterations", arguments.iterations), ("batch", arguments.batch)):
+        if value is not None and value < 1:
+            raise SaisError(f"--{name} {value}: must be 1 or more")
+    prepare_torch("reproduce")
+    check_writable(arguments.out)
+    from sais.reproduce import experiments
+    from sais.reproduce.plans import base_experiment
+
+    request = _request(arguments, shlex.join(["sais", "reproduce", *argv]))
+    for line in base_experiment(request.budget)[1]:
+        print(line)
+    for key in wanted:
+        print(f"== {key}")
+        if arguments.what == "all" and key.startswith("table") and not experiments.chosen_rows(key, arguments.rows):
+            continue
+        if key in TABLES:
+            experiments.table(key, request)
+        elif key == "table4":
+            experiments.table_four(request, arguments.peers, _conditions(arguments), _trains(arguments))
+        elif key == "figure2":
+            experiments.figure_two(request, arguments.image)
+        else:
+            experiments.figure_three(request, arguments.model)
+        page = experiments.page(arguments.out)  # after each, so that it can be looked at while the next one runs
+        text = arguments.out / f"{key}.md"
+        if text.is_file():
+            print(text.read_text(encoding="utf-8"))
+    print(f"open {page}")
+    return 0
+
+
+def _request(arguments: ReproduceArguments, command: str) -> Request:
+    from sais.reproduce.experiments import Request
+
+    data = None
+    if arguments.data is not None:
+        data = DataPaths(arguments.data, arguments.train_split, arguments.valid_split)
+    return Request(
+        data=data,
+        out=arguments.out,
+        budget=_budget(arguments),
+        seeds=tuple(dict.fromkeys(arguments.seeds)),
+        rows=arguments.rows,
+        skip_broken=arguments.skip_broken,
+        command=command,
+    )
+
+
+def _budget(arguments: ReproduceArguments) -> Budget:
+    from sais.reproduce.plans import Budget
+
+    if len(arguments.size) > 2:
+        raise SaisError(f"--size {' '.join(map(str, arguments.size))}: give height and width, or one number for both")
+    size = (arguments.size[0], arguments.size[-1]) if arguments.size else None
+    shared = {f.name for f in dataclasses.fields(Budget)} & {f.name for f in dataclasses.fields(ReproduceArguments)}
+    values = {name: getattr(arguments, name) for name in shared - {"size"}}
+    return Budget(size=size, **values)
+
+
+def _conditions(arguments: ReproduceArguments) -> Conditions:
+    from sais.bench.systems import Conditions
+    from sais.predict import choose_device
+
+    device = str(choose_device(arguments.device or "auto"))
+    return Conditions(arguments.objects, arguments.picture, repeats=arguments.repeats, device=device)
+
+
+def _trains(arguments: ReproduceArguments) -> bool:
+    if arguments.train is not None:
+        return arguments.train
+    from sais.predict import choose_device
+
+    return arguments.data is not None and choose_device(arguments.device or "auto").type == "cuda"

@@ -1,0 +1,94 @@
+"""Figures 2 and 3: target maps of both rules on a picture of any data set, and a contact sheet of predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sais.config import InputConfig
+from sais.data.index import Index
+from sais.draw import contact_sheet, draw
+from sais.images import read_picture
+from sais.predict import Predictor
+from sais.structures import SaisError
+from sais.targets_picture import draw_scene, draw_target_maps
+
+SCORE = 0.3
+"""From which on a detection is drawn."""
+
+
+def figure2(index: Index, settings: InputConfig, out: Path, image: int | None = None) -> list[tuple[Path, str]]:
+    """Write the paper's own scene and a picture of the data set with the target maps of both rules.
+
+    Args:
+        index: a split of the data set.
+        settings: how the picture is fitted to the canvas.
+        out: folder to write to.
+        image: id of the picture; by default the one in which the two rules differ in the most locations' objects,
+            judged by how far boxes cover the centers of larger ones.
+
+    Returns:
+        (file, caption) of each picture.
+
+    Raises:
+        SaisError: no such picture.
+    """
+    if image is None:
+        record = max(index.images, key=lambda one: _covered_centers([a.box for a in one.annotations if not a.crowd]))
+    else:
+        found = [record for record in index.images if record.id == image]
+        if not found:
+            raise SaisError(f"{index.name}: no image {image}; --image takes an image's id")
+        record = found[0]
+    rules = ("area", "center")
+    out.mkdir(parents=True, exist_ok=True)
+    made = []
+    for name, picture, caption in (
+        (
+            "figure2-scene.png",
+            draw_scene("figure2", rules),
+            "The paper's scene: a small object over a large one's center.",
+        ),
+        ("figure2.png", draw_target_maps(record, settings, rules), f"Image {record.id} of {index.name}."),
+    ):
+        Image.fromarray(picture).save(out / name)
+        made.append((out / name, caption))
+    return made
+
+
+def _covered_centers(boxes: list[np.ndarray]) -> int:
+    """How many boxes hold the center of a larger one."""
+    count = 0
+    for small in boxes:
+        for large in boxes:
+            x, y = (large[0] + large[2]) / 2, (large[1] + large[3]) / 2
+            smaller = (small[2:] - small[:2]).prod() < (large[2:] - large[:2]).prod()
+            count += bool(smaller and small[0] < x < small[2] and small[1] < y < small[3])
+    return count
+
+
+def figure3(index: Index, model: Path, out: Path, device: str = "auto", count: int = 12) -> list[tuple[Path, str]]:
+    """Write a contact sheet of what a model finds in `count` pictures spread over the split.
+
+    Returns:
+        (file, caption), once.
+
+    Raises:
+        SaisError: the model cannot be read.
+    """
+    predictor = Predictor(model, device=device, score=SCORE)
+    records = [
+        index.images[i] for i in np.linspace(0, len(index.images) - 1, min(count, len(index.images))).astype(int)
+    ]
+    sheet, captions = [], []
+    for record in records:
+        picture = read_picture(record.path)
+        found = predictor(picture)
+        sheet.append(draw(picture, found))
+        captions.append(found.summary())
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "figure3.jpg"
+    Image.fromarray(contact_sheet(sheet, columns=4, captions=captions)).save(path, quality=90)
+    return [(path, f"{predictor.experiment.name} on {index.name}, score {SCORE} or more; one colour an object.")]
