@@ -122,8 +122,8 @@ class Planted(Predictor):
 
 
 def test_the_slip_moves_what_is_inside_the_right_box(tiny: object) -> None:
-    """A disc around canvas (96, 60) is at (60, 60) of the picture. The slip takes the padded map for the picture: the disc
-    shows at (96 / 160 * 80, 60 / 160 * 100) = (48, 37.5), cut at the box where it really is."""
+    """A disc around canvas (96, 60) is at (60, 60) of the picture. The slip takes the padded map for the picture:
+    the disc shows at (96 / 160 * 80, 60 / 160 * 100) = (48, 37.5), cut at the box where it really is."""
     y, x = np.mgrid[:40, :40] * 4 + 2.0
     disc = (24.0 - np.hypot(x - 96, y - 60)).astype(np.float32) / 4
     instances = Instances(

@@ -1,6 +1,6 @@
 """Anchors: where they lie, how boxes are told relative to them, how much boxes overlap.
 
-One scale a level and three ratios (Section 3, "Backbone detector"): 24, 48, 96, 192, 384 pixels at an input of 550.
+One scale a level and three ratios (Section 4): 24, 48, 96, 192, 384 pixels at an input of 550.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The losses of YOLACT (Section 3, "Loss function", and 3.4): class, box, mask and semantic segmentation.
+"""The losses of YOLACT: class, box and mask (Section 3.3), semantic segmentation (Section 5).
 
 Class, box and mask are divided by the positive anchors of the batch, at least 1; the semantic loss is a sum over
 classes and a mean over cells and images. The weights are the paper's and no settings of ours.
@@ -104,7 +104,7 @@ def mask_loss(
 
 
 def semantic_loss(outputs: AnchorOutputs, objects: list[Objects]) -> Tensor:
-    """Cross-entropy of the semantic maps, summed over classes, averaged over cells and images (Section 3.4).
+    """Cross-entropy of the semantic maps, summed over classes, averaged over cells and images (Section 5).
 
     Raises:
         ValueError: the network was not in training mode.

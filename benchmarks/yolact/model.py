@@ -1,4 +1,4 @@
-"""The network of YOLACT (Section 3, Figure 2): backbone, FPN, one head for all levels, ProtoNet.
+"""The network of YOLACT (Sections 3 and 4, Figure 2): backbone, FPN, one head for all levels, ProtoNet.
 
 Backbone, FPN and ProtoNet are those of SAIS, so that the two differ in their method alone. The FPN therefore upsamples
 by nearest neighbour and has a ReLU before P7, where the authors' own upsamples bilinearly and has ReLUs elsewhere.
@@ -41,7 +41,7 @@ class AnchorOutputs:
 
 
 class AnchorHead(nn.Module):
-    """One 3x3 convolution with ReLU, then three 3x3 convolutions side by side (Section 3.1, Figure 4).
+    """One 3x3 convolution with ReLU, then three 3x3 convolutions side by side (Section 4, Figure 4).
 
     Args:
         num_classes: C.
@@ -56,7 +56,10 @@ class AnchorHead(nn.Module):
         self.class_logits = nn.Conv2d(channels, each * (num_classes + 1), 3, padding=1)
         self.offsets = nn.Conv2d(channels, each * 4, 3, padding=1)
         self.coefficients = nn.Conv2d(channels, each * prototypes, 3, padding=1)
-        _initialise(self)
+        nn.init.xavier_uniform_(self.shared.weight)
+        nn.init.zeros_(self.shared.bias)  # type: ignore[arg-type]
+        for convolution in (self.class_logits, self.offsets, self.coefficients):
+            _start_small(convolution)
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """[P3 .. P7] (B, channels, height, width) -> (B, A, C + 1), (B, A, 4) and (B, A, K)."""
@@ -97,7 +100,7 @@ class Yolact(nn.Module):
         self.head = AnchorHead(num_classes, channels, prototypes)
         self.protonet = ProtoNet(channels, prototype_channels, prototypes, prototype_depth)
         self.semantic = nn.Conv2d(channels, num_classes, 1)
-        _initialise(self.semantic)
+        _start_small(self.semantic)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
 
@@ -142,9 +145,9 @@ def _by_anchor(maps: Tensor) -> Tensor:
     return rows.float()
 
 
-def _initialise(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.xavier_uniform_(part.weight)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+def _start_small(convolution: nn.Conv2d) -> None:
+    """The paper does not say how its outputs start. From Xavier's weights (the authors' choice) logits start at +-4
+    where a backbone's features are as large as EfficientNet-Lite's, and prototypes die in the first steps."""
+    nn.init.normal_(convolution.weight, std=0.01)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)

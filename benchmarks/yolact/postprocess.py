@@ -1,4 +1,4 @@
-"""From what the anchors say to detections: Fast NMS (Section 3.3), and the paper's own assembly of masks.
+"""From what the anchors say to detections: Fast NMS (Section 5), and the paper's own assembly of masks.
 
 `detect` gives `sais.structures.Instances`, which `sais.postprocess.assemble` turns into detections with the very masks
 of SAIS. `full_masks` is the paper's assembly: every mask on the whole grid, cropped, upsampled to the whole picture.
@@ -71,7 +71,7 @@ def fast_nms(
     detections: int = 100,
     best: int = BEST_PER_CLASS,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Fast NMS (Section 3.3): of each class a box goes where any better one overlaps it, be that one gone or not.
+    """Fast NMS (Section 5): of each class a box goes where any better one overlaps it, be that one gone or not.
 
     Args:
         boxes: (M, 4).
@@ -93,7 +93,7 @@ def fast_nms(
 
 
 def full_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The paper's assembly (Eq. 1, Section 3.2): sigmoid(P C), crop on the grid, upsample, threshold at 0.5.
+    """The paper's assembly (Eq. 1, Section 3.3): sigmoid(P C), crop on the grid, upsample, threshold at 0.5.
 
     The grid is stretched over the whole picture. A cell is kept where its index is at least the box's left edge less
     `CROP_PADDING` and below its right edge plus `CROP_PADDING`, in cells; likewise up and down.

@@ -123,7 +123,7 @@ YOLACT = System("yolact", _build, yolact_losses, YolactFinder)
 
 
 def yolact_550_r50() -> Experiment:
-    """YOLACT-550, ResNet-50, as Section 5 trains it on COCO: SGD, lr 1e-3 for 8 images, weight decay 5e-4, divided by
+    """YOLACT-550, ResNet-50, as Section 6 trains it on COCO: SGD, lr 1e-3 for 8 images, weight decay 5e-4, divided by
     10 after 280k, 600k, 700k and 750k of 800k iterations (14,786 of them make an epoch), batch-norm trained.
 
     What our settings cannot say:

@@ -55,9 +55,9 @@ def match(anchors: Tensor, boxes: Tensor) -> Tensor:
     greatest, index = overlap.max(0)
     index = torch.where(greatest < POSITIVE_IOU, IGNORED, index)
     index = torch.where(greatest < NEGATIVE_IOU, BACKGROUND, index)
-    for owner, anchor in enumerate(own_anchors(overlap)):
-        if anchor is not None:
-            index[anchor] = owner
+    own = [(owner, anchor) for owner, anchor in enumerate(own_anchors(overlap)) if anchor is not None]
+    owners, forced = torch.tensor(own, device=anchors.device).unbind(1)
+    index[forced] = owners
     return index
 
 
@@ -72,9 +72,9 @@ def own_anchors(overlap: Tensor) -> list[int | None]:
     Returns:
         N anchors; None for objects left over where there are fewer anchors than objects.
     """
-    best, where = overlap.max(1)
+    values, wheres = (each.tolist() for each in overlap.max(1))
     # An object's best falls only when its anchor is taken, so it is looked up anew only then.
-    queue = [(-value, owner, anchor) for owner, (value, anchor) in enumerate(zip(best.tolist(), where.tolist()))]
+    queue = [(-value, owner, anchor) for owner, (value, anchor) in enumerate(zip(values, wheres, strict=True))]
     heapq.heapify(queue)
     own: list[int | None] = [None] * len(overlap)
     taken: set[int] = set()

@@ -79,6 +79,8 @@ class Result:
     machine: dict[str, Any]
     """Of `describe_machine`."""
     digest: str
+    left_out: int = 0
+    """Pictures of either split that could not be read, where that was allowed."""
 
 
 def describe_data(train_index: Index, valid_index: Index, name: str) -> dict[str, Any]:
@@ -140,39 +142,21 @@ def _make(plan: Plan, data: DataPaths, valid: Index, described: dict[str, Any], 
     """Train (or go on), evaluate, write the result, and drop what only going on would need."""
     name = plan.folder(described)
     folder = out / "runs" / name
-    looks = plan.experiment.run.evaluate_every
-    started = train(
-        plan.experiment,
-        data if looks else replace(data, valid="", valid_annotations=None, valid_images=None),
-        folder,
-        resume=(folder / "last.safetensors").exists(),
-        steps=plan.steps,
-        skip_broken=skip_broken,
-        random_init=plan.random_init,
-        system=plan.system,
-    )
-    checkpoint = load(model_file(folder))
-    model = plan.system.build(checkpoint.experiment, len(checkpoint.class_names))
-    fill(model, checkpoint.part("model"), model_file(folder))
-    device = choose_device(plan.experiment.run.device)
-    finder = plan.system.finder(
-        model, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, str(device)
-    )
-    batch, workers = plan.experiment.optim.batch, plan.experiment.run.workers
-    metrics = evaluate(finder, valid, batch, workers, skip_broken).metrics
-    assert metrics is not None
-    result = Result(
-        row=plan.row,
-        seed=plan.experiment.run.seed,
-        system=plan.system.name,
-        experiment=to_dict(checkpoint.experiment),
-        data=described,
-        iterations=started.iterations,
-        metrics=metrics.to_dict(),
-        seconds=round(started.seconds, 1),
-        machine=describe_machine(device),
-        digest=plan.digest(described),
-    )
+    result = read_result(folder / "result.json")  # only its copy is gone
+    if result is None:
+        if not (folder / "model.safetensors").exists():  # else it was killed before it was measured
+            looks = plan.experiment.run.evaluate_every
+            train(
+                plan.experiment,
+                data if looks else replace(data, valid="", valid_annotations=None, valid_images=None),
+                folder,
+                resume=(folder / "last.safetensors").exists(),
+                steps=plan.steps,
+                skip_broken=skip_broken,
+                random_init=plan.random_init,
+                system=plan.system,
+            )
+        result = _measure(plan, valid, described, folder, skip_broken)
     text = json.dumps(result.__dict__, indent=1) + "\n"
     for place in (folder / "result.json", out / "results" / f"{name}.json"):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -183,6 +167,34 @@ def _make(plan: Plan, data: DataPaths, valid: Index, described: dict[str, Any], 
         for leftover in ("last", "best"):
             (folder / f"{leftover}.safetensors").unlink(missing_ok=True)
     return result
+
+
+def _measure(plan: Plan, valid: Index, described: dict[str, Any], folder: Path, skip_broken: bool) -> Result:
+    """What the weights of a run are worth: those it ended with, averaged where they are."""
+    path = model_file(folder)
+    checkpoint = load(path)
+    model = plan.system.build(checkpoint.experiment, len(checkpoint.class_names))
+    fill(model, checkpoint.part("model"), path)
+    device = choose_device(plan.experiment.run.device)
+    names, ids = checkpoint.class_names, checkpoint.category_ids
+    finder = plan.system.finder(model, checkpoint.experiment, names, ids, str(device))
+    batch, workers = plan.experiment.optim.batch, plan.experiment.run.workers
+    evaluation = evaluate(finder, valid, batch, workers, skip_broken)
+    metrics = evaluation.metrics
+    assert metrics is not None
+    return Result(
+        row=plan.row,
+        seed=plan.experiment.run.seed,
+        system=plan.system.name,
+        experiment=to_dict(checkpoint.experiment),
+        data=described,
+        iterations=checkpoint.state["iteration"],
+        metrics=metrics.to_dict(),
+        seconds=round(checkpoint.state["seconds"], 1),
+        machine=describe_machine(device),
+        digest=plan.digest(described),
+        left_out=len(checkpoint.state["broken"]) + len(evaluation.broken),
+    )
 
 
 @contextlib.contextmanager

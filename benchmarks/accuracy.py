@@ -1,0 +1,116 @@
+"""SAIS against its peers on one data set: same backbone, pictures, input, epochs, trainer and evaluator.
+
+Each peer gets the learning rate of a small search: the whole budget once with each, seed 0; the best mask AP on the
+validation split counts (which favours the peer, if anybody: SAIS keeps the rate of its recipe). Results lie in the
+same folder as those of `sais reproduce`, whose page shows them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.torchvision_peers import MASK_RCNN
+from benchmarks.yolact import YOLACT
+from sais.data.paths import DataPaths
+from sais.engine.system import System
+from sais.recipes.adjust import changed
+from sais.reproduce.experiments import page, write_text
+from sais.reproduce.machine import in_words
+from sais.reproduce.plans import Budget, base_experiment, plan_of
+from sais.reproduce.runs import Plan, Result, make_runs
+
+PEERS: dict[str, tuple[str, System]] = {
+    "yolact": ("YOLACT", YOLACT),
+    "mask-rcnn": ("Mask R-CNN", MASK_RCNN),
+}
+"""Key -> (title, system)."""
+FACTORS = (0.5, 1.0, 2.0)
+"""Learning rates of the search, as multiples of the base recipe's."""
+COLUMNS = ("system", "learning rate", "seeds", "box AP", "mask AP", "mask AP50", "mask AP75", "mask APm", "mask APl")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, under which budget."""
+
+    data: DataPaths
+    out: Path
+    budget: Budget
+    peers: tuple[str, ...] = tuple(PEERS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of SAIS."""
+    peer_seeds: tuple[int, ...] = (0,)
+    """Of the peers, once their rate is found."""
+    factors: tuple[float, ...] = FACTORS
+    command: str = ""
+
+
+def compare(comparison: Comparison) -> str:
+    """Make every run that is not there yet and return the table as Markdown; the page shows it too."""
+    base, _ = base_experiment(comparison.budget)
+    ours = [plan_of("sais", seed, base, comparison.budget) for seed in comparison.seeds]
+    groups = [("SAIS", make_runs(ours, comparison.data, comparison.out))]
+    searches = []
+    for key in comparison.peers:
+        title, system = PEERS[key]
+        search = [_plan(key, system, comparison, factor, 0) for factor in comparison.factors]
+        tried = make_runs(search, comparison.data, comparison.out)
+        searches.append((title, tried))
+        best = max(range(len(tried)), key=lambda i: tried[i].metrics["mask"]["AP"] or 0.0)
+        seeds = [_plan(key, system, comparison, comparison.factors[best], seed) for seed in comparison.peer_seeds]
+        groups.append((title, make_runs(seeds, comparison.data, comparison.out)))
+    tables = [
+        [list(COLUMNS), [_line(title, results) for title, results in groups]],
+        [list(COLUMNS), [_line(f"{title}, search", [one]) for title, tried in searches for one in tried]],
+    ]
+    intro = _intro(groups[0][1], base.input.size)
+    state = {"kind": "plain", "title": "SAIS and its peers: accuracy", "intro": intro, "tables": tables}
+    write_text(comparison.out / "peers.json", json.dumps(state | {"command": comparison.command}, indent=1) + "\n")
+    text = "\n\n".join(["## SAIS and its peers: accuracy", intro, *(_markdown(*table) for table in tables)]) + "\n"
+    write_text(comparison.out / "peers.md", text)
+    page(comparison.out)
+    return text
+
+
+def _plan(key: str, system: System, comparison: Comparison, factor: float, seed: int) -> Plan:
+    base, _ = base_experiment(comparison.budget)
+    experiment = changed(changed(base, "optim", lr=base.optim.lr * factor), "run", seed=seed)
+    named = replace(experiment, name=f"{base.name}-{key}")
+    return Plan(key, named, system, comparison.budget.iterations, comparison.budget.random_init)
+
+
+def _line(title: str, results: Sequence[Result]) -> list[str]:
+    figures = [("box", "AP"), *(("mask", name) for name in ("AP", "AP50", "AP75", "APm", "APl"))]
+    seeds = " ".join(str(result.seed) for result in results)
+    rate = f"{results[0].experiment['optim']['lr']:g}"
+    return [title, rate, seeds, *(_spread(kind, name, results) for kind, name in figures)]
+
+
+def _spread(kind: str, name: str, results: Sequence[Result]) -> str:
+    values = [100 * result.metrics[kind][name] for result in results if result.metrics[kind][name] is not None]
+    if not values:
+        return "-"
+    mean = f"{sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f}-{max(values):.1f})"
+
+
+def _intro(results: Sequence[Result], size: tuple[int, int]) -> str:
+    one = results[0]
+    settings = one.experiment
+    return (
+        f"Measured on {one.data['name']}: {one.data['train']['pictures']} training and {one.data['valid']['pictures']} "
+        f"validation pictures, {len(one.data['classes'])} classes; {settings['schedule']['epochs']} epochs, "
+        f"{one.iterations} iterations of {settings['optim']['batch']}, {size[1]}x{size[0]}, backbone "
+        f"{settings['model']['backbone']}, {settings['optim']['name']}, last weights"
+        f"{' averaged' if settings['run']['ema'] else ''}. AP in percent, mean and (least-greatest) over seeds. "
+        "The peers' learning rate is the best of the search below. "
+        f"{in_words(one.machine)}."
+    )
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,91 @@
+"""How a report says things: what results were measured on and with, lengths of time, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sais.reproduce.runs import Result
+
+
+def conditions(results: Sequence[Result]) -> dict[str, str]:
+    """What the measured column is of: "data", "schedule", "input", "seeds" and "machine", each in words.
+
+    Where rows differ in one of these, each value is followed by the rows that have it.
+    """
+    from sais.reproduce.machine import in_words
+
+    return {
+        "data": _each(results, _data_in_words),
+        "schedule": _each(results, _schedule_in_words),
+        "input": _each(results, _input_in_words),
+        "seeds": listed(sorted({result.seed for result in results})),
+        "machine": _each(results, lambda result: in_words(result.machine)),
+    }
+
+
+def signed(value: float) -> str:
+    """+0.4, -1.2, 0.0."""
+    return f"{value:+.1f}" if round(value, 1) else "0.0"
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """0, 1, 2."""
+    return ", ".join(map(str, numbers))
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time for a person; - for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _each(results: Sequence[Result], words: Callable[[Result], str]) -> str:
+    """What all results share, once; or each value with the rows (or runs) that have it."""
+    who: dict[str, list[Result]] = {}
+    for result in results:
+        who.setdefault(words(result), []).append(result)
+    if len(who) == 1:
+        return next(iter(who))
+    parts = []
+    for text, mine in who.items():
+        names = []
+        for row in dict.fromkeys(result.row for result in mine):
+            seeds = sorted({result.seed for result in mine if result.row == row})
+            whole = len(seeds) == len({result.seed for result in results if result.row == row})
+            names.append(row if whole else f"{row} seed {listed(seeds)}")
+        parts.append(f"{text} [{', '.join(names)}]")
+    return ", ".join(parts)
+
+
+def _data_in_words(result: Result) -> str:
+    data = result.data
+    train, valid = (f"{data[s]['pictures']} pictures with {data[s]['objects']} objects" for s in ("train", "valid"))
+    count = len(data["classes"])
+    classes = f"{count} class{'es' if count != 1 else ''}"
+    return f"{data['name']} ({train} to learn from, {valid} to be measured on, {classes})"
+
+
+def _schedule_in_words(result: Result) -> str:
+    settings = result.experiment
+    base = settings["name"].removesuffix(f"-{result.row}")
+    optim, epochs = settings["optim"], settings["schedule"]["epochs"]
+    pictures, wanted = result.iterations * optim["batch"], epochs * result.data["train"]["pictures"]
+    # Drawing whole batches leaves out up to a batch of pictures an epoch, which is no early stop.
+    early = " (stopped early)" if pictures + epochs * optim["batch"] < wanted else ""
+    return (
+        f"recipe {base}, {epochs} epoch{'s' if epochs != 1 else ''}, {result.iterations} iterations{early} of "
+        f"{optim['batch']} pictures, {optim['name']} with lr {optim['lr']:g}"
+    )
+
+
+def _input_in_words(result: Result) -> str:
+    settings, model = result.experiment["input"], result.experiment["model"]
+    first, second = settings["size"]
+    size = f"{second}x{first} fixed" if settings["mode"] == "fixed" else f"{second}x{first} ratio kept"
+    weights = "" if model["pretrained"] else " from random weights"
+    return f"input {size}, backbone {model['backbone']}{weights}"
