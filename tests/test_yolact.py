@@ -42,6 +42,14 @@ def random_boxes(number: int, seed: int, side: float = 128.0) -> Tensor:
     return torch.cat([low, low + sides], dim=1)
 
 
+def around(boxes: Tensor, number: int, seed: int) -> Tensor:
+    """`number` boxes near each of `boxes`, of every degree of overlap."""
+    generator = torch.Generator().manual_seed(seed)
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(number, 2)
+    shift = torch.randn(len(sides), 4, generator=generator) * sides * 0.15
+    return boxes.repeat(number, 1) + shift
+
+
 def objects_of(boxes: Tensor, labels: list[int], canvas: int = 128) -> Objects:
     """Objects whose masks are discs in their boxes; half of the cells are covered by a half."""
     windows, values = [], [torch.zeros(0, dtype=torch.uint8)]
@@ -140,14 +148,13 @@ def matched_slowly(anchors: Tensor, boxes: Tensor) -> list[int]:
 def test_matching_equals_a_loop(seed: int) -> None:
     level_sizes = ((8, 8), (4, 4), (2, 2), (1, 1), (1, 1))
     anchors = boxes_and_anchors.anchor_boxes(level_sizes, (64, 64))
-    anchors = torch.cat([anchors, random_boxes(100, 20 + seed, 64)])
     boxes = random_boxes(12, seed, 64)
-    boxes = torch.cat([boxes, boxes[:4] + 0.01])  # near twins want the same anchor
+    anchors = torch.cat([anchors, around(boxes, 8, 20 + seed)])
+    boxes = torch.cat([boxes, boxes[:4] + torch.tensor([0.3, 0.2, 0.9, 0.7])])  # near twins want the same anchor
     found = targets.match(anchors, boxes)
     assert found.tolist() == matched_slowly(anchors, boxes)
     assert set(range(len(boxes))) <= set(found.tolist())
-    assert BACKGROUND in found
-    assert seed != 0 or IGNORED in found
+    assert {BACKGROUND, IGNORED} <= set(found.tolist())
 
 
 def test_more_objects_than_anchors_and_no_objects() -> None:
@@ -157,8 +164,8 @@ def test_more_objects_than_anchors_and_no_objects() -> None:
 
 
 def test_targets_tell_label_and_offsets() -> None:
-    anchors = random_boxes(200, 5)
     objects = [objects_of(random_boxes(4, 6), [2, 0, 1, 1]), nothing()]
+    anchors = torch.cat([random_boxes(50, 5), around(objects[0].boxes, 5, 20)])
     found = targets.build_targets(objects, anchors)
     for anchor, owner in enumerate(found.object_index[0].tolist()):
         if owner < 0:
@@ -173,8 +180,8 @@ def test_targets_tell_label_and_offsets() -> None:
 
 
 def test_mask_positives_are_few_the_same_again_and_outlined() -> None:
-    anchors = random_boxes(2000, 7)
     objects = objects_of(random_boxes(6, 8), [0] * 6)
+    anchors = around(objects.boxes, 15, 7)
     start = int(((objects.mask_windows[:2, 2:] - objects.mask_windows[:2, :2]).prod(1)).sum())
     first = int((objects.mask_windows[0, 2:] - objects.mask_windows[0, :2]).prod())
     objects.mask_values = torch.cat([objects.mask_values[:first], objects.mask_values[start:]])
@@ -248,8 +255,8 @@ def random_outputs(batch: int, anchors: int, classes: int, seed: int, canvas: in
 
 
 def test_losses_equal_loops() -> None:
-    anchors = random_boxes(300, 10)
     objects = [objects_of(random_boxes(3, 11), [0, 2, 1]), objects_of(random_boxes(2, 12), [1, 1]), nothing()]
+    anchors = torch.cat([random_boxes(285, 10), around(objects[0].boxes, 5, 19)])
     outputs = random_outputs(3, 300, 3, 13)
     wanted = targets.build_targets(objects, anchors)
     chosen = targets.choose_mask_positives(wanted, objects, [1, 2, 3], limit=4)
@@ -258,20 +265,20 @@ def test_losses_equal_loops() -> None:
     assert int((wanted.object_index[0] >= 0).sum()) > len(chosen[0]) == 4  # the limit bites
     sums = {"classification": 0.0, "box": 0.0, "mask": 0.0, "semantic": 0.0}
     for image in range(3):
-        log_shares = outputs.class_logits[image].log_softmax(1)
+        log_shares = outputs.class_logits[image].detach().log_softmax(1)
         labels = wanted.labels[image].tolist()
         mine = [a for a, label in enumerate(labels) if label >= 0]
         worst = sorted((a for a, label in enumerate(labels) if label == -1), key=lambda a: float(log_shares[a, 0]))
         for a in mine:
             sums["classification"] -= float(log_shares[a, labels[a] + 1])
-            for x in (outputs.offsets[image, a] - wanted.offsets[image, a]).abs().tolist():
+            for x in (outputs.offsets[image, a].detach() - wanted.offsets[image, a]).abs().tolist():
                 sums["box"] += 0.5 * x * x if x < 1 else x - 0.5
         sums["classification"] -= sum(float(log_shares[a, 0]) for a in worst[: 3 * max(1, len(mine))])
         for a in chosen[image].tolist():
             sums["mask"] += mask_loss_slowly(outputs, objects[image], image, a, wanted) * len(mine) / len(chosen[image])
         truth, _ = targets.semantic_targets(objects[image], 3, (16, 16))
         assert outputs.semantic_logits is not None
-        p = outputs.semantic_logits[image].sigmoid()
+        p = outputs.semantic_logits[image].detach().sigmoid()
         sums["semantic"] -= float((truth * p.log() + (1 - truth) * (1 - p).log()).sum()) / 16 / 16
     assert found["classification"].item() == pytest.approx(sums["classification"] / positives, rel=1e-4)
     assert found["box"].item() == pytest.approx(1.5 * sums["box"] / positives, rel=1e-4)
@@ -289,7 +296,7 @@ def mask_loss_slowly(
     box = objects.boxes[owner].tolist()
     total = 0.0
     for i, (y, x) in enumerate((y, x) for y in range(y1, y2) for x in range(x1, x2)):
-        logit = float((outputs.coefficients[image, anchor] * outputs.prototypes[image, :, y, x]).sum())
+        logit = float((outputs.coefficients[image, anchor] * outputs.prototypes[image, :, y, x]).sum().detach())
         share, truth = 1 / (1 + math.exp(-logit)), values[i] / 255
         total -= truth * math.log(share) + (1 - truth) * math.log(1 - share)
     return total / ((box[2] - box[0]) * (box[3] - box[1]) / 16)

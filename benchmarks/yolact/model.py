@@ -146,8 +146,11 @@ def _by_anchor(maps: Tensor) -> Tensor:
 
 
 def _start_small(convolution: nn.Conv2d) -> None:
-    """The paper does not say how its outputs start. From Xavier's weights (the authors' choice) logits start at +-4
-    where a backbone's features are as large as EfficientNet-Lite's, and prototypes die in the first steps."""
+    """Small weights, since the paper does not say how its outputs start.
+
+    From Xavier's (the authors' choice) logits start at +-4 where a backbone's features are as large as those of
+    EfficientNet-Lite, and eight pictures were learnt to a mask AP of 0.50 instead of 0.65 (one run of each).
+    """
     nn.init.normal_(convolution.weight, std=0.01)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)

@@ -1,8 +1,8 @@
 """Plots of a table's runs as SVG text: AP of each row and seed, losses and AP over the course of training.
 
-The text of an SVG stays text, and its colours are CSS variables with a value to fall back on (`--ink`, `--series-1` ..),
-so that a page may restyle both, for instance for a dark screen. The same data gives the same SVG, byte by byte.
-Needs matplotlib (the extra `reproduce`), imported when the first plot is drawn.
+The text of an SVG stays text, and its colours are CSS variables with a value to fall back on (`--ink`, `--series-1`
+..), so that a page may restyle both, for instance for a dark screen. The same data gives the same SVG, byte
+by byte. Needs matplotlib (the extra `reproduce`), imported when the first plot is drawn.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#a5528c", "#8c6d00", "#3a9bd4")
 """Of the rows, told apart also by those who do not see all colours (after Okabe and Ito); `--series-1` and so on."""
 MARKERS = "osD^vP"
-INK, FAINT = "#1b2126", "#c3c9ce"
-"""Text and axes (`--ink`); grid (`--grid`)."""
+SHADES = {"ink": "#1b2126", "grid": "#c3c9ce", "paper": "#f6f0e2", "measured": "#e9f2f8"}
+"""Text and axes, grid, and the grounds of the two kinds of figures; `--ink` and so on."""
 WIDTH = 10.4
 """Inches, for a page of 1000 pixels."""
 POINTS = 160
@@ -53,13 +53,16 @@ def ap_per_row(table: Table, results: Sequence[Result]) -> str:
             len(groups), 2, squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights, "width_ratios": (3, 2)}
         )
         for (ours, paper), (column, mine) in zip(panels, groups.items(), strict=True):
-            _dots(ours, mine, column)
+            _dots(ours, mine, column, table)
             _diamonds(paper, mine, column)
             span = max(_span(ours), _span(paper) * 1.5)
             _widen(ours, span)
             _widen(paper, span / 1.5)
-            ours.set_xlabel(f"{column}, measured ({data})")
-            paper.set_xlabel(f"{column}, paper (COCO)")
+            for axes, name, label in ((ours, "measured", f"measured ({data})"), (paper, "paper", "paper (COCO)")):
+                axes.set_facecolor(SHADES[name])
+                axes.set_xlabel(f"{column}, {label}")
+                axes.tick_params(left=False)
+                axes.grid(axis="x")
 
     height = sum(0.52 * len(mine) + 0.95 for mine in groups.values())
     return _svg(f"{table.key}-ap", f"{table.title}: AP of each row, measured and in the paper", height, paint)
@@ -86,12 +89,11 @@ def loss_curves(table: Table, results: Sequence[Result], logs: Mapping[str, Path
 
     def paint(panel: Any, name: str) -> None:
         # The first steps are so much higher that they would flatten all the rest.
-        settled = [y for _, _, xs, ys in curves[name] for x, y in zip(xs, ys, strict=True) if x > 0.04 * xs[-1]]
+        settled = [y for _, _, xs, ys in curves[name] for x, y in zip(xs, ys, strict=True) if x >= 0.1 * xs[-1]]
         low, high = min(settled), max(settled)
         panel.set_ylim(max(0.0, low - 0.08 * (high - low)), high + 0.12 * (high - low) + 1e-6)
-        panel.set_xlabel("iteration")
 
-    return _panels(f"{table.key}-loss", f"{table.title}: losses in training", table, curves, paint, marked=False)
+    return _panels(f"{table.key}-loss", f"{table.title}: losses in training", table, curves, paint, "iteration")
 
 
 def evaluation_curves(table: Table, results: Sequence[Result], logs: Mapping[str, Path]) -> str | None:
@@ -118,15 +120,14 @@ def evaluation_curves(table: Table, results: Sequence[Result], logs: Mapping[str
         return None
 
     def paint(panel: Any, name: str) -> None:
-        panel.set_xlabel("epoch")
         panel.set_ylim(bottom=0)
         panel.locator_params(axis="x", integer=True)
 
-    return _panels(f"{table.key}-epochs", f"{table.title}: AP over epochs", table, curves, paint, marked=True)
+    return _panels(f"{table.key}-epochs", f"{table.title}: AP over epochs", table, curves, paint, "epoch")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log.jsonl (or of the folder it lies in); none where there is no file, without a line cut short."""
+    """The entries of a log.jsonl (or of the folder it lies in) but a line cut short; none where there is no file."""
     path = path / "log.jsonl" if path.is_dir() else path
     entries = []
     try:
@@ -166,7 +167,7 @@ def _judged(lines: Sequence[Line], column: str) -> list[Line]:
     return [line for line in lines if (line.kind or kind) == kind]
 
 
-def _dots(axes: Any, lines: Sequence[Line], column: str) -> None:
+def _dots(axes: Any, lines: Sequence[Line], column: str, table: Table) -> None:
     """What was measured; the first line on top."""
     axes.set_yticks(range(len(lines)), [line.title for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
@@ -176,7 +177,7 @@ def _dots(axes: Any, lines: Sequence[Line], column: str) -> None:
             said = NOT_RUN if not line.seeds else "-"
             axes.text(0.5, place, said, ha="center", va="center", transform=axes.get_yaxis_transform(), style="italic")
             continue
-        colour = COLOURS[place % len(COLOURS)]
+        colour = COLOURS[table.rows.index(line.row) % len(COLOURS)]
         # A lane for each seed, so that equal values do not hide each other.
         lanes = [place + 0.09 * (i - (len(values) - 1) / 2) for i in range(len(values))]
         if len(values) > 1:
@@ -190,11 +191,13 @@ def _dots(axes: Any, lines: Sequence[Line], column: str) -> None:
 
 def _diamonds(axes: Any, lines: Sequence[Line], column: str) -> None:
     """The paper's figures."""
-    axes.tick_params(left=False, labelleft=False)
+    axes.tick_params(labelleft=False)
     for place, line in enumerate(lines):
         value = line.paper.get(column)
         if value is not None:
-            axes.scatter([value], [place], s=52, marker="D", facecolors="none", edgecolors=INK, linewidths=1.4)
+            axes.scatter(
+                [value], [place], s=52, marker="D", facecolors="none", edgecolors=SHADES["ink"], linewidths=1.4
+            )
             axes.annotate(f"{value:.1f}", (value, place), (9, 0), textcoords="offset points", va="center")
         else:
             axes.text(0.5, place, "-", ha="center", va="center", transform=axes.get_yaxis_transform())
@@ -223,25 +226,27 @@ def _panels(
     table: Table,
     curves: Mapping[str, Sequence[Curve]],
     paint: Callable[[Any, str], None],
-    marked: bool,
+    along: str,
 ) -> str:
-    """A panel for each of `curves`, finished by `paint(axes, its name)`, and one legend for all."""
+    """A panel for each of `curves`, finished by `paint(axes, its name)`, and one legend for all; `along` is the x."""
     columns = min(3, len(curves) + 1)
     rows = -(-(len(curves) + 1) // columns)
 
     def draw(figure: Any) -> None:
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
         handles: dict[str, Any] = {}
-        for panel, (what, lines) in zip(panels, curves.items(), strict=False):
+        for place, (panel, (what, lines)) in enumerate(zip(panels, curves.items(), strict=False)):
             seeds = max(sum(row == other for other, *_ in lines) for row, *_ in lines)
             for row, _, xs, ys in lines:
-                place = table.rows.index(row)
-                style = {"color": COLOURS[place % len(COLOURS)], "linewidth": 1.7 if seeds == 1 else 1.1}
-                if marked:
-                    style |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 4.5}
+                number = table.rows.index(row)
+                style = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.7 if seeds == 1 else 1.1}
+                if along == "epoch":
+                    style |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 4.5}
                 (handles[row],) = panel.plot(xs, ys, alpha=0.9, **style)
             panel.set_title(what, loc="left")
             panel.grid(axis="y")
+            if place + columns >= len(curves):  # nothing but the legend below
+                panel.set_xlabel(along)
             paint(panel, what)
         for panel in panels[len(curves) :]:
             panel.axis("off")
@@ -268,7 +273,7 @@ def _svg(name: str, title: str, height: float, paint: Callable[[Any], None]) -> 
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",  # text remains text
         "svg.hashsalt": name,
         "text.parse_math": False,  # a dollar in a name is a dollar
@@ -279,9 +284,9 @@ def _svg(name: str, title: str, height: float, paint: Callable[[Any], None]) -> 
         "legend.frameon": False,
         "figure.facecolor": "none",
         "axes.facecolor": "none",
-        "grid.color": FAINT,
+        "grid.color": SHADES["grid"],
         "grid.linewidth": 0.8,
-    } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), SHADES["ink"])
     text = io.StringIO()
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -295,7 +300,7 @@ def _standalone(svg: str, name: str, title: str) -> str:
     """Only the element, with a title for those who listen, ids of its own, and colours that a page may set."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for variable, colour in (("ink", INK), ("grid", FAINT), *((f"series-{i + 1}", c) for i, c in enumerate(COLOURS))):
+    for variable, colour in (*SHADES.items(), *((f"series-{i + 1}", c) for i, c in enumerate(COLOURS))):
         svg = re.sub(rf"(?<=: ){colour}\b", f"var(--{variable}, {colour})", svg)
     opening, rest = svg.split(">", 1)
     opening = opening.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-title" ', 1)

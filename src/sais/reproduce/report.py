@@ -167,16 +167,20 @@ def comparisons(table: Table, lines: Sequence[Line]) -> list[Comparison]:
 def grid(table: Table, lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """The table as text: columns named "paper: ..." or "measured: ...", and a row of cells for each line.
 
-    Where the table judges some rows by boxes and others by masks, both share a column, as in the paper.
+    Where each row is judged by boxes or by masks alone, a column says by which, and both share the others, as in the
+    paper.
     """
-    shown = list(dict.fromkeys(name if table.kinds else f"{kind} {name}" for kind, name in table.columns))
-    where = [[f"{line.kind} {name}" if line.kind else name for name in shown] for line in lines]
+    kinds = list(dict.fromkeys(kind for kind, _ in table.columns))
+    judged = [line.kind or (kinds[0] if len(kinds) == 1 else "") for line in lines]
+    short = all(judged)
+    shown = list(dict.fromkeys(name if short else f"{kind} {name}" for kind, name in table.columns))
+    where = [[f"{kind} {name}" if short else name for name in shown] for kind in judged]
     in_paper = [i for i in range(len(shown)) if any(w[i] in line.paper for line, w in zip(lines, where, strict=True))]
-    columns = ["row", *(["judged by"] if table.kinds else [])]
+    columns = ["row", *(["judged by"] if short else [])]
     columns += [f"paper: {shown[i]}" for i in in_paper] + [f"measured: {name}" for name in shown]
     rows = []
-    for line, names in zip(lines, where, strict=True):
-        cells = [line.title, *([f"{line.kind} AP"] if table.kinds else [])]
+    for line, kind, names in zip(lines, judged, where, strict=True):
+        cells = [line.title, *([f"{kind} AP"] if short else [])]
         cells += [_figure(line.paper.get(names[i])) for i in in_paper]
         cells += [_measured(line, name) for name in names]
         rows.append([*cells, listed(line.seeds) or NOT_RUN, duration(line.seconds)])
@@ -193,7 +197,8 @@ def markdown(table: Table, results: Sequence[Result]) -> str:
         said = {name: _escaped(text) for name, text in conditions(ran).items()}
         parts.append(
             f"AP in percent, the mean over seeds (lowest-highest). **paper**: {PAPER_DATA}, as printed. **measured**: "
-            f"{said['data']}; {said['schedule']}; {said['input']}; seeds {said['seeds']}; on {said['machine']}."
+            f"{said['data']}; {said['schedule']}; input {said['input']}; backbone {said['backbone']}; "
+            f"seeds {said['seeds']}; on {said['machine']}."
         )
     else:
         parts.append(f"AP in percent. **paper**: {PAPER_DATA}, as printed. **measured**: nothing yet.")
@@ -201,8 +206,8 @@ def markdown(table: Table, results: Sequence[Result]) -> str:
     for one in comparisons(table, lines):
         said_pairs = f" Seed by seed: {one.pairs()}." if one.pairs() else ""
         said_paper = f" The paper: {signed(one.paper)} on COCO." if one.paper is not None else ""
-        compared = f"{_escaped(one.title)} against {_escaped(one.baseline)}, {one.column}"
-        bullets.append(f"- {compared}: **{one.verdict()}**.{said_pairs}{said_paper}")
+        compared = f"{_escaped(one.title)} against {_escaped(one.baseline)}: {one.column}"
+        bullets.append(f"- {compared} **{one.verdict()}**.{said_pairs}{said_paper}")
     if bullets:
         parts += ["\n".join(bullets), RULE]
     return "\n\n".join(parts) + "\n"
@@ -224,8 +229,8 @@ def csv_text(table: Table, results: Sequence[Result]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for row in table.rows:
-        for column, value in table.paper.get(row, {}).items():
-            writer.writerow([table.key, row, "", "paper", *column.split(" ", 1), value, PAPER_DATA, ""])
+        for column, figure in table.paper.get(row, {}).items():
+            writer.writerow([table.key, row, "", "paper", *column.split(" ", 1), figure, PAPER_DATA, ""])
     written = set()
     for result in sorted(results, key=lambda one: one.seed):
         if result.row not in table.rows or (result.row, result.digest) in written:

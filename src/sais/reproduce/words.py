@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from sais.reproduce.rows import ROWS
+
 if TYPE_CHECKING:
     from sais.reproduce.runs import Result
 
 
 def conditions(results: Sequence[Result]) -> dict[str, str]:
-    """What the measured column is of: "data", "schedule", "input", "seeds" and "machine", each in words.
+    """What the measured column is of: "data", "schedule", "input", "backbone", "seeds" and "machine".
 
     Where rows differ in one of these, each value is followed by the rows that have it.
     """
@@ -20,9 +22,16 @@ def conditions(results: Sequence[Result]) -> dict[str, str]:
         "data": _each(results, _data_in_words),
         "schedule": _each(results, _schedule_in_words),
         "input": _each(results, _input_in_words),
+        "backbone": _each(results, _backbone_in_words),
         "seeds": listed(sorted({result.seed for result in results})),
         "machine": _each(results, lambda result: in_words(result.machine)),
     }
+
+
+def epochs_in_words(results: Sequence[Result]) -> str:
+    """6 epochs; several lengths where rows differ."""
+    lengths = sorted({int(result.experiment["schedule"]["epochs"]) for result in results})
+    return f"{listed(lengths)} epoch{'s' if lengths != [1] else ''}"
 
 
 def signed(value: float) -> str:
@@ -57,9 +66,10 @@ def _each(results: Sequence[Result], words: Callable[[Result], str]) -> str:
         for row in dict.fromkeys(result.row for result in mine):
             seeds = sorted({result.seed for result in mine if result.row == row})
             whole = len(seeds) == len({result.seed for result in results if result.row == row})
-            names.append(row if whole else f"{row} seed {listed(seeds)}")
-        parts.append(f"{text} [{', '.join(names)}]")
-    return ", ".join(parts)
+            title = ROWS[row].title if row in ROWS else row
+            names.append(title if whole else f"{title}, seed {listed(seeds)}")
+        parts.append(f"{text} [{'; '.join(names)}]")
+    return " and ".join(parts)
 
 
 def _data_in_words(result: Result) -> str:
@@ -67,7 +77,8 @@ def _data_in_words(result: Result) -> str:
     train, valid = (f"{data[s]['pictures']} pictures with {data[s]['objects']} objects" for s in ("train", "valid"))
     count = len(data["classes"])
     classes = f"{count} class{'es' if count != 1 else ''}"
-    return f"{data['name']} ({train} to learn from, {valid} to be measured on, {classes})"
+    broken = f", {result.left_out} unreadable pictures left out" if result.left_out else ""
+    return f"{data['name']} ({train} to learn from, {valid} to be measured on, {classes}{broken})"
 
 
 def _schedule_in_words(result: Result) -> str:
@@ -84,8 +95,13 @@ def _schedule_in_words(result: Result) -> str:
 
 
 def _input_in_words(result: Result) -> str:
-    settings, model = result.experiment["input"], result.experiment["model"]
-    first, second = settings["size"]
-    size = f"{second}x{first} fixed" if settings["mode"] == "fixed" else f"{second}x{first} ratio kept"
-    weights = "" if model["pretrained"] else " from random weights"
-    return f"input {size}, backbone {model['backbone']}{weights}"
+    settings = result.experiment["input"]
+    height, width = settings["size"]
+    if settings["mode"] == "fixed":
+        return f"{width}x{height} fixed"
+    return f"{width}x{height} with the ratio kept"
+
+
+def _backbone_in_words(result: Result) -> str:
+    model = result.experiment["model"]
+    return f"{model['backbone']} from {'ImageNet' if model['pretrained'] else 'random'} weights"

@@ -1,0 +1,295 @@
+"""The page of `sais reproduce`: one HTML file with its plots inside and its pictures beside it, no scripts, no network.
+
+A page is made of sections, and a section of tables, plots and pictures, whatever they are about. Columns named
+"paper: ..." and "measured: ..." are set apart from each other by a heading and a colour of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from sais._version import __version__
+from sais.reproduce import plots
+from sais.reproduce.report import MAIN, PAPER_DATA, RULE, Comparison, comparisons, grid, rows_of
+from sais.reproduce.rows import Table
+from sais.reproduce.style import STYLE
+from sais.reproduce.words import conditions, epochs_in_words, signed
+
+if TYPE_CHECKING:
+    from sais.reproduce.runs import Result
+
+GROUPS = ("paper", "measured")
+"""Words before the colon of a column's name that set it apart."""
+DOTS = (
+    "A dot for each seed, an upright bar for their mean; open diamonds are the paper's figures, of another data set. A "
+    "difference is as wide on the left as on the right."
+)
+LOSSES = "Losses, smoothed; a line for each seed. The first steps may lie above the frame."
+EPOCHS = "AP over the course of training; a line for each seed."
+FIGURES = "AP in percent, the mean over seeds, in brackets the worst and the best of them"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading."""
+
+    title: str
+    intro: str
+    """A paragraph before everything else."""
+    tables: tuple[str, ...] = ()
+    """HTML, as `plain_table` makes it; the only field that is not escaped but `plots`."""
+    plots: tuple[tuple[str, str], ...] = ()
+    """(an <svg> element, caption)."""
+    pictures: tuple[tuple[Path, str], ...] = ()
+    """(file, caption); the page links to the file where it lies."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(word, what it means here): what was measured, on what, with what."""
+    commands: tuple[str, ...] = ()
+    """What was typed to make it."""
+    findings: tuple[str, ...] = ()
+    """What it shows, a line each, repeated below its title in the contents."""
+
+
+def table_section(
+    table: Table, results: Sequence[Result], logs: Mapping[str, Path] | None = None, commands: Sequence[str] = ()
+) -> Section:
+    """A table of the paper with what was measured of it.
+
+    Args:
+        logs: digest of a run (or name of its folder) -> its log.jsonl or folder, for the curves; missing ones are left
+            out.
+        commands: what was typed to make it.
+    """
+    results, logs = [result for result in results if result.row in table.rows], logs or {}
+    lines = rows_of(table, results)
+    compared = comparisons(table, lines)
+    said = conditions(results) if results else {}
+    tables = [plain_table(*grid(table, lines), groups=_headings(results, said))]
+    if compared:
+        tables.append(plain_table(*_compared(compared), caption="What the claim compares"))
+    drawn = (
+        (plots.ap_per_row(table, results), DOTS),
+        (plots.loss_curves(table, results, logs), LOSSES),
+        (plots.evaluation_curves(table, results, logs), EPOCHS),
+    )
+    notes = [("paper", f"{PAPER_DATA}, as printed in the paper"), *said.items(), ("figures", FIGURES)]
+    main = [one for one in compared if one.column.endswith(f" {MAIN}")]
+    return Section(
+        title=table.title,
+        intro=f"The paper's claim: {table.claim}",
+        tables=tuple(tables),
+        plots=tuple((svg, caption) for svg, caption in drawn if svg),
+        notes=(*notes, *([("verdict", RULE)] if compared else [])),
+        commands=tuple(commands),
+        findings=tuple(f"{one.title} against {one.baseline}: {one.column} {one.verdict()}" for one in main),
+    )
+
+
+def _headings(results: Sequence[Result], said: Mapping[str, str]) -> dict[str, str]:
+    """What stands above the columns of a table; a second line says where the figures come from."""
+    if not results:
+        return {"paper": f"paper\n{PAPER_DATA}", "measured": "measured\nnothing yet"}
+    names = ", ".join(dict.fromkeys(str(result.data["name"]) for result in results))
+    seeds = f"seed{'s' if ',' in said['seeds'] else ''} {said['seeds']}"
+    parts = (names, epochs_in_words(results), seeds, said["machine"])
+    return {"paper": f"paper\n{PAPER_DATA}", "measured": "measured\n" + " · ".join(parts)}
+
+
+def picture_section(
+    title: str, text: str, pictures: Sequence[tuple[Path, str]], commands: Sequence[str] = ()
+) -> Section:
+    """Pictures with captions."""
+    return Section(title, text, pictures=tuple(pictures), commands=tuple(commands))
+
+
+def plain_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str = "",
+    groups: Mapping[str, str] | None = None,
+) -> str:
+    """An HTML table of any text.
+
+    Args:
+        columns: names; "paper: AP" and "measured: AP" go below a heading for all neighbours of their group.
+        rows: cells in the columns' order, the row's name first.
+        caption: said above the table.
+        groups: what to write above the columns of a group, by its word; the word itself by default. A second line is
+            set small.
+    """
+    split = [_group(name) for name in columns]
+    spans = [(group, len(list(members))) for group, members in groupby(group for group, _ in split)]
+    parts = [f"<caption>{escape(caption)}</caption>"] if caption else []
+    parts += [f'<colgroup span="{count}"{_class(group)}></colgroup>' for group, count in spans]
+    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
+    head = [
+        f'<th scope="col"{_class(group, number)}>{escape(name)}</th>'
+        for (group, name), number in zip(split, numeric, strict=True)
+    ]
+    if any(group for group, _ in spans):
+        above = "".join(
+            f'<th scope="colgroup" colspan="{count}"{_class(group)}>{_two_lines((groups or {}).get(group, group))}</th>'
+            if group
+            else f'<td colspan="{count}"></td>'
+            for group, count in spans
+        )
+        parts.append(f'<thead><tr class="groups">{above}</tr><tr>{"".join(head)}</tr></thead>')
+    else:
+        parts.append(f"<thead><tr>{''.join(head)}</tr></thead>")
+    body = []
+    for row in rows:
+        cells = [f'<th scope="row">{escape(row[0])}</th>']
+        marks = [_class(group, number) for (group, _), number in zip(split, numeric, strict=True)]
+        cells += [f"<td{mark}>{_cell(cell)}</td>" for cell, mark in zip(row[1:], marks[1:], strict=True)]
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    lines = "\n".join([*parts, "<tbody>", *body, "</tbody>"])
+    return f'<div class="scroll" tabindex="0"><table>\n{lines}\n</table></div>'
+
+
+def write_page(
+    out: Path,
+    sections: Sequence[Section],
+    title: str = "SAIS, reproduced",
+    intro: str = "The tables and figures of “SAIS: Single-stage Anchor-free Instance Segmentation” (Xiang, Tian, Zou, "
+    "Xu), measured again. What the paper says and what was measured here stand apart: they are of different data sets, "
+    "schedules and machines, and only differences between rows can be held against each other.",
+) -> Path:
+    """Write `out`/index.html, whole or not at all, and return its path.
+
+    Args:
+        out: folder of the page; pictures may lie anywhere, it links to them relative to here.
+        sections: in order.
+        title: of the page.
+        intro: a paragraph below it.
+    """
+    names = _names(sections)
+    contents = "".join(
+        f'<li><a href="#{name}">{escape(one.title)}</a>{_list(one.findings)}</li>'
+        for name, one in zip(names, sections, strict=True)
+    )
+    body = "\n".join(_section(one, name, out) for name, one in zip(names, sections, strict=True))
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+<p class="intro">{escape(intro)}</p>
+<nav aria-label="Contents"><ol>{contents or "<li>Nothing was run yet.</li>"}</ol></nav>
+</header>
+<main>
+{body}
+</main>
+<footer>Written by sais {escape(__version__)}.</footer>
+</body>
+</html>
+"""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "index.html"
+    part = path.with_name("index.html.part")
+    part.write_text(page, encoding="utf-8", errors="backslashreplace")
+    part.replace(path)
+    return path
+
+
+def _section(section: Section, name: str, out: Path) -> str:
+    """A section as HTML."""
+    parts = [f'<h2><a href="#{name}">{escape(section.title)}</a></h2>', f'<p class="intro">{escape(section.intro)}</p>']
+    parts += [*section.tables]
+    parts += [f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in section.plots]
+    for path, caption in section.pictures:
+        link = escape(quote(Path(os.path.relpath(path, out)).as_posix()))
+        picture = f'<a href="{link}"><img src="{link}" alt="{escape(caption)}" loading="lazy"></a>'
+        parts.append(f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>")
+    if section.notes:
+        pairs = "".join(f"<div><dt>{escape(word)}</dt><dd>{escape(text)}</dd></div>" for word, text in section.notes)
+        parts.append(f'<dl class="notes">{pairs}</dl>')
+    commands = [command for command in section.commands if command]
+    if commands:
+        parts.append(
+            f'<div class="made"><span>made by</span><pre><code>{escape(chr(10).join(commands))}</code></pre></div>'
+        )
+    inside = "\n".join(parts)
+    return f'<section id="{name}">\n{inside}\n</section>'
+
+
+def _compared(compared: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table of comparisons."""
+    columns = ["row", "against", "of", "paper: difference", "measured: means", "measured: seeds differ by"]
+    columns += ["measured: seed by seed", "measured: verdict"]
+    rows = []
+    for one in compared:
+        paper, means = (signed(value) if value is not None else "-" for value in (one.paper, one.difference))
+        spread = f"{one.spread:.1f}" if one.spread is not None else "-"
+        verdict = one.verdict().rpartition(": ")[2]
+        rows.append([one.title, one.baseline, one.column, paper, means, spread, _paired(one), verdict])
+    return columns, rows
+
+
+def _paired(one: Comparison) -> str:
+    values = list(one.paired.values())
+    if not values:
+        return "-"
+    spread = f"{signed(min(values))} to {signed(max(values))}" if len(values) > 1 else f"seed {next(iter(one.paired))}"
+    return f"{signed(fmean(values))} ({spread})"
+
+
+def _group(name: str) -> tuple[str, str]:
+    """("paper", "AP") of "paper: AP"; ("", "AP") of "AP"."""
+    group, colon, rest = name.partition(": ")
+    return (group, rest) if colon and group in GROUPS else ("", name)
+
+
+def _class(group: str, number: bool = False) -> str:
+    words = [*([group] if group else []), *(["number"] if number else [])]
+    return f' class="{" ".join(words)}"' if words else ""
+
+
+NUMBER = re.compile(r"[-+]?\d[\d.,]*( (s|min|h))?")
+SHORT = 14
+"""Letters that are kept in one line."""
+SPREAD = re.compile(r"([-+]?\d[\d.]*) (\([^()]*\))")
+
+
+def _is_number(text: str) -> bool:
+    return text == "-" or bool(NUMBER.fullmatch(text) or SPREAD.fullmatch(text))
+
+
+def _cell(text: str) -> str:
+    """What stands in a cell; the spread of a number small below it, and a short text in one line."""
+    if spread := SPREAD.fullmatch(text):
+        return f"{escape(spread[1])}<small>{escape(spread[2])}</small>"
+    return f'<span class="short">{escape(text)}</span>' if len(text) <= SHORT else escape(text)
+
+
+def _two_lines(text: str) -> str:
+    first, _, second = text.partition("\n")
+    return escape(first) + (f"<small>{escape(second)}</small>" if second else "")
+
+
+def _list(items: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>" if items else ""
+
+
+def _names(sections: Sequence[Section]) -> list[str]:
+    """An id for each section, made of its title."""
+    names: list[str] = []
+    for section in sections:
+        slug = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
+        names.append(slug if slug not in names else f"{slug}-{len(names) + 1}")
+    return names
