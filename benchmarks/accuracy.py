@@ -20,13 +20,21 @@ from sais.recipes.adjust import changed
 from sais.reproduce.experiments import page, write_text
 from sais.reproduce.machine import in_words
 from sais.reproduce.plans import Budget, base_experiment, plan_of
+from sais.reproduce.report import markdown_table
 from sais.reproduce.runs import Plan, Result, make_runs
 
-PEERS: dict[str, tuple[str, System]] = {
-    "yolact": ("YOLACT", YOLACT),
-    "mask-rcnn": ("Mask R-CNN", MASK_RCNN),
-}
-"""Key -> (title, system)."""
+
+@dataclass(frozen=True)
+class Peer:
+    """One system that SAIS is compared with."""
+
+    title: str
+    system: System
+    clip: float | None = None
+    """Greatest norm of the gradient, where it does not learn without (docs/log.md)."""
+
+
+PEERS = {"yolact": Peer("YOLACT", YOLACT, clip=10.0), "mask-rcnn": Peer("Mask R-CNN", MASK_RCNN)}
 FACTORS = (0.5, 1.0, 2.0)
 """Learning rates of the search, as multiples of the base recipe's."""
 COLUMNS = ("system", "learning rate", "seeds", "box AP", "mask AP", "mask AP50", "mask AP75", "mask APm", "mask APl")
@@ -55,12 +63,12 @@ def compare(comparison: Comparison) -> str:
     groups = [("SAIS", make_runs(ours, comparison.data, comparison.out))]
     searches = []
     for key in comparison.peers:
-        title, system = PEERS[key]
-        search = [_plan(key, system, comparison, factor, 0) for factor in comparison.factors]
+        title = PEERS[key].title
+        search = [_plan(key, comparison, factor, 0) for factor in comparison.factors]
         tried = make_runs(search, comparison.data, comparison.out)
         searches.append((title, tried))
         best = max(range(len(tried)), key=lambda i: tried[i].metrics["mask"]["AP"] or 0.0)
-        seeds = [_plan(key, system, comparison, comparison.factors[best], seed) for seed in comparison.peer_seeds]
+        seeds = [_plan(key, comparison, comparison.factors[best], seed) for seed in comparison.peer_seeds]
         groups.append((title, make_runs(seeds, comparison.data, comparison.out)))
     tables = [
         [list(COLUMNS), [_line(title, results) for title, results in groups]],
@@ -69,17 +77,19 @@ def compare(comparison: Comparison) -> str:
     intro = _intro(groups[0][1], base.input.size)
     state = {"kind": "plain", "title": "SAIS and its peers: accuracy", "intro": intro, "tables": tables}
     write_text(comparison.out / "peers.json", json.dumps(state | {"command": comparison.command}, indent=1) + "\n")
-    text = "\n\n".join(["## SAIS and its peers: accuracy", intro, *(_markdown(*table) for table in tables)]) + "\n"
+    text = "\n\n".join(["## SAIS and its peers: accuracy", intro, *(markdown_table(*table) for table in tables)]) + "\n"
     write_text(comparison.out / "peers.md", text)
     page(comparison.out)
     return text
 
 
-def _plan(key: str, system: System, comparison: Comparison, factor: float, seed: int) -> Plan:
+def _plan(key: str, comparison: Comparison, factor: float, seed: int) -> Plan:
+    peer = PEERS[key]
     base, _ = base_experiment(comparison.budget)
-    experiment = changed(changed(base, "optim", lr=base.optim.lr * factor), "run", seed=seed)
+    clip = peer.clip if peer.clip is not None else base.optim.clip
+    experiment = changed(changed(base, "optim", lr=base.optim.lr * factor, clip=clip), "run", seed=seed)
     named = replace(experiment, name=f"{base.name}-{key}")
-    return Plan(key, named, system, comparison.budget.iterations, comparison.budget.random_init)
+    return Plan(key, named, peer.system, comparison.budget.iterations, comparison.budget.random_init)
 
 
 def _line(title: str, results: Sequence[Result]) -> list[str]:
@@ -109,8 +119,3 @@ def _intro(results: Sequence[Result], size: tuple[int, int]) -> str:
         "The peers' learning rate is the best of the search below. "
         f"{in_words(one.machine)}."
     )
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

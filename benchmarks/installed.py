@@ -45,14 +45,8 @@ from sais.bench.contestants import Contestant
 from sais.bench.scene import Scene
 from sais.structures import SaisError
 
-YOLOS = {
-    "YOLO11n-seg": "yolo11n-seg.yaml",
-    "YOLO11s-seg": "yolo11s-seg.yaml",
-    "YOLO11m-seg": "yolo11m-seg.yaml",
-    "YOLO26n-seg": "yolo26n-seg.yaml",
-    "YOLO26s-seg": "yolo26s-seg.yaml",
-}
-"""Name -> configuration in ultralytics, the size's letter in it; the file's own name has none."""
+YOLOS = {"YOLO11": "nsm", "YOLO26": "ns"}
+"""Family -> sizes, a letter each; ultralytics has one configuration for a family and takes the letter in its name."""
 RFDETRS = {
     "RF-DETR-Seg nano, 312": "RFDETRSegNano",
     "RF-DETR-Seg small, 384": "RFDETRSegSmall",
@@ -78,11 +72,13 @@ def contestants() -> list[Contestant]:
     found = []
     if usable("ultralytics"):
         bundled = {file.name for file in _folder("ultralytics").glob("cfg/models/**/*-seg.yaml")}
-        for name, yaml in YOLOS.items():
-            if yaml.replace("n-", "-").replace("s-", "-").replace("m-", "-") in bundled:
-                found.append(Contestant(name, partial(ReadyYolo, yaml), note=YOLO_NOTE))
-            else:
-                print(f"{name}: the installed ultralytics has no {yaml}; left out", file=sys.stderr)
+        for family, sizes in YOLOS.items():
+            if f"{family.lower()}-seg.yaml" not in bundled:
+                print(f"the installed ultralytics has no {family}-seg, left out", file=sys.stderr)
+                continue
+            for size in sizes:
+                model = f"{family}{size}-seg"
+                found.append(Contestant(model, partial(ReadyYolo, f"{model.lower()}.yaml"), note=YOLO_NOTE))
     if usable("rfdetr"):
         found += [
             Contestant(name, partial(ReadyRFDETR, variant), note=RFDETR_NOTE) for name, variant in RFDETRS.items()
@@ -114,7 +110,7 @@ def _folder(package: str) -> Path:
 
 @contextmanager
 def process_kept() -> Iterator[None]:
-    """What importing and setting up the packages changes for the whole process, and so for all contestants, is put back.
+    """Puts back what importing and setting up the packages changes for the whole process, and so for all contestants.
 
     ultralytics sets OMP_NUM_THREADS (which processes started later inherit) and torch's number of threads; rfdetr lets
     matrix products be less than fp32. Inside, ultralytics neither reports its use over the network nor installs

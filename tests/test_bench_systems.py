@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -24,10 +22,8 @@ SMALL = Conditions(objects=12, size=(120, 160), classes=5, repeats=1)
 
 
 def small() -> list[Contestant]:
-    """The frozen lite recipe at 128 pixels; measured in processes of their own, which import this file."""
-    experiment = recipe("paper-lite0")
-    experiment = replace(experiment, input=replace(experiment.input, size=(128, 128)))
-    return [of_recipe("lite", experiment)]
+    """The frozen lite recipe; measured in processes of their own, which import this file."""
+    return [of_recipe("lite", recipe("paper-lite0"))]
 
 
 def nothing() -> str:

@@ -41,6 +41,7 @@ EXTRAS = {
     "tensorboard": "train",
     "av": "video",
     "supervision": "supervision",
+    "matplotlib": "reproduce",
 }
 """Package that may be missing -> the extra of `sais-seg` that brings it."""
 

@@ -107,6 +107,8 @@ def run(argv: Sequence[str]) -> int:
         if value is not None and value < 1:
             raise SaisError(f"--{name} {value}: must be 1 or more")
     prepare_torch("reproduce")
+    import matplotlib  # noqa: F401, its lack is to be said before hours of training, not after
+
     check_writable(arguments.out)
     from sais.reproduce import experiments
     from sais.reproduce.plans import base_experiment

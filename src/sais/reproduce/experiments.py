@@ -18,7 +18,7 @@ from sais.data.paths import DataPaths
 from sais.reproduce import figures, table4
 from sais.reproduce.page import Section, picture_section, plain_table, table_section, write_page
 from sais.reproduce.plans import Budget, base_experiment, plans_for
-from sais.reproduce.report import csv_text, markdown
+from sais.reproduce.report import csv_text, markdown, markdown_table
 from sais.reproduce.rows import TABLES, find_row
 from sais.reproduce.runs import Result, make_runs, read_result
 from sais.structures import SaisError
@@ -94,9 +94,9 @@ def table_four(request: Request, peers: Sequence[str], conditions: Conditions, t
         [
             "## Table IV: speed and memory",
             table4.in_words(measured),
-            table4.markdown(table4.COLUMNS, lines),
+            markdown_table(table4.COLUMNS, lines),
             "Kept for backward for one more training picture, MiB, part by part:",
-            table4.markdown(*parts),
+            markdown_table(*parts),
         ]
     )
     write_text(request.out / "table4.md", text + "\n")
@@ -153,8 +153,8 @@ def _section(key: str, state: dict[str, Any], out: Path) -> Section:
             tables=tables,
             commands=(state["command"],),
         )
-    tables = tuple(plain_table(columns, rows) for columns, rows in state["tables"])
-    return Section(state["title"], state["intro"], tables=tables, commands=(state["command"],))
+    plain = tuple(plain_table(columns, rows) for columns, rows in state["tables"])
+    return Section(state["title"], state["intro"], tables=plain, commands=(state["command"],))
 
 
 def _results(names: Sequence[str], out: Path) -> dict[str, Result]:

@@ -125,14 +125,19 @@ def plain_table(
         caption: said above the table.
         groups: what to write above the columns of a group, by its word; the word itself by default. A second line is
             set small.
+
+    Raises:
+        ValueError: a row with fewer or more cells than columns.
     """
+    if wrong := [row for row in rows if len(row) != len(columns)]:
+        raise ValueError(f"{len(wrong[0])} cells for {len(columns)} columns: {wrong[0]}")
     split = [_group(name) for name in columns]
     spans = [(group, len(list(members))) for group, members in groupby(group for group, _ in split)]
     parts = [f"<caption>{escape(caption)}</caption>"] if caption else []
     parts += [f'<colgroup span="{count}"{_class(group)}></colgroup>' for group, count in spans]
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
     head = [
-        f'<th scope="col"{_class(group, number)}>{escape(name)}</th>'
+        f'<th scope="col"{_class(group, number)}>{_short(name)}</th>'
         for (group, name), number in zip(split, numeric, strict=True)
     ]
     if any(group for group, _ in spans):
@@ -274,6 +279,10 @@ def _cell(text: str) -> str:
     """What stands in a cell; the spread of a number small below it, and a short text in one line."""
     if spread := SPREAD.fullmatch(text):
         return f"{escape(spread[1])}<small>{escape(spread[2])}</small>"
+    return _short(text)
+
+
+def _short(text: str) -> str:
     return f'<span class="short">{escape(text)}</span>' if len(text) <= SHORT else escape(text)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +82,7 @@ def loss_curves(table: Table, results: Sequence[Result], logs: Mapping[str, Path
     for result, entries in _logs(table, results, logs):
         mine = [entry for entry in entries if entry["kind"] == "iteration"]
         for term in TERMS:
-            points = [(entry["iteration"], entry[term]) for entry in mine if entry.get(term) is not None]
+            points = [(e["iteration"], e[term]) for e in mine if math.isfinite(e.get(term, math.nan))]
             if points:
                 curves.setdefault(term, []).append((result.row, result.seed, *_smoothed(points)))
     if not curves:

@@ -198,7 +198,7 @@ def markdown(table: Table, results: Sequence[Result]) -> str:
         parts.append(
             f"AP in percent, the mean over seeds (lowest-highest). **paper**: {PAPER_DATA}, as printed. **measured**: "
             f"{said['data']}; {said['schedule']}; input {said['input']}; backbone {said['backbone']}; "
-            f"seeds {said['seeds']}; on {said['machine']}."
+            f"seed{'s' if ',' in said['seeds'] else ''} {said['seeds']}; on {said['machine']}."
         )
     else:
         parts.append(f"AP in percent. **paper**: {PAPER_DATA}, as printed. **measured**: nothing yet.")

@@ -21,7 +21,7 @@ STYLE = """
 * { box-sizing: border-box }
 html { scroll-behavior: smooth }
 body {
-  margin: 0 auto; padding: 3rem 1.25rem 4rem; max-width: 74rem; background: var(--ground); color: var(--ink);
+  margin: 0 auto; padding: 3rem 1.25rem 4rem; max-width: 78rem; background: var(--ground); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif;
 }
 h1 { margin: 0 0 .6rem; font-size: 2.1rem; line-height: 1.2; letter-spacing: -.02em }
@@ -29,8 +29,10 @@ h2 { margin: 0 0 .4rem; font-size: 1.4rem; line-height: 1.3; letter-spacing: -.0
 h2 a { color: inherit; text-decoration: none }
 a { color: var(--link) }
 .intro { max-width: 52rem; margin: 0 0 1.2rem; color: var(--soft) }
-nav { margin: 1.6rem 0 0; padding: 1rem 1.4rem; border: 1px solid var(--line); border-radius: .7rem }
-nav { background: var(--card) }
+nav {
+  margin: 1.6rem 0 0; padding: 1rem 1.4rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: .7rem;
+}
 nav ol { margin: 0; padding-left: 1.3rem }
 nav li { margin: .25rem 0 }
 nav ul { margin: 0; padding: 0; list-style: none; color: var(--soft); font-size: .88rem }
@@ -39,15 +41,16 @@ section {
   margin: 2rem 0; padding: 1.6rem; background: var(--card); border: 1px solid var(--line); border-radius: .7rem;
 }
 .scroll { overflow-x: auto; margin: 1rem 0 1.6rem }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 60% }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 caption { padding: 0 0 .5rem .6rem; text-align: left; font-weight: 600 }
-th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: baseline }
+th, td { padding: .4rem .55rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: baseline }
 thead th { font-weight: 600; font-size: .82rem; color: var(--soft); vertical-align: bottom }
-tbody th { font-weight: 500; min-width: 11rem }
+tbody th { font-weight: 500; min-width: 10rem }
 tbody tr:last-child > * { border-bottom: 0 }
 .groups th { vertical-align: top }
-thead tr:not(.groups) th, .short { white-space: nowrap }
-td.number, th.number { text-align: right; white-space: nowrap }
+.short { white-space: nowrap }
+td.number, th.number { text-align: right }
+td.number { white-space: nowrap }
 td small { display: block; color: var(--soft); font-size: .75rem; line-height: 1.3 }
 .groups > * { border-bottom: 0; padding-bottom: .1rem; vertical-align: top }
 .groups th { font-size: .9rem; padding-top: .5rem }

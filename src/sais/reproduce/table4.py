@@ -213,12 +213,6 @@ def _dense(measured: dict[str, Any]) -> str:
     return f"takes {min(extra):.0f}-{max(extra):.0f} ms more" if extra else "is extra"
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same as CSV."""
     text = io.StringIO()

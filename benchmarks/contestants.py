@@ -1,0 +1,128 @@
+"""The peers that `sais reproduce table4 --peers benchmarks.contestants:paper` measures beside SAIS.
+
+Backbones, frozen batch-norm folded into convolutions and channels-last are those of SAIS for all of them; masks are made
+as each system's own paper or library makes them: on the whole picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.torchvision_peers.contestants import mask_rcnn_contestant, shipped_mask_rcnn_contestant
+from benchmarks.yolact import YOLACT
+from benchmarks.yolact.anchors import anchor_boxes, encode, pairwise_iou
+from benchmarks.yolact.model import AnchorOutputs, build_yolact
+from benchmarks.yolact.postprocess import detect, full_masks
+from sais.bench.contestants import Contestant, Training, training_of
+from sais.bench.scene import Scene
+from sais.config import Experiment, ModelConfig
+from sais.recipes.paper import RESNET50, RESNET101
+
+AGREEING = 9
+"""Anchors that say the same of an object: one clearly, the rest faintly, as a trained network's do."""
+
+
+def paper() -> list[Contestant]:
+    """The peers of the paper's Table IV that we have: YOLACT-550 and -700, Mask R-CNN at 768."""
+    return [
+        yolact_contestant("YOLACT-550, R50", 550, RESNET50),
+        yolact_contestant("YOLACT-700, R101", 700, RESNET101),
+        mask_rcnn_contestant("Mask R-CNN 768, R50", 768, RESNET50),
+        mask_rcnn_contestant("Mask R-CNN 768, R101", 768, RESNET101),
+        shipped_mask_rcnn_contestant("Mask R-CNN 768, R50, torchvision's own", 768),
+    ]
+
+
+def four() -> list[Contestant]:
+    """The three peers that are measured beside SAIS-R50-768 wherever time is short."""
+    wanted = ("YOLACT-550, R50", "YOLACT-700, R101", "Mask R-CNN 768, R50")
+    return [one for one in paper() if one.name in wanted]
+
+
+def batch_norm_trained() -> list[Contestant]:
+    """YOLACT as its paper trains it, for memory: all batch-norm and the whole backbone trained."""
+    return [
+        yolact_contestant("YOLACT-550, R50, batch-norm trained", 550, RESNET50, frozen=False),
+        yolact_contestant("YOLACT at 768, R50, batch-norm frozen", 768, RESNET50),
+    ]
+
+
+def yolact_contestant(name: str, side: int, backbone: str, frozen: bool = True) -> Contestant:
+    """YOLACT at `side` x `side`, which need not be a multiple of 32."""
+    model = ModelConfig(backbone=backbone, frozen_batch_norm=frozen, frozen_stages=1 if frozen else 0)
+    experiment = Experiment(name=name, model=model)
+
+    def train(scene: Scene, device: str) -> Training:
+        return training_of(YOLACT, experiment, (side, side), scene, device)
+
+    return Contestant(name, lambda scene, device: ReadyYolact(experiment, side, scene, device), train, "whole frames")
+
+
+class ReadyYolact:
+    """YOLACT with random weights; its masks are assembled as its paper does.
+
+    Args:
+        experiment: of which the model's settings are read.
+        side: of the square input.
+        scene: what it is to find.
+        device: cpu, cuda, ...
+    """
+
+    def __init__(self, experiment: Experiment, side: int, scene: Scene, device: str) -> None:
+        torch.manual_seed(0)
+        self.side = side
+        self.scene = scene
+        self.device = torch.device(device)
+        self.model = build_yolact(experiment.model, scene.classes).to(self.device).eval()
+        self.anchors: Tensor | None = None
+
+    def fit(self, picture: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 3, side, side) uint8, the ratio not kept."""
+        resized = Image.fromarray(picture).resize((self.side, self.side), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].to(self.device)
+
+    def network(self, canvas: Tensor) -> AnchorOutputs:
+        """The forward pass."""
+        return self.model(canvas)
+
+    def plant(self, raw: AnchorOutputs) -> AnchorOutputs:
+        """Each object at the free anchors that overlap it most."""
+        anchors = self._anchors(raw).cpu()
+        factors = torch.tensor([self.side / self.scene.size[1], self.side / self.scene.size[0]] * 2)
+        boxes = torch.from_numpy(self.scene.boxes) * factors
+        overlaps = pairwise_iou(boxes, anchors)  # (D, A)
+        logits = torch.zeros(raw.class_logits.shape)
+        logits[..., 0] = 12.0
+        offsets = torch.zeros(raw.offsets.shape)
+        for count, logit in ((1, 16.0), (AGREEING - 1, 11.0)):
+            for i, label in enumerate(self.scene.labels.tolist()):
+                chosen = overlaps[i].topk(count).indices
+                overlaps[:, chosen] = -1.0
+                logits[0, chosen, label + 1] = logit
+                offsets[0, chosen] = encode(anchors[chosen], boxes[i].expand(count, 4))
+        return replace(raw, class_logits=logits.to(self.device), offsets=offsets.to(self.device))
+
+    def finish(self, raw: AnchorOutputs) -> Tensor:
+        """Fast NMS, then every mask on the whole picture: (D, H, W) bool."""
+        content = (float(self.side), float(self.side))
+        found = detect(raw, self._anchors(raw), [content])
+        count = int((found.scores[0] > 0).sum())
+        assert found.coefficients is not None
+        assert found.prototypes is not None
+        height, width = self.scene.size
+        boxes = found.boxes[0, :count] * found.boxes.new_tensor([width / self.side, height / self.side] * 2)
+        return full_masks(found.prototypes[0], found.coefficients[0, :count], boxes, self.scene.size).cpu()
+
+    def dense(self, found: Tensor) -> Tensor:
+        """They are whole already."""
+        return found
+
+    def _anchors(self, raw: AnchorOutputs) -> Tensor:
+        if self.anchors is None:
+            self.anchors = anchor_boxes(raw.level_sizes, raw.canvas_size, self.device)
+        return self.anchors
