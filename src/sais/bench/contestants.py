@@ -59,8 +59,8 @@ class Training:
     """In training mode."""
     losses: Callable[[int], dict[str, Tensor]]
     """Number of pictures -> the terms of one step on copies of the scene with ten objects."""
-    parts: dict[str, nn.Module]
-    """Name -> part of the network whose memory is given apart."""
+    parts: dict[str, Any]
+    """Name -> part of the network (a module, or a tuple of them) whose memory is given apart."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def saved_per_picture(model: Any, losses: Callable[[int], dict[str, Any]], parts
     Args:
         model: the network in training mode; its parameters and buffers are not counted.
         losses: number of pictures -> the terms of a step on as many copies of one picture.
-        parts: name -> module of the network; what is saved while it runs is its own.
+        parts: name -> module of the network, or several; what is saved while one of them runs is its own.
     """
     one, two = (saved_bytes(model, lambda n=n: losses(n), parts) for n in (1, 2))  # type: ignore[misc]
     per_picture = {name: two[name] - one[name] for name in one}
@@ -68,9 +68,10 @@ def saved_bytes(model: Any, losses: Callable[[], dict[str, Any]], parts: dict[st
         return tensor
 
     hooks = []
-    for name, module in parts.items():
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
-        hooks.append(module.register_forward_hook(lambda *_: running.pop() and None))
+    for name, modules in parts.items():
+        for module in modules if isinstance(modules, tuple) else (modules,):
+            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+            hooks.append(module.register_forward_hook(lambda *_: running.pop() and None))
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             terms = losses()

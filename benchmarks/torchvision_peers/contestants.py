@@ -1,0 +1,205 @@
+"""Mask R-CNN in the bench of whole systems: our assembly of torchvision's modules, and torchvision's model as it ships.
+
+The region proposal network runs as it is; then its best proposals are overwritten by the scene's boxes, and the box
+head's answers by the scene's classes, so that the mask head and the pasting have the scene's objects to work on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+
+from benchmarks.torchvision_peers.common import Regions, backbone_of
+from benchmarks.torchvision_peers.mask_rcnn import build_mask_rcnn
+from benchmarks.torchvision_peers.masks import full_masks
+from benchmarks.torchvision_peers.systems import MASK_RCNN
+from sais.bench.contestants import Contestant, Training, training_of
+from sais.bench.scene import Scene
+from sais.config import Experiment, ModelConfig
+from sais.images import fit, place
+
+AGREEING = 9
+"""Proposals that say the same of an object: one clearly, the rest, moved a little, faintly."""
+
+
+def mask_rcnn_contestant(name: str, side: int, backbone: str) -> Contestant:
+    """Mask R-CNN of torchvision's modules on our backbone, batch-norm frozen, at `side` x `side`."""
+    experiment = Experiment(name=name, model=ModelConfig(backbone=backbone))
+
+    def train(scene: Scene, device: str) -> Training:
+        made = training_of(MASK_RCNN, experiment, (side, side), scene, device)
+        model: Any = made.model
+        heads = model.roi_heads
+        parts = {
+            "backbone": model.backbone.network,
+            "fpn": model.fpn,
+            "rpn": model.rpn,
+            "box head": (heads.box_roi_pool, heads.box_head, heads.box_predictor),
+            "mask head": (model.mask_roi_pool, model.mask_head, model.mask_predictor),
+        }
+        return Training(model, made.losses, parts)
+
+    return Contestant(
+        name, lambda scene, device: ReadyMaskRcnn(experiment, side, scene, device), train, "torchvision's paste"
+    )
+
+
+def shipped_mask_rcnn_contestant(name: str, side: int) -> Contestant:
+    """torchvision's maskrcnn_resnet50_fpn, as it ships but for the input size."""
+    return Contestant(name, lambda scene, device: ShippedMaskRcnn(side, scene, device), None, "torchvision's own model")
+
+
+def planted_boxes(scene: Scene, scale: tuple[float, float], room: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the first proposals and the box head say: boxes (M, 4) canvas pixels, labels (M,) and logits (M,).
+
+    Args:
+        scale: (vertical, horizontal) canvas pixels per picture pixel.
+        room: number of proposals there are.
+    """
+    boxes = torch.from_numpy(scene.boxes) * torch.tensor([scale[1], scale[0]] * 2)
+    labels = torch.from_numpy(scene.labels)
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    random = torch.Generator().manual_seed(0)
+    copies = [boxes]
+    for _ in range(AGREEING - 1):
+        copies.append(boxes + 0.05 * sides * (2 * torch.rand(boxes.shape, generator=random) - 1))
+    logits = torch.cat([torch.full((len(boxes),), value) for value in (12.0, *[8.0] * (AGREEING - 1))])
+    return torch.cat(copies)[:room], labels.repeat(AGREEING)[:room], logits[:room]
+
+
+class ReadyMaskRcnn:
+    """Mask R-CNN with random weights; full-size masks by torchvision's paste.
+
+    Args:
+        experiment: of which the model's settings are read.
+        side: of the square input.
+        scene: what it is to find.
+        device: cpu, cuda, ...
+    """
+
+    def __init__(self, experiment: Experiment, side: int, scene: Scene, device: str) -> None:
+        torch.manual_seed(0)
+        self.scene = scene
+        self.device = torch.device(device)
+        config = experiment.model
+        self.model = build_mask_rcnn(backbone_of(config), scene.classes, config.channels).to(self.device).eval()
+        self.placement = place(scene.size, "fixed", (side, side))
+
+    def fit(self, picture: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 3, side, side) uint8."""
+        return torch.from_numpy(fit(picture, self.placement)).permute(2, 0, 1)[None].to(self.device)
+
+    def network(self, canvas: Tensor) -> Regions:
+        """Both stages, with the scene planted between them, to maps of 28 x 28."""
+        model, contents = self.model, [self.placement.content_size]
+        features = model.features(canvas)
+        proposals, _ = model.rpn(ImageList(canvas, contents), features)
+        boxes, labels, values = planted_boxes(self.scene, self.placement.scale, len(proposals[0]))
+        proposals[0][: len(boxes)] = boxes.to(self.device)
+        logits, offsets = model.box_outputs(features, proposals)
+        logits, offsets = torch.zeros_like(logits), torch.zeros_like(offsets)
+        logits[:, 0] = 6.0
+        logits[torch.arange(len(boxes)), (labels + 1).to(self.device)] = values.to(self.device)
+        found, scores, names = model.roi_heads.postprocess_detections(logits, offsets, proposals, contents)
+        (masks,) = model.mask_probabilities(features, found, [n - 1 for n in names])
+        return Regions(found[0], scores[0], names[0] - 1, masks)
+
+    def plant(self, raw: Regions) -> Regions:
+        """Done between the stages already."""
+        return raw
+
+    def finish(self, raw: Regions) -> Tensor:
+        """Every mask pasted into the whole picture: (D, H, W) bool."""
+        vertical, horizontal = self.placement.scale
+        boxes = raw.boxes / raw.boxes.new_tensor([horizontal, vertical, horizontal, vertical])
+        assert raw.probabilities is not None
+        return full_masks(raw.probabilities, boxes, self.scene.size).cpu()
+
+    def dense(self, found: Tensor) -> Tensor:
+        """They are whole already."""
+        return found
+
+
+class ShippedMaskRcnn:
+    """torchvision's maskrcnn_resnet50_fpn with random weights: its resizing, network and pasting.
+
+    Args:
+        side: of the square input.
+        scene: what it is to find.
+        device: cpu, cuda, ...
+    """
+
+    def __init__(self, side: int, scene: Scene, device: str) -> None:
+        torch.manual_seed(0)
+        self.scene = scene
+        self.device = torch.device(device)
+        build = torchvision.models.detection.maskrcnn_resnet50_fpn
+        model = build(weights=None, weights_backbone=None, num_classes=scene.classes + 1, fixed_size=(side, side)).to(
+            self.device
+        )
+        self.model = model.eval()
+        scale = (side / scene.size[0], side / scene.size[1])
+        model.rpn = _PlantedProposals(model.rpn, scene, scale)
+        model.roi_heads.box_predictor = _PlantedClasses(model.roi_heads.box_predictor, scene, scale)
+
+    def fit(self, picture: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (3, H, W) float in 0 .. 1; torchvision resizes on its own, in `network`."""
+        return torch.from_numpy(picture).permute(2, 0, 1).to(self.device).float() / 255
+
+    def network(self, canvas: Tensor) -> Any:
+        """Resizing, both stages, with the scene planted between them."""
+        images, _ = self.model.transform([canvas])
+        features = self.model.backbone(images.tensors)
+        proposals, _ = self.model.rpn(images, features)
+        found, _ = self.model.roi_heads(features, proposals, images.image_sizes)
+        return found, images.image_sizes
+
+    def plant(self, raw: Any) -> Any:
+        """Done between the stages already."""
+        return raw
+
+    def finish(self, raw: Any) -> Tensor:
+        """Boxes and masks pasted into the whole picture: (D, H, W) bool."""
+        (found,) = self.model.transform.postprocess(*raw, [self.scene.size])
+        return (found["masks"][:, 0] > 0.5).cpu()
+
+    def dense(self, found: Tensor) -> Tensor:
+        """They are whole already."""
+        return found
+
+
+class _PlantedProposals(nn.Module):
+    """The proposal network, its best proposals overwritten by the scene's boxes."""
+
+    def __init__(self, network: nn.Module, scene: Scene, scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.network, self.scene, self.scale = network, scene, scale
+
+    def forward(self, images: Any, features: Any, targets: Any = None) -> Any:
+        """As the network's."""
+        proposals, losses = self.network(images, features, targets)
+        boxes, _, _ = planted_boxes(self.scene, self.scale, len(proposals[0]))
+        proposals[0][: len(boxes)] = boxes.to(proposals[0].device)
+        return proposals, losses
+
+
+class _PlantedClasses(nn.Module):
+    """The box predictor, its answers overwritten by the scene's classes."""
+
+    def __init__(self, predictor: nn.Module, scene: Scene, scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.predictor, self.scene, self.scale = predictor, scene, scale
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """As the predictor's."""
+        logits, offsets = (torch.zeros_like(one) for one in self.predictor(regions))
+        _, labels, values = planted_boxes(self.scene, self.scale, len(logits))
+        logits[:, 0] = 6.0
+        rows = torch.arange(len(labels), device=logits.device)
+        logits[rows, (labels + 1).to(logits.device)] = values.to(logits.device)
+        return logits, offsets
