@@ -1,7 +1,7 @@
 """The peers that `sais reproduce table4 --peers benchmarks.contestants:paper` measures beside SAIS.
 
-Backbones, frozen batch-norm folded into convolutions and channels-last are those of SAIS for all; masks are made as each
-system's own paper or library makes them: on the whole picture.
+Backbones, frozen batch-norm folded into convolutions and channels-last are those of SAIS for all; masks are made as
+each system's own paper or library makes them: on the whole picture.
 """
 
 from __future__ import annotations
