@@ -70,9 +70,9 @@ def compare(comparison: Comparison) -> str:
         best = max(range(len(tried)), key=lambda i: tried[i].metrics["mask"]["AP"] or 0.0)
         seeds = [_plan(key, comparison, comparison.factors[best], seed) for seed in comparison.peer_seeds]
         groups.append((title, make_runs(seeds, comparison.data, comparison.out)))
-    tables = [
-        [list(COLUMNS), [_line(title, results) for title, results in groups]],
-        [list(COLUMNS), [_line(f"{title}, search", [one]) for title, tried in searches for one in tried]],
+    tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = [
+        (COLUMNS, [_line(title, results) for title, results in groups]),
+        (COLUMNS, [_line(f"{title}, search", [one]) for title, tried in searches for one in tried]),
     ]
     intro = _intro(groups[0][1], base.input.size)
     state = {"kind": "plain", "title": "SAIS and its peers: accuracy", "intro": intro, "tables": tables}

@@ -1,0 +1,150 @@
+"""`python -m benchmarks WHAT`, from the root of a checkout: SAIS beside its peers.
+
+    accuracy   train SAIS and the peers on one data set, same budget, and compare AP
+    speed      time and memory of the paper's models and the peers, and of what is installed of others
+    memory     bytes kept for backward, part by part, batch-norm frozen for all, and as YOLACT's paper trains it
+
+Like `sais reproduce`, they leave their results in --out and show them on its page.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from sais.commands.arguments import check_writable, parse, prepare_torch
+from sais.structures import SaisError
+
+SOURCES = ("benchmarks.contestants:four", "benchmarks.installed:contestants")
+"""Who is timed beside SAIS."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """SAIS beside its peers, under the same conditions. See benchmarks/README.md."""
+
+    what: tyro.conf.Positional[Literal["accuracy", "speed", "memory"]]
+    """What to compare."""
+    data: Path | None = None
+    """accuracy: folder of the data set (also a name in the folder $SAIS_DATA)."""
+    out: Path = Path("runs/reproduce")
+    """Folder of runs and results, that of `sais reproduce`."""
+    base: str = "paper-lite0"
+    """accuracy: recipe whose backbone, width, input and optimiser all share."""
+    epochs: int | None = None
+    """accuracy: passes over the training pictures."""
+    iterations: int | None = None
+    """accuracy: stop after so many, for a trial."""
+    size: int | None = None
+    """accuracy: side of the square input."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """accuracy: of SAIS."""
+    peer_seeds: tuple[int, ...] = (0,)
+    """accuracy: of the peers, at the best learning rate of their search."""
+    peers: tuple[Literal["yolact", "mask-rcnn"], ...] = ("yolact", "mask-rcnn")
+    """accuracy: which."""
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """accuracy: learning rates that a peer's search tries, as multiples of the recipe's."""
+    workers: int | None = None
+    """accuracy: processes that read pictures."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    repeats: int = 5
+    """speed: turns of each system; the median counts."""
+    objects: int = 100
+    """speed: objects of the picture."""
+    picture: tuple[int, int] = (960, 1280)
+    """speed: height and width of the picture."""
+    rows: tuple[str, ...] = ("sais-768-r50",)
+    """speed: rows of Table IV that are timed."""
+    only: tuple[str, ...] = ()
+    """memory: names of contestants; all where none is given."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `python -m benchmarks`."""
+    arguments = parse(Arguments, argv, "python -m benchmarks WHAT")
+    prepare_torch("benchmarks")
+    check_writable(arguments.out)
+    command = shlex.join(["python", "-m", "benchmarks", *argv])
+    run = {"accuracy": _accuracy, "speed": _speed, "memory": _memory}[arguments.what]
+    print(run(arguments, command))
+    return 0
+
+
+def _accuracy(arguments: Arguments, command: str) -> str:
+    from benchmarks.accuracy import Comparison, compare
+    from sais.data.paths import DataPaths
+    from sais.reproduce.plans import Budget
+
+    if arguments.data is None:
+        raise SaisError("python -m benchmarks accuracy needs --data DIR")
+    budget = Budget(
+        base=arguments.base,
+        epochs=arguments.epochs,
+        iterations=arguments.iterations,
+        size=(arguments.size, arguments.size) if arguments.size else None,
+        workers=arguments.workers,
+        device=arguments.device,
+    )
+    return compare(
+        Comparison(
+            DataPaths(arguments.data),
+            arguments.out,
+            budget,
+            peers=arguments.peers,
+            seeds=arguments.seeds,
+            peer_seeds=arguments.peer_seeds,
+            factors=arguments.factors,
+            command=command,
+        )
+    )
+
+
+def _speed(arguments: Arguments, command: str) -> str:
+    from sais.bench.systems import Conditions
+    from sais.predict import choose_device
+    from sais.reproduce import experiments
+
+    device = str(choose_device(arguments.device))
+    conditions = Conditions(arguments.objects, arguments.picture, repeats=arguments.repeats, device=device)
+    request = experiments.Request(None, arguments.out, rows=arguments.rows, command=command)
+    experiments.table_four(request, SOURCES, conditions, train=False)
+    experiments.page(arguments.out)
+    return (arguments.out / "table4.md").read_text(encoding="utf-8")
+
+
+def _memory(arguments: Arguments, command: str) -> str:
+    from sais.bench.systems import OWN, Conditions, measure_memory
+    from sais.predict import choose_device
+    from sais.reproduce import experiments, table4
+    from sais.reproduce.report import markdown_table
+
+    sources = [OWN, "benchmarks.contestants:paper", "benchmarks.contestants:batch_norm_trained"]
+    found = measure_memory(sources, arguments.only, Conditions(device=str(choose_device(arguments.device))))
+    columns, rows = table4.parts_lines({"memory": [asdict(one) for one in found]})
+    title = "Training memory, part by part"
+    intro = (
+        "MiB of activations kept for backward for one more training picture with ten objects, fp32, each storage once, "
+        "parameters left out; the same on every machine. Batch-norm, stem and C2 are frozen unless said."
+    )
+    state = {"kind": "plain", "title": title, "intro": intro, "tables": [[columns, rows]], "command": command}
+    experiments.write_text(arguments.out / "memory.json", json.dumps(state, indent=1) + "\n")
+    text = f"## {title}\n\n{intro}\n\n{markdown_table(columns, rows)}\n"
+    experiments.write_text(arguments.out / "memory.md", text)
+    experiments.page(arguments.out)
+    return text
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except SaisError as error:
+        sys.exit(f"benchmarks: error: {error}")
