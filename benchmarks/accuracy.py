@@ -18,10 +18,10 @@ from sais.data.paths import DataPaths
 from sais.engine.system import System
 from sais.recipes.adjust import changed
 from sais.reproduce.experiments import page, write_text
-from sais.reproduce.machine import in_words
 from sais.reproduce.plans import Budget, base_experiment, plan_of
 from sais.reproduce.report import markdown_table
 from sais.reproduce.runs import Plan, Result, make_runs
+from sais.reproduce.words import conditions
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def compare(comparison: Comparison) -> str:
         (COLUMNS, [_line(title, results) for title, results in groups]),
         (COLUMNS, [_line(f"{title}, search", [one]) for title, tried in searches for one in tried]),
     ]
-    intro = _intro(groups[0][1], base.input.size)
+    intro = _intro(groups[0][1])
     state = {"kind": "plain", "title": "SAIS and its peers: accuracy", "intro": intro, "tables": tables}
     write_text(comparison.out / "peers.json", json.dumps(state | {"command": comparison.command}, indent=1) + "\n")
     text = "\n\n".join(["## SAIS and its peers: accuracy", intro, *(markdown_table(*table) for table in tables)]) + "\n"
@@ -107,15 +107,11 @@ def _spread(kind: str, name: str, results: Sequence[Result]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.1f}-{max(values):.1f})"
 
 
-def _intro(results: Sequence[Result], size: tuple[int, int]) -> str:
-    one = results[0]
-    settings = one.experiment
+def _intro(results: Sequence[Result]) -> str:
+    said = conditions(results)
+    parts = "; ".join(said[name] for name in ("data", "schedule", "input", "backbone", "machine"))
     return (
-        f"Measured on {one.data['name']}: {one.data['train']['pictures']} training and {one.data['valid']['pictures']} "
-        f"validation pictures, {len(one.data['classes'])} classes; {settings['schedule']['epochs']} epochs, "
-        f"{one.iterations} iterations of {settings['optim']['batch']}, {size[1]}x{size[0]}, backbone "
-        f"{settings['model']['backbone']}, {settings['optim']['name']}, last weights"
-        f"{' averaged' if settings['run']['ema'] else ''}. AP in percent, mean and (least-greatest) over seeds. "
-        "The peers' learning rate is the best of the search below. "
-        f"{in_words(one.machine)}."
+        f"Measured: {parts}. AP in percent, the mean and (least-greatest) over seeds, of the last weights. All share "
+        "pictures, input, backbone, optimiser and schedule; a peer's learning rate is the best of the search below, "
+        "which is judged on the same validation pictures."
     )

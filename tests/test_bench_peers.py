@@ -1,0 +1,144 @@
+"""The peers beside SAIS: what is planted comes out of each, their memory is split into parts, accuracy is compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+import torch
+import torchvision
+
+from benchmarks.__main__ import main
+from benchmarks.contestants import batch_norm_trained, four, paper, yolact_contestant
+from benchmarks.torchvision_peers.contestants import (
+    mask_rcnn_contestant,
+    planted_boxes,
+    shipped_mask_rcnn_contestant,
+)
+from sais.bench.contestants import Contestant
+from sais.bench.memory import saved_per_picture
+from sais.bench.scene import make_scene, overlap
+from sais.bench.systems import run_once
+from sais.structures import SaisError
+
+LITE = "tf_efficientnet_lite0.in1k"
+SCENE = make_scene(6, (120, 160), 5)
+
+
+def small() -> list[Contestant]:
+    """Both peers on a small backbone and input."""
+    return [yolact_contestant("yolact", 200, LITE), mask_rcnn_contestant("mask-rcnn", 192, LITE)]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["yolact", "mask-rcnn"])
+def test_what_is_planted_comes_out(which: int) -> None:
+    ready = small()[which].prepare(SCENE, "cpu")
+    with torch.inference_mode():
+        raw = ready.plant(ready.network(ready.fit(SCENE.picture)))
+        masks = ready.dense(ready.finish(raw))
+    assert tuple(masks.shape) == (6, 120, 160)
+    assert masks.dtype == torch.bool
+    # No mask leaves the box it was planted in by more than a cell of its grid; untrained masks may be empty inside.
+    for mask in masks:
+        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+        if len(rows):
+            extent = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).numpy()
+            inside = [(extent[:2] >= box[:2] - 9).all() and (extent[2:] <= box[2:] + 9).all() for box in SCENE.boxes]
+            assert any(inside)
+
+
+@pytest.mark.slow
+def test_torchvisions_own_model_finds_what_is_planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = torchvision.models.detection.maskrcnn_resnet50_fpn
+    asked = {}
+
+    def noticed(**options: object) -> object:
+        asked.update(options)
+        return build(**options)
+
+    monkeypatch.setattr(torchvision.models.detection, "maskrcnn_resnet50_fpn", noticed)
+    ready = shipped_mask_rcnn_contestant("shipped", 192).prepare(SCENE, "cpu")
+    assert asked["fixed_size"] == (192, 192)
+    _, count = run_once(ready, SCENE)
+    assert count == 6
+    with torch.inference_mode():
+        found, _ = ready.network(ready.fit(SCENE.picture))
+    boxes = found[0]["boxes"].numpy() / 192 * [160, 120, 160, 120]
+    for box, label in zip(SCENE.boxes, SCENE.labels, strict=True):
+        same = boxes[found[0]["labels"].numpy() == label + 1]
+        assert overlap(box, same).max() > 0.7  # the box coder's weights differ by class; offsets are zero
+
+
+def test_decoys_lie_on_their_objects() -> None:
+    boxes, labels, logits = planted_boxes(SCENE, (2.0, 3.0), room=40)
+    assert len(boxes) == len(labels) == len(logits) == 40
+    for i in range(6):
+        assert (boxes[i] == torch.from_numpy(SCENE.boxes[i]) * torch.tensor([3.0, 2.0, 3.0, 2.0])).all()
+        assert logits[i] > logits[6:].max()
+    for i in range(6, 40):
+        assert labels[i] == SCENE.labels[i % 6]
+        assert overlap(boxes[i % 6].numpy(), boxes[i : i + 1].numpy())[0] > 0.6
+
+
+def test_memory_of_each_part() -> None:
+    wanted = ({"backbone", "fpn", "head", "protonet", "semantic"}, {"backbone", "fpn", "rpn", "box head", "mask head"})
+    for one, parts in zip(small(), wanted, strict=True):
+        assert one.train is not None
+        training = one.train(make_scene(12, (120, 160), 5), "cpu")
+        torch.manual_seed(0)
+        saved = saved_per_picture(training.model, training.losses, training.parts)
+        assert set(saved.per_picture) == parts | {"losses"}
+        # The semantic layer reads P3, which the head has saved already: once.
+        assert all(saved.per_picture[part] > 0 for part in parts - {"semantic"})
+        assert saved.per_picture.get("semantic", 0) == 0
+        assert saved.total == sum(saved.per_picture.values())
+
+
+def test_who_is_measured() -> None:
+    names = [one.name for one in paper()]
+    assert {one.name for one in four()} <= set(names)
+    assert len({*names, *(one.name for one in batch_norm_trained())}) == len(names) + 2
+
+
+def test_accuracy_needs_data(tmp_path: Path) -> None:
+    with pytest.raises(SaisError, match="needs --data"):
+        main(["accuracy", "--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_accuracy_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
+    words = [
+        "--base",
+        "tests.test_reproduce:smallest",
+        "--iterations",
+        "2",
+        "--factors",
+        "0.5",
+        "1",
+        "--seeds",
+        "0",
+        "1",
+    ]
+    assert main(["accuracy", "--data", str(shapes), "--out", str(tmp_path), *words]) == 0
+    state = json.loads((tmp_path / "peers.json").read_text())
+    compared, searched = (rows for _, rows in state["tables"])
+    assert [row[0] for row in compared] == ["SAIS", "YOLACT", "Mask R-CNN"]
+    assert compared[0][2] == "0 1"
+    assert [row[1] for row in searched[:2]] == ["0.0005", "0.001"]
+    assert len(list((tmp_path / "results").glob("*.json"))) == 6
+    assert "SAIS and its peers" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_memory_by_command(tmp_path: Path) -> None:
+    name = "YOLACT at 768, R50, batch-norm frozen"
+    assert main(["memory", "--out", str(tmp_path), "--only", name]) == 0
+    ((columns, rows),) = json.loads((tmp_path / "memory.json").read_text())["tables"]
+    assert [row[0] for row in rows] == [name]
+    figures = dict(zip(columns, rows[0], strict=True))
+    assert float(figures["a picture, all parts"]) > float(figures["backbone"]) > 100
