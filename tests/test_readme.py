@@ -12,7 +12,10 @@ import pytest
 from sais.cli import main
 from sais.data.synthetic import write_shapes
 
-QUICK = {"train": ["--epochs", "2", "--size", "64", "--batch", "4", "--workers", "0"], "eval": [], "predict": []}
+QUICK = {
+    "train": ["--epochs", "2", "--size", "64", "--batch", "4", "--workers", "0"],
+    "reproduce": ["--epochs", "1", "--iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
+}
 """Added to a command so that the test is quick; everything else is as the README has it."""
 
 
@@ -28,13 +31,15 @@ def test_every_command_and_the_python_of_the_readme(
     monkeypatch.chdir(tmp_path)
     write_shapes(Path("my_data"), train=8, valid=4, size=(96, 96))
     commands = [shlex.split(line) for block in blocks(root, "bash") for line in block.splitlines() if line.strip()]
-    assert [c[1] for c in commands] == ["check", "train", "train", "eval", "predict", "recipes", "draw-targets"]
+    wanted = ["check", "train", "train", "eval", "predict", "recipes", "draw-targets", "reproduce"]
+    assert [c[1] for c in commands] == wanted
     for program, command, *words in commands:
         assert program == "sais"
         assert main([command, *words, *QUICK.get(command, [])]) == 0, (command, capsys.readouterr().err)
     for written in ("runs/first/best.safetensors", "runs/first/model.safetensors", "predictions/predictions.json"):
         assert Path(written).is_file()
     assert Path("targets.png").stat().st_size > 1000
+    assert "Table II" in Path("runs/reproduce/index.html").read_text()
 
     shutil.copy(next(Path("my_data/images/valid").iterdir()), "picture.jpg")
     (python,) = blocks(root, "python")

@@ -156,3 +156,22 @@ def test_a_run_of_one_system_is_not_resumed_as_another(shapes, tiny, tmp_path) -
     train(tiny, DataPaths(shapes), tmp_path / "run", steps=1, system=SLIPPED_SYSTEM)
     with pytest.raises(SaisError, match="a run of sais with the padding slip, not of sais"):
         train(tiny, DataPaths(shapes), tmp_path / "run", resume=True, system=SAIS_SYSTEM)
+
+
+def test_perfect_masks_with_the_slip(shapes) -> None:  # type: ignore[no-untyped-def]
+    """Without padding nothing is lost but pixels at the border; with much of it, most of every mask is elsewhere."""
+    from sais.data.formats import find
+    from sais.reproduce.ceiling import ceiling_rows, slip_ceiling
+
+    index = find(shapes, "valid")  # 96 x 128 pixels
+    whole = slip_ceiling(index, (96, 128))  # a canvas of 96 x 128: no padding
+    assert whole.mask is not None
+    assert whole.mask.AP > 0.97
+    padded = slip_ceiling(index, (72, 96))  # 72 x 96 on 96 x 96: a third of padding below
+    right = slip_ceiling(index, (72, 96), slip=False)
+    assert padded.mask is not None
+    assert right.mask is not None
+    assert padded.mask.AP < 0.6 * right.mask.AP
+    assert padded.box == right.box
+    rows = ceiling_rows(index, [(72, 96), (96, 128), (72, 96)])
+    assert [row[:2] for row in rows] == [["96x72", "no"], ["96x72", "yes"], ["128x96", "no"], ["128x96", "yes"]]

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sais.bench.systems import Conditions
 from sais.data.paths import DataPaths
-from sais.reproduce import figures, table4
+from sais.recipes.paper import KEEP_RATIO
+from sais.reproduce import ceiling, figures, table4
 from sais.reproduce.page import Section, picture_section, plain_table, table_section, write_page
 from sais.reproduce.plans import Budget, base_experiment, plans_for
 from sais.reproduce.report import csv_text, markdown, markdown_table
-from sais.reproduce.rows import TABLES, find_row
+from sais.reproduce.rows import TABLES, find_row, keep_ratio
 from sais.reproduce.runs import Result, make_runs, read_result
 from sais.structures import SaisError
 
@@ -75,10 +76,24 @@ def table(key: str, request: Request) -> list[Result]:
     spec = TABLES[key]
     results = request.runs(_some_rows(key, request.rows), request.seeds)
     names = [f"{r.row}-seed{r.seed}-{r.digest}" for r in results]
-    _write_state(request, key, {"kind": "table", "results": names})
-    write_text(request.out / f"{key}.md", markdown(spec, results))
+    state: dict[str, Any] = {"kind": "table", "results": names}
+    text = markdown(spec, results)
+    if key == "table1":
+        state["ceiling"] = _ceiling(request)
+        words, rows = state["ceiling"]["words"], state["ceiling"]["rows"]
+        text += f"\n{words}\n\n{markdown_table(ceiling.COLUMNS, rows)}\n"
+    _write_state(request, key, state)
+    write_text(request.out / f"{key}.md", text)
     write_text(request.out / f"{key}.csv", csv_text(spec, results))
     return results
+
+
+def _ceiling(request: Request) -> dict[str, Any]:
+    """What the slip alone costs on these pictures, at the size of the row that keeps the ratio and at the paper's."""
+    index = request.there.valid_index(request.there.train_index().class_names)
+    assert index is not None
+    sizes = [keep_ratio(base_experiment(request.budget)[0]).input.size, KEEP_RATIO.size]
+    return {"words": ceiling.WORDS.format(data=index.name), "rows": ceiling.ceiling_rows(index, sizes)}
 
 
 def table_four(request: Request, peers: Sequence[str], conditions: Conditions, train: bool) -> None:
@@ -136,7 +151,11 @@ def _section(key: str, state: dict[str, Any], out: Path) -> Section:
     if state["kind"] == "table":
         results = _results(state["results"], out)
         logs = {r.digest: out / "runs" / name / "log.jsonl" for name, r in results.items()}
-        return table_section(TABLES[key], list(results.values()), logs, commands=(state["command"],))
+        section = table_section(TABLES[key], list(results.values()), logs, commands=(state["command"],))
+        if "ceiling" in state:
+            shown = plain_table(ceiling.COLUMNS, state["ceiling"]["rows"], caption=state["ceiling"]["words"])
+            section = replace(section, tables=(*section.tables, shown))
+        return section
     if state["kind"] == "figure":
         titles = {
             "figure2": ("Figure 2: which object each location learns", "By both rules; black is background."),
