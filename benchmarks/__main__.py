@@ -22,8 +22,8 @@ import tyro
 from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.structures import SaisError
 
-SOURCES = ("benchmarks.contestants:four", "benchmarks.installed:contestants")
-"""Who is timed beside SAIS."""
+FULL, LITE = ("benchmarks.contestants:four", "benchmarks.installed:contestants"), ("benchmarks.contestants:lite",)
+"""Who is timed: beside SAIS' rows of Table IV, or the three of the comparison of accuracy."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class Arguments:
     """speed: objects of the picture."""
     picture: tuple[int, int] = (960, 1280)
     """speed: height and width of the picture."""
-    rows: tuple[str, ...] = ("sais-768-r50",)
+    rows: tuple[str, ...] = ("sais-640-r50", "sais-768-r50")
     """speed: rows of Table IV that are timed."""
+    lite: bool = False
+    """speed: time the small models of `accuracy` instead, at 192x192."""
     only: tuple[str, ...] = ()
     """memory: names of contestants; all where none is given."""
 
@@ -111,12 +113,16 @@ def _accuracy(arguments: Arguments, command: str) -> str:
 def _speed(arguments: Arguments, command: str) -> str:
     from sais.bench.systems import Conditions
     from sais.predict import choose_device
-    from sais.reproduce import experiments
+    from sais.reproduce import experiments, table4
 
     device = str(choose_device(arguments.device))
     conditions = Conditions(arguments.objects, arguments.picture, repeats=arguments.repeats, device=device)
+    if arguments.lite:
+        measured = table4.measure((), LITE, conditions)
+        title, columns, rows = "SAIS and its peers: speed of the small models", *table4.measured_lines(measured)
+        return _leave("lite", title, table4.in_words(measured), columns, rows, arguments.out, command)
     request = experiments.Request(None, arguments.out, rows=arguments.rows, command=command)
-    experiments.table_four(request, SOURCES, conditions, train=False)
+    experiments.table_four(request, FULL, conditions, train=False)
     experiments.page(arguments.out)
     return (arguments.out / "table4.md").read_text(encoding="utf-8")
 
@@ -124,8 +130,7 @@ def _speed(arguments: Arguments, command: str) -> str:
 def _memory(arguments: Arguments, command: str) -> str:
     from sais.bench.systems import OWN, Conditions, measure_memory
     from sais.predict import choose_device
-    from sais.reproduce import experiments, table4
-    from sais.reproduce.report import markdown_table
+    from sais.reproduce import table4
 
     sources = [OWN, "benchmarks.contestants:paper", "benchmarks.contestants:batch_norm_trained"]
     found = measure_memory(sources, arguments.only, Conditions(device=str(choose_device(arguments.device))))
@@ -135,11 +140,21 @@ def _memory(arguments: Arguments, command: str) -> str:
         "MiB of activations kept for backward for one more training picture with ten objects, fp32, each storage once, "
         "parameters left out; the same on every machine. Batch-norm, stem and C2 are frozen unless said."
     )
+    return _leave("memory", title, intro, columns, rows, arguments.out, command)
+
+
+def _leave(
+    key: str, title: str, intro: str, columns: Sequence[str], rows: Sequence[Sequence[str]], out: Path, command: str
+) -> str:
+    """Write a table where the page finds it, and as Markdown, which is returned."""
+    from sais.reproduce import experiments
+    from sais.reproduce.report import markdown_table
+
     state = {"kind": "plain", "title": title, "intro": intro, "tables": [[columns, rows]], "command": command}
-    experiments.write_text(arguments.out / "memory.json", json.dumps(state, indent=1) + "\n")
+    experiments.write_text(out / f"{key}.json", json.dumps(state, indent=1) + "\n")
     text = f"## {title}\n\n{intro}\n\n{markdown_table(columns, rows)}\n"
-    experiments.write_text(arguments.out / "memory.md", text)
-    experiments.page(arguments.out)
+    experiments.write_text(out / f"{key}.md", text)
+    experiments.page(out)
     return text
 
 

@@ -13,14 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.torchvision_peers.contestants import mask_rcnn_contestant, shipped_mask_rcnn_contestant
+from benchmarks.torchvision_peers.contestants import (
+    mask_rcnn_contestant,
+    mask_rcnn_of,
+    shipped_mask_rcnn_contestant,
+)
 from benchmarks.yolact import YOLACT
 from benchmarks.yolact.anchors import anchor_boxes, encode, pairwise_iou
 from benchmarks.yolact.model import AnchorOutputs, build_yolact
 from benchmarks.yolact.postprocess import detect, full_masks
-from sais.bench.contestants import Contestant, Training, training_of
+from sais.bench.contestants import Contestant, Training, of_recipe, training_of
 from sais.bench.scene import Scene
 from sais.config import Experiment, ModelConfig
+from sais.recipes import recipe
+from sais.recipes.adjust import changed
 from sais.recipes.paper import RESNET50, RESNET101
 
 AGREEING = 9
@@ -52,10 +58,24 @@ def batch_norm_trained() -> list[Contestant]:
     ]
 
 
+def lite() -> list[Contestant]:
+    """The three of the comparison of accuracy: paper-lite0 and the peers of its backbone, width and input, 192x192."""
+    experiment = changed(recipe("paper-lite0"), "input", size=(192, 192))
+    return [
+        of_recipe("SAIS, paper-lite0 at 192", experiment),
+        yolact_of("YOLACT, the same", experiment, 192),
+        mask_rcnn_of("Mask R-CNN, the same", experiment, 192),
+    ]
+
+
 def yolact_contestant(name: str, side: int, backbone: str, frozen: bool = True) -> Contestant:
-    """YOLACT at `side` x `side`, which need not be a multiple of 32."""
+    """YOLACT as wide as in its paper, at `side` x `side`, which need not be a multiple of 32."""
     model = ModelConfig(backbone=backbone, frozen_batch_norm=frozen, frozen_stages=1 if frozen else 0)
-    experiment = Experiment(name=name, model=model)
+    return yolact_of(name, Experiment(name=name, model=model), side)
+
+
+def yolact_of(name: str, experiment: Experiment, side: int) -> Contestant:
+    """YOLACT with the backbone and width of an experiment."""
 
     def train(scene: Scene, device: str) -> Training:
         return training_of(YOLACT, experiment, (side, side), scene, device)

@@ -142,3 +142,16 @@ def test_memory_by_command(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == [name]
     figures = dict(zip(columns, rows[0], strict=True))
     assert float(figures["a picture, all parts"]) > float(figures["backbone"]) > 100
+
+
+@pytest.mark.slow
+def test_speed_of_the_small_models_by_command(tmp_path: Path) -> None:
+    words = ["--lite", "--objects", "4", "--picture", "192", "256", "--repeats", "1"]
+    assert main(["speed", "--out", str(tmp_path), *words]) == 0
+    ((columns, rows),) = json.loads((tmp_path / "lite.json").read_text())["tables"]
+    assert [row[0].partition(",")[0] for row in rows] == ["SAIS", "YOLACT", "Mask R-CNN"]
+    assert columns[:4] == ["system", "network ms", "post ms", "end to end ms"]
+    for row in rows:
+        network, post, whole = (float(cell) for cell in row[1:4])
+        assert whole >= network + post - 1
+    assert "speed of the small models" in (tmp_path / "index.html").read_text()

@@ -28,8 +28,12 @@ AGREEING = 9
 
 
 def mask_rcnn_contestant(name: str, side: int, backbone: str) -> Contestant:
-    """Mask R-CNN of torchvision's modules on our backbone, batch-norm frozen, at `side` x `side`."""
-    experiment = Experiment(name=name, model=ModelConfig(backbone=backbone))
+    """Mask R-CNN as wide as torchvision's on one of our backbones, batch-norm frozen, at `side` x `side`."""
+    return mask_rcnn_of(name, Experiment(name=name, model=ModelConfig(backbone=backbone)), side)
+
+
+def mask_rcnn_of(name: str, experiment: Experiment, side: int) -> Contestant:
+    """Mask R-CNN of torchvision's modules with the backbone and width of an experiment."""
 
     def train(scene: Scene, device: str) -> Training:
         made = training_of(MASK_RCNN, experiment, (side, side), scene, device)

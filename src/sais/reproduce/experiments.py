@@ -24,7 +24,7 @@ from sais.reproduce.rows import TABLES, find_row, keep_ratio
 from sais.reproduce.runs import Result, make_runs, read_result
 from sais.structures import SaisError
 
-ORDER = ("table1", "table2", "table3", "table4", "memory", "peers", "figure2", "figure3")
+ORDER = ("table1", "table2", "table3", "table4", "memory", "peers", "lite", "figure2", "figure3")
 """Of the sections on the page."""
 
 

@@ -101,12 +101,12 @@ def measure(
     """Time and memory of SAIS' rows and of the contestants of `peers` ("module:function"), in one go.
 
     Args:
-        rows: keys of SAIS rows to measure; all where none is named.
+        rows: keys of the SAIS rows to measure.
 
     Returns:
         Ready for JSON: conditions, "timings" (system's allocator), "kept" (blocks kept), "memory".
     """
-    own = [r.contestant for r in PAPER if r.contestant and r.row and (not rows or r.row in rows)]
+    own = [r.contestant for r in PAPER if r.contestant and r.row in rows]
     sources = [OWN, *peers]
     names = own + [one.name for source in peers for one in _contestants(source)]
     say(f"timing {', '.join(names)}: {conditions.repeats + 1} turns each, twice")
@@ -145,6 +145,14 @@ def lines(measured: dict[str, Any], results: Sequence[Result] = ()) -> list[list
         if name not in known:
             table.append([name, "-", "-", "-", *_measured(name, timings, kept, memory, "-")])
     return table
+
+
+def measured_lines(measured: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows of what was measured alone, without the paper's."""
+    names = [one["name"] for one in measured["timings"]]
+    wanted = [i for i, column in enumerate(COLUMNS) if not column.startswith("paper") and not column.endswith("AP")]
+    by_name = {line[0]: line for line in lines(measured)}
+    return [COLUMNS[i].removeprefix("measured: ") for i in wanted], [[by_name[n][i] for i in wanted] for n in names]
 
 
 def _ap(key: str | None, results: Sequence[Result]) -> str:
