@@ -44,14 +44,14 @@ def paper() -> list[Contestant]:
     ]
 
 
-def four() -> list[Contestant]:
+def few() -> list[Contestant]:
     """The three peers that are measured beside SAIS-R50-768 wherever time is short."""
     wanted = ("YOLACT-550, R50", "YOLACT-700, R101", "Mask R-CNN 768, R50")
     return [one for one in paper() if one.name in wanted]
 
 
-def batch_norm_trained() -> list[Contestant]:
-    """YOLACT as its paper trains it, for memory: all batch-norm and the whole backbone trained."""
+def other_yolacts() -> list[Contestant]:
+    """For memory: YOLACT as its paper trains it, all batch-norm and the whole backbone trained; and at SAIS' size."""
     return [
         yolact_contestant("YOLACT-550, R50, batch-norm trained", 550, RESNET50, frozen=False),
         yolact_contestant("YOLACT at 768, R50, batch-norm frozen", 768, RESNET50),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 import torchvision
 
 from benchmarks.__main__ import main
-from benchmarks.contestants import batch_norm_trained, four, paper, yolact_contestant
+from benchmarks.contestants import few, other_yolacts, paper, yolact_contestant
 from benchmarks.torchvision_peers.contestants import (
     mask_rcnn_contestant,
     planted_boxes,
@@ -24,7 +25,12 @@ from sais.bench.contestants import Contestant
 from sais.bench.memory import saved_per_picture
 from sais.bench.scene import make_scene, overlap
 from sais.bench.systems import run_once
+from sais.config import to_dict
+from sais.data.paths import DataPaths
+from sais.reproduce.plans import plans_for
+from sais.reproduce.runs import Plan, Result, make_runs
 from sais.structures import SaisError
+from tests.test_reproduce import TINY
 
 LITE = "tf_efficientnet_lite0.in1k"
 SCENE = make_scene(6, (120, 160), 5)
@@ -101,13 +107,41 @@ def test_memory_of_each_part() -> None:
 
 def test_who_is_measured() -> None:
     names = [one.name for one in paper()]
-    assert {one.name for one in four()} <= set(names)
-    assert len({*names, *(one.name for one in batch_norm_trained())}) == len(names) + 2
+    assert {one.name for one in few()} <= set(names)
+    assert len({*names, *(one.name for one in other_yolacts())}) == len(names) + 2
 
 
 def test_accuracy_needs_data(tmp_path: Path) -> None:
     with pytest.raises(SaisError, match="needs --data"):
         main(["accuracy", "--out", str(tmp_path)])
+
+
+def test_a_rate_at_which_a_peer_diverges_ends_no_search(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results are made up here; the search, the choice and the table are the real ones."""
+    from benchmarks import accuracy
+
+    (made,) = make_runs(plans_for(["sais"], [0], TINY), DataPaths(shapes), tmp_path)
+
+    def run(plans: list[Plan], data: DataPaths, out: Path) -> list[Result]:
+        results = []
+        for plan in plans:
+            if plan.row == "yolact" and plan.experiment.optim.lr > 0.001:
+                raise SaisError("the loss is nan at iteration 3")
+            ap = 0.2 if plan.row == "yolact" and plan.experiment.optim.lr < 0.001 else 0.1
+            metrics = {kind: made.metrics[kind] | {"AP": ap} for kind in ("box", "mask")}
+            settings = to_dict(plan.experiment)
+            results.append(replace(made, row=plan.row, metrics=metrics, experiment=settings))
+        return results
+
+    monkeypatch.setattr(accuracy, "make_runs", run)
+    text = accuracy.compare(accuracy.Comparison(DataPaths(shapes), tmp_path, TINY, peers=("yolact",)))
+    assert "| YOLACT, search | 0.002 | diverged |" in text
+    assert "| YOLACT | 0.0005 | 0 | 20.0 | 20.0 |" in text
+    monkeypatch.setattr(accuracy, "make_runs", lambda *_: (_ for _ in ()).throw(SaisError("disk full")))
+    with pytest.raises(SaisError, match="disk full"):
+        accuracy.compare(accuracy.Comparison(DataPaths(shapes), tmp_path, TINY))
 
 
 @pytest.mark.slow

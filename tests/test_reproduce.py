@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from sais.data.paths import DataPaths
 from sais.recipes import RECIPES, recipe
 from sais.reproduce.plans import Budget, base_experiment, plans_for
 from sais.reproduce.rows import ROWS, TABLES, keep_ratio
-from sais.reproduce.runs import Result, make_runs, read_result
+from sais.reproduce.runs import Result, describe_data, make_runs, read_result
 from sais.reproduce.slip import SLIPPED_SYSTEM
 from sais.structures import SaisError
 
@@ -115,12 +116,65 @@ def test_shared_rows_are_trained_once_and_finished_ones_not_again(shapes: Path, 
     assert said == ["1 of 1: sais, seed 0"]
     assert first[0] == first[1]
     assert first[0].iterations == 2
-    assert first[0].data["train"] == {"pictures": 12, "objects": first[0].data["train"]["objects"]}
+    assert first[0].data["train"]["pictures"] == 12
     again = make_runs(twice[:1], DataPaths(shapes), tmp_path, say=said.append)
     assert len(said) == 1
     assert again[0] == first[0]
     folder = next((tmp_path / "runs").iterdir())
     assert read_result(folder / "result.json") == first[0]
+
+
+def test_another_row_with_the_same_settings_uses_the_same_run(shapes: Path, tmp_path: Path) -> None:
+    (plan,) = plans_for(["sais"], [0], TINY)
+    (first,) = make_runs([plan], DataPaths(shapes), tmp_path)
+    said: list[str] = []
+    (second,) = make_runs([replace(plan, row="sais-768-r50")], DataPaths(shapes), tmp_path, say=said.append)
+    assert not said
+    assert second == replace(first, row="sais-768-r50")
+    assert len(list((tmp_path / "results").iterdir())) == 1
+
+
+def test_other_annotations_are_other_data(shapes: Path, tmp_path: Path) -> None:
+    from sais.data.formats import find
+
+    copy = tmp_path / "shapes"
+    shutil.copytree(shapes, copy)
+    train, valid = find(copy, "train"), find(copy, "valid")
+    before = describe_data(train, valid, "shapes")
+    assert before == describe_data(find(shapes, "train"), find(shapes, "valid"), "shapes")
+    path = copy / "annotations/train.json"
+    labels = json.loads(path.read_text())
+    labels["annotations"][0]["bbox"][2] += 1
+    path.write_text(json.dumps(labels))
+    after = describe_data(find(copy, "train"), valid, "shapes")
+    assert after["train"]["pictures"] == before["train"]["pictures"]
+    (plan,) = plans_for(["sais"], [0], TINY)
+    assert plan.digest(after) != plan.digest(before)
+
+
+def test_a_run_stopped_early_is_measured_by_its_last_weights(shapes: Path, tmp_path: Path) -> None:
+    """Not by the best, which were chosen on the very pictures: 7 iterations of 9, looked at after each epoch of 3."""
+    budget = replace(TINY, iterations=7, epochs=3, evaluate_every=1)
+    (result,) = make_runs(plans_for(["sais"], [0], budget), DataPaths(shapes), tmp_path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert result.iterations == 7
+    assert not (folder / "model.safetensors").exists()
+
+
+def test_earlier_rows_and_seeds_stay_in_the_table(shapes: Path, tmp_path: Path) -> None:
+    command = ["reproduce", "table3", *words(shapes, tmp_path)]
+    assert main([*command, "--rows", "sais", "--seeds", "0", "1"]) == 0
+    assert main([*command, "--rows", "sais-center", "--seeds", "2"]) == 0
+    seeds = [(r["row"], r["seed"]) for r in json.loads((tmp_path / "table3.json").read_text())["results"]]
+    assert sorted(seeds) == [("sais", 0), ("sais", 1), ("sais-center", 2)]
+    assert main([*command[:-1], "1", "--rows", "sais"]) == 0  # another budget: nothing of the other stays
+    seeds = [(r["row"], r["seed"]) for r in json.loads((tmp_path / "table3.json").read_text())["results"]]
+    assert seeds == [("sais", 0)]
+
+
+def test_the_slip_wants_pictures_at_the_top_left() -> None:
+    with pytest.raises(SaisError, match="zooms and moves them"):
+        plans_for(["keep-ratio-slip"], [0], Budget(base="sais-lite"))
 
 
 def test_a_run_that_is_there_without_its_result_is_only_measured(shapes: Path, tmp_path: Path) -> None:
@@ -177,7 +231,11 @@ def test_without_labels_to_measure_on(shapes: Path, tmp_path: Path) -> None:
         (["table1", "--rows", "sias", "--data", "."], "unknown row 'sias', did you mean 'sais'"),
         (["table1", "--epochs", "0", "--data", "."], "--epochs 0: must be 1 or more"),
         (["table1", "--size", "64", "64", "64", "--data", "."], "give height and width"),
-        (["table4", "--objects", "0"], "must hold positive numbers"),
+        (["table4", "--objects", "101"], "--objects 101: from 1 to 100"),
+        (["table4", "--repeats", "0"], "positive numbers as --picture and --repeats"),
+        (["all", "--rows", "sias", "--data", "."], "unknown row 'sias', did you mean 'sais'"),
+        (["figure3", "--model", "absent", "--data", "."], "--model absent: no such run or model file"),
+        (["table2", "--base", "fcos-r50", "--data", "."], "--base fcos-r50 keeps the ratio"),
         (["table4", "--peers", "benchmarks.absent:peers"], "benchmarks.absent:peers"),
     ],
 )

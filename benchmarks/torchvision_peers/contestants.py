@@ -6,6 +6,7 @@ head's answers by the scene's classes, so that the mask head and the pasting hav
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from sais.bench.scene import Scene
 from sais.config import Experiment, ModelConfig
 from sais.images import fit, place
 
+TRAINED_COPIES = 40
+"""Proposals of each object in training; with ten objects more than the 128 regions with an object that are trained."""
 AGREEING = 9
 """Proposals that say the same of an object: one clearly, the rest, moved a little, faintly."""
 
@@ -39,6 +42,7 @@ def mask_rcnn_of(name: str, experiment: Experiment, side: int) -> Contestant:
         made = training_of(MASK_RCNN, experiment, (side, side), scene, device)
         model: Any = made.model
         heads = model.roi_heads
+        model.rpn.register_forward_hook(partial(_trained_proposals, scene=scene, side=side))
         parts = {
             "backbone": model.backbone.network,
             "fpn": model.fpn,
@@ -51,6 +55,23 @@ def mask_rcnn_of(name: str, experiment: Experiment, side: int) -> Contestant:
     return Contestant(
         name, lambda scene, device: ReadyMaskRcnn(experiment, side, scene, device), train, "torchvision's paste"
     )
+
+
+def _trained_proposals(module: nn.Module, inputs: Any, outputs: Any, scene: Scene, side: int, objects: int = 10) -> Any:
+    """Proposals as a trained network has them: copies of the objects' boxes, moved by up to a tenth, for the most.
+
+    From random weights hardly any region would have an object, and the mask head would train on next to none.
+    """
+    proposals, losses = outputs
+    scale = torch.tensor([side / scene.size[1], side / scene.size[0]] * 2)
+    boxes = (torch.from_numpy(scene.boxes[:objects]) * scale).repeat(TRAINED_COPIES, 1)
+    random = torch.Generator().manual_seed(0)
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    moved = (boxes + 0.1 * sides * (2 * torch.rand(boxes.shape, generator=random) - 1)).clamp(0, side)
+    for one in proposals:
+        room = min(len(one), len(moved))
+        one[:room] = moved[:room].to(one.device)
+    return proposals, losses
 
 
 def shipped_mask_rcnn_contestant(name: str, side: int) -> Contestant:

@@ -84,20 +84,22 @@ def measure_times(sources: Sequence[str], names: Sequence[str], conditions: Cond
     return [Timing(**one) for one in found]
 
 
-def measure_memory(sources: Sequence[str], names: Sequence[str], conditions: Conditions) -> list[Memory]:
-    """Memory of the contestants, each in processes of its own."""
+def measure_memory(
+    sources: Sequence[str], names: Sequence[str], conditions: Conditions, inference: bool = True
+) -> list[Memory]:
+    """Memory of the contestants, each in processes of its own; without `inference`, in training alone."""
     results = []
     for source in sources:
         for one in find_contestants(source):
             if names and one.name not in names:
                 continue
             arguments = (source, one.name, asdict(conditions))
-            inference = in_fresh_process("sais.bench.systems:_inference_memory", *arguments)
+            added = in_fresh_process("sais.bench.systems:_inference_memory", *arguments) if inference else None
             training = in_fresh_process("sais.bench.systems:_training_memory", *arguments) if one.train else {}
             results.append(
                 Memory(
                     one.name,
-                    inference,
+                    added,
                     training.get("per_picture"),
                     training.get("per_step"),
                     training.get("peak"),
@@ -145,6 +147,10 @@ def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> li
             if turn:  # the first makes what libraries set up once
                 turns[name].append(seconds)
             gc.collect()
+    if wrong := {name: count for name, count in found.items() if count != conditions.objects}:
+        raise SaisError(
+            f"{conditions.objects} objects were planted, but found were {wrong}: the work is not comparable"
+        )
     return [
         {"name": name, "found": found[name]}
         | {station: 1000 * statistics.median(turn[station] for turn in turns[name]) for station in STATIONS}
@@ -193,17 +199,21 @@ def _one(source: str, name: str) -> Contestant:
 
 def _conditions(settings: dict[str, Any]) -> Conditions:
     conditions = Conditions(**settings | {"size": tuple(settings["size"])})
+    if conditions.device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(conditions.device).index or 0)  # whose clock and memory are then looked at
     if conditions.keep_blocks:
         keep_big_blocks()
     return conditions
 
 
 def _clock(device: str) -> Callable[[], float]:
-    if not device.startswith("cuda"):
+    waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
+    wait = waits.get(torch.device(device).type)
+    if wait is None:
         return time.perf_counter
 
     def synchronised() -> float:
-        torch.cuda.synchronize()
+        wait()
         return time.perf_counter()
 
     return synchronised

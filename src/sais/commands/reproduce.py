@@ -35,7 +35,7 @@ class ReproduceArguments:
     On COCO: sais reproduce table2 --data coco --seeds 0 1 2. On a laptop: add --base paper-lite0 --size 192 --epochs 6;
     then a row and seed of `animals` (700 pictures) takes about 11 minutes of one core, tables 1-3 with three seeds
     4 core-hours (they share runs). On `sais shapes DIR --train 100 --valid 30` a row takes 2 minutes, a table 10.
-    table4 takes about 6 minutes on two cores, with --peers 15; the figures take seconds.
+    table4 takes about 6 minutes on two cores, with --peers 15; figures take seconds (figure3 trains first if need be).
     """
 
     what: tyro.conf.Positional[Literal["table1", "table2", "table3", "table4", "figure2", "figure3", "all"]]
@@ -80,11 +80,12 @@ class ReproduceArguments:
     skip_broken: bool = False
     """Leave out pictures that cannot be read instead of stopping."""
     train: bool | None = None
-    """table4: train its models too. By default only where there is a GPU and --data."""
+    """table4: train its models too, at their own backbones and sizes. By default only where there is a GPU and --data,
+    and --base is the paper's."""
     peers: tuple[str, ...] = ()
     """table4: also measure what these functions return; in a checkout of sais: benchmarks.contestants:paper."""
     objects: int = 100
-    """table4: objects of the picture."""
+    """table4: objects of the picture, at most 100."""
     picture: tuple[int, int] = (960, 1280)
     """table4: height and width of the picture."""
     repeats: int = 5
@@ -101,8 +102,10 @@ def run(argv: Sequence[str]) -> int:
     wanted = ALL if arguments.what == "all" else (arguments.what,)
     if arguments.data is None and (wanted != ("table4",) or arguments.train):
         raise SaisError(f"sais reproduce {arguments.what} needs --data DIR, a data set to train and measure on")
-    if not arguments.seeds or min(arguments.objects, arguments.repeats, *arguments.picture) < 1:
-        raise SaisError("sais reproduce: --seeds, --objects, --picture and --repeats must hold positive numbers")
+    if not arguments.seeds or min(arguments.repeats, *arguments.picture) < 1:
+        raise SaisError("sais reproduce: give at least one of --seeds, and positive numbers as --picture and --repeats")
+    if not 1 <= arguments.objects <= 100:
+        raise SaisError(f"--objects {arguments.objects}: from 1 to 100, which is what all systems keep of a picture")
     for name, value in (("epochs", arguments.epochs), ("iterations", arguments.iterations), ("batch", arguments.batch)):
         if value is not None and value < 1:
             raise SaisError(f"--{name} {value}: must be 1 or more")
@@ -110,9 +113,15 @@ def run(argv: Sequence[str]) -> int:
     import matplotlib  # noqa: F401, its lack is to be said before hours of training, not after
 
     check_writable(arguments.out)
+    from sais.predict import model_file
     from sais.reproduce import experiments
     from sais.reproduce.plans import base_experiment
+    from sais.reproduce.rows import find_row
 
+    for row in arguments.rows:
+        find_row(row)
+    if arguments.model is not None and not model_file(arguments.model).is_file():
+        raise SaisError(f"--model {arguments.model}: no such run or model file")
     request = _request(arguments, shlex.join(["sais", "reproduce", *argv]))
     for line in base_experiment(request.budget)[1]:
         print(line)
@@ -177,4 +186,5 @@ def _trains(arguments: ReproduceArguments) -> bool:
         return arguments.train
     from sais.predict import choose_device
 
-    return arguments.data is not None and choose_device(arguments.device or "auto").type == "cuda"
+    on_gpu = choose_device(arguments.device or "auto").type == "cuda"
+    return on_gpu and arguments.data is not None and arguments.base == ReproduceArguments.base

@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
+def can_keep_big_blocks() -> bool:
+    """Whether the allocator can be changed: on Linux with glibc."""
+    return _mallopt() is not None
+
+
 def keep_big_blocks() -> bool:
-    """Change the process's allocator so; returns whether it could be changed (on Linux with glibc)."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
+    """Change the process's allocator so; returns whether it could be changed."""
+    mallopt = _mallopt()
+    if mallopt is None:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 * 2**20))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def _mallopt() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return None

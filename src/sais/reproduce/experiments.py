@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sais.bench.contestants import find_contestants
 from sais.bench.systems import Conditions
+from sais.config import Experiment
 from sais.data.paths import DataPaths
+from sais.recipes import recipe
 from sais.recipes.paper import KEEP_RATIO
 from sais.reproduce import ceiling, figures, table4
 from sais.reproduce.page import Section, picture_section, plain_table, table_section, write_page
 from sais.reproduce.plans import Budget, base_experiment, plans_for
 from sais.reproduce.report import csv_text, markdown, markdown_table
 from sais.reproduce.rows import TABLES, find_row, keep_ratio
-from sais.reproduce.runs import Result, make_runs, read_result
+from sais.reproduce.runs import Result, make_runs
 from sais.structures import SaisError
 
 ORDER = ("table1", "table2", "table3", "table4", "memory", "peers", "lite", "figure2", "figure3")
@@ -75,40 +78,64 @@ def table(key: str, request: Request) -> list[Result]:
     """Table I, II or III: its runs, and its files."""
     spec = TABLES[key]
     results = request.runs(_some_rows(key, request.rows), request.seeds)
-    names = [f"{r.row}-seed{r.seed}-{r.digest}" for r in results]
-    state: dict[str, Any] = {"kind": "table", "results": names}
+    results = [*results, *_earlier(key, results, request)]
+    state: dict[str, Any] = {"kind": "table", "results": [asdict(result) for result in results]}
     text = markdown(spec, results)
-    if key == "table1":
-        state["ceiling"] = _ceiling(request)
-        words, rows = state["ceiling"]["words"], state["ceiling"]["rows"]
-        text += f"\n{words}\n\n{markdown_table(ceiling.COLUMNS, rows)}\n"
+    if key == "table1" and (cost := _ceiling(request)):
+        state["ceiling"] = cost
+        text += f"\n{cost['words']}\n\n{markdown_table(ceiling.COLUMNS, cost['rows'])}\n"
     _write_state(request, key, state)
     write_text(request.out / f"{key}.md", text)
     write_text(request.out / f"{key}.csv", csv_text(spec, results))
     return results
 
 
-def _ceiling(request: Request) -> dict[str, Any]:
-    """What the slip alone costs on these pictures, at the size of the row that keeps the ratio and at the paper's."""
+def _earlier(key: str, results: Sequence[Result], request: Request) -> list[Result]:
+    """Results of this table's earlier calls, other rows or seeds of the same budget and data, which still hold."""
+    path = request.out / f"{key}.json"
+    if not path.is_file():
+        return []
+    had = [Result(**one) for one in json.loads(path.read_text(encoding="utf-8"))["results"]]
+    plans = plans_for(TABLES[key].rows, sorted({result.seed for result in had}), request.budget)
+    valid = {(p.row, p.experiment.run.seed, p.digest(results[0].data)) for p in plans}
+    now = {(result.row, result.seed) for result in results}
+    return [r for r in had if (r.row, r.seed, r.digest) in valid and (r.row, r.seed) not in now]
+
+
+def _ceiling(request: Request) -> dict[str, Any] | None:
+    """What the slip alone costs on these pictures, at the size of the row that keeps the ratio and at the paper's; None
+    where nothing has an outline."""
     index = request.there.valid_index(request.there.train_index().class_names)
     assert index is not None
+    if not any(a.segmentation is not None for image in index.images for a in image.annotations):
+        return None
     sizes = [keep_ratio(base_experiment(request.budget)[0]).input.size, KEEP_RATIO.size]
     return {"words": ceiling.WORDS.format(data=index.name), "rows": ceiling.ceiling_rows(index, sizes)}
 
 
 def table_four(request: Request, peers: Sequence[str], conditions: Conditions, train: bool) -> None:
-    """Table IV: speed and memory, and AP where `train` asks for it."""
+    """Table IV: speed and memory, and AP where `train` asks for it.
+
+    Raises:
+        SaisError: a contestant that cannot be had, before anything is trained.
+    """
     keys = _some_rows("table4", request.rows)
+    for source in peers:
+        find_contestants(source)
+    if train and recipe(request.budget.base).model.channels != Experiment().model.channels:
+        raise SaisError(
+            f"table4 trains the paper's models, and --base {request.budget.base} is of another width; leave it out"
+        )
     results = request.runs(keys, request.seeds) if train else []
     measured = table4.measure(keys, peers, conditions, request.say)
-    names = [f"{r.row}-seed{r.seed}-{r.digest}" for r in results]
-    _write_state(request, "table4", {"kind": "table4", "results": names, "measured": measured})
+    state = {"kind": "table4", "results": [asdict(result) for result in results], "measured": measured}
+    _write_state(request, "table4", state)
     lines = table4.lines(measured, results)
     parts = table4.parts_lines(measured)
     text = "\n\n".join(
         [
             "## Table IV: speed and memory",
-            table4.in_words(measured),
+            table4.in_words(measured, results),
             markdown_table(table4.COLUMNS, lines),
             "Kept for backward for one more training picture, MiB, part by part:",
             markdown_table(*parts),
@@ -129,9 +156,11 @@ def figure_three(request: Request, model: Path | None) -> None:
     """Figure 3 by a model of the user's, or by the row `sais` of this budget, trained if it is not yet."""
     if model is None:
         (result,) = request.runs(["sais"], request.seeds[:1])
-        model = request.out / "runs" / f"sais-seed{result.seed}-{result.digest}"
-        if not model.is_dir():
-            raise SaisError(f"{model}: its result is there, its weights are not; give a model with --model")
+        tail = f"-seed{result.seed}-{result.digest}"
+        found = [path for path in request.out.glob(f"runs/*{tail}") if path.is_dir()]
+        if not found:
+            raise SaisError(f"{request.out}/runs/sais{tail}: only its result is there; give a model with --model")
+        model = found[0]
     index = request.there.valid_index(None) or request.there.train_index()
     made = figures.figure3(index, model, request.out, request.budget.device or "auto")
     _write_state(request, "figure3", {"kind": "figure", "pictures": [[p.name, text] for p, text in made]})
@@ -149,9 +178,9 @@ def page(out: Path) -> Path:
 
 def _section(key: str, state: dict[str, Any], out: Path) -> Section:
     if state["kind"] == "table":
-        results = _results(state["results"], out)
-        logs = {r.digest: out / "runs" / name / "log.jsonl" for name, r in results.items()}
-        section = table_section(TABLES[key], list(results.values()), logs, commands=(state["command"],))
+        results = [Result(**one) for one in state["results"]]
+        logs = {r.digest: path for r in results for path in out.glob(f"runs/*-seed{r.seed}-{r.digest}/log.jsonl")}
+        section = table_section(TABLES[key], results, logs, commands=(state["command"],))
         if "ceiling" in state:
             shown = plain_table(ceiling.COLUMNS, state["ceiling"]["rows"], caption=state["ceiling"]["words"])
             section = replace(section, tables=(*section.tables, shown))
@@ -159,26 +188,22 @@ def _section(key: str, state: dict[str, Any], out: Path) -> Section:
     if state["kind"] == "figure":
         titles = {
             "figure2": ("Figure 2: which object each location learns", "By both rules; black is background."),
-            "figure3": ("Figure 3: predictions", "Pictures that no model was trained on."),
+            "figure3": ("Figure 3: predictions", "What a model finds, one colour an object."),
         }
         pictures = [(out / name, text) for name, text in state["pictures"]]
         return picture_section(*titles[key], pictures, commands=(state["command"],))
     if state["kind"] == "table4":
-        lines = table4.lines(state["measured"], list(_results(state["results"], out).values()))
+        trained = [Result(**one) for one in state["results"]]
+        lines = table4.lines(state["measured"], trained)
         tables = (plain_table(table4.COLUMNS, lines), plain_table(*table4.parts_lines(state["measured"])))
         return Section(
             "Table IV: speed and memory",
-            table4.in_words(state["measured"]),
+            table4.in_words(state["measured"], trained),
             tables=tables,
             commands=(state["command"],),
         )
     plain = tuple(plain_table(columns, rows) for columns, rows in state["tables"])
     return Section(state["title"], state["intro"], tables=plain, commands=(state["command"],))
-
-
-def _results(names: Sequence[str], out: Path) -> dict[str, Result]:
-    found = {name: read_result(out / "results" / f"{name}.json") for name in names}
-    return {name: result for name, result in found.items() if result is not None}
 
 
 def _write_state(request: Request, key: str, state: dict[str, Any]) -> None:
@@ -188,6 +213,6 @@ def _write_state(request: Request, key: str, state: dict[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be at the same file
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)

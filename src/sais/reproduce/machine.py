@@ -25,8 +25,9 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 def in_words(machine: dict[str, Any]) -> str:
     """One line for a person."""
-    if machine["device"] == "cuda":
-        return f"{machine['name']}, torch {machine['torch']}"
+    if machine["device"] != "cpu":
+        kind = "" if machine["device"] == "cuda" else f" ({machine['device']})"
+        return f"{machine['name']}{kind}, torch {machine['torch']}"
     threads = machine["threads"]
     threads_said = f"{threads} thread{'s' if threads != 1 else ''} of {machine['cores']} cores"
     return f"{machine['name']}, {threads_said}, no GPU, torch {machine['torch']}"

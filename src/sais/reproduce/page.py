@@ -206,7 +206,7 @@ def write_page(
 """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "index.html"
-    part = path.with_name("index.html.part")
+    part = path.with_name(f"index.html.{os.getpid()}.part")
     part.write_text(page, encoding="utf-8", errors="backslashreplace")
     part.replace(path)
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sais.config import Experiment
 from sais.engine.system import SAIS_SYSTEM
@@ -12,6 +12,7 @@ from sais.recipes.adjust import changed, check, of_length, scaled_lr
 from sais.reproduce.rows import find_row
 from sais.reproduce.runs import Plan
 from sais.reproduce.slip import SLIPPED_SYSTEM
+from sais.structures import SaisError
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ def base_experiment(budget: Budget) -> tuple[Experiment, list[str]]:
         SaisError: no such recipe, or a setting that training cannot work with.
     """
     start = recipe(budget.base)
+    if start.input.mode != "fixed":
+        raise SaisError(
+            f"--base {budget.base} keeps the ratio, which the rows see to themselves; take one that does not"
+        )
     experiment = start
     for name in ("batch", "lr"):
         if getattr(budget, name) is not None:
@@ -74,9 +79,12 @@ def plans_for(rows: Sequence[str], seeds: Sequence[int], budget: Budget) -> list
 def plan_of(key: str, seed: int, base: Experiment, budget: Budget) -> Plan:
     """The run of one row with one seed."""
     row = find_row(key)
+    if row.slip and base.input.scale_jitter != (1.0, 1.0):
+        raise SaisError(
+            f"row {key}: the padding slip is told of pictures that lie at the canvas's top left, and {base.name} zooms "
+            "and moves them in training; take --base paper-lite0 or a recipe of the paper"
+        )
     experiment = changed(row.change(base), "run", seed=seed)
     named = f"{base.name}-{key}"
     system = SLIPPED_SYSTEM if row.slip else SAIS_SYSTEM
-    from dataclasses import replace
-
     return Plan(key, replace(experiment, name=named), system, budget.iterations, budget.random_init)

@@ -60,24 +60,30 @@ def keep_ratio(experiment: Experiment) -> Experiment:
     return changed(experiment, "input", mode="keep_ratio", size=(short, round(short * 1333 / 800)))
 
 
-def area(experiment: Experiment) -> Experiment:
-    """Area-aware targets."""
-    return changed(experiment, "targets", rule="area")
+def sais(rule: str, fusion: bool, kept: bool = False) -> Callable[[Experiment], Experiment]:
+    """SAIS with targets by `rule`, coefficients from both towers or from one, the input's ratio kept or not.
+
+    Everything that a table is about is set, whatever the base says of it.
+    """
+
+    def change(base: Experiment) -> Experiment:
+        source = "both" if fusion else "classification"
+        made = changed(changed(base, "targets", rule=rule), "model", masks=True, coefficients_from=source)
+        return keep_ratio(made) if kept else made
+
+    return change
 
 
-def without_fusion(experiment: Experiment) -> Experiment:
-    """Coefficients from the classification tower alone."""
-    return changed(experiment, "model", coefficients_from="classification")
-
-
-def boxes_only(experiment: Experiment) -> Experiment:
-    """FCOS: no ProtoNet, no coefficients."""
-    return changed(experiment, "model", masks=False)
+def fcos(rule: str) -> Callable[[Experiment], Experiment]:
+    """FCOS, the ratio kept: no ProtoNet, no coefficients."""
+    return lambda base: changed(sais(rule, fusion=True, kept=True)(base), "model", masks=False)
 
 
 def on(backbone: str, side: int) -> Callable[[Experiment], Experiment]:
     """A backbone and a fixed square input of Table IV."""
-    return lambda base: changed(changed(base, "input", mode="fixed", size=(side, side)), "model", backbone=backbone)
+    return lambda base: changed(
+        changed(sais("center", fusion=True)(base), "input", size=(side, side)), "model", backbone=backbone
+    )
 
 
 def _rows(*rows: Row) -> dict[str, Row]:
@@ -88,20 +94,20 @@ ROWS = _rows(
     Row(
         "keep-ratio",
         "SAIS, ratio kept",
-        lambda base: keep_ratio(area(without_fusion(base))),
+        sais("area", fusion=False, kept=True),
         "sais-r50-keep-ratio-area",
     ),
     Row(
         "keep-ratio-slip",
         "SAIS, ratio kept, with the padding slip",
-        lambda base: keep_ratio(area(without_fusion(base))),
+        sais("area", fusion=False, kept=True),
         slip=True,
     ),
-    Row("sais-area", "SAIS, fixed, area-aware", lambda base: area(without_fusion(base)), "sais-r50-768-area"),
-    Row("sais-center", "SAIS, fixed, center-aware", without_fusion, "sais-r50-768-no-fusion"),
-    Row("sais", "SAIS, fixed, center-aware, fusion", lambda base: base, "sais-r50-768"),
-    Row("fcos-area", "FCOS, area-aware", lambda base: keep_ratio(area(boxes_only(base))), "fcos-r50-area"),
-    Row("fcos-center", "FCOS, center-aware", lambda base: keep_ratio(boxes_only(base)), "fcos-r50"),
+    Row("sais-area", "SAIS, fixed, area-aware", sais("area", fusion=False), "sais-r50-768-area"),
+    Row("sais-center", "SAIS, fixed, center-aware", sais("center", fusion=False), "sais-r50-768-no-fusion"),
+    Row("sais", "SAIS, fixed, center-aware, fusion", sais("center", fusion=True), "sais-r50-768"),
+    Row("fcos-area", "FCOS, area-aware", fcos("area"), "fcos-r50-area"),
+    Row("fcos-center", "FCOS, center-aware", fcos("center"), "fcos-r50"),
     Row("sais-640-r50", "SAIS-640, R50", on(RESNET50, 640), "sais-r50-640"),
     Row("sais-768-r50", "SAIS-768, R50", on(RESNET50, 768), "sais-r50-768"),
     Row("sais-768-r101", "SAIS-768, R101", on(RESNET101, 768), "sais-r101-768"),

@@ -3,9 +3,9 @@
     OUT/runs/ROW-seed0-1a2b3c4d/    a run of `sais train`, and once it is done result.json
     OUT/results/ROW-seed0-1a2b3c4d.json    the same result again, small enough to commit
 
-The eight digits are a digest of everything that decides the numbers (settings, system, data), so that a run is found
-again by whoever needs the same one, and never mistaken for another. Several processes may work on one OUT at the same
-time, on several GPUs for instance: each takes the runs that nobody else is at.
+The eight digits are a digest of everything that decides the numbers (settings, system, annotations), so that a run is
+found again by whatever row needs the same one, and never mistaken for another. Several processes may work on one OUT at
+the same time, on several GPUs for instance: each takes the runs that nobody else is at.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from sais.data.paths import DataPaths
 from sais.engine.evaluate import evaluate
 from sais.engine.system import System
 from sais.engine.train import train
-from sais.predict import choose_device, model_file
+from sais.predict import choose_device
 from sais.reproduce.machine import describe_machine
 from sais.structures import SaisError
 
@@ -56,9 +57,13 @@ class Plan:
         whole = [settings, self.system.name, self.steps, self.random_init, data]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
 
-    def folder(self, data: dict[str, Any]) -> str:
-        """Name of its folder."""
-        return f"{self.row}-seed{self.experiment.run.seed}-{self.digest(data)}"
+    def name(self, data: dict[str, Any], out: Path) -> str:
+        """Name of its folder in `out`: that of the same run, where another row had it made."""
+        tail = f"-seed{self.experiment.run.seed}-{self.digest(data)}"
+        made = {
+            path.name.removesuffix(".json") for kind in ("results", "runs") for path in out.glob(f"{kind}/*{tail}*")
+        }
+        return next((name for name in sorted(made) if name.endswith(tail)), self.row + tail)
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,23 @@ class Result:
 
 
 def describe_data(train_index: Index, valid_index: Index, name: str) -> dict[str, Any]:
-    """What a result says of its data: names, numbers of pictures and objects, classes."""
+    """What a result says of its data: names, numbers of pictures and objects, classes, a digest of the annotations."""
     said: dict[str, Any] = {"name": name, "classes": list(train_index.class_names)}
     for split, index in (("train", train_index), ("valid", valid_index)):
         objects = sum(len(record.annotations) for record in index.images)
-        said[split] = {"pictures": len(index.images), "objects": objects}
+        said[split] = {"pictures": len(index.images), "objects": objects, "digest": _annotations_digest(index)}
     return said
+
+
+def _annotations_digest(index: Index) -> str:
+    """Eight digits of all names, sizes, boxes, classes and outlines; pictures themselves are not read."""
+    whole = hashlib.sha256()
+    for record in index.images:
+        whole.update(f"{record.path.name} {record.id} {record.size}".encode())
+        for one in record.annotations:
+            whole.update(one.box.tobytes() + f"{one.label} {one.crowd} ".encode())
+            whole.update(json.dumps(one.segmentation, default=str).encode())
+    return whole.hexdigest()[:8]
 
 
 def make_runs(
@@ -109,25 +125,28 @@ def make_runs(
     if valid_index is None or not any(image.annotations for image in valid_index.images):
         raise SaisError(f"{data.name}: no labelled validation split; an experiment needs pictures to measure on")
     described = describe_data(train_index, valid_index, data.name)
-    results: dict[str, Result] = {}
-    waiting = list(dict.fromkeys(plans))
+    results: dict[Plan, Result] = {}
+    waiting, told = list(dict.fromkeys(plans)), False
     while waiting:
         elsewhere = []
         for plan in waiting:
-            name = plan.folder(described)
-            with _claimed(out / "locks", name) as free:
+            with _claimed(out / "locks", f"seed{plan.experiment.run.seed}-{plan.digest(described)}") as free:
                 if not free:
                     elsewhere.append(plan)
                     continue
+                name = plan.name(described, out)
                 result = read_result(out / "results" / f"{name}.json")
                 if result is None:
                     say(f"{len(results) + 1} of {len(set(plans))}: {plan.row}, seed {plan.experiment.run.seed}")
-                    result = _make(plan, data, valid_index, described, out, skip_broken)
-                results[name] = result
+                    result = _make(plan, name, data, valid_index, described, out, skip_broken)
+                results[plan] = replace(result, row=plan.row)
         if elsewhere and len(elsewhere) == len(waiting):
+            if not told:
+                say(f"waiting for another process, which is at {', '.join(plan.row for plan in elsewhere)}")
+            told = True
             time.sleep(WAIT)
         waiting = elsewhere
-    return [results[plan.folder(described)] for plan in plans]
+    return [results[plan] for plan in plans]
 
 
 def read_result(path: Path) -> Result | None:
@@ -138,9 +157,10 @@ def read_result(path: Path) -> Result | None:
         return None
 
 
-def _make(plan: Plan, data: DataPaths, valid: Index, described: dict[str, Any], out: Path, skip_broken: bool) -> Result:
+def _make(
+    plan: Plan, name: str, data: DataPaths, valid: Index, described: dict[str, Any], out: Path, skip_broken: bool
+) -> Result:
     """Train (or go on), evaluate, write the result, and drop what only going on would need."""
-    name = plan.folder(described)
     folder = out / "runs" / name
     result = read_result(folder / "result.json")  # only its copy is gone
     if result is None:
@@ -160,7 +180,7 @@ def _make(plan: Plan, data: DataPaths, valid: Index, described: dict[str, Any], 
     text = json.dumps(result.__dict__, indent=1) + "\n"
     for place in (folder / "result.json", out / "results" / f"{name}.json"):
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(".part")
+        part = place.with_suffix(f".{os.getpid()}.part")
         part.write_text(text, encoding="utf-8")
         part.replace(place)
     if (folder / "model.safetensors").exists():
@@ -171,7 +191,9 @@ def _make(plan: Plan, data: DataPaths, valid: Index, described: dict[str, Any], 
 
 def _measure(plan: Plan, valid: Index, described: dict[str, Any], folder: Path, skip_broken: bool) -> Result:
     """What the weights of a run are worth: those it ended with, averaged where they are."""
-    path = model_file(folder)
+    # Not the best of them, where training was stopped early: that was chosen on the pictures that are measured here.
+    path = folder / ("model" if (folder / "model.safetensors").exists() else "last")
+    path = path.with_suffix(".safetensors")
     checkpoint = load(path)
     model = plan.system.build(checkpoint.experiment, len(checkpoint.class_names))
     fill(model, checkpoint.part("model"), path)
@@ -209,7 +231,9 @@ def _claimed(folder: Path, name: str) -> Iterator[bool]:
     with (folder / name).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             yield False
             return
+        except OSError:  # a file system without locks: as on Windows
+            pass
         yield True

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from sais.bench.systems import OWN, Conditions, Memory, Timing, measure_memory, measure_times
+from sais.engine.allocator import can_keep_big_blocks
 from sais.reproduce.machine import describe_machine
 from sais.reproduce.machine import in_words as machine_in_words
 from sais.reproduce.runs import Result
+from sais.reproduce.words import conditions
 
 MEBIBYTE = 2**20
 
@@ -88,6 +90,7 @@ COLUMNS = (
     "measured: post ms",
     "measured: end to end ms",
     "measured: FPS",
+    "measured: end to end ms, full stack",
     "measured: end to end ms, blocks kept",
     "measured: memory added, MiB",
     "measured: kept for backward a picture, MiB",
@@ -111,7 +114,7 @@ def measure(
     names = own + [one.name for source in peers for one in _contestants(source)]
     say(f"timing {', '.join(names)}: {conditions.repeats + 1} turns each, twice")
     timings = measure_times(sources, names, conditions)
-    kept = measure_times(sources, names, replace(conditions, keep_blocks=True))
+    kept = measure_times(sources, names, replace(conditions, keep_blocks=True)) if can_keep_big_blocks() else []
     say("measuring memory, each system in a process of its own")
     memory = measure_memory(sources, names, conditions)
     return {
@@ -156,7 +159,8 @@ def measured_lines(measured: dict[str, Any]) -> tuple[list[str], list[list[str]]
 
 
 def _ap(key: str | None, results: Sequence[Result]) -> str:
-    values = [100 * r.metrics["mask"]["AP"] for r in results if key and r.row == key]
+    scores = [r.metrics.get("mask") or {} for r in results if key and r.row == key]
+    values = [100 * one["AP"] for one in scores if one.get("AP") is not None]
     return f"{sum(values) / len(values):.1f}" if values else "-"
 
 
@@ -165,7 +169,7 @@ def _measured(
 ) -> list[str]:
     timing, quiet, space = (places.get(name or "") for places in (timings, kept, memory))
     if not isinstance(timing, Timing):
-        return [ap, *["-"] * 8]
+        return [ap, *["-"] * 9]
     whole = timing.end_to_end
     peak = step = inference = "-"
     if isinstance(space, Memory):
@@ -179,6 +183,7 @@ def _measured(
         f"{timing.finish:.0f}",
         f"{whole:.0f}",
         f"{1000 / whole:.2f}",
+        f"{whole + timing.dense:.0f}",
         f"{quiet.end_to_end:.0f}" if isinstance(quiet, Timing) else "-",
         inference,
         step,
@@ -200,8 +205,10 @@ def parts_lines(measured: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["system", *names, "a picture, all parts", "once a step"], rows
 
 
-def in_words(measured: dict[str, Any]) -> str:
-    """What the figures are of: machine, picture, threads, and what each column means."""
+def in_words(measured: dict[str, Any], results: Sequence[Result] = ()) -> str:
+    """What the figures are of: machine, picture, threads, what each column means, and what AP was measured on."""
+    said = conditions(results) if results else {}
+    trained = "; ".join(said[name] for name in ("data", "schedule", "input", "backbone", "seeds") if said)
     shared = measured["conditions"]
     height, width = shared["size"]
     return (
@@ -209,10 +216,12 @@ def in_words(measured: dict[str, Any]) -> str:
         f"{shared['classes']} classes, batch 1, fp32, random weights and planted objects; medians of "
         f"{shared['repeats']} turns that the systems take one after the other. Post: from raw outputs to what a user "
         "of the system holds, its masks at the picture's size among it (for SAIS patches in their boxes; a full stack "
-        f"{_dense(measured)}). End to end: from the picture in memory to there. 'Blocks kept': the same with an "
-        "allocator that keeps big blocks, for everybody. Memory added: peak over the loaded model, picture to masks. "
+        f"{_dense(measured)}, the column 'full stack'). End to end: from the picture in memory to there. "
+        "'Blocks kept': the same with an allocator that keeps big blocks, for everybody. Memory added: peak over the "
+        "loaded model, picture to masks. "
         "Kept for backward: activations of one more training picture with ten objects, parameters left out. "
         "AP of the paper is of COCO test-dev, its speeds of a Titan X or Xp: not to be compared with ours."
+        + (f" AP measured: {trained}." if trained else "")
     )
 
 
