@@ -52,6 +52,8 @@ class Arguments:
     """accuracy: which."""
     factors: tuple[float, ...] = (0.5, 1.0, 2.0)
     """accuracy: learning rates that a peer's search tries, as multiples of the recipe's."""
+    own_factors: tuple[float, ...] = ()
+    """accuracy: other learning rates to try for SAIS, shown beside the peers' search."""
     workers: int | None = None
     """accuracy: processes that read pictures."""
     device: str = "auto"
@@ -105,6 +107,7 @@ def _accuracy(arguments: Arguments, command: str) -> str:
             seeds=arguments.seeds,
             peer_seeds=arguments.peer_seeds,
             factors=arguments.factors,
+            own_factors=arguments.own_factors,
             command=command,
         )
     )

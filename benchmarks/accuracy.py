@@ -55,6 +55,8 @@ class Comparison:
     peer_seeds: tuple[int, ...] = (0,)
     """Of the peers, once their rate is found."""
     factors: tuple[float, ...] = FACTORS
+    own_factors: tuple[float, ...] = ()
+    """Other learning rates to try for SAIS, for the second table; the first keeps the recipe's."""
     command: str = ""
 
 
@@ -63,7 +65,9 @@ def compare(comparison: Comparison) -> str:
     base, _ = base_experiment(comparison.budget)
     ours = [plan_of("sais", seed, base, comparison.budget) for seed in comparison.seeds]
     groups = [("SAIS", make_runs(ours, comparison.data, comparison.out))]
-    searches: list[list[str]] = []
+    searches = [
+        _found("SAIS, search", f, base, _tried(_ours(comparison, f), comparison)) for f in comparison.own_factors
+    ]
     for key in comparison.peers:
         title = PEERS[key].title
         tried = {factor: _tried(_plan(key, comparison, factor, 0), comparison) for factor in comparison.factors}
@@ -85,6 +89,11 @@ def compare(comparison: Comparison) -> str:
     write_text(comparison.out / "peers.md", text)
     page(comparison.out)
     return text
+
+
+def _ours(comparison: Comparison, factor: float) -> Plan:
+    base, _ = base_experiment(comparison.budget)
+    return plan_of("sais", 0, changed(base, "optim", lr=base.optim.lr * factor), comparison.budget)
 
 
 def _tried(plan: Plan, comparison: Comparison) -> Result | None:

@@ -396,8 +396,10 @@ def test_another_system_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@BOTH
-def test_eight_pictures_are_learnt_by_heart(system: System, tiny: Experiment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("system", "lr", "epochs"), [(MASK_RCNN, 2e-3, 60), (FCOS, 1e-3, 45)])
+def test_eight_pictures_are_learnt_by_heart(
+    system: System, lr: float, epochs: int, tiny: Experiment, tmp_path: Path
+) -> None:
     write_shapes(tmp_path / "eight", train=8, valid=1, size=(96, 96), seed=3)
     masks = system is MASK_RCNN
     experiment = replace(
@@ -405,8 +407,8 @@ def test_eight_pictures_are_learnt_by_heart(system: System, tiny: Experiment, tm
         input=replace(tiny.input, size=(128, 128), flip=0.0),
         model=replace(tiny.model, masks=masks),
         test=replace(tiny.test, score=0.05),
-        optim=replace(tiny.optim, lr=1e-3, clip=10.0),
-        schedule=replace(tiny.schedule, epochs=60),
+        optim=replace(tiny.optim, lr=lr, clip=10.0),
+        schedule=replace(tiny.schedule, epochs=epochs),
     )
     result = train(experiment, DataPaths(tmp_path / "eight"), tmp_path / "run", system=system)
     finder = load_finder(tmp_path / "run" / "model.safetensors", "cpu")

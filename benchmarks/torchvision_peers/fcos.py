@@ -7,7 +7,6 @@ From the FCOS of the paper (Tian, Shen, Chen, He, ICCV 2019), and from ours (SAI
 - centerness from the regression tower;
 - distances relu(x) strides, without learnt scales, where the paper has exp(scale x) pixels;
 - locations at i * stride, not (i + 0.5) * stride, and the open ranges (0, 64), (64, 128), ... of its levels;
-- no prior of what an image's normaliser is with others: each batch is divided by its own positives;
 - scores sqrt(class x centerness), and the least score and the 1000 candidates of a level count these pairs of location
   and class, where ours are class probabilities and locations;
 - at canvases that are no multiple of 128, its locations on P6 and P7 are stretched over the canvas (torchvision takes
