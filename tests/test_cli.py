@@ -17,6 +17,7 @@ from sais.commands.draw_targets import DrawTargetsArguments
 from sais.commands.evaluate import EvalArguments
 from sais.commands.predict import Found, PredictArguments, drawn_names
 from sais.commands.recipes import RecipesArguments
+from sais.commands.reproduce import ReproduceArguments
 from sais.commands.shapes import ShapesArguments
 from sais.commands.train import TrainArguments, run_folder, settle, split_recipe
 from sais.commands.version import VersionArguments
@@ -31,6 +32,7 @@ ARGUMENTS = {
     "check": CheckArguments,
     "shapes": ShapesArguments,
     "recipes": RecipesArguments,
+    "reproduce": ReproduceArguments,
     "draw-targets": DrawTargetsArguments,
     "bench": BenchArguments,
     "demo": DemoArguments,

@@ -290,7 +290,7 @@ def test_table_four_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_and_called_again(shapes: Path, tmp_path: Path) -> None:
     """Killed in the middle of its first run; the same command goes on and ends as one that nothing interrupted."""
-    budget = ["--epochs", "40"]
+    budget = ["--epochs", "12"]
     command = ["reproduce", "table3", "--data", str(shapes), "--base", BASE, *budget]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert main([*command, "--out", str(whole)]) == 0
@@ -311,4 +311,4 @@ def test_killed_and_called_again(shapes: Path, tmp_path: Path) -> None:
         assert isinstance(straight, Result)
         assert isinstance(resumed, Result)
         assert resumed.metrics == straight.metrics
-        assert resumed.iterations == straight.iterations == 120
+        assert resumed.iterations == straight.iterations == 36
