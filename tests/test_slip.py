@@ -175,3 +175,29 @@ def test_perfect_masks_with_the_slip(shapes) -> None:  # type: ignore[no-untyped
     assert padded.box == right.box
     rows = ceiling_rows(index, [(72, 96), (96, 128), (72, 96)])
     assert [row[:2] for row in rows] == [["96x72", "no"], ["96x72", "yes"], ["128x96", "no"], ["128x96", "yes"]]
+
+
+def test_the_same_weights_tested_both_ways(shapes, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Boxes are the same both ways; what was measured once is not measured again, even without the weights."""
+    import shutil
+
+    from sais.data.formats import find
+    from sais.data.paths import DataPaths
+    from sais.reproduce.halves import halves_rows
+    from sais.reproduce.plans import plans_for
+    from sais.reproduce.runs import make_runs
+    from tests.test_reproduce import TINY
+
+    rows = ["keep-ratio", "keep-ratio-slip", "sais-area"]
+    results = make_runs(plans_for(rows, [0], TINY), DataPaths(shapes), tmp_path)
+    # Runs stopped early have no model.safetensors: nothing to test otherwise.
+    assert halves_rows(results, find(shapes, "valid"), tmp_path, "cpu") == []
+    for folder in (tmp_path / "runs").iterdir():
+        shutil.copy(folder / "last.safetensors", folder / "model.safetensors")
+    table = halves_rows(results, find(shapes, "valid"), tmp_path, "cpu")
+    wanted = [("right", "right"), ("right", "with the slip"), ("with the slip", "right"), ("with the slip",) * 2]
+    assert [tuple(row[:2]) for row in table] == wanted
+    assert table[0][3] == table[1][3]
+    assert table[2][3] == table[3][3]
+    shutil.rmtree(tmp_path / "runs")
+    assert halves_rows(results, find(shapes, "valid"), tmp_path, "cpu") == table

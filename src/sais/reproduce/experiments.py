@@ -19,7 +19,7 @@ from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.recipes import recipe
 from sais.recipes.paper import KEEP_RATIO
-from sais.reproduce import ceiling, figures, table4
+from sais.reproduce import ceiling, figures, halves, table4
 from sais.reproduce.page import Section, picture_section, plain_table, table_section, write_page
 from sais.reproduce.plans import Budget, base_experiment, plans_for
 from sais.reproduce.report import csv_text, markdown, markdown_table
@@ -81,9 +81,9 @@ def table(key: str, request: Request) -> list[Result]:
     results = [*results, *_earlier(key, results, request)]
     state: dict[str, Any] = {"kind": "table", "results": [asdict(result) for result in results]}
     text = markdown(spec, results)
-    if key == "table1" and (cost := _ceiling(request)):
-        state["ceiling"] = cost
-        text += f"\n{cost['words']}\n\n{markdown_table(ceiling.COLUMNS, cost['rows'])}\n"
+    state["more"] = _about_the_slip(request, results) if key == "table1" else []
+    for more in state["more"]:
+        text += f"\n{more['words']}\n\n{markdown_table(more['columns'], more['rows'])}\n"
     _write_state(request, key, state)
     write_text(request.out / f"{key}.md", text)
     write_text(request.out / f"{key}.csv", csv_text(spec, results))
@@ -102,15 +102,21 @@ def _earlier(key: str, results: Sequence[Result], request: Request) -> list[Resu
     return [r for r in had if (r.row, r.seed, r.digest) in valid and (r.row, r.seed) not in now]
 
 
-def _ceiling(request: Request) -> dict[str, Any] | None:
-    """What the slip alone costs on these pictures, at the size of the row that keeps the ratio and at the paper's; None
-    where nothing has an outline."""
+def _about_the_slip(request: Request, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Two more tables for Table I: the slip's halves apart, and what it costs perfect masks, at the size of the rows
+    that keep the ratio and at the paper's. None of them where nothing has an outline."""
     index = request.there.valid_index(request.there.train_index().class_names)
     assert index is not None
     if not any(a.segmentation is not None for image in index.images for a in image.annotations):
-        return None
+        return []
+    apart = halves.halves_rows(results, index, request.out, request.budget.device or "auto")
     sizes = [keep_ratio(base_experiment(request.budget)[0]).input.size, KEEP_RATIO.size]
-    return {"words": ceiling.WORDS.format(data=index.name), "rows": ceiling.ceiling_rows(index, sizes)}
+    words = ceiling.WORDS.format(data=f"{request.there.name}, {index.name}")
+    tables: list[tuple[str, Sequence[str], list[list[str]]]] = [
+        (halves.WORDS, halves.COLUMNS, apart),
+        (words, ceiling.COLUMNS, ceiling.ceiling_rows(index, sizes)),
+    ]
+    return [{"words": text, "columns": list(columns), "rows": rows} for text, columns, rows in tables if rows]
 
 
 def table_four(request: Request, peers: Sequence[str], conditions: Conditions, train: bool) -> None:
@@ -181,10 +187,8 @@ def _section(key: str, state: dict[str, Any], out: Path) -> Section:
         results = [Result(**one) for one in state["results"]]
         logs = {r.digest: path for r in results for path in out.glob(f"runs/*-seed{r.seed}-{r.digest}/log.jsonl")}
         section = table_section(TABLES[key], results, logs, commands=(state["command"],))
-        if "ceiling" in state:
-            shown = plain_table(ceiling.COLUMNS, state["ceiling"]["rows"], caption=state["ceiling"]["words"])
-            section = replace(section, tables=(*section.tables, shown))
-        return section
+        more = [plain_table(one["columns"], one["rows"], caption=one["words"]) for one in state["more"]]
+        return replace(section, tables=(*section.tables, *more))
     if state["kind"] == "figure":
         titles = {
             "figure2": ("Figure 2: which object each location learns", "By both rules; black is background."),
