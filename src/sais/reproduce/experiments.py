@@ -187,7 +187,7 @@ def _section(key: str, state: dict[str, Any], out: Path) -> Section:
         results = [Result(**one) for one in state["results"]]
         logs = {r.digest: path for r in results for path in out.glob(f"runs/*-seed{r.seed}-{r.digest}/log.jsonl")}
         section = table_section(TABLES[key], results, logs, commands=(state["command"],))
-        more = [plain_table(one["columns"], one["rows"], caption=one["words"]) for one in state["more"]]
+        more = [plain_table(one["columns"], one["rows"], caption=one["words"]) for one in state.get("more", [])]
         return replace(section, tables=(*section.tables, *more))
     if state["kind"] == "figure":
         titles = {
