@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sais.bench.scene import Scene, training_batch
 from sais.config import Experiment
 from sais.detections import Detections
-from sais.engine.system import System
+from sais.engine.system import SAIS_SYSTEM, System
 from sais.geometry.boxes import distances_from_boxes, locations
 from sais.images import fit, place
 from sais.model.fpn import STRIDES
@@ -112,16 +112,9 @@ def of_recipe(name: str, experiment: Experiment) -> Contestant:
     return Contestant(
         name,
         lambda scene, device: ReadySais(experiment, scene, device),
-        lambda scene, device: training_of(sais_system(), experiment, experiment.input.size, scene, device),
+        lambda scene, device: training_of(SAIS_SYSTEM, experiment, experiment.input.size, scene, device),
         "masks in boxes",
     )
-
-
-def sais_system() -> System:
-    """SAIS as the engine trains it."""
-    from sais.engine.system import SAIS_SYSTEM
-
-    return SAIS_SYSTEM
 
 
 def training_of(

@@ -8,7 +8,6 @@ not measured in the same call.
 from __future__ import annotations
 
 import gc
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -217,8 +216,3 @@ def _clock(device: str) -> Callable[[], float]:
         return time.perf_counter()
 
     return synchronised
-
-
-def threads_in_words() -> str:
-    """How many threads a measurement has, and who says so."""
-    return f"{torch.get_num_threads()} torch threads, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
