@@ -20,6 +20,7 @@ from typing import Literal
 import tyro
 
 from sais.commands.arguments import check_writable, parse, prepare_torch
+from sais.files import write_text
 from sais.structures import SaisError
 
 FULL, LITE = ("benchmarks.contestants:few", "benchmarks.installed:contestants"), ("benchmarks.contestants:lite",)
@@ -162,9 +163,9 @@ def _leave(
     from sais.reproduce.report import markdown_table
 
     state = {"kind": "plain", "title": title, "intro": intro, "tables": [[columns, rows]], "command": command}
-    experiments.write_text(out / f"{key}.json", json.dumps(state, indent=1) + "\n")
+    write_text(out / f"{key}.json", json.dumps(state, indent=1) + "\n")
     text = f"## {title}\n\n{intro}\n\n{markdown_table(columns, rows)}\n"
-    experiments.write_text(out / f"{key}.md", text)
+    write_text(out / f"{key}.md", text)
     experiments.page(out)
     return text
 

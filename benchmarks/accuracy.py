@@ -17,8 +17,9 @@ from benchmarks.yolact import YOLACT
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.engine.system import System
+from sais.files import write_text
 from sais.recipes.adjust import changed
-from sais.reproduce.experiments import page, write_text
+from sais.reproduce.experiments import page
 from sais.reproduce.plans import Budget, base_experiment, plan_of
 from sais.reproduce.report import markdown_table
 from sais.reproduce.runs import Plan, Result, make_runs

@@ -146,11 +146,3 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SaisError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary one beside it takes its place. Makes its folder."""
-    make_folder(path.parent)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar, write_text
+from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
 from sais.config import Experiment
 from sais.data.paths import DataPaths
+from sais.files import write_text
 from sais.recipes import recipe
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar, write_text
+from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
+from sais.files import write_text
 from sais.structures import SaisError
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from sais.commands.arguments import check_writable, make_folder, parse, prepare_torch, write_text
+from sais.commands.arguments import check_writable, make_folder, parse, prepare_torch
+from sais.files import write_text
 from sais.structures import SaisError
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ index.html, is made of all experiments that the folder holds, whichever command 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from sais.bench.contestants import find_contestants
 from sais.bench.systems import Conditions
 from sais.config import Experiment
 from sais.data.paths import DataPaths
+from sais.files import write_text
 from sais.recipes import recipe
 from sais.recipes.paper import KEEP_RATIO
 from sais.reproduce import ceiling, figures, halves, table4
@@ -215,11 +215,3 @@ def _section(key: str, state: dict[str, Any], out: Path) -> Section:
 
 def _write_state(request: Request, key: str, state: dict[str, Any]) -> None:
     write_text(request.out / f"{key}.json", json.dumps(state | {"command": request.command}, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be at the same file
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -15,6 +15,7 @@ from sais.checkpoint import fill, load
 from sais.data.index import Index
 from sais.engine.evaluate import evaluate
 from sais.engine.system import SAIS_SYSTEM, System
+from sais.files import write_text
 from sais.predict import choose_device
 from sais.reproduce.runs import Result, read_result
 from sais.reproduce.slip import SLIPPED_SYSTEM
@@ -56,8 +57,7 @@ def _other_way(result: Result, system: System, valid: Index, out: Path, device: 
     metrics = evaluate(finder, valid, settings.optim.batch, settings.run.workers, skip_broken=True).metrics
     assert metrics is not None
     other = replace(result, row=f"{result.row}-tested-otherwise", system=system.name, metrics=metrics.to_dict())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(other), indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(asdict(other), indent=1) + "\n")
     return other
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sais._version import __version__
+from sais.files import write_text
 from sais.reproduce import plots
 from sais.reproduce.report import MAIN, PAPER_DATA, RULE, Comparison, comparisons, grid, rows_of
 from sais.reproduce.rows import Table
@@ -204,11 +205,8 @@ def write_page(
 </body>
 </html>
 """
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "index.html"
-    part = path.with_name(f"index.html.{os.getpid()}.part")
-    part.write_text(page, encoding="utf-8", errors="backslashreplace")
-    part.replace(path)
+    write_text(path, page)
     return path
 
 

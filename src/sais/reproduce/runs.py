@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from sais.data.paths import DataPaths
 from sais.engine.evaluate import evaluate
 from sais.engine.system import System
 from sais.engine.train import train
+from sais.files import write_text
 from sais.predict import choose_device
 from sais.reproduce.machine import describe_machine
 from sais.structures import SaisError
@@ -179,10 +179,7 @@ def _make(
         result = _measure(plan, valid, described, folder, skip_broken)
     text = json.dumps(result.__dict__, indent=1) + "\n"
     for place in (folder / "result.json", out / "results" / f"{name}.json"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(f".{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(place)
+        write_text(place, text)
     if (folder / "model.safetensors").exists():
         for leftover in ("last", "best"):
             (folder / f"{leftover}.safetensors").unlink(missing_ok=True)
