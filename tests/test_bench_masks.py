@@ -20,8 +20,8 @@ def test_the_ways_agree_but_for_the_edges() -> None:
     assert whole.shape == (25, 96, 130)
     assert bool((whole == chunks).all())
     stack = np.zeros((25, 96, 130), bool)
-    for one, (x, y, bits) in zip(stack, ours(SMALL, inputs), strict=True):
-        one[y : y + bits.shape[0], x : x + bits.shape[1]] = bits
+    for one, patch in zip(stack, ours(SMALL, inputs), strict=True):
+        one[patch.y : patch.y + patch.shape[0], patch.x : patch.x + patch.shape[1]] = patch.bits
     edge, elsewhere, total = differences(SMALL, inputs)
     assert total == stack.sum() > 5_000
     assert edge + elsewhere == (stack != whole.numpy()).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import types
 from pathlib import Path
@@ -146,6 +147,20 @@ def test_what_does_not_belong_together() -> None:
     for patches in ([Patch(0, 0, np.ones((1, 1), bool))] * 2, [Patch(4, 0, np.ones((1, 2), bool))]):
         with pytest.raises(ValueError, match="patch"):
             Detections((5, 5), box, np.ones(1), np.zeros(1), names, patches)
+
+
+def test_a_patch_keeps_a_bit_for_a_pixel_and_cannot_be_written_into() -> None:
+    bits = np.random.default_rng(0).random((101, 203)) < 0.4
+    patch = Patch(3, 4, bits)
+    np.testing.assert_array_equal(patch.bits, bits)
+    assert (patch.shape, patch.area) == ((101, 203), bits.sum())
+    assert len(pickle.dumps(patch)) < bits.size / 8 + 500
+    with pytest.raises(ValueError, match="read-only"):
+        patch.bits[0, 0] = True
+    empty = Patch(0, 0, np.zeros((0, 5), bool))
+    assert (empty.bits.shape, empty.area) == ((0, 5), 0)
+    with pytest.raises(ValueError, match="two dimensions"):
+        Patch(0, 0, np.zeros(5, bool))
 
 
 def test_to_supervision(monkeypatch: pytest.MonkeyPatch) -> None:

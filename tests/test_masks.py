@@ -80,7 +80,7 @@ def test_equal_to_the_whole_frame_on_500_random_cases(part: int) -> None:
         boxes = random_boxes(random, 5, size)
         margin = margins[number % 2]
         cells_per_pixel = (placement.scale[0] / MASK_STRIDE, placement.scale[1] / MASK_STRIDE)
-        found = box_masks(prototypes, coefficients, boxes, size, cells_per_pixel, margin)
+        found = list(box_masks(prototypes, coefficients, boxes, size, cells_per_pixel, margin))
         assert len(found) == 5
         logits = full_frame(prototypes, coefficients, placement)
         y, x = np.arange(size[0])[:, None] + 0.5, np.arange(size[1]) + 0.5
@@ -134,7 +134,22 @@ def test_pixel_window_holds_the_centres_inside() -> None:
 
 
 def test_no_detections() -> None:
-    assert box_masks(np.zeros((4, 8, 8), np.float32), np.zeros((0, 4)), np.zeros((0, 4)), (32, 32), (0.25, 0.25)) == []
+    none = box_masks(np.zeros((4, 8, 8), np.float32), np.zeros((0, 4)), np.zeros((0, 4)), (32, 32), (0.25, 0.25))
+    assert list(none) == []
+
+
+def test_strips_and_the_order_in_memory_change_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    prototypes, coefficients = random.normal(0, 1, (4, 12, 16)).astype(np.float32), random.normal(0, 1, (3, 4))
+    boxes = np.array([[0, 0, 160, 120], [3.2, 8.9, 77, 119.7], [60, 2, 160, 95]], np.float32)
+    arguments = (coefficients.astype(np.float32), boxes, (120, 160), (0.1, 0.1))
+    whole = list(box_masks(prototypes, *arguments))
+    monkeypatch.setattr("sais.geometry.masks.STRIP", 160 * 7)  # seven rows at once, the last strip shorter
+    channels_last = np.ascontiguousarray(prototypes.transpose(1, 2, 0)).transpose(2, 0, 1)
+    for one, other in zip(whole, box_masks(channels_last, *arguments), strict=True):
+        assert one[:2] == other[:2]
+        np.testing.assert_array_equal(one[2], other[2])
+        assert 0.1 < one[2].mean() < 0.9
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, center: np.ndarray, radii: np.ndarray) -> np.ndarray:

@@ -23,14 +23,45 @@ from sais.structures import SaisError
 _FORMAT = "sais-detections-1"
 
 
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """A box-local mask: a small boolean picture and where its top left pixel lies in the whole picture."""
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
+"""How many bits of each byte are set."""
 
-    x: int
-    y: int
-    bits: np.ndarray
-    """(height, width) bool."""
+
+class Patch:
+    """A box-local mask: a small boolean picture and where its top left pixel lies in the whole picture.
+
+    Kept with one bit for a pixel, so that a thousand large objects stay small.
+
+    Args:
+        x: column of the whole picture.
+        y: row of the whole picture.
+        bits: (height, width) bool.
+    """
+
+    __slots__ = ("_packed", "shape", "x", "y")
+
+    def __init__(self, x: int, y: int, bits: np.ndarray) -> None:
+        if bits.ndim != 2:
+            raise ValueError(f"a patch has two dimensions, got shape {bits.shape}")
+        self.x, self.y = int(x), int(y)
+        self.shape: tuple[int, int] = (bits.shape[0], bits.shape[1])
+        """(height, width)."""
+        self._packed = np.packbits(np.asarray(bits, dtype=bool))
+
+    @property
+    def bits(self) -> np.ndarray:
+        """(height, width) bool, unpacked for you; writing into it changes nothing, and is refused."""
+        unpacked = np.unpackbits(self._packed, count=self.shape[0] * self.shape[1]).view(bool).reshape(self.shape)
+        unpacked.setflags(write=False)
+        return unpacked
+
+    @property
+    def area(self) -> int:
+        """How many of its pixels are the object's."""
+        return int(_ONES[self._packed].sum())
+
+    def __repr__(self) -> str:
+        return f"Patch(x={self.x}, y={self.y}, shape={self.shape}, area={self.area})"
 
 
 @dataclass(eq=False)
@@ -73,7 +104,7 @@ class Detections:
                 f"labels {self.labels.min()} to {self.labels.max()} for {len(self.class_names)} class names"
             )
         for patch in self.patches:
-            (h, w), (height, width) = patch.bits.shape, self.size
+            (h, w), (height, width) = patch.shape, self.size
             if patch.x < 0 or patch.y < 0 or patch.x + w > width or patch.y + h > height:
                 raise ValueError(
                     f"a patch of {h} x {w} at row {patch.y}, column {patch.x} in a picture of {height} x {width}"
@@ -112,7 +143,7 @@ class Detections:
     def area(self) -> np.ndarray:
         """(D,) float64: pixels of each mask; without masks the areas of the boxes."""
         if self.patches:
-            return np.array([np.count_nonzero(patch.bits) for patch in self.patches], dtype=np.float64)
+            return np.array([patch.area for patch in self.patches], dtype=np.float64)
         x1, y1, x2, y2 = self.boxes.astype(np.float64).T
         return (x2 - x1) * (y2 - y1)
 
@@ -135,7 +166,7 @@ class Detections:
         self._need_masks()
         stack = np.zeros((len(self), *self.size), dtype=bool)
         for full, patch in zip(stack, self.patches, strict=True):
-            h, w = patch.bits.shape
+            h, w = patch.shape
             full[patch.y : patch.y + h, patch.x : patch.x + w] = patch.bits
         return stack
 

@@ -163,7 +163,7 @@ def _paint(
     canvas = _checked(picture).copy()
     scale = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
     thickness = max(1, round(scale / 420))
-    for i in sorted(range(len(patches)), key=lambda i: -np.count_nonzero(patches[i].bits)):
+    for i in sorted(range(len(patches)), key=lambda i: -patches[i].area):
         _blend(canvas, patches[i], PALETTE[i % len(PALETTE)], opacity, thickness)
     if boxes is None and not texts:
         return canvas
@@ -181,9 +181,9 @@ def _paint(
 
 def _blend(canvas: np.ndarray, patch: Patch, colour: tuple[int, int, int], opacity: float, thickness: int) -> None:
     """Fill the mask and run a soft line along its border, in place."""
-    if patch.bits.size == 0:
+    if patch.area == 0:
         return
-    (h, w), (height, width), margin = patch.bits.shape, canvas.shape[:2], thickness + 1
+    (h, w), (height, width), margin = patch.shape, canvas.shape[:2], thickness + 1
     x1, y1 = max(0, patch.x - margin), max(0, patch.y - margin)
     x2, y2 = min(width, patch.x + w + margin), min(height, patch.y + h + margin)
     bits = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from sais.detections import Detections, Patch
+from sais.assembly import assemble_picture
+from sais.detections import Detections
 from sais.geometry.boxes import boxes_from_distances
-from sais.geometry.masks import box_masks
-from sais.structures import MASK_STRIDE, DenseOutputs, Instances, Placement
+from sais.structures import DenseOutputs, Instances, Placement
 
 
 def detect(
@@ -114,32 +114,19 @@ def assemble(
     Returns:
         B Detections, scores descending.
     """
-    results = []
-    for image, placement in enumerate(placements):
-        n = int((instances.scores[image] > 0).sum())
-        boxes = placement.to_picture(instances.boxes[image, :n].cpu().numpy())
-        patches = []
-        if instances.coefficients is not None and instances.prototypes is not None:
-            vertical, horizontal = placement.scale
-            patches = [
-                Patch(x, y, bits)
-                for x, y, bits in box_masks(
-                    instances.prototypes[image].cpu().numpy(),
-                    instances.coefficients[image, :n].cpu().numpy(),
-                    boxes,
-                    placement.picture_size,
-                    (vertical / MASK_STRIDE, horizontal / MASK_STRIDE),
-                    mask_margin,
-                )
-            ]
-        results.append(
-            Detections(
-                size=placement.picture_size,
-                boxes=boxes,
-                scores=instances.scores[image, :n].cpu().numpy(),
-                labels=instances.labels[image, :n].cpu().numpy(),
-                class_names=class_names,
-                patches=patches,
-            )
+    boxes, scores, labels = (t.cpu().numpy() for t in (instances.boxes, instances.scores, instances.labels))
+    coefficients = None if instances.coefficients is None else instances.coefficients.cpu().numpy()
+    prototypes = None if instances.prototypes is None else instances.prototypes.cpu().numpy()
+    return [
+        assemble_picture(
+            boxes[image],
+            scores[image],
+            labels[image],
+            None if coefficients is None else coefficients[image],
+            None if prototypes is None else prototypes[image],
+            placement,
+            class_names,
+            mask_margin,
         )
-    return results
+        for image, placement in enumerate(placements)
+    ]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from sais.bench.memory import in_fresh_process, peak_resident
+from sais.detections import Patch
 from sais.geometry.masks import box_masks
 from sais.structures import SaisError
 
@@ -113,10 +114,11 @@ def make_inputs(case: Case) -> Inputs:
     )
 
 
-def ours(case: Case, inputs: Inputs) -> list[tuple[int, int, np.ndarray]]:
+def ours(case: Case, inputs: Inputs) -> list[Patch]:
     """D patches."""
     scale = (case.grid[0] / case.size[0], case.grid[1] / case.size[1])
-    return box_masks(inputs.prototypes, inputs.coefficients, inputs.boxes, case.size, scale)
+    masks = box_masks(inputs.prototypes, inputs.coefficients, inputs.boxes, case.size, scale)
+    return [Patch(x, y, bits) for x, y, bits in masks]
 
 
 def usual(case: Case, inputs: Inputs) -> Any:
@@ -162,10 +164,11 @@ def differences(case: Case, inputs: Inputs) -> tuple[int, int, int]:
     edge = elsewhere = total = 0
     cell = (case.size[0] / case.grid[0], case.size[1] / case.grid[1])
     y, x = np.arange(case.size[0])[:, None] + 0.5, np.arange(case.size[1]) + 0.5
-    for i, (left, top, bits) in enumerate(ours(case, inputs)):
+    for i, patch in enumerate(ours(case, inputs)):
+        bits = patch.bits
         other = _whole_frames(case, inputs, slice(i, i + 1))[0].numpy()
         differ = other.copy()
-        differ[top : top + bits.shape[0], left : left + bits.shape[1]] ^= bits
+        differ[patch.y : patch.y + bits.shape[0], patch.x : patch.x + bits.shape[1]] ^= bits
         x1, y1, x2, y2 = inputs.boxes[i]
         within = (x > x1 + cell[1]) & (x < x2 - cell[1]) & (y > y1 + cell[0]) & (y < y2 - cell[0])
         elsewhere += int((differ & within).sum())

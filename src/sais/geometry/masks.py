@@ -3,15 +3,21 @@
 The logit of a picture pixel is the bilinear interpolation, at the pixel's centre, of the grid of logits
 ``coefficients @ prototypes`` (Eq. 1 before its sigmoid); a pixel belongs to the object where the logit is positive.
 Interpolating logits is the same as interpolating prototypes; interpolating probabilities would give other pixels.
-Interpolation is separable, so a mask is two small matrix products: rows @ logits @ columns.
+Interpolation is separable: the columns by one small matrix product, then every row as the weighted mean of the two rows
+of cells around it, a strip at a time, so that what is in hand stays in the processor's cache.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+
+STRIP = 2**18
+"""Pixels interpolated at once: 1 MiB of logits."""
 
 
 def interpolation_matrix(pixels: int, cells: int, cells_per_pixel: float) -> Array:
@@ -23,14 +29,11 @@ def interpolation_matrix(pixels: int, cells: int, cells_per_pixel: float) -> Arr
         cells_per_pixel: grid cells for one picture pixel: canvas scale / 4. The grid may reach beyond the picture
             (padding); pixels beyond the centres of the outermost cells take the outermost cell.
     """
-    position = np.clip((np.arange(pixels) + 0.5) * cells_per_pixel - 0.5, 0, cells - 1)
-    lower = np.minimum(position.astype(np.int64), max(cells - 2, 0))
-    upper = np.minimum(lower + 1, cells - 1)
-    weight = (position - lower).astype(np.float32)
+    lower, weight = _neighbours(pixels, cells, cells_per_pixel)
     matrix = np.zeros((pixels, cells), np.float32)
     rows = np.arange(pixels)
     matrix[rows, lower] = 1 - weight
-    matrix[rows, upper] += weight
+    matrix[rows, np.minimum(lower + 1, cells - 1)] += weight
     return matrix
 
 
@@ -57,44 +60,57 @@ def box_masks(
     size: tuple[int, int],
     cells_per_pixel: tuple[float, float],
     margin: float = 0.0,
-) -> list[tuple[int, int, NDArray[np.bool_]]]:
-    """The masks of D detections, each only where its box is.
+) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+    """The masks of D detections, each only where its box is, one after the other.
 
     Args:
-        prototypes: (K, h, w).
+        prototypes: (K, h, w); quickest where they lie in memory as (h, w, K), as a channels-last network leaves them.
         coefficients: (D, K).
         boxes: (D, 4) picture pixels.
         size: (H, W) of the picture.
         cells_per_pixel: (vertical, horizontal) grid cells for one picture pixel.
         margin: how far a mask may reach beyond its box, as a share of the box's sides.
 
-    Returns:
+    Yields:
         D tuples ``(x, y, bits)``: bits (height, width) bool, its top left pixel at (x, y) of the picture.
     """
     if len(boxes) == 0:
-        return []
+        return
     cells = prototypes.shape[1:]
     by_cell = np.ascontiguousarray(prototypes.transpose(1, 2, 0))  # (h, w, K): a crop times coefficients is one product
-    rows = interpolation_matrix(size[0], cells[0], cells_per_pixel[0])
-    columns = interpolation_matrix(size[1], cells[1], cells_per_pixel[1]).T.copy()
-    first_row, last_row = _reach(size[0], cells[0], cells_per_pixel[0])
-    first_column, last_column = _reach(size[1], cells[1], cells_per_pixel[1])
-    masks = []
+    columns = interpolation_matrix(size[1], cells[1], cells_per_pixel[1]).T.copy()  # (w, W)
+    row_above, row_weight = _neighbours(size[0], cells[0], cells_per_pixel[0])
+    column_left, _ = _neighbours(size[1], cells[1], cells_per_pixel[1])
     for box, weights in zip(boxes, coefficients, strict=True):
         x1, y1, x2, y2 = pixel_window(box, size, margin)
         if x2 <= x1 or y2 <= y1:
-            masks.append((x1, y1, np.zeros((y2 - y1, x2 - x1), bool)))
+            yield x1, y1, np.zeros((y2 - y1, x2 - x1), bool)
             continue
-        top, bottom = first_row[y1], last_row[y2 - 1] + 1
-        left, right = first_column[x1], last_column[x2 - 1] + 1
+        top, bottom = row_above[y1], row_above[y2 - 1] + 2  # a slice ends with the grid by itself
+        left, right = column_left[x1], column_left[x2 - 1] + 2
         logits = by_cell[top:bottom, left:right] @ weights  # (cells high, cells wide)
-        pixels = rows[y1:y2, top:bottom] @ logits @ columns[left:right, x1:x2]  # (box height, box width)
-        masks.append((x1, y1, pixels > 0))
-    return masks
+        crossed = logits @ columns[left:right, x1:x2]  # (cells high, box width)
+        yield x1, y1, _positive_between(crossed, row_above[y1:y2] - top, row_weight[y1:y2])
 
 
-def _reach(pixels: int, cells: int, cells_per_pixel: float) -> tuple[list[int], list[int]]:
-    """First and last cell that each pixel's interpolation reads."""
+def _positive_between(rows: Array, above: NDArray[np.int64], weight: Array) -> NDArray[np.bool_]:
+    """Where ``rows[above] + weight * (rows[above + 1] - rows[above])`` is positive: (len(above), width) bool."""
+    if len(rows) == 1:
+        return np.repeat(rows > 0, len(above), axis=0)
+    steps = rows[1:] - rows[:-1]
+    positive = np.empty((len(above), rows.shape[1]), bool)
+    high = max(1, STRIP // rows.shape[1])
+    for first in range(0, len(above), high):
+        strip = slice(first, first + high)
+        values = steps.take(above[strip], axis=0)
+        values *= weight[strip, None]
+        values += rows.take(above[strip], axis=0)
+        np.greater(values, 0, out=positive[strip])
+    return positive
+
+
+def _neighbours(pixels: int, cells: int, cells_per_pixel: float) -> tuple[NDArray[np.int64], Array]:
+    """For the centre of each pixel the cell before it, and its share of the way from there to the next, 0 .. 1."""
     position = np.clip((np.arange(pixels) + 0.5) * cells_per_pixel - 0.5, 0, cells - 1)
-    lower = np.minimum(position.astype(np.int64), max(cells - 2, 0))
-    return lower.tolist(), np.minimum(lower + 1, cells - 1).tolist()
+    before = np.minimum(position.astype(np.int64), max(cells - 2, 0))
+    return before, (position - before).astype(np.float32)
