@@ -124,7 +124,8 @@ def _speed(arguments: Arguments, command: str) -> str:
     if arguments.lite:
         measured = table4.measure((), LITE, conditions)
         title, columns, rows = "SAIS and its peers: speed of the small models", *table4.measured_lines(measured)
-        return _leave("lite", title, table4.in_words(measured), columns, rows, arguments.out, command)
+        table = Table("lite", title, table4.in_words(measured), columns, rows, measured["notes"])
+        return _leave(table, arguments.out, command)
     request = experiments.Request(None, arguments.out, rows=arguments.rows, command=command)
     experiments.table_four(request, FULL, conditions, train=False)
     experiments.page(arguments.out)
@@ -139,7 +140,8 @@ def _memory(arguments: Arguments, command: str) -> str:
     from sais.reproduce import table4
 
     sources = [OWN, "benchmarks.contestants:paper", "benchmarks.contestants:other_yolacts"]
-    known = [one.name for source in sources for one in find_contestants(source)]
+    contestants = [one for source in sources for one in find_contestants(source)]
+    known = [one.name for one in contestants]
     for name in arguments.only:
         if name not in known:
             raise SaisError(f"--only '{name}': nobody of that name{nearest(name, known)}")
@@ -152,20 +154,35 @@ def _memory(arguments: Arguments, command: str) -> str:
         "parameters left out; the same on every machine. Batch-norm, stem and C2 are frozen unless said. Mask R-CNN "
         "trains on 512 regions, a quarter of which have an object, planted among its proposals as a trained network's."
     )
-    return _leave("memory", title, intro, columns, rows, arguments.out, command)
+    notes = table4.notes_of([one for one in contestants if one.name in {row[0] for row in rows}])
+    return _leave(Table("memory", title, intro, columns, rows, notes), arguments.out, command)
 
 
-def _leave(
-    key: str, title: str, intro: str, columns: Sequence[str], rows: Sequence[Sequence[str]], out: Path, command: str
-) -> str:
+@dataclass(frozen=True)
+class Table:
+    """What was measured, and what a reader must know of it."""
+
+    key: str
+    """Of the files it is written to."""
+    title: str
+    intro: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[tuple[str, str]]
+    """(system, what is to be known of it)."""
+
+
+def _leave(table: Table, out: Path, command: str) -> str:
     """Write a table where the page finds it, and as Markdown, which is returned."""
     from sais.reproduce import experiments
-    from sais.reproduce.report import markdown_table
+    from sais.reproduce.report import markdown_list, markdown_table
 
-    state = {"kind": "plain", "title": title, "intro": intro, "tables": [[columns, rows]], "command": command}
-    write_text(out / f"{key}.json", json.dumps(state, indent=1) + "\n")
-    text = f"## {title}\n\n{intro}\n\n{markdown_table(columns, rows)}\n"
-    write_text(out / f"{key}.md", text)
+    state = {"kind": "plain", "title": table.title, "intro": table.intro, "notes": table.notes, "command": command}
+    state |= {"tables": [[table.columns, table.rows]]}
+    write_text(out / f"{table.key}.json", json.dumps(state, indent=1) + "\n")
+    parts = [f"## {table.title}", table.intro, markdown_table(table.columns, table.rows), markdown_list(table.notes)]
+    text = "\n\n".join(parts) + "\n"
+    write_text(out / f"{table.key}.md", text)
     experiments.page(out)
     return text
 

@@ -80,7 +80,8 @@ def yolact_of(name: str, experiment: Experiment, side: int) -> Contestant:
     def train(scene: Scene, device: str) -> Training:
         return training_of(YOLACT, experiment, (side, side), scene, device)
 
-    return Contestant(name, lambda scene, device: ReadyYolact(experiment, side, scene, device), train, "whole frames")
+    note = "masks assembled on the whole picture, as in its paper"
+    return Contestant(name, lambda scene, device: ReadyYolact(experiment, side, scene, device), train, note)
 
 
 class ReadyYolact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,14 @@ from benchmarks.torchvision_peers.contestants import (
     planted_boxes,
     shipped_mask_rcnn_contestant,
 )
-from sais.bench.contestants import Contestant
+from sais.bench import systems
+from sais.bench.contestants import Contestant, find_contestants
 from sais.bench.memory import saved_per_picture
 from sais.bench.scene import make_scene, overlap
 from sais.bench.systems import run_once
 from sais.config import to_dict
 from sais.data.paths import DataPaths
+from sais.reproduce import table4
 from sais.reproduce.plans import plans_for
 from sais.reproduce.runs import Plan, Result, make_runs
 from sais.structures import SaisError
@@ -109,6 +112,38 @@ def test_who_is_measured() -> None:
     names = [one.name for one in paper()]
     assert {one.name for one in few()} <= set(names)
     assert len({*names, *(one.name for one in other_yolacts())}) == len(names) + 2
+
+
+@pytest.mark.parametrize(
+    ("words", "key"), [(["speed"], "table4"), (["speed", "--lite"], "lite"), (["memory"], "memory")]
+)
+def test_what_is_to_be_known_of_a_system_stands_below_its_table(
+    words: list[str], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures are made up here; who is in the tables and what is said of them is real."""
+    notes: dict[str, str] = {}
+
+    def times(sources: list[str], names: list[str], conditions: systems.Conditions) -> list[systems.Timing]:
+        found = [one for source in sources for one in find_contestants(source) if one.name in names]
+        notes.update({one.name: one.note for one in found})
+        return [systems.Timing(one.name, 1, 2, 3, 4, conditions.objects) for one in found]
+
+    def memory(sources: list[str], names: list[str], conditions: object, inference: bool = True) -> list[object]:
+        found = [one for source in sources for one in find_contestants(source) if one.name in names or not names]
+        notes.update({one.name: one.note for one in found if one.train})
+        return [systems.Memory(one.name, 1, {"all": 1} if one.train else None, 1) for one in found]
+
+    for module in (table4, systems):
+        monkeypatch.setattr(module, "measure_times", times)
+        monkeypatch.setattr(module, "measure_memory", memory)
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    assert len(notes) >= 3
+    text, page = ((tmp_path / name).read_text(encoding="utf-8") for name in (f"{key}.md", "index.html"))
+    told = dict(line[2:].split(": ", 1) for line in text.splitlines() if line.startswith("- "))
+    assert told == notes
+    assert all(notes.values())
+    for name, note in notes.items():
+        assert f"<dt>{escape(name)}</dt><dd>{escape(note)}</dd>" in page
 
 
 def test_accuracy_needs_data(tmp_path: Path) -> None:

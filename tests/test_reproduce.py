@@ -283,6 +283,7 @@ def test_table_four_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
     text = (out / "table4.md").read_text()
     assert "FCIS, R101-C5 (paper only)" in text
     assert "ExtremeNet" in text
+    assert "\n- lite: masks assembled in their boxes\n" in text
     page = (out / "index.html").read_text()
     assert "Table IV" in page
 

@@ -52,9 +52,8 @@ def mask_rcnn_of(name: str, experiment: Experiment, side: int) -> Contestant:
         }
         return Training(model, made.losses, parts)
 
-    return Contestant(
-        name, lambda scene, device: ReadyMaskRcnn(experiment, side, scene, device), train, "torchvision's paste"
-    )
+    note = "masks pasted into the whole picture by torchvision"
+    return Contestant(name, lambda scene, device: ReadyMaskRcnn(experiment, side, scene, device), train, note)
 
 
 def _trained_proposals(module: nn.Module, inputs: Any, outputs: Any, scene: Scene, side: int, objects: int = 10) -> Any:
@@ -76,7 +75,8 @@ def _trained_proposals(module: nn.Module, inputs: Any, outputs: Any, scene: Scen
 
 def shipped_mask_rcnn_contestant(name: str, side: int) -> Contestant:
     """torchvision's maskrcnn_resnet50_fpn, as it ships but for the input size."""
-    return Contestant(name, lambda scene, device: ShippedMaskRcnn(side, scene, device), None, "torchvision's own model")
+    note = "torchvision's own model, with its own resizing and pasting"
+    return Contestant(name, lambda scene, device: ShippedMaskRcnn(side, scene, device), None, note)
 
 
 def planted_boxes(scene: Scene, scale: tuple[float, float], room: int) -> tuple[Tensor, Tensor, Tensor]:

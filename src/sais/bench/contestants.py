@@ -113,7 +113,7 @@ def of_recipe(name: str, experiment: Experiment) -> Contestant:
         name,
         lambda scene, device: ReadySais(experiment, scene, device),
         lambda scene, device: training_of(SAIS_SYSTEM, experiment, experiment.input.size, scene, device),
-        "masks in boxes",
+        "masks assembled in their boxes",
     )
 
 

@@ -22,7 +22,7 @@ from sais.recipes.paper import KEEP_RATIO
 from sais.reproduce import ceiling, figures, halves, table4
 from sais.reproduce.page import Section, picture_section, plain_table, table_section, write_page
 from sais.reproduce.plans import Budget, base_experiment, plans_for
-from sais.reproduce.report import csv_text, markdown, markdown_table
+from sais.reproduce.report import csv_text, markdown, markdown_list, markdown_table
 from sais.reproduce.rows import TABLES, find_row, keep_ratio
 from sais.reproduce.runs import Result, make_runs
 from sais.structures import SaisError
@@ -146,6 +146,7 @@ def table_four(request: Request, peers: Sequence[str], conditions: Conditions, t
             "## Table IV: speed and memory",
             table4.in_words(measured, results),
             markdown_table(table4.COLUMNS, lines),
+            markdown_list(measured["notes"]),
             "Kept for backward for one more training picture, MiB, part by part:",
             markdown_table(*parts),
         ]
@@ -207,10 +208,16 @@ def _section(key: str, state: dict[str, Any], out: Path) -> Section:
             "Table IV: speed and memory",
             table4.in_words(state["measured"], trained),
             tables=tables,
+            notes=_notes(state["measured"]),
             commands=(state["command"],),
         )
     plain = tuple(plain_table(columns, rows) for columns, rows in state["tables"])
-    return Section(state["title"], state["intro"], tables=plain, commands=(state["command"],))
+    return Section(state["title"], state["intro"], tables=plain, notes=_notes(state), commands=(state["command"],))
+
+
+def _notes(state: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What is to be known of each system; nothing of those that were measured before this was written down."""
+    return tuple((name, note) for name, note in state.get("notes", []))
 
 
 def _write_state(request: Request, key: str, state: dict[str, Any]) -> None:

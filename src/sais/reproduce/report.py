@@ -220,6 +220,11 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join("| " + " | ".join(line) + " |" for line in (text[0], rule, *text[1:]))
 
 
+def markdown_list(notes: Sequence[Sequence[str]]) -> str:
+    """A Markdown list of (word, what it means), for below a table."""
+    return "\n".join(f"- {_escaped(word)}: {_escaped(text)}" for word, text in notes)
+
+
 CSV_COLUMNS = ("table", "row", "seed", "source", "kind", "metric", "value", "data", "digest")
 
 

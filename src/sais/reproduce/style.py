@@ -65,8 +65,9 @@ figure svg { display: block; width: 100%; height: auto }
 figure svg text { font-family: inherit !important }
 figure img { display: block; max-width: 100%; height: auto; border-radius: .4rem }
 figcaption { margin-top: .5rem; max-width: 52rem; color: var(--soft); font-size: .88rem }
-.notes { margin: 1.4rem 0 0; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .85rem }
-.notes div { display: grid; grid-template-columns: 5.5rem 1fr; gap: .8rem; margin: .2rem 0 }
+.notes { margin: 1.4rem 0 0; padding-top: 1rem; border-top: 1px solid var(--line); font-size: .85rem;
+  display: grid; grid-template-columns: minmax(5.5rem, max-content) 1fr; gap: .4rem .8rem }
+.notes div { display: contents }
 .notes dt { color: var(--soft) }
 .notes dd { margin: 0; overflow-wrap: anywhere }
 .made { display: grid; grid-template-columns: 5.5rem 1fr; gap: .8rem; margin-top: .8rem; font-size: .85rem }
@@ -77,7 +78,7 @@ footer { color: var(--soft); font-size: .85rem }
 @media (max-width: 40rem) {
   body { padding: 1.5rem .8rem }
   section { padding: 1rem }
-  .notes div, .made { grid-template-columns: 1fr; gap: 0 }
+  .notes, .made { grid-template-columns: 1fr; gap: 0 }
 }
 @media print {
   body { max-width: none; padding: 0 }

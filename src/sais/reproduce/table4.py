@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from sais.bench.contestants import Contestant, find_contestants
 from sais.bench.systems import OWN, Conditions, Memory, Timing, measure_memory, measure_times
 from sais.engine.allocator import can_keep_big_blocks
 from sais.reproduce.machine import describe_machine
@@ -107,11 +108,14 @@ def measure(
         rows: keys of the SAIS rows to measure.
 
     Returns:
-        Ready for JSON: conditions, "timings" (system's allocator), "kept" (blocks kept), "memory".
+        Ready for JSON: conditions, "notes" (what is to be known of a system), "timings" (system's allocator), "kept"
+        (blocks kept), "memory".
     """
     own = [r.contestant for r in PAPER if r.contestant and r.row in rows]
     sources = [OWN, *peers]
-    names = own + [one.name for source in peers for one in _contestants(source)]
+    contestants = [one for one in find_contestants(OWN) if one.name in own]
+    contestants += [one for source in peers for one in find_contestants(source)]
+    names = [one.name for one in contestants]
     say(f"timing {', '.join(names)}: {conditions.repeats + 1} turns each, twice")
     timings = measure_times(sources, names, conditions)
     kept = measure_times(sources, names, replace(conditions, keep_blocks=True)) if can_keep_big_blocks() else []
@@ -120,16 +124,16 @@ def measure(
     return {
         "conditions": asdict(conditions),
         "machine": describe_machine(torch.device(conditions.device)),
+        "notes": notes_of(contestants),
         "timings": [asdict(one) for one in timings],
         "kept": [asdict(one) for one in kept],
         "memory": [asdict(one) for one in memory],
     }
 
 
-def _contestants(source: str) -> list[Any]:
-    from sais.bench.contestants import find_contestants
-
-    return find_contestants(source)
+def notes_of(contestants: Sequence[Contestant]) -> list[tuple[str, str]]:
+    """(system, what is to be known of it): how its masks are made, in what it differs; below the tables."""
+    return [(one.name, one.note) for one in contestants if one.note]
 
 
 def lines(measured: dict[str, Any], results: Sequence[Result] = ()) -> list[list[str]]:
