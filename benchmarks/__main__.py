@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -177,8 +177,8 @@ def _leave(table: Table, out: Path, command: str) -> str:
     from sais.reproduce import experiments
     from sais.reproduce.report import markdown_list, markdown_table
 
-    state = {"kind": "plain", "title": table.title, "intro": table.intro, "notes": table.notes, "command": command}
-    state |= {"tables": [[table.columns, table.rows]]}
+    state: dict[str, Any] = {"kind": "plain", "title": table.title, "intro": table.intro, "command": command}
+    state |= {"tables": [[table.columns, table.rows]], "notes": table.notes}
     write_text(out / f"{table.key}.json", json.dumps(state, indent=1) + "\n")
     parts = [f"## {table.title}", table.intro, markdown_table(table.columns, table.rows), markdown_list(table.notes)]
     text = "\n\n".join(parts) + "\n"
