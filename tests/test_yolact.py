@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.finder import load_finder
 from benchmarks.yolact import anchors as boxes_and_anchors
 from benchmarks.yolact import losses, postprocess, system, targets
 from benchmarks.yolact.model import AnchorOutputs, Yolact, build_yolact
@@ -456,14 +457,23 @@ def test_both_assemblies_agree() -> None:
     model = tiny_yolact()
     torch.nn.init.normal_(model.head.class_logits.weight, std=0.5)
     experiment = replace(Experiment(), test=replace(Experiment().test, score=0.3, detections=20))
-    finder = system.YolactFinder(model, experiment, ("a", "b", "c"), (1, 2, 3), "cpu")
+    finder = system.YOLACT.finder(model, experiment, ("a", "b", "c"), (1, 2, 3), "cpu")
     pictures = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
     found = finder.detect(pictures, [Placement((64, 96), (64, 96), (1.0, 1.0))] * 2)
-    dense = finder.full_masks(pictures, [(64, 96)] * 2)
+    with torch.inference_mode():
+        outputs = model(pictures)
+    anchors = boxes_and_anchors.anchor_boxes(outputs.level_sizes, outputs.canvas_size)
+    settings = experiment.test
+    instances = postprocess.detect(outputs, anchors, [(64.0, 96.0)] * 2, settings.score, settings.nms, 20)
+    assert instances.coefficients is not None
+    assert instances.prototypes is not None
     assert sum(len(f) for f in found) > 5
-    for detections, (instances, masks) in zip(found, dense, strict=True):
-        np.testing.assert_allclose(detections.boxes, instances.boxes[0].numpy(), atol=1e-4)
-        np.testing.assert_allclose(detections.scores, instances.scores[0].numpy())
+    for image, detections in enumerate(found):
+        n = int((instances.scores[image] > 0).sum())
+        boxes, coefficients = instances.boxes[image, :n], instances.coefficients[image, :n]
+        masks = postprocess.full_masks(instances.prototypes[image], coefficients, boxes, (64, 96))
+        np.testing.assert_allclose(detections.boxes, boxes.numpy(), atol=1e-4)
+        np.testing.assert_allclose(detections.scores, instances.scores[image, :n].numpy())
         assert masks.shape == (len(detections), 64, 96)
         for ours, theirs, (x1, y1, x2, y2) in zip(detections.masks(), masks.numpy(), detections.boxes, strict=True):
             inside = np.s_[math.ceil(y1 + 4) : math.floor(y2 - 4), math.ceil(x1 + 4) : math.floor(x2 - 4)]
@@ -492,7 +502,7 @@ def test_eight_pictures_are_learnt_by_heart(tiny: Experiment, tmp_path: Path) ->
     )
     result = train(experiment, DataPaths(tmp_path / "eight"), tmp_path / "run", system=system.YOLACT)
     assert result.iterations == 120
-    finder = system.load_finder(tmp_path / "run" / "model.safetensors", "cpu")
+    finder = load_finder(tmp_path / "run" / "model.safetensors", system.YOLACT, "cpu")
     metrics = evaluate(finder, find(tmp_path / "eight", "train"), workers=0).metrics
     assert metrics is not None
     assert metrics.mask is not None

@@ -11,7 +11,6 @@ R of one image.
 """
 
 from benchmarks.torchvision_peers.fcos import TorchvisionFcos, build_fcos
-from benchmarks.torchvision_peers.finders import FcosFinder, MaskRcnnFinder, load_finder
 from benchmarks.torchvision_peers.mask_rcnn import MaskRcnn, build_mask_rcnn
 from benchmarks.torchvision_peers.masks import full_masks, pasted
 from benchmarks.torchvision_peers.systems import FCOS, MASK_RCNN, fcos_torchvision_r50, mask_rcnn_r50, mask_rcnn_r101
@@ -19,15 +18,12 @@ from benchmarks.torchvision_peers.systems import FCOS, MASK_RCNN, fcos_torchvisi
 __all__ = [
     "FCOS",
     "MASK_RCNN",
-    "FcosFinder",
     "MaskRcnn",
-    "MaskRcnnFinder",
     "TorchvisionFcos",
     "build_fcos",
     "build_mask_rcnn",
     "fcos_torchvision_r50",
     "full_masks",
-    "load_finder",
     "mask_rcnn_r50",
     "mask_rcnn_r101",
     "pasted",

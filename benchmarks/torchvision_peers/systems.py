@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
+from benchmarks.finder import PeerFinder
 from benchmarks.torchvision_peers.common import backbone_of
 from benchmarks.torchvision_peers.fcos import build_fcos
-from benchmarks.torchvision_peers.finders import FcosFinder, MaskRcnnFinder
+from benchmarks.torchvision_peers.finders import find_boxes, find_with_masks
 from benchmarks.torchvision_peers.losses import fcos_losses, mask_rcnn_losses
 from benchmarks.torchvision_peers.mask_rcnn import build_mask_rcnn
 from sais.config import Experiment, InputConfig, ModelConfig, OptimConfig, ScheduleConfig
@@ -30,8 +33,8 @@ def _fcos(experiment: Experiment, num_classes: int) -> nn.Module:
     return build_fcos(backbone_of(config), num_classes, config.channels)
 
 
-MASK_RCNN = System("mask-rcnn", _mask_rcnn, mask_rcnn_losses, MaskRcnnFinder)
-FCOS = System("fcos-torchvision", _fcos, fcos_losses, FcosFinder)
+MASK_RCNN = System("mask-rcnn", _mask_rcnn, mask_rcnn_losses, partial(PeerFinder, find_with_masks))
+FCOS = System("fcos-torchvision", _fcos, fcos_losses, partial(PeerFinder, find_boxes))
 
 _SCHEDULE = ScheduleConfig(epochs=12, steps=(8, 11), warmup=1000, warmup_factor=0.001, warmup_kind="linear")
 """The usual 12 epochs, with the warm-up of torchvision's reference training."""

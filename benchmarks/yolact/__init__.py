@@ -10,18 +10,16 @@ location one after the other.
 
 from benchmarks.yolact.model import AnchorOutputs, Yolact, build_yolact
 from benchmarks.yolact.postprocess import detect, fast_nms, full_masks
-from benchmarks.yolact.system import YOLACT, YolactFinder, load_finder, yolact_550_r50, yolact_700_r101
+from benchmarks.yolact.system import YOLACT, yolact_550_r50, yolact_700_r101
 
 __all__ = [
     "YOLACT",
     "AnchorOutputs",
     "Yolact",
-    "YolactFinder",
     "build_yolact",
     "detect",
     "fast_nms",
     "full_masks",
-    "load_finder",
     "yolact_550_r50",
     "yolact_700_r101",
 ]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.finder import PeerFinder
 from benchmarks.yolact.anchors import anchor_boxes
 from benchmarks.yolact.losses import compute_losses
 from benchmarks.yolact.model import Yolact, build_yolact
-from benchmarks.yolact.postprocess import detect, full_masks
+from benchmarks.yolact.postprocess import detect
 from benchmarks.yolact.targets import build_targets, choose_mask_positives
-from sais.checkpoint import fill, load
-from sais.config import Experiment, InputConfig, ModelConfig, OptimConfig, ScheduleConfig
+from sais.config import Experiment, InputConfig, ModelConfig, OptimConfig, ScheduleConfig, TestConfig
 from sais.detections import Detections
 from sais.engine.system import System
 from sais.postprocess import assemble
-from sais.predict import choose_device
-from sais.structures import Batch, Instances, Placement
+from sais.structures import Batch, Placement
 
 
 def yolact_losses(model: Yolact, batch: Batch, experiment: Experiment, epoch: int) -> dict[str, Tensor]:
@@ -34,92 +33,25 @@ def yolact_losses(model: Yolact, batch: Batch, experiment: Experiment, epoch: in
     return compute_losses(outputs, targets, batch.objects, chosen, experiment.losses.mask_margin)
 
 
-class YolactFinder:
-    """A trained YOLACT, ready to predict.
+def find(
+    model: Yolact, settings: TestConfig, canvases: Tensor, placements: list[Placement], class_names: tuple[str, ...]
+) -> list[Detections]:
+    """From canvases to detections. Of the settings it reads score, nms, detections and mask_margin.
 
-    Args:
-        model: the network; moved to the device and set to evaluation.
-        experiment: of its settings `test` it reads score, nms, detections and mask_margin.
-        class_names: C names.
-        category_ids: C numbers of the data set.
-        device: as for `sais.Predictor`.
+    Masks are SAIS' own, box-local and exact, so that accuracy is compared without differences of assembly.
     """
-
-    def __init__(
-        self,
-        model: Yolact,
-        experiment: Experiment,
-        class_names: tuple[str, ...],
-        category_ids: tuple[int, ...],
-        device: str = "auto",
-    ) -> None:
-        self.device = choose_device(device)
-        self.model = model.to(self.device).eval()
-        self.experiment = experiment
-        self.class_names = class_names
-        self.category_ids = category_ids
-        self._anchors: dict[tuple[int, int], Tensor] = {}
-
-    @torch.inference_mode()
-    def detect(self, canvases: Tensor, placements: list[Placement]) -> list[Detections]:
-        """From canvases (B, 3, height, width) uint8 and where the pictures lie on them to B detections.
-
-        Masks are SAIS' own, box-local and exact, so that accuracy is compared without differences of assembly.
-        """
-        instances = self.instances(canvases, [p.content_size for p in placements])
-        return assemble(instances, placements, self.class_names, self.experiment.test.mask_margin)
-
-    @torch.inference_mode()
-    def full_masks(self, canvases: Tensor, sizes: list[tuple[int, int]]) -> list[tuple[Instances, Tensor]]:
-        """The paper's whole route, for speed: canvases (B, 3, height, width), each filled by its picture of (H, W).
-
-        Returns:
-            For each picture its instances (1, D, .), D as many as were found, boxes in picture pixels, and their masks
-            (D, H, W) bool, all on the model's device.
-        """
-        height, width = canvases.shape[2:]
-        found = self.instances(canvases, [(float(height), float(width))] * len(canvases))
-        assert found.coefficients is not None
-        assert found.prototypes is not None
-        results = []
-        for image, size in enumerate(sizes):
-            n = int((found.scores[image] > 0).sum())
-            factors = found.boxes.new_tensor([size[1] / width, size[0] / height]).repeat(2)
-            boxes, coefficients = found.boxes[image, :n] * factors, found.coefficients[image, :n]
-            prototypes = found.prototypes[image]
-            masks = full_masks(prototypes, coefficients, boxes, size)
-            scores, labels = found.scores[image, :n], found.labels[image, :n]
-            one = Instances(boxes[None], scores[None], labels[None], coefficients[None], prototypes[None])
-            results.append((one, masks))
-        return results
-
-    def instances(self, canvases: Tensor, contents: list[tuple[float, float]]) -> Instances:
-        """Network and Fast NMS: canvases (B, 3, height, width), `contents` as `postprocess.detect` takes them."""
-        outputs = self.model(canvases.to(self.device, non_blocking=True))
-        if outputs.canvas_size not in self._anchors:
-            self._anchors[outputs.canvas_size] = anchor_boxes(outputs.level_sizes, outputs.canvas_size, self.device)
-        settings = self.experiment.test
-        anchors = self._anchors[outputs.canvas_size]
-        return detect(outputs, anchors, contents, settings.score, settings.nms, settings.detections)
-
-
-def load_finder(path: Path, device: str = "auto") -> YolactFinder:
-    """The YOLACT in a checkpoint that `train(..., system=YOLACT)` wrote.
-
-    Raises:
-        SaisError: the file is missing or broken, or holds another network.
-    """
-    checkpoint = load(path)
-    model = build_yolact(checkpoint.experiment.model, len(checkpoint.class_names))
-    fill(model, checkpoint.part("model"), path)
-    return YolactFinder(model, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, device)
+    outputs = model(canvases)
+    anchors = anchor_boxes(outputs.level_sizes, outputs.canvas_size, canvases.device)
+    contents = [placement.content_size for placement in placements]
+    instances = detect(outputs, anchors, contents, settings.score, settings.nms, settings.detections)
+    return assemble(instances, placements, class_names, settings.mask_margin)
 
 
 def _build(experiment: Experiment, num_classes: int) -> nn.Module:
     return build_yolact(experiment.model, num_classes)
 
 
-YOLACT = System("yolact", _build, yolact_losses, YolactFinder)
+YOLACT = System("yolact", _build, yolact_losses, partial(PeerFinder, find))
 
 
 def yolact_550_r50() -> Experiment:
