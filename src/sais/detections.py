@@ -60,6 +60,12 @@ class Patch:
         """How many of its pixels are the object's."""
         return int(_ONES[self._packed].sum())
 
+    def moved(self, x: int, y: int) -> Patch:
+        """The same bits, the top left pixel elsewhere: `x` columns further right, `y` rows further down."""
+        other = Patch.__new__(Patch)
+        other.x, other.y, other.shape, other._packed = self.x + int(x), self.y + int(y), self.shape, self._packed
+        return other
+
     def __repr__(self) -> str:
         return f"Patch(x={self.x}, y={self.y}, shape={self.shape}, area={self.area})"
 
