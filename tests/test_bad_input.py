@@ -316,6 +316,7 @@ def test_a_picture_of_another_size(data: Path, tmp_path: Path, capsys: pytest.Ca
     picture = data / "images/train/train_00000.jpg"
     Image.open(picture).resize((50, 40)).save(picture)
     fails(capsys, train(data, tmp_path / "run"), picture, "50 x 40", "128 x 96", "--skip-broken")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -77,14 +77,20 @@ def test_spawned_workers_change_nothing(shapes: Path) -> None:
         collate_fn=collate,
         multiprocessing_context="spawn",
     )
-    for a, b in zip(loader, epoch_of(index, 0, 0), strict=True):
+    loaded, wanted = list(loader), epoch_of(index, 0, 0)
+    assert len(loaded) == len(wanted) == 3
+    for a, b in zip(loaded, wanted, strict=True):
         same(a, b)
 
 
 def test_an_epoch_goes_on_where_it_was_left(shapes: Path) -> None:
     index = find(shapes, "train")
-    for a, b in zip(epoch_of(index, 0, 2, first=1), epoch_of(index, 0, 2)[1:], strict=True):
+    rest, whole = epoch_of(index, 0, 2, first=1), epoch_of(index, 0, 2)
+    assert (len(rest), len(whole)) == (2, 3)
+    for a, b in zip(rest, whole[1:], strict=True):
         same(a, b)
+    seen = [image for loaded in whole if loaded.batch is not None for image in loaded.batch.image_ids]
+    assert len(set(seen)) == 12  # every batch is another, so that the right ones were compared
 
 
 def test_batches_of_an_epoch() -> None:
