@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +13,15 @@ import torch
 from torch import Tensor
 
 from sais.checkpoint import fill, load
-from sais.config import Experiment, TestConfig
+from sais.config import Experiment, InputConfig, TestConfig
 from sais.detections import Detections
 from sais.geometry.boxes import locations
 from sais.images import as_picture, fit, place
 from sais.model.sais import SAIS, STRIDES, build_model
 from sais.postprocess import assemble, detect
 from sais.structures import Instances, Placement, SaisError
+from sais.tiles import default_side, predict_tiled
+from sais.variants import augmented, scaled_inputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,17 +41,28 @@ class Predictor:
         device: "auto" takes CUDA, then Apple's MPS, then the CPU.
         score: least score (class x centerness) of a detection. None: as the experiment's `test.score` has it, every
             detection with a class probability above 0.05, which is what COCO's AP wants.
+        flip: look at the mirrored picture too, and fuse what both find (`sais.variants`): better, in twice the time.
+        scales: look at the picture so many times as large as the network's input is, and fuse; 1.0 is as trained.
 
     Raises:
-        SaisError: the file is missing, cut short or of another kind, or there is no such device.
+        SaisError: the file is missing, cut short or of another kind, there is no such device, or the scales are of no
+            use.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto", score: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "auto",
+        score: float | None = None,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
         path = model_file(Path(path))
         checkpoint = load(path)
         model = build_model(checkpoint.experiment.model, len(checkpoint.class_names))
         fill(model, checkpoint.part("model"), path)
         self._set_up(model, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, device, score)
+        self._look(flip, scales)
 
     @classmethod
     def of(
@@ -58,10 +73,13 @@ class Predictor:
         category_ids: tuple[int, ...],
         device: str = "auto",
         score: float | None = None,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
     ) -> Predictor:
         """A predictor around a model that is already in memory."""
         predictor = cls.__new__(cls)
         predictor._set_up(model, experiment, class_names, category_ids, device, score)
+        predictor._look(flip, scales)
         return predictor
 
     def _set_up(
@@ -82,6 +100,17 @@ class Predictor:
         self.score = score
         self._points: dict[tuple[tuple[int, int], ...], Tensor] = {}
 
+    def _look(self, flip: bool, scales: Sequence[float]) -> None:
+        self.flip, self.scales = flip, tuple(scales)
+        scaled_inputs(self.experiment.input, self.scales)  # says what is wrong with them now, not at the first picture
+
+    def _behind(self, settings: InputConfig) -> Predictor:
+        """This model behind another input, seeing a picture in one way and finding all that can be fused."""
+        other = copy(self)
+        other.experiment, other.score = replace(self.experiment, input=settings), None
+        other.flip, other.scales = False, (1.0,)
+        return other
+
     def __call__(self, picture: Picture) -> Detections:
         """The objects of one picture: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8."""
         return self.batch([picture])[0]
@@ -89,6 +118,10 @@ class Predictor:
     def batch(self, pictures: Sequence[Picture]) -> list[Detections]:
         """The objects of several pictures, in one pass of the network where their canvases are alike."""
         arrays = [as_picture(p) for p in pictures]
+        if self.flip or self.scales != (1.0,):
+            finders = [self._behind(one).batch for one in scaled_inputs(self.experiment.input, self.scales)]
+            fused = augmented(arrays, finders, self.flip, self.settings.detections)
+            return fused if self.score is None else [one.above(self.score) for one in fused]
         settings = self.experiment.input
         placements = [place(a.shape[:2], settings.mode, settings.size) for a in arrays]
         results: list[Detections | None] = [None] * len(arrays)
@@ -100,9 +133,33 @@ class Predictor:
                 results[i] = found
         return [r for r in results if r is not None]
 
+    def tiled(
+        self,
+        picture: Picture,
+        side: int | None = None,
+        overlap: float = 0.2,
+        batch: int = 8,
+        agreement: float = 0.5,
+        progress: Callable[[int], None] = lambda tiles: None,
+    ) -> Detections:
+        """The objects of a big picture, found in overlapping tiles and merged across their seams (`sais.tiles`).
+
+        Args:
+            side: of a tile in picture pixels; best about the size of the training pictures. None: twice the input's.
+            overlap: least share of a side that neighbouring tiles have in common.
+            batch: tiles in one pass of the network.
+            agreement: share of the smaller of two masks, where both tiles look, that makes them one object.
+            progress: called with the number of tiles done since the last call.
+        """
+        side = default_side(self.experiment.input) if side is None else side
+        return predict_tiled(as_picture(picture), self.batch, side, overlap, batch, agreement, progress)
+
     @torch.inference_mode()
     def detect(self, canvases: Tensor, placements: list[Placement]) -> list[Detections]:
-        """From canvases (B, 3, height, width) uint8 and where the pictures lie on them to B detections."""
+        """From canvases (B, 3, height, width) uint8 and where the pictures lie on them to B detections.
+
+        One way of looking; `batch` is what fuses several.
+        """
         return assemble(self.instances(canvases, placements), placements, self.class_names, self.settings.mask_margin)
 
     @torch.inference_mode()
