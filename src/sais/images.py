@@ -14,6 +14,7 @@ Numpy and Pillow only. What each kind of picture becomes:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -150,6 +151,20 @@ def fit(picture: np.ndarray, placement: Placement) -> np.ndarray:
     return canvas
 
 
+def canvases(
+    pictures: Sequence[np.ndarray], mode: Literal["fixed", "keep_ratio"], size: tuple[int, int]
+) -> Iterator[tuple[list[int], list[Placement], np.ndarray]]:
+    """Pictures fitted to their canvases, those with canvases alike together: one pass of a network each.
+
+    Yields:
+        Which of the pictures (their places in the list), where they lie, and the canvases (B, height, width, 3) uint8.
+    """
+    placements = [place((p.shape[0], p.shape[1]), mode, size) for p in pictures]
+    for canvas in dict.fromkeys(p.canvas_size for p in placements):
+        group = [i for i, p in enumerate(placements) if p.canvas_size == canvas]
+        yield group, [placements[i] for i in group], np.stack([fit(pictures[i], placements[i]) for i in group])
+
+
 def _rounded_up(side: int) -> int:
     return -(-side // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
 
@@ -165,7 +180,9 @@ def _opened(source: str | Path | BinaryIO) -> Image.Image:
     except UnidentifiedImageError as error:
         raise SaisError(f"{name}: not a picture Pillow can read; convert it to JPEG or PNG, or remove it") from error
     except Image.DecompressionBombError as error:
-        raise SaisError(f"{name}: too many pixels ({_one_line(error)}); cut it into tiles") from error
+        raise SaisError(
+            f"{name}: too many pixels ({_one_line(error)}); save it in parts, or see sais predict --tiles"
+        ) from error
     except Exception as error:  # a header broken in a way the decoder did not foresee, or no permission
         raise SaisError(f"{name}: cannot be opened ({_one_line(error)}); restore the file or leave it out") from error
 
@@ -188,7 +205,9 @@ def _from_image(image: Image.Image) -> np.ndarray:
         image = Image.fromarray(_over_white(np.asarray(straight.convert("RGBA"))))
     if turn is not None:
         image = image.transpose(turn)
-    return np.array(image.convert("RGB"), order="C")
+    if image.mode != "RGB":  # converting what is RGB already would copy it: 400 MB for 10,000 x 10,000
+        image = image.convert("RGB")
+    return np.array(image, order="C")
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:

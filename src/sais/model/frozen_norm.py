@@ -64,9 +64,13 @@ class FoldedConvolution(nn.Module):
         self.same = isinstance(convolution, Conv2dSame)
         self._norm = [norm]  # in a list, so that it is not registered a second time
 
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What the batch-norm does to each channel: two tensors (out channels,)."""
+        return self._norm[0].scale_and_shift()
+
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h / stride, w / stride)."""
-        scale, shift = self._norm[0].scale_and_shift()
+        scale, shift = self.scale_and_shift()
         if self.same:
             maps = pad_same(maps, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation))
         weight = self.weight * scale[:, None, None, None]
@@ -83,17 +87,17 @@ def fold_frozen_norms(network: nn.Module, example: Tensor) -> int:
     Returns:
         How many were folded.
     """
-    pairs = _pairs(network, example)
+    pairs = conv_norm_pairs(network, example)
     names = {module: name for name, module in network.named_modules()}
     for convolution, norm in pairs:
         frozen = FrozenNorm(norm)
-        _replace(network, names[norm], frozen)
-        _replace(network, names[convolution], FoldedConvolution(convolution, frozen))
+        replace_module(network, names[norm], frozen)
+        replace_module(network, names[convolution], FoldedConvolution(convolution, frozen))
     return len(pairs)
 
 
 @torch.no_grad()
-def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def conv_norm_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions without bias, and the batch-norms that read their outputs, in one pass over `example`."""
     # The tensor is kept so that its id is not used again, its version to see that nothing changed it in between.
     produced: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
@@ -119,6 +123,7 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
     return [pair for pair in pairs if once[pair[0]] == once[pair[1]] == 1]
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where `name` (dotted) stands in `network`."""
     parent, _, last = name.rpartition(".")
     setattr(network.get_submodule(parent), last, module)

@@ -91,20 +91,20 @@ class Head(nn.Module):
     def _level(self, level: Tensor, scale: Tensor, unit: float) -> tuple[Tensor, ...]:
         classification = self.classification_tower(level)
         regression = self.regression_tower(level)
-        exponents = (_rows(self.distances(regression)).float() * scale).clamp(max=GREATEST_EXPONENT)
+        exponents = (rows(self.distances(regression)).float() * scale).clamp(max=GREATEST_EXPONENT)
         outputs = [
-            _rows(self.class_logits(classification)).float(),
-            _rows(self.centerness_logits(classification)).float(),
+            rows(self.class_logits(classification)).float(),
+            rows(self.centerness_logits(classification)).float(),
             exponents.exp() * unit,
         ]
         if self.coefficients is not None:
             source = classification + regression if self.fused else classification
-            outputs.append(_rows(self.coefficients(source)).float().tanh())
+            outputs.append(rows(self.coefficients(source)).float().tanh())
         else:
             outputs.append(exponents.new_zeros(0))
         return tuple(outputs)
 
 
-def _rows(maps: Tensor) -> Tensor:
+def rows(maps: Tensor) -> Tensor:
     """(B, n, h, w) -> (B, h * w, n): one row a location, row by row of the map."""
     return maps.permute(0, 2, 3, 1).flatten(1, 2)
