@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import sais.draw
 from sais.detections import Detections, Patch
 from sais.draw import PALETTE, contact_sheet, draw, draw_objects
 
@@ -91,6 +92,19 @@ def test_tags_stay_in_the_picture(box: list[float]) -> None:
 def test_tiny_pictures(size: tuple[int, int]) -> None:
     d = Detections(size, [[0, 0, size[1], size[0]]], [0.9], [0], ("bear",), [Patch(0, 0, np.ones(size, bool))])
     assert draw(np.zeros((*size, 3), np.uint8), d).shape == (*size, 3)
+
+
+@pytest.mark.parametrize("strip", [1, 500, 3000])
+def test_strips_of_a_mask_leave_no_trace(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    picture = random.integers(0, 256, (80, 90, 3), np.uint8)
+    patches = [Patch(0, 3, random.random((70, 90)) < 0.95), Patch(20, 30, np.ones((50, 30), bool))]
+    boxes = np.array([[0, 3, 90, 73], [20, 30, 50, 80]])
+    detections = Detections((80, 90), boxes, np.array([0.9, 0.8]), np.array([0, 0]), ("a",), patches)
+    whole = draw(picture, detections)
+    monkeypatch.setattr(sais.draw, "_STRIP", strip)
+    assert (draw(picture, detections) == whole).all()
+    assert (whole != picture).mean() > 0.5
 
 
 def test_many_objects_on_a_large_picture_need_little_memory() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sais.images import PADDING, as_picture, fit, place, read_picture, read_size
+from sais import images
+from sais.images import PADDING, as_picture, fit, place, read_picture, read_size, to_array
 from sais.structures import SaisError
 
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 200, 200], [0, 0, 0]]], np.uint8)
@@ -126,6 +127,17 @@ def test_python_inputs(tmp_path: Path) -> None:
     ):
         with pytest.raises(SaisError, match=word):
             as_picture(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strip", [1, 30, 100, 2**24])
+def test_to_array_strip_by_strip(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_STRIP", strip)
+    pixels = np.random.default_rng(0).integers(0, 256, (23, 13, 3), np.uint8)
+    array = to_array(Image.fromarray(pixels))
+    assert (array == pixels).all()
+    assert array.flags.owndata
+    assert array.flags.writeable
+    assert array.flags.c_contiguous
 
 
 def test_place_fixed_and_keep_ratio() -> None:

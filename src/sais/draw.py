@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from sais.detections import Detections, Patch
+from sais.images import to_array
 
 PALETTE = (
     (255, 82, 82),
@@ -32,6 +33,9 @@ PALETTE = (
     (170, 170, 250),
 )
 """Colours (red, green, blue) of the objects, one after the other, around again after the last."""
+
+_STRIP = 2**21
+"""Pixels of a mask that are blended at once."""
 
 _SHEET = (24, 26, 30)
 _SHEET_TEXT = (225, 228, 232)
@@ -167,16 +171,17 @@ def _paint(
         _blend(canvas, patches[i], PALETTE[i % len(PALETTE)], opacity, thickness)
     if boxes is None and not texts:
         return canvas
-    image = Image.fromarray(canvas)
-    pen = ImageDraw.Draw(image)
     height, width = canvas.shape[:2]
+    image = Image.fromarray(canvas)
+    del canvas  # a big picture is not held twice
+    pen = ImageDraw.Draw(image)
     for i in reversed(range(len(boxes) if boxes is not None else 0)):
         x1, y1, x2, y2 = np.rint(boxes[i]).astype(int).tolist()  # type: ignore[index]
         left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
         corner = (max(left, min(x2, width) - 1), max(top, min(y2, height) - 1))
         pen.rectangle(((left, top), corner), outline=PALETTE[i % len(PALETTE)], width=thickness)
     _tags(pen, places, texts, (height, width), _font(max(9, round(scale / 48))))
-    return np.asarray(image).copy()
+    return to_array(image)
 
 
 def _blend(canvas: np.ndarray, patch: Patch, colour: tuple[int, int, int], opacity: float, thickness: int) -> None:
@@ -188,13 +193,19 @@ def _blend(canvas: np.ndarray, patch: Patch, colour: tuple[int, int, int], opaci
     x2, y2 = min(width, patch.x + w + margin), min(height, patch.y + h + margin)
     bits = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
     bits[patch.y - y1 : patch.y - y1 + h, patch.x - x1 : patch.x - x1 + w] = patch.bits * np.uint8(255)
-    # Blurred, the border is where the mask is half set. The blur repeats the pixels at the edge of the picture, so
-    # that a mask leaving the picture has no line there.
-    blurred = np.asarray(Image.fromarray(bits).filter(ImageFilter.BoxBlur((thickness + 1) / 2)), dtype=np.float32)
-    line = np.clip(2.2 * (1 - np.abs(blurred / 127.5 - 1)), 0, 1)
-    weight = np.maximum(line, (bits > 0) * np.float32(opacity))[..., None]
-    window = canvas[y1:y2, x1:x2]
-    window[:] = np.rint(window * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
+    # Strip by strip, with a margin that the blur needs: floats of a mask over a big picture would fill gigabytes.
+    high = max(1, _STRIP // (x2 - x1))
+    for top in range(0, y2 - y1, high):
+        first, below = max(0, top - margin), min(top + high, y2 - y1)
+        strip = bits[first : below + margin]
+        # Blurred, the border is where the mask is half set. The blur repeats the pixels at the edge of the picture, so
+        # that a mask leaving the picture has no line there.
+        blur = np.asarray(Image.fromarray(strip).filter(ImageFilter.BoxBlur((thickness + 1) / 2)), dtype=np.float32)
+        inner = slice(top - first, below - first)
+        line = np.clip(2.2 * (1 - np.abs(blur[inner] / 127.5 - 1)), 0, 1)
+        weight = np.maximum(line, (strip[inner] > 0) * np.float32(opacity))[..., None]
+        window = canvas[y1 + top : y1 + below, x1:x2]
+        window[:] = np.rint(window * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
 
 
 def _tags(pen: ImageDraw.ImageDraw, places: np.ndarray, texts: list[str], size: tuple[int, int], font: Any) -> None:

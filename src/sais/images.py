@@ -29,6 +29,9 @@ PADDING = (124, 116, 104)
 CANVAS_MULTIPLE = 32
 """A canvas side is a multiple of this many pixels, the stride of C5."""
 
+_STRIP = 2**24
+"""Pixels handed over at once."""
+
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -92,6 +95,21 @@ def as_picture(source: np.ndarray | str | Path | Image.Image | BinaryIO) -> np.n
         f"cannot take a {type(source).__name__} as a picture; "
         "give a path, a Pillow image or a numpy array (H, W, 3) of uint8 RGB"
     )
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """An RGB image of Pillow's as (H, W, 3) uint8 of its own memory.
+
+    Strip by strip: Pillow hands out its pixels as a copy of the whole, a second one for a moment, which for
+    10,000 x 10,000 pixels is 600 MB more than the array itself.
+    """
+    width, height = image.size
+    array = np.empty((height, width, 3), np.uint8)
+    high = max(1, _STRIP // max(width, 1))
+    for top in range(0, height, high):
+        below = min(top + high, height)
+        array[top:below] = np.asarray(image.crop((0, top, width, below)))
+    return array
 
 
 def place(picture_size: tuple[int, int], mode: Literal["fixed", "keep_ratio"], size: tuple[int, int]) -> Placement:
@@ -207,7 +225,7 @@ def _from_image(image: Image.Image) -> np.ndarray:
         image = image.transpose(turn)
     if image.mode != "RGB":  # converting what is RGB already would copy it: 400 MB for 10,000 x 10,000
         image = image.convert("RGB")
-    return np.array(image, order="C")
+    return to_array(image)
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:
