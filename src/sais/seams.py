@@ -88,10 +88,11 @@ class _Pieces:
         for k in np.flatnonzero(self.pixels):
             self.extents[k] = window_of(self.patches[k])
         height, width = found[0].size
-        own = self.windows[self.tile].reshape(-1, 4)
-        near = CUT * (own[:, 2:] - own[:, :2])
-        inner = own != np.array([0, 0, width, height])
-        self.cut = inner & (np.abs(self.boxes - own) <= np.tile(near, 2))
+        self.views = self.windows[self.tile].reshape(-1, 4)
+        """(N, 4) the window of the tile that each is of."""
+        near = CUT * (self.views[:, 2:] - self.views[:, :2])
+        inner = self.views != np.array([0, 0, width, height])
+        self.cut = inner & (np.abs(self.boxes - self.views) <= np.tile(near, 2))
         """(N, 4) whether the left, top, right, bottom border of its tile cuts it; the picture's own border does not."""
 
     def meeting(self, first: int, second: int, region: Window) -> list[list[int]]:
@@ -190,10 +191,10 @@ def _agreement(
 
 def _is_leaving(pieces: _Pieces, k: int, members: list[int], least: float) -> bool:
     """Rule 5, for piece k of a group: whether a tile without a piece in the group knows better."""
-    cut, box, own = pieces.cut[k], pieces.boxes[k], pieces.windows[pieces.tile[k]]
+    views, boxes = pieces.views, pieces.boxes
+    cut, box, own = pieces.cut[k], boxes[k], views[k]
     if not cut.any():
         return False
-    views, boxes = pieces.windows[pieces.tile], pieces.boxes
     sees_all = (views[:, :2] <= box[:2]).all(1) & (views[:, 2:] >= box[2:]).all(1)
     beyond = (cut[:2] & (boxes[:, :2] < own[:2])).any(1) | (cut[2:] & (boxes[:, 2:] > own[2:])).any(1)
     others = sees_all & beyond & (pieces.labels == pieces.labels[k]) & ~np.isin(pieces.tile, pieces.tile[members])
