@@ -117,6 +117,49 @@ def test_a_models_metrics_are_those_of_the_results_it_writes(
         assert printed["metrics"]["box"][name] == pytest.approx(said["metrics"]["box"][name], abs=1e-3)
 
 
+def test_whole_pictures_give_what_canvases_give(trained: Path, shapes: Path) -> None:
+    """The two ways of an evaluation: the loader's canvases, or the pictures themselves for a finder that fits them."""
+    predictor, index = Predictor(trained, device="cpu"), find(shapes, "train")
+    done: list[int] = []
+    by_canvas = evaluate(predictor, index, batch=5, workers=0)
+    by_picture = evaluate(predictor, index, batch=5, workers=0, progress=done.append, find=predictor.batch)
+    assert done == [5, 5, 2]
+    assert len(by_canvas.results) == len(by_picture.results) > 20
+    for one, other in zip(by_canvas.results, by_picture.results, strict=True):
+        assert one["image_id"] == other["image_id"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+    assert by_canvas.metrics is not None
+    assert by_picture.metrics is not None
+    assert by_canvas.metrics.box is not None
+    assert by_picture.metrics.box is not None
+    for name in COLUMNS:
+        first, second = by_canvas.metrics.to_dict()["mask"][name], by_picture.metrics.to_dict()["mask"][name]
+        assert first == pytest.approx(second, abs=1e-3)
+
+
+def test_flip_and_scales_are_measured(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    words = ["eval", str(trained), "--data", str(shapes), "--split", "train", "--workers", "0", "--json", "-"]
+    ways = ["--flip", "--scales", "1.0", "1.5", "--results", str(results)]
+    assert cli.main([*words, *ways]) == 0
+    said, written = json.loads(capsys.readouterr().out), json.loads(results.read_text())
+    assert (said["flip"], said["scales"]) == (True, [1.0, 1.5])
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        agrees(said["metrics"][name], judged_by_pycocotools(shapes / "annotations/train.json", written, kind))
+    predictor = Predictor(trained, device="cpu", flip=True, scales=(1.0, 1.5))
+    record = find(shapes, "train").images[3]
+    mine = sorted((one["score"] for one in written if one["image_id"] == record.id), reverse=True)
+    np.testing.assert_allclose(mine, predictor(record.path).scores, atol=1e-5)
+    assert cli.main(words) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert (plain["flip"], plain["scales"]) == (False, [1.0])
+    assert plain["metrics"] != said["metrics"]
+    assert cli.main([*words, "--scales", "1.0", "1.1"]) == 2
+    assert "scales 1 and 1.1 both make the input 64 x 64" in capsys.readouterr().err
+
+
 def changed(shapes: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     (folder / "annotations").mkdir(parents=True)
     shutil.copytree(shapes / "images" / "valid", folder / "images" / "valid")
@@ -162,16 +205,19 @@ def test_broken_pictures_are_counted_and_their_objects_not(trained: Path, shapes
     index = find(data, "valid")
     with pytest.raises(SaisError, match=r"valid_00001\.jpg.*--skip-broken"):
         evaluate(Predictor(trained), index, workers=0)
-    found = evaluate(Predictor(trained), index, workers=0, skip_broken=True)
-    assert len(found.broken) == 1
-    assert found.metrics is not None
-    assert found.metrics.images == 3
-    assert found.metrics.objects == sum(len(r.annotations) for r in index.images if r.id != 2)
-    assert 2 not in {one["image_id"] for one in found.results}
+    predictor = Predictor(trained)
+    for way in (None, predictor.batch):
+        found = evaluate(predictor, index, workers=0, skip_broken=True, find=way)
+        assert len(found.broken) == 1
+        assert found.metrics is not None
+        assert found.metrics.images == 3
+        assert found.metrics.objects == sum(len(r.annotations) for r in index.images if r.id != 2)
+        assert 2 not in {one["image_id"] for one in found.results}
     for picture in (data / "images/valid").iterdir():
         picture.write_bytes(b"no picture")
-    found = evaluate(Predictor(trained), index, workers=0, skip_broken=True)
-    assert (len(found.broken), found.results) == (4, [])
+    for way in (None, predictor.batch):
+        found = evaluate(predictor, index, workers=0, skip_broken=True, find=way)
+        assert (len(found.broken), found.results) == (4, [])
 
 
 def test_other_classes_are_refused(trained: Path, shapes: Path, tmp_path: Path) -> None:

@@ -16,7 +16,20 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "src/sais").rglob("*.py"))
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 70
-TORCH_FREE = ("structures", "config", "files", "detections", "images", "sources", "draw", "cli")
+TORCH_FREE = (
+    "structures",
+    "config",
+    "files",
+    "detections",
+    "images",
+    "sources",
+    "draw",
+    "cli",
+    "patches",
+    "seams",
+    "tiles",
+    "variants",
+)
 NEEDS_TORCH = ("sais.data.loader", "sais.geometry.boxes")  # batches and boxes of the network, inside these packages
 TORCH_FREE_PACKAGES = ("data", "geometry", "recipes", "commands")
 

@@ -186,6 +186,30 @@ def test_a_folder_a_glob_and_a_picture(
     assert "1 pictures: nothing" in out
 
 
+def test_tiles_and_ways_from_the_command_line(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 96 x 128 pixels are too many, but not with tiles
+    folder = shapes / "images" / "valid"
+    words = ("--score", 0.03, "--no-draw", "--batch", 2)
+    assert cli.main(["predict", str(trained), str(folder), "--out", str(tmp_path / "a")]) == 2
+    assert "too many pixels" in capsys.readouterr().err
+    for name, options, ways, tiled in (
+        ("a", ("--tiles", 64, "--tile-overlap", 0.4), {}, {"side": 64, "overlap": 0.4}),
+        ("b", ("--tiles", "auto", "--flip", "--scales", 1.5), {"flip": True, "scales": (1.5,)}, {}),
+    ):
+        out, found = predicted(capsys, trained, folder, "--out", tmp_path / name, *words, *options)
+        assert "4 pictures: " in out
+        predictor = Predictor(trained, device="cpu", score=0.03, **ways)  # type: ignore[arg-type]
+        for image in found["images"]:
+            wanted = predictor.tiled(image["file_name"], batch=2, **tiled)  # type: ignore[arg-type]
+            mine = [one for one in found["annotations"] if one["image_id"] == image["id"]]
+            assert len(mine) == len(wanted)
+            np.testing.assert_allclose([one["score"] for one in mine], wanted.scores, atol=1e-6)
+            assert [one["segmentation"] for one in mine] == wanted.rle()
+        assert len(found["annotations"]) > 0
+
+
 def test_a_video(trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("av", reason="videos need PyAV")
     from sais.sources import VideoWriter, read_video

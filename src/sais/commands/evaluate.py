@@ -44,6 +44,10 @@ class EvalArguments:
     score: float | None = None
     """Least score (class x centerness) of a detection; COCO's AP wants none, and then takes all whose class
     probability is above the model's 0.05."""
+    flip: bool = False
+    """Look at the mirrored pictures too, and fuse what both ways find."""
+    scales: tuple[float, ...] = (1.0,)
+    """Look at the pictures so many times as large as the model's input, and fuse: 0.8 1.0 1.25."""
     workers: int = 2
     """Processes that read pictures."""
     device: str = "auto"
@@ -66,14 +70,19 @@ def run(argv: Sequence[str]) -> int:
     from sais.engine.evaluate import evaluate
     from sais.predict import Predictor
 
-    predictor = Predictor(arguments.model, device=arguments.device, score=arguments.score)
+    predictor = Predictor(
+        arguments.model, arguments.device, arguments.score, flip=arguments.flip, scales=arguments.scales
+    )
     index = _index(arguments, tuple(predictor.class_names))
+    find = predictor.batch if arguments.flip or arguments.scales != (1.0,) else None
     with progress_bar("measuring", len(index.images)) as progress:
-        found = evaluate(predictor, index, arguments.batch, arguments.workers, arguments.skip_broken, progress)
+        found = evaluate(predictor, index, arguments.batch, arguments.workers, arguments.skip_broken, progress, find)
     figures = {
         "model": str(arguments.model),
         "data": str(arguments.annotations or arguments.data),
         "split": None if arguments.annotations else arguments.split,
+        "flip": arguments.flip,
+        "scales": list(arguments.scales),
         "pictures": len(index.images),
         "left_out": len(found.broken),
         "detections": len(found.results),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from sais.commands.arguments import check_writable, make_folder, parse, prepare_torch
+from sais.commands.arguments import check_writable, make_folder, parse, prepare_torch, progress_bar
 from sais.files import write_text
 from sais.structures import SaisError
 
@@ -40,7 +40,16 @@ class PredictArguments:
     score: float = 0.3
     """Least score of an object."""
     batch: int = 8
-    """Pictures in one pass."""
+    """Pictures, or tiles of one, in one pass."""
+    tiles: Annotated[str, tyro.conf.arg(metavar="SIDE|auto")] = ""
+    """For small things in big pictures: cut each into overlapping tiles of so many pixels, and put together what lies
+    on their seams. Best is about the size of the training pictures; auto is twice the model's input."""
+    tile_overlap: float = 0.2
+    """Least share of a tile's side that neighbouring tiles have in common, 0 to 0.9."""
+    flip: bool = False
+    """Look at the mirrored picture too, and fuse what both ways find: better, in twice the time."""
+    scales: tuple[float, ...] = (1.0,)
+    """Look at the picture so many times as large as the model's input, and fuse: 0.8 1.0 1.25."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     draw: bool = True
@@ -83,6 +92,7 @@ def run(argv: Sequence[str]) -> int:
     prepare_torch("predict")
     if arguments.batch < 1 or arguments.every < 1:
         raise SaisError("sais predict: --batch and --every must be 1 or more")
+    _check_tiles(arguments)
     if not arguments.model.exists():
         raise SaisError(f"{arguments.model}: no such model; give a model file, or the folder of a trained run")
     from sais.sources import find_pictures, is_video
@@ -92,7 +102,9 @@ def run(argv: Sequence[str]) -> int:
     check_writable(arguments.out)
     from sais.predict import Predictor
 
-    predictor = Predictor(arguments.model, device=arguments.device, score=arguments.score)
+    predictor = Predictor(
+        arguments.model, arguments.device, arguments.score, flip=arguments.flip, scales=arguments.scales
+    )
     found = Found(tuple(predictor.class_names))
     if video:
         _video(arguments, predictor, found)
@@ -108,14 +120,46 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check_tiles(arguments: PredictArguments) -> None:
+    from sais.tiles import LEAST_SIDE, check_tiling
+
+    if not arguments.tiles:
+        if arguments.tile_overlap != PredictArguments.tile_overlap:
+            raise SaisError("--tile-overlap goes with --tiles SIDE, which is missing")
+        return
+    if arguments.tiles != "auto" and not arguments.tiles.isdecimal():
+        raise SaisError(f"--tiles {arguments.tiles}: give the side of a tile in pixels of the picture, or auto")
+    check_tiling(LEAST_SIDE if arguments.tiles == "auto" else int(arguments.tiles), arguments.tile_overlap)
+    from PIL import Image
+
+    # Who asks for tiles has big pictures: no warning from 89 megapixels on, no refusal before 2,147.
+    Image.MAX_IMAGE_PIXELS = 2**30
+
+
+def _finder(arguments: PredictArguments, predictor: Predictor) -> Callable[[list[np.ndarray]], list[Detections]]:
+    """What finds the objects of pictures: all of them in one pass, or each in tiles, with a bar for the tiles."""
+    if not arguments.tiles:
+        return predictor.batch
+    from sais.tiles import default_side, tile_windows
+
+    side = default_side(predictor.experiment.input) if arguments.tiles == "auto" else int(arguments.tiles)
+
+    def in_tiles(picture: np.ndarray) -> Detections:
+        count = len(tile_windows((picture.shape[0], picture.shape[1]), side, arguments.tile_overlap))
+        with progress_bar("tiles", count) as progress:
+            return predictor.tiled(picture, side, arguments.tile_overlap, arguments.batch, progress=progress)
+
+    return lambda pictures: [in_tiles(picture) for picture in pictures]
+
+
 def _pictures(arguments: PredictArguments, predictor: Predictor, found: Found, paths: list[Path]) -> None:
     from PIL import Image
 
     from sais.draw import draw
 
-    names = drawn_names(paths, Path(arguments.source))
+    names, find = drawn_names(paths, Path(arguments.source)), _finder(arguments, predictor)
     for chunk in _read(paths, arguments, found):
-        for (path, picture), detections in zip(chunk, predictor.batch([p for _, p in chunk]), strict=True):
+        for (path, picture), detections in zip(chunk, find([p for _, p in chunk]), strict=True):
             print(f"{path}: {detections.summary()}")
             found.add(detections, file_name=str(path))
             if arguments.draw:
@@ -125,7 +169,8 @@ def _pictures(arguments: PredictArguments, predictor: Predictor, found: Found, p
 
 
 def _read(paths: list[Path], arguments: PredictArguments, found: Found) -> Iterator[list[tuple[Path, np.ndarray]]]:
-    """The pictures in batches; the next batch is read while the network works on this one."""
+    """The pictures in batches; the next batch is read while the network works on this one. With tiles they are big, and
+    come one by one, the next only when this one is done."""
     from sais.images import read_picture
 
     def load(chunk: list[Path]) -> list[tuple[Path, np.ndarray | SaisError]]:
@@ -137,13 +182,13 @@ def _read(paths: list[Path], arguments: PredictArguments, found: Found) -> Itera
                 loaded.append((path, error))
         return loaded
 
-    chunks = [paths[i : i + arguments.batch] for i in range(0, len(paths), arguments.batch)]
+    size = 1 if arguments.tiles else arguments.batch
+    chunks = [paths[i : i + size] for i in range(0, len(paths), size)]
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(load, chunks[0]) if chunks else None
-        for number in range(len(chunks)):
-            assert ahead is not None
-            loaded = ahead.result()
-            if number + 1 < len(chunks):
+        ahead = None
+        for number, chunk in enumerate(chunks):
+            loaded = load(chunk) if ahead is None else ahead.result()
+            if number + 1 < len(chunks) and not arguments.tiles:
                 ahead = pool.submit(load, chunks[number + 1])
             good = []
             for path, picture in loaded:
@@ -165,7 +210,7 @@ def _video(arguments: PredictArguments, predictor: Predictor, found: Found) -> N
     from sais.sources import VideoWriter, read_video, video_info
 
     source = Path(arguments.source)
-    frames = read_video(source, every=arguments.every)
+    frames, find = read_video(source, every=arguments.every), _finder(arguments, predictor)
     with ExitStack() as stack:
         writer = None
         if arguments.draw:
@@ -174,7 +219,7 @@ def _video(arguments: PredictArguments, predictor: Predictor, found: Found) -> N
             writer = stack.enter_context(VideoWriter(target, rate=video_info(source).rate / arguments.every))
         while chunk := list(islice(frames, arguments.batch)):
             pictures = [picture for _, _, picture in chunk]
-            for (frame, seconds, picture), detections in zip(chunk, predictor.batch(pictures), strict=True):
+            for (frame, seconds, picture), detections in zip(chunk, find(pictures), strict=True):
                 print(f"{source} {seconds:.2f} s: {detections.summary()}")
                 found.add(detections, file_name=str(source), frame=frame, seconds=round(seconds, 3))
                 if writer is not None:

@@ -208,6 +208,27 @@ def evaluation_loader(index: Index, settings: InputConfig, batch: int, workers: 
     return _loader(Pictures(index, settings), batches, workers)
 
 
+class WholePictures(Dataset[Sample | str]):
+    """Pictures as they are in their files, without objects; an unreadable one comes as its error message."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.index.images)
+
+    def __getitem__(self, position: int) -> Sample | str:
+        try:
+            return read_sample(self.index.images[position], with_objects=False)
+        except SaisError as error:
+            return str(error)
+
+
+def picture_loader(index: Index, batch: int, workers: int) -> DataLoader[list[Sample | str]]:
+    """A loader of all pictures as they are, some at a time: for what looks at a picture on more than one canvas."""
+    return DataLoader(WholePictures(index), batch, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
+
+
 def _loader(pictures: Pictures, batches: EpochBatches | list[list[Key]], workers: int) -> DataLoader[Loaded]:
     return DataLoader(
         pictures,  # type: ignore[arg-type]  # collate makes Loaded of what Pictures gives

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from sais.data.index import Index
-from sais.data.loader import evaluation_loader
+from sais.data.loader import evaluation_loader, picture_loader
+from sais.detections import Detections
 from sais.engine.metrics import Kind, Metrics, coco_metrics
 from sais.engine.system import Finder
-from sais.structures import SaisError
+from sais.structures import SaisError, Sample
+
+Find = Callable[[Sequence[np.ndarray]], list[Detections]]
+"""Pictures (H, W, 3) uint8 -> for each what is on it."""
+
+Found = tuple[list[int], list[Detections], list[str]]
+"""Image ids, what was found on those pictures, and a line for each picture beside them that could not be read."""
 
 
 @dataclass
@@ -32,6 +41,7 @@ def evaluate(
     workers: int = 2,
     skip_broken: bool = False,
     progress: Callable[[int], None] = lambda pictures: None,
+    find: Find | None = None,
 ) -> Evaluation:
     """Predict every picture of `index` and score the predictions.
 
@@ -40,6 +50,8 @@ def evaluate(
         index: with the class names of the predictor, in its order.
         skip_broken: leave unreadable pictures out of results and ground truth, and count them.
         progress: called with the number of pictures done since the last call.
+        find: finds on whole pictures, where one canvas of the loader's is not enough: a predictor's `batch` that looks
+            at each picture in several ways. None: `predictor.detect` on the loader's canvases.
 
     Raises:
         SaisError: other classes than the model's, or an unreadable picture without `skip_broken`.
@@ -52,23 +64,38 @@ def evaluate(
     results: list[dict[str, Any]] = []
     broken: list[str] = []
     seen: set[int] = set()
-    for loaded in evaluation_loader(index, predictor.experiment.input, batch, workers):
-        if loaded.broken and not skip_broken:
-            raise SaisError(f"{loaded.broken[0]} (or leave such pictures out with --skip-broken)")
-        broken += loaded.broken
-        progress(len(loaded.broken))
-        if loaded.batch is None:
-            continue
-        found = predictor.detect(loaded.batch.pictures, loaded.batch.placements)
-        for image_id, detections in zip(loaded.batch.image_ids, found, strict=True):
+    way = _by_canvas(predictor, index, batch, workers) if find is None else _by_picture(find, index, batch, workers)
+    for image_ids, found, unreadable in way:
+        if unreadable and not skip_broken:
+            raise SaisError(f"{unreadable[0]} (or leave such pictures out with --skip-broken)")
+        broken += unreadable
+        for image_id, detections in zip(image_ids, found, strict=True):
             results += detections.to_coco(image_id, index.category_ids)
             seen.add(image_id)
-        progress(len(found))
+        progress(len(unreadable) + len(found))
     metrics = None
     if any(image.annotations for image in index.images):
         scored = replace(index, images=tuple(i for i in index.images if i.id in seen)) if broken else index
         metrics = coco_metrics(scored, results, _kinds(predictor, scored))
     return Evaluation(metrics, results, broken)
+
+
+def _by_canvas(predictor: Finder, index: Index, batch: int, workers: int) -> Iterator[Found]:
+    """Workers read and fit the pictures, the predictor sees canvases of one size."""
+    for loaded in evaluation_loader(index, predictor.experiment.input, batch, workers):
+        if loaded.batch is None:
+            yield [], [], loaded.broken
+        else:
+            found = predictor.detect(loaded.batch.pictures, loaded.batch.placements)
+            yield loaded.batch.image_ids, found, loaded.broken
+
+
+def _by_picture(find: Find, index: Index, batch: int, workers: int) -> Iterator[Found]:
+    """Workers read the pictures, `find` fits them as it likes."""
+    for items in picture_loader(index, batch, workers):
+        samples = [item for item in items if isinstance(item, Sample)]
+        found = find([sample.picture for sample in samples])
+        yield [sample.image_id for sample in samples], found, [item for item in items if isinstance(item, str)]
 
 
 def _kinds(predictor: Finder, index: Index) -> tuple[Kind, ...]:
