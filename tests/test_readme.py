@@ -31,12 +31,17 @@ def test_every_command_and_the_python_of_the_readme(
     monkeypatch.chdir(tmp_path)
     write_shapes(Path("my_data"), train=8, valid=4, size=(96, 96))
     commands = [shlex.split(line) for block in blocks(root, "bash") for line in block.splitlines() if line.strip()]
-    wanted = ["check", "train", "train", "eval", "predict", "recipes", "draw-targets", "reproduce"]
+    wanted = ["check", "train", "train", "eval", "predict", "predict", "recipes", "draw-targets", "reproduce"]
     assert [c[1] for c in commands] == wanted
     for program, command, *words in commands:
         assert program == "sais"
         assert main([command, *words, *QUICK.get(command, [])]) == 0, (command, capsys.readouterr().err)
-    for written in ("runs/first/best.safetensors", "runs/first/model.safetensors", "predictions/predictions.json"):
+    for written in (
+        "runs/first/best.safetensors",
+        "runs/first/model.safetensors",
+        "predictions/predictions.json",
+        "in_tiles/predictions.json",
+    ):
         assert Path(written).is_file()
     assert Path("targets.png").stat().st_size > 1000
     assert "Table II" in Path("runs/reproduce/index.html").read_text()
