@@ -15,6 +15,7 @@ from sais.commands.check import CheckArguments
 from sais.commands.demo import DemoArguments
 from sais.commands.draw_targets import DrawTargetsArguments
 from sais.commands.evaluate import EvalArguments
+from sais.commands.export import ExportArguments
 from sais.commands.predict import Found, PredictArguments, drawn_names
 from sais.commands.recipes import RecipesArguments
 from sais.commands.reproduce import ReproduceArguments
@@ -29,6 +30,7 @@ ARGUMENTS = {
     "train": TrainArguments,
     "eval": EvalArguments,
     "predict": PredictArguments,
+    "export": ExportArguments,
     "check": CheckArguments,
     "shapes": ShapesArguments,
     "recipes": RecipesArguments,

@@ -25,13 +25,14 @@ TORCH_FREE = (
     "sources",
     "draw",
     "cli",
+    "assembly",
     "patches",
     "seams",
     "tiles",
     "variants",
 )
 NEEDS_TORCH = ("sais.data.loader", "sais.geometry.boxes")  # batches and boxes of the network, inside these packages
-TORCH_FREE_PACKAGES = ("data", "geometry", "recipes", "commands")
+TORCH_FREE_PACKAGES = ("data", "geometry", "recipes", "commands", "runtimes")
 
 
 def name_of(path: Path) -> str:

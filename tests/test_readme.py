@@ -31,7 +31,19 @@ def test_every_command_and_the_python_of_the_readme(
     monkeypatch.chdir(tmp_path)
     write_shapes(Path("my_data"), train=8, valid=4, size=(96, 96))
     commands = [shlex.split(line) for block in blocks(root, "bash") for line in block.splitlines() if line.strip()]
-    wanted = ["check", "train", "train", "eval", "predict", "predict", "recipes", "draw-targets", "reproduce"]
+    wanted = [
+        "check",
+        "train",
+        "train",
+        "eval",
+        "predict",
+        "predict",
+        "export",
+        "predict",
+        "recipes",
+        "draw-targets",
+        "reproduce",
+    ]
     assert [c[1] for c in commands] == wanted
     for program, command, *words in commands:
         assert program == "sais"
@@ -41,6 +53,8 @@ def test_every_command_and_the_python_of_the_readme(
         "runs/first/model.safetensors",
         "predictions/predictions.json",
         "in_tiles/predictions.json",
+        "first.onnx",
+        "by_onnx/predictions.json",
     ):
         assert Path(written).is_file()
     assert Path("targets.png").stat().st_size > 1000

@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("sais.commands.train", "train a model on your labelled pictures"),
     "eval": ("sais.commands.evaluate", "measure a model: COCO box and mask AP"),
     "predict": ("sais.commands.predict", "find the objects in pictures or a video: drawn pictures and JSON"),
+    "export": ("sais.commands.export", "write a model for other programs: ONNX, OpenVINO, torch.export"),
     "check": ("sais.commands.check", "look for mistakes in a data set before training on it"),
     "shapes": ("sais.commands.shapes", "write a synthetic data set to try things on"),
     "recipes": ("sais.commands.recipes", "list the recipes a training run can start from"),
@@ -42,6 +43,10 @@ EXTRAS = {
     "av": "video",
     "supervision": "supervision",
     "matplotlib": "reproduce",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
 }
 """Package that may be missing -> the extra of `sais-seg` that brings it."""
 

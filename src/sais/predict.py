@@ -16,7 +16,8 @@ from sais.checkpoint import fill, load
 from sais.config import Experiment, InputConfig, TestConfig
 from sais.detections import Detections
 from sais.geometry.boxes import locations
-from sais.images import as_picture, fit, place
+from sais.images import as_picture, canvases
+from sais.model.inference import for_inference
 from sais.model.sais import SAIS, STRIDES, build_model
 from sais.postprocess import assemble, detect
 from sais.structures import Instances, Placement, SaisError
@@ -92,7 +93,7 @@ class Predictor:
         score: float | None,
     ) -> None:
         self.device = choose_device(device)
-        self.model = model.to(self.device).eval()
+        self.model = for_inference(model.to(self.device))
         self.experiment = experiment
         self.class_names = class_names
         self.category_ids = category_ids
@@ -123,15 +124,11 @@ class Predictor:
             fused = augmented(arrays, finders, self.flip, self.settings.detections)
             return fused if self.score is None else [one.above(self.score) for one in fused]
         settings = self.experiment.input
-        placements = [place(a.shape[:2], settings.mode, settings.size) for a in arrays]
-        results: list[Detections | None] = [None] * len(arrays)
-        for canvas in dict.fromkeys(p.canvas_size for p in placements):
-            group = [i for i, p in enumerate(placements) if p.canvas_size == canvas]
-            canvases = np.stack([fit(arrays[i], placements[i]) for i in group])  # (B, height, width, 3)
-            tensor = torch.from_numpy(canvases).permute(0, 3, 1, 2)
-            for i, found in zip(group, self.detect(tensor, [placements[i] for i in group]), strict=True):
-                results[i] = found
-        return [r for r in results if r is not None]
+        results: dict[int, Detections] = {}
+        for group, placements, stacked in canvases(arrays, settings.mode, settings.size):
+            tensor = torch.from_numpy(stacked).permute(0, 3, 1, 2)
+            results.update(zip(group, self.detect(tensor, placements), strict=True))
+        return [results[i] for i in range(len(arrays))]
 
     def tiled(
         self,

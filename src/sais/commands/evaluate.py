@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
+from sais.commands.arguments import check_writable, need_torch, parse, progress_bar
+from sais.commands.models import check_model, open_model
 from sais.files import write_text
 from sais.structures import SaisError
 
@@ -26,7 +27,7 @@ class EvalArguments:
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """Model file, or the folder of a run."""
+    """Model file, the folder of a run, or what `sais export` wrote (.onnx, .xml)."""
     data: Path | None = None
     """Folder of the data set (also a name in the folder $SAIS_DATA)."""
     split: str = "valid"
@@ -59,20 +60,16 @@ class EvalArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais eval`."""
     arguments = parse(EvalArguments, argv, "sais eval MODEL")
-    prepare_torch("eval")
+    need_torch("eval")
     if arguments.batch < 1:
         raise SaisError(f"--batch {arguments.batch}: must be 1 or more")
     for file in (arguments.results, Path(arguments.json) if arguments.json not in ("", "-") else None):
         if file is not None:
             check_writable(file.parent)
-    if not arguments.model.exists():
-        raise SaisError(f"{arguments.model}: no such model; give a model file, or the folder of a trained run")
+    check_model(arguments.model)
     from sais.engine.evaluate import evaluate
-    from sais.predict import Predictor
 
-    predictor = Predictor(
-        arguments.model, arguments.device, arguments.score, flip=arguments.flip, scales=arguments.scales
-    )
+    predictor = open_model("eval", arguments.model, arguments.device, arguments.score, arguments.flip, arguments.scales)
     index = _index(arguments, tuple(predictor.class_names))
     find = predictor.batch if arguments.flip or arguments.scales != (1.0,) else None
     with progress_bar("measuring", len(index.images)) as progress:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from sais.commands.arguments import check_writable, make_folder, parse, prepare_torch, progress_bar
+from sais.commands.arguments import check_writable, make_folder, parse, progress_bar
+from sais.commands.models import check_model, open_model
 from sais.files import write_text
 from sais.structures import SaisError
 
 if TYPE_CHECKING:
+    from sais.commands.models import Opened
     from sais.detections import Detections
-    from sais.predict import Predictor
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class PredictArguments:
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """Model file, or the folder of a run."""
+    """Model file, the folder of a run, or what `sais export` wrote (.onnx and .xml need no torch)."""
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """A picture, a folder, a glob in quotes ("shots/*.jpg") or a video."""
     out: Path = Path("predictions")
@@ -89,21 +90,17 @@ class Found:
 def run(argv: Sequence[str]) -> int:
     """Run `sais predict`."""
     arguments = parse(PredictArguments, argv, "sais predict MODEL SOURCE")
-    prepare_torch("predict")
     if arguments.batch < 1 or arguments.every < 1:
         raise SaisError("sais predict: --batch and --every must be 1 or more")
     _check_tiles(arguments)
-    if not arguments.model.exists():
-        raise SaisError(f"{arguments.model}: no such model; give a model file, or the folder of a trained run")
+    check_model(arguments.model)
     from sais.sources import find_pictures, is_video
 
     video = is_video(arguments.source)
     paths = [] if video else find_pictures(arguments.source)
     check_writable(arguments.out)
-    from sais.predict import Predictor
-
-    predictor = Predictor(
-        arguments.model, arguments.device, arguments.score, flip=arguments.flip, scales=arguments.scales
+    predictor = open_model(
+        "predict", arguments.model, arguments.device, arguments.score, arguments.flip, arguments.scales
     )
     found = Found(tuple(predictor.class_names))
     if video:
@@ -136,7 +133,7 @@ def _check_tiles(arguments: PredictArguments) -> None:
     Image.MAX_IMAGE_PIXELS = 2**30
 
 
-def _finder(arguments: PredictArguments, predictor: Predictor) -> Callable[[list[np.ndarray]], list[Detections]]:
+def _finder(arguments: PredictArguments, predictor: Opened) -> Callable[[list[np.ndarray]], list[Detections]]:
     """What finds the objects of pictures: all of them in one pass, or each in tiles, with a bar for the tiles."""
     if not arguments.tiles:
         return predictor.batch
@@ -152,7 +149,7 @@ def _finder(arguments: PredictArguments, predictor: Predictor) -> Callable[[list
     return lambda pictures: [in_tiles(picture) for picture in pictures]
 
 
-def _pictures(arguments: PredictArguments, predictor: Predictor, found: Found, paths: list[Path]) -> None:
+def _pictures(arguments: PredictArguments, predictor: Opened, found: Found, paths: list[Path]) -> None:
     from PIL import Image
 
     from sais.draw import draw
@@ -203,7 +200,7 @@ def _read(paths: list[Path], arguments: PredictArguments, found: Found) -> Itera
                 yield good
 
 
-def _video(arguments: PredictArguments, predictor: Predictor, found: Found) -> None:
+def _video(arguments: PredictArguments, predictor: Opened, found: Found) -> None:
     from contextlib import ExitStack
 
     from sais.draw import draw

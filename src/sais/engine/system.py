@@ -24,7 +24,8 @@ from sais.targets import build_targets, choose_mask_positives
 
 
 class Finder(Protocol):
-    """What finds objects on canvases; the evaluation needs no more. `sais.Predictor` is one."""
+    """What finds objects on canvases; the evaluation needs no more. `sais.Predictor` is one, and
+    so is `sais.runtimes.RuntimePredictor`."""
 
     experiment: Experiment
     class_names: tuple[str, ...]

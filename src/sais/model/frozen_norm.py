@@ -96,6 +96,7 @@ def fold_frozen_norms(network: nn.Module, example: Tensor) -> int:
     return len(pairs)
 
 
+@torch.inference_mode(False)  # whose tensors have no version
 @torch.no_grad()
 def conv_norm_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions without bias, and the batch-norms that read their outputs, in one pass over `example`."""

@@ -102,6 +102,7 @@ class JointHead(nn.Module):
         self.classification_tower, self.regression_tower = head.classification_tower, head.regression_tower
         self.distances, self.coefficients, self.fused = head.distances, head.coefficients, head.fused
         self.units = head.units
+        self.scales: Tensor
         self.register_buffer("scales", head.scales.detach().clone())
         both = nn.Conv2d(head.class_logits.in_channels, head.class_logits.out_channels + 1, 3, padding=1)
         for name in ("weight", "bias"):
@@ -168,10 +169,10 @@ def _bake_same(network: nn.Module) -> None:
     """What is left of size-dependent padding, in place."""
     for name, module in list(network.named_modules()):
         if isinstance(module, Conv2dSame):
-            plain = nn.Conv2d(
-                *(module.in_channels, module.out_channels, module.kernel_size, module.stride, 0),
-                *(module.dilation, module.groups, module.bias is not None),
-            ).to(module.weight.device)
+            kernel, stride, dilation = (cast(Any, v) for v in (module.kernel_size, module.stride, module.dilation))
+            bias = module.bias is not None
+            plain = nn.Conv2d(module.in_channels, module.out_channels, kernel, stride, 0, dilation, module.groups, bias)
+            plain = plain.to(module.weight.device)
             plain.load_state_dict(module.state_dict())
             replace_module(network, name, _padded(plain.requires_grad_(False)))
 

@@ -5,6 +5,7 @@ Legend: B images, C classes, K prototypes, L locations of all levels, D detectio
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -102,7 +103,7 @@ def candidates_of(
     ends = np.cumsum([height * width for height, width in sizes])
     bounds = np.searchsorted(location, [0, *ends])  # nonzero goes by rising location
     kept = []
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in itertools.pairwise(bounds):
         on_level = np.arange(first, last)
         names, places = np.unique(location[first:last], return_inverse=True)
         if len(names) > candidates:

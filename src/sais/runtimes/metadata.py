@@ -14,9 +14,11 @@ FORMAT = "sais-graph-1"
 GraphName = Literal["raw", "detections", "masks"]
 
 INPUT_RULES = (
-    "pictures: uint8 (B, 3, height, width), RGB, sides multiples of 32; normalisation is inside. mode fixed: the picture "
-    "resized to size (height, width), bilinear with antialiasing. keep_ratio: scaled until the short side is size[0] or "
-    "the long side size[1], at the top left of a canvas padded right and below with (124, 116, 104) to multiples of 32."
+    "pictures: uint8 (B, 3, height, width), RGB, sides multiples of 32; normalisation is inside. "
+    "mode fixed: the picture resized to size (height, width), bilinear with antialiasing. "
+    "mode keep_ratio: scaled until the short side is size[0] or the long side size[1], at the top left of a canvas "
+    "that is padded right and below with (124, 116, 104) to multiples of 32. "
+    "contents (not of the raw graph): float32 (B, 2), height and width of each picture on its canvas."
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from sais.assembly import assemble_picture
 from sais.detections import Detections
-from sais.images import as_picture, canvases
+from sais.images import as_picture
+from sais.images import canvases as fitted
 from sais.runtimes.decode import Found, decode
 from sais.runtimes.metadata import GraphMetadata
 from sais.runtimes.onnx_runtime import OnnxSession
 from sais.runtimes.openvino_runtime import OpenVinoSession
 from sais.structures import Placement, SaisError
+from sais.tiles import default_side, predict_tiled
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,14 +80,27 @@ class RuntimePredictor:
         arrays = [as_picture(p) for p in pictures]
         results: dict[int, Detections] = {}
         settings = self.experiment.input
-        for group, placements, stacked in canvases(arrays, settings.mode, settings.size):
+        for group, placements, stacked in fitted(arrays, settings.mode, settings.size):
             results.update(zip(group, self.detect(stacked.transpose(0, 3, 1, 2), placements), strict=True))
         return [results[i] for i in range(len(arrays))]
 
-    def detect(self, pictures: Any, placements: Sequence[Placement]) -> list[Detections]:
+    def tiled(
+        self,
+        picture: Picture,
+        side: int | None = None,
+        overlap: float = 0.2,
+        batch: int = 8,
+        agreement: float = 0.5,
+        progress: Callable[[int], None] = lambda tiles: None,
+    ) -> Detections:
+        """The objects of a big picture, found in overlapping tiles; arguments as of `sais.Predictor.tiled`."""
+        side = default_side(self.experiment.input) if side is None else side
+        return predict_tiled(as_picture(picture), self.batch, side, overlap, batch, agreement, progress)
+
+    def detect(self, canvases: Any, placements: Sequence[Placement]) -> list[Detections]:
         """From canvases (B, 3, height, width) uint8, of numpy or torch, to B detections."""
         contents = np.array([p.content_size for p in placements], np.float32)
-        outputs = self.session.run({"pictures": np.ascontiguousarray(pictures), "contents": contents})
+        outputs = self.session.run({"pictures": np.ascontiguousarray(canvases), "contents": contents})
         results = []
         for image, placement in enumerate(placements):
             found = self._found(outputs, image, placement)
