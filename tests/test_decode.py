@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from sais.geometry.boxes import locations as torch_locations
-from sais.model.fpn import STRIDES as MODEL_STRIDES
 from sais.postprocess import detect
-from sais.runtimes.decode import STRIDES, decode, level_sizes, locations, suppress
-from sais.structures import DenseOutputs
+from sais.runtimes.decode import decode, level_sizes, locations, suppress
+from sais.structures import STRIDES, DenseOutputs
 
 CLASSES, PROTOTYPES = 3, 4
 
@@ -29,7 +28,6 @@ def outputs_of(random: np.random.Generator, canvas: tuple[int, int], liveliness:
 
 
 def test_levels_and_locations_are_the_models() -> None:
-    assert STRIDES == MODEL_STRIDES
     assert level_sizes((96, 352)) == ((12, 44), (6, 22), (3, 11), (2, 6), (1, 3))
     wanted = torch_locations(level_sizes((96, 352)), STRIDES)
     np.testing.assert_array_equal(locations((96, 352)), wanted.numpy())

@@ -303,6 +303,15 @@ def test_predict_and_eval_take_exported_files(
     assert "an exported graph has one input" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_openvino_opens_onnx_files_too(exported: Export) -> None:
+    pytest.importorskip("openvino")
+    path = exported("masks.onnx")
+    wanted, found = (RuntimePredictor(path, LEAST, runtime)(PICTURES[0]) for runtime in ("onnx", "openvino"))
+    assert len(found) == len(wanted) > 3
+    np.testing.assert_allclose(found.boxes, wanted.boxes, atol=0.05)
+
+
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """What `sais export` prints when it refuses."""
     assert main(["export", *argv]) == 2
@@ -314,6 +323,8 @@ def test_what_does_not_go_together(trained: Path, tmp_path: Path, capsys: pytest
     assert "ends with .xml" in refused(capsys, str(trained), "--format", "openvino", "--out", str(tmp_path / "a.onnx"))
     assert "torch-export takes fp32" in refused(capsys, str(trained), "--format", "torch-export", "--precision", "int8")
     assert "drops nothing" in refused(capsys, str(trained), "--graph", "raw", "--score", "0.3")
+    assert "multiples of 32" in refused(capsys, str(trained), "--size", "100", "100", "--out", str(tmp_path / "a.onnx"))
+    assert not (tmp_path / "a.onnx").exists()
     base = load(trained / "model.safetensors")
     model = replace(base.experiment.model, masks=False)
     experiment = replace(base.experiment, model=model)

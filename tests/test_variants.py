@@ -143,10 +143,10 @@ def test_fusion_against_a_slow_loop(seed: int) -> None:
         scores = np.sort(random.uniform(0.05, 1, len(boxes)))[::-1]
         labels = random.integers(0, 2, len(boxes))
         ways.append(Detections((40, 60), np.array(boxes), scores, labels, NAMES, patches))
-    same_as_slow(fused(ways), slow(ways))
+    assert_same(fused(ways), slow(ways))
 
 
-def same_as_slow(found: Detections, wanted: list[tuple[int, float, list[float], np.ndarray]]) -> None:
+def assert_same(found: Detections, wanted: list[tuple[int, float, list[float], np.ndarray]]) -> None:
     assert len(found) == len(wanted)
     for i, (label, score, box, mask) in enumerate(wanted):
         assert found.labels[i] == label
@@ -212,7 +212,7 @@ def test_a_model_on_the_mirrored_picture(trained: Path, picture: np.ndarray) -> 
         np.testing.assert_allclose(box, [width - hand[2], hand[1], width - hand[0], hand[3]], atol=1e-4)
         assert (mask == np.fliplr(seen)).all()
     found = Predictor(trained, device="cpu", flip=True)(picture)
-    same_as_slow(found, slow([plain(picture), back])[:100])
+    assert_same(found, slow([plain(picture), back])[:100])
 
 
 def test_a_model_with_scales_batches_and_score(trained: Path, picture: np.ndarray) -> None:
@@ -224,11 +224,11 @@ def test_a_model_with_scales_batches_and_score(trained: Path, picture: np.ndarra
     assert len(wanted) > 3
     both = Predictor(trained, device="cpu", flip=True, scales=(1.0, 1.5))
     assert (both.flip, both.scales) == (True, (1.0, 1.5))
-    same_as_slow(both(picture), wanted[:100])
+    assert_same(both(picture), wanted[:100])
     assert both.experiment.input.size == (64, 64)  # what it looks at first is as it was
     least = float(np.median([score for _, score, _, _ in wanted]))
     few = Predictor(trained, device="cpu", score=least, flip=True, scales=(1.0, 1.5))
-    same_as_slow(few(picture), [one for one in wanted[:100] if np.float32(one[1]) >= np.float32(least)])
+    assert_same(few(picture), [one for one in wanted[:100] if np.float32(one[1]) >= np.float32(least)])
     with pytest.raises(SaisError, match="both make the input 64 x 64"):
         Predictor(trained, device="cpu", scales=(1.0, 1.1))
 

@@ -8,7 +8,7 @@ is called.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from sais.structures import SaisError
 
 _FORMAT = "sais-detections-1"
 
+
+Find = Callable[[list[np.ndarray]], "Sequence[Detections]"]
+"""What finds: pictures (H, W, 3) uint8 -> for each what is on it."""
 
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
 """How many bits of each byte are set."""

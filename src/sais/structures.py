@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from sais.geometry.raster import ObjectMask
 
+STRIDES = (8, 16, 32, 64, 128)
+"""Canvas pixels between neighbouring locations of P3 .. P7."""
+
 MASK_STRIDE = 4
 """Canvas pixels for one cell of the prototype grid."""
 

@@ -9,18 +9,15 @@ the predictor with torch and the runtimes without it share this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from sais.config import InputConfig
-from sais.detections import Detections
+from sais.detections import Detections, Find
 from sais.seams import merge
 from sais.structures import SaisError
-
-Find = Callable[[list[np.ndarray]], Sequence[Detections]]
-"""Pictures (H, W, 3) uint8 -> for each what is on it."""
 
 LEAST_SIDE = 32
 """Pixels; a smaller tile is less than one cell of the network's coarser levels."""

@@ -12,19 +12,16 @@ object:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from sais import patches as masks
 from sais.config import InputConfig
-from sais.detections import Detections
+from sais.detections import Detections, Find
 from sais.images import CANVAS_MULTIPLE
 from sais.structures import SaisError
-
-Find = Callable[[list[np.ndarray]], Sequence[Detections]]
-"""Pictures (H, W, 3) uint8 -> for each what is on it."""
 
 SAME = 0.5
 """IoU from which two detections of one class are of one object."""

@@ -54,7 +54,6 @@ def run(argv: Sequence[str]) -> int:
     prepare_torch("export")
     from sais.export import FORMATS, ExportOptions, export_model
     from sais.predict import model_file
-    from sais.sources import find_pictures
 
     if not arguments.model.exists():
         raise SaisError(f"{arguments.model}: no such model; give a model file, or the folder of a trained run")
@@ -66,8 +65,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.most < 1:
         raise SaisError("sais export: --most must be 1 or more")
     check_writable(path.parent)
-    calibration = find_pictures(arguments.calibrate)[: arguments.most] if arguments.calibrate else []
-    checked_on = find_pictures(arguments.check)[: arguments.most] if arguments.check else []
+    calibration, checked_on = (_some(source, arguments.most) for source in (arguments.calibrate, arguments.check))
     options = ExportOptions(
         arguments.format, arguments.graph, arguments.precision, arguments.score, arguments.size, arguments.any_size
     )
@@ -80,12 +78,23 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _some(source: str | None, most: int) -> list[Path]:
+    """The first `most` pictures of a source; says where there are more."""
+    from sais.sources import find_pictures
+
+    found = find_pictures(source) if source else []
+    if len(found) > most:
+        print(f"{source}: the first {most} of {len(found)} pictures are used (--most)")
+    return found[:most]
+
+
 def _check(source: Path, path: Path, score: float | None, pictures: list[Path]) -> None:
     """Print how far the file's detections lie from torch's."""
     from sais.export.check import LEAST_SCORE, check_export
     from sais.images import read_picture
 
-    difference = check_export(source, path, [read_picture(p) for p in pictures], max(score or 0, LEAST_SCORE))
+    shown = map(read_picture, pictures) if pictures else None
+    difference = check_export(source, path, shown, max(score or 0, LEAST_SCORE))
     print(f"checked against torch: {difference}")
     if not difference.objects:
         print("nothing was found to compare: give pictures of the kind the model knows, --check FOLDER")

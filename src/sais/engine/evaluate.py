@@ -6,19 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from sais.data.index import Index
 from sais.data.loader import evaluation_loader, picture_loader
-from sais.detections import Detections
+from sais.detections import Detections, Find
 from sais.engine.metrics import Kind, Metrics, coco_metrics
 from sais.engine.system import Finder
 from sais.structures import SaisError, Sample
 
-Find = Callable[[Sequence[np.ndarray]], list[Detections]]
-"""Pictures (H, W, 3) uint8 -> for each what is on it."""
-
-Found = tuple[list[int], list[Detections], list[str]]
+Found = tuple[list[int], Sequence[Detections], list[str]]
 """Image ids, what was found on those pictures, and a line for each picture beside them that could not be read."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,13 +67,16 @@ class Difference:
         )
 
 
-def check_export(source: Path, path: Path, pictures: Sequence[np.ndarray], score: float = LEAST_SCORE) -> Difference:
+def check_export(
+    source: Path, path: Path, pictures: Iterable[np.ndarray] | None, score: float = LEAST_SCORE
+) -> Difference:
     """Run a checkpoint and what was exported from it on the same pictures.
 
     Args:
         source: the checkpoint.
         path: what `export_model` made of it, `.onnx` or `.xml`.
-        pictures: (H, W, 3) uint8; none: synthetic scenes, on which a model of something else may find nothing.
+        pictures: (H, W, 3) uint8, taken one after the other. None: synthetic scenes, on which a model of something
+            else may find nothing.
         score: least score of what is compared.
     """
     theirs = RuntimePredictor(path, score=score)
@@ -83,9 +86,9 @@ def check_export(source: Path, path: Path, pictures: Sequence[np.ndarray], score
     ours = Predictor.of(
         model, theirs.experiment, checkpoint.class_names, checkpoint.category_ids, device="cpu", score=score
     )
-    shown = pictures or [scene(0, "valid", number).picture for number in range(4)]
+    shown = pictures if pictures is not None else [scene(0, "valid", number).picture for number in range(4)]
     difference = Difference()
-    for picture in shown:  # one by one: a folder of pictures need not fit into memory as canvases
+    for picture in shown:  # one by one: a folder of pictures need not fit into memory
         difference.add(ours(picture), theirs(picture), score)
     return difference
 

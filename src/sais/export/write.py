@@ -14,6 +14,7 @@ from sais.export.int8 import quantise
 from sais.export.onnx import write_onnx
 from sais.export.openvino import write_openvino
 from sais.export.torch_export import write_torch_export
+from sais.images import place
 from sais.model.inference import for_inference
 from sais.model.sais import build_model
 from sais.runtimes.metadata import GraphMetadata, GraphName
@@ -83,8 +84,8 @@ def check_options(options: ExportOptions, checkpoint: Checkpoint) -> None:
         raise SaisError("--precision int8 goes with --format onnx or openvino; torch-export takes fp32 and fp16")
     if options.graph == "masks" and not checkpoint.experiment.model.masks:
         raise SaisError("--graph masks: this model finds boxes only (model.masks=False); take raw or detections")
-    if options.any_size and options.precision == "int8" and options.format == "openvino":
-        raise SaisError("--any-size with --precision int8 goes with --format onnx only")
+    if options.size is not None:
+        place((1, 1), checkpoint.experiment.input.mode, options.size)  # says what is wrong with it
     if options.graph == "raw" and options.score is not None:
         raise SaisError("--score goes with --graph detections or masks; the raw graph drops nothing")
 

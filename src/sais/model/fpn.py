@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-STRIDES = (8, 16, 32, 64, 128)
-"""Canvas pixels between neighbouring locations of P3 .. P7."""
+from sais.structures import STRIDES
+
+__all__ = ["FPN", "STRIDES"]
 
 
 class FPN(nn.Module):

@@ -49,6 +49,7 @@ def ap_per_row(table: Table, results: Sequence[Result]) -> str:
     data = ", ".join(dict.fromkeys(str(result.data["name"]) for result in results)) or NOT_RUN
 
     def paint(figure: Any) -> None:
+        """Two panels for each kind of AP: measured, paper."""
         heights = [len(mine) + 1.1 for mine in groups.values()]
         panels = figure.subplots(
             len(groups), 2, squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights, "width_ratios": (3, 2)}
@@ -234,6 +235,7 @@ def _panels(
     rows = -(-(len(curves) + 1) // columns)
 
     def draw(figure: Any) -> None:
+        """The panels, and the legend where one is left free."""
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
         handles: dict[str, Any] = {}
         for place, (panel, (what, lines)) in enumerate(zip(panels, curves.items(), strict=False)):

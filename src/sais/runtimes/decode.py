@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STRIDES = (8, 16, 32, 64, 128)
-"""Canvas pixels between neighbouring locations of P3 .. P7."""
+from sais.structures import STRIDES
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,13 @@ def from_text(text: dict[str, str], where: str) -> GraphMetadata:
     graph = text.get("graph")
     if graph not in ("raw", "detections", "masks"):
         raise SaisError(f"{where}: an unknown graph {graph!r}; export it again")
-    return GraphMetadata(
-        graph=graph,  # type: ignore[arg-type]
-        experiment=from_dict(Experiment, json.loads(text["experiment"]), where),
-        class_names=tuple(json.loads(text["class_names"])),
-        category_ids=tuple(json.loads(text["category_ids"])),
-        precision=text.get("precision", "fp32"),
-    )
+    try:
+        return GraphMetadata(
+            graph=graph,  # type: ignore[arg-type]
+            experiment=from_dict(Experiment, json.loads(text["experiment"]), where),
+            class_names=tuple(json.loads(text["class_names"])),
+            category_ids=tuple(json.loads(text["category_ids"])),
+            precision=text.get("precision", "fp32"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SaisError(f"{where}: its metadata is damaged ({error}); export it again") from error
