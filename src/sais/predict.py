@@ -18,6 +18,7 @@ from sais.detections import Detections
 from sais.geometry.boxes import locations
 from sais.images import as_picture, canvases
 from sais.model.inference import for_inference
+from sais.model.quickest import quickest
 from sais.model.sais import SAIS, STRIDES, build_model
 from sais.postprocess import assemble, detect
 from sais.structures import Instances, Placement, SaisError
@@ -44,10 +45,12 @@ class Predictor:
             detection with a class probability above 0.05, which is what COCO's AP wants.
         flip: look at the mirrored picture too, and fuse what both find (`sais.variants`): better, in twice the time.
         scales: look at the picture so many times as large as the network's input is, and fuse; 1.0 is as trained.
+        precision: "fp32", or "bf16" and "fp16" where the device computes in them (`sais.model.quickest`).
+        compiled: let torch.compile fuse what it can; pays where many pictures of one size are to come.
 
     Raises:
-        SaisError: the file is missing, cut short or of another kind, there is no such device, or the scales are of no
-            use.
+        SaisError: the file is missing, cut short or of another kind, there is no such device, it lacks the precision,
+            or the scales are of no use.
     """
 
     def __init__(
@@ -57,12 +60,23 @@ class Predictor:
         score: float | None = None,
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
+        precision: str = "fp32",
+        compiled: bool = False,
     ) -> None:
         path = model_file(Path(path))
         checkpoint = load(path)
         model = build_model(checkpoint.experiment.model, len(checkpoint.class_names))
         fill(model, checkpoint.part("model"), path)
-        self._set_up(model, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, device, score)
+        self._set_up(
+            model,
+            checkpoint.experiment,
+            checkpoint.class_names,
+            checkpoint.category_ids,
+            device,
+            score,
+            precision,
+            compiled,
+        )
         self._look(flip, scales)
 
     @classmethod
@@ -76,10 +90,12 @@ class Predictor:
         score: float | None = None,
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
+        precision: str = "fp32",
+        compiled: bool = False,
     ) -> Predictor:
         """A predictor around a model that is already in memory."""
         predictor = cls.__new__(cls)
-        predictor._set_up(model, experiment, class_names, category_ids, device, score)
+        predictor._set_up(model, experiment, class_names, category_ids, device, score, precision, compiled)
         predictor._look(flip, scales)
         return predictor
 
@@ -91,9 +107,11 @@ class Predictor:
         category_ids: tuple[int, ...],
         device: str,
         score: float | None,
+        precision: str,
+        compiled: bool,
     ) -> None:
         self.device = choose_device(device)
-        self.model = for_inference(model.to(self.device))
+        self.model = quickest(for_inference(model.to(self.device)), precision, compiled)
         self.experiment = experiment
         self.class_names = class_names
         self.category_ids = category_ids

@@ -53,6 +53,11 @@ class Backbone(nn.Module):
         maps = self.network(pictures)
         return [maps[i] for i in self._indices]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights, and so of the pictures it takes."""
+        return next(self.network.parameters()).dtype
+
     def train(self, mode: bool = True) -> Backbone:
         """As usual, except that frozen batch-norms, also those of frozen stages, stay in evaluation mode."""
         super().train(mode)

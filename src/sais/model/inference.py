@@ -21,6 +21,7 @@ from sais.model.fpn import FPN
 from sais.model.frozen_norm import FoldedConvolution, FrozenNorm, conv_norm_pairs, replace_module
 from sais.model.head import GREATEST_EXPONENT, Head, rows
 from sais.model.sais import SAIS
+from sais.model.winograd import WinogradConvolution
 
 
 @torch.inference_mode(False)
@@ -113,8 +114,8 @@ class JointHead(nn.Module):
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """[P3 .. P7] (B, channels, h, w) -> (B, L, C), (B, L), (B, L, 4) and (B, L, K) or None."""
         logits, distances, coefficients = [], [], []
-        for i, level in enumerate(levels):
-            classification, regression = self.classification_tower(level), self.regression_tower(level)
+        towers = (climb(tower, levels) for tower in (self.classification_tower, self.regression_tower))
+        for i, (classification, regression) in enumerate(zip(*towers, strict=True)):
             logits.append(rows(self.class_and_centerness(classification)))
             exponents = rows(self.distances(regression)).float() * self.scales[i]
             distances.append(exponents.clamp(max=GREATEST_EXPONENT).exp() * self.units[i])
@@ -128,6 +129,13 @@ class JointHead(nn.Module):
             torch.cat(distances, 1),
             torch.cat(coefficients, 1).float().tanh() if coefficients else None,
         )
+
+
+def climb(tower: nn.Sequential, levels: list[Tensor]) -> list[Tensor]:
+    """The tower's outputs for all levels: layer by layer, since some layers do several levels at once."""
+    for layer in tower:
+        levels = layer.each(levels) if isinstance(layer, WinogradConvolution) else [layer(level) for level in levels]
+    return levels
 
 
 def _bake_folded(network: nn.Module) -> None:

@@ -34,6 +34,7 @@ class SAIS(nn.Module):
     def forward(self, pictures: Tensor) -> DenseOutputs:
         """uint8 or float RGB canvases (B, 3, H, W) in 0 .. 255, sides multiples of 32 -> what every location says."""
         normalised = (pictures.to(self.mean.dtype) - self.mean) / self.std
+        normalised = normalised.to(self.backbone.dtype)  # half the bytes, where inference asks for it
         levels = self.fpn(self.backbone(normalised.contiguous(memory_format=torch.channels_last)))
         class_logits, centerness_logits, distances, coefficients = self.head(levels)
         return DenseOutputs(

@@ -1,0 +1,61 @@
+"""The fastest safe way to run a prepared network on a device. What was measured stands in `docs/performance.md`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import cast
+
+import torch
+
+from sais.model.inference import JointHead
+from sais.model.sais import SAIS
+from sais.model.winograd import winograd_pays, with_winograd
+from sais.structures import SaisError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def quickest(prepared: SAIS, precision: str = "fp32", compiled: bool = False) -> SAIS:
+    """The prepared network as it is fastest where it lies; it is changed in place, and no longer to be exported.
+
+    Args:
+        prepared: of `for_inference`, on its device.
+        precision: "fp32"; "bf16" and "fp16" keep weights and maps in half the bytes: faster where the device computes
+            in them (GPUs; CPUs with AVX-512 BF16 or AMX), slower elsewhere, and less exact. What the head and the
+            ProtoNet say is turned into fp32 before exponentials and masks are made of it.
+        compiled: let `torch.compile` fuse what it can. The first picture of each size then takes half a minute.
+
+    Raises:
+        SaisError: no such precision on the device, or torch.compile lacks what it needs.
+    """
+    if precision not in PRECISIONS:
+        raise SaisError(f"precision {precision!r}: take one of {', '.join(PRECISIONS)}")
+    device = prepared.mean.device.type
+    if precision == "fp16" and device == "cpu":
+        raise SaisError("precision fp16: CPUs do not compute in it; take bf16 or fp32")
+    if precision != "fp32":
+        _halve(prepared, PRECISIONS[precision])
+    elif device == "cpu" and not compiled and winograd_pays():
+        for part in (prepared.fpn, prepared.head, prepared.protonet):
+            if part is not None:
+                with_winograd(part)
+    return _compiled(prepared, device) if compiled else prepared
+
+
+def _halve(prepared: SAIS, dtype: torch.dtype) -> None:
+    """Weights in half the bytes; pictures are normalised, and distances scaled, in fp32 all the same."""
+    head = cast(JointHead, prepared.head)
+    kept = prepared.mean, prepared.std, head.scales
+    prepared.to(dtype)
+    prepared.mean, prepared.std, head.scales = kept
+
+
+def _compiled(prepared: SAIS, device: str) -> SAIS:
+    names = [os.environ.get("CXX"), "g++", "c++", "clang++", "cl"]
+    if device == "cpu" and not any(name and shutil.which(name) for name in names):
+        raise SaisError("torch.compile needs a C++ compiler on a CPU, and there is none; install g++, or leave it out")
+    if sys.platform == "win32" and device == "cuda":
+        raise SaisError("torch.compile does not work on Windows' GPUs yet; leave it out")
+    return cast(SAIS, torch.compile(prepared))
