@@ -53,12 +53,12 @@ def test_what_is_planted_comes_out(seed: int) -> None:
     scene = make_scene(SMALL.objects, SMALL.size, SMALL.classes, seed)
     ready = small()[0].prepare(scene, "cpu")
     with torch.inference_mode():
-        found = ready.finish(ready.plant(ready.network(ready.fit(scene.picture))))
+        (found,) = everything = ready.finish(ready.plant(ready.network(ready.fit(scene.picture))))
     assert len(found) == SMALL.objects
     for box, label in zip(scene.boxes, scene.labels, strict=True):
         alike = found.boxes[found.labels == label]
         assert overlap(box, alike).max() > 0.99
-    assert ready.dense(found).shape == (SMALL.objects, *SMALL.size)
+    assert ready.dense(everything).shape == (SMALL.objects, *SMALL.size)
 
 
 def test_the_stations_of_one_run() -> None:

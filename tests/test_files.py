@@ -29,12 +29,12 @@ def test_a_full_disk_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.Mon
     write_text(path, "old")
     opened = os.fdopen
 
-    def on_a_full_disk(*arguments: Any, **options: Any) -> IO[str]:
+    def on_a_full_disk(*arguments: Any, **options: Any) -> IO[bytes]:
         file = opened(*arguments, **options)
         whole = file.write
 
-        def half(text: str) -> int:
-            whole(text[: len(text) // 2])
+        def half(content: bytes) -> int:
+            whole(content[: len(content) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(file, "write", half)

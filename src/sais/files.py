@@ -1,4 +1,4 @@
-"""Text files that are whole or not there at all: what every report, result and list of detections is written with."""
+"""Files that are whole or not there at all: what every report, result and list of detections is written with."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from sais.structures import SaisError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, in UTF-8: to a temporary neighbour first, then renamed. Makes missing
-    folders. Of several processes at the same file the last one wins.
+    """As `write_bytes`, in UTF-8."""
+    # A file's name that is no UTF-8 reaches us as lone surrogates; it is no reason to lose a report.
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: to a temporary neighbour first, then renamed. Makes missing folders. Of several
+    processes at the same file the last one wins.
 
     Raises:
         SaisError: the file cannot be written; what stood at `path` still stands.
@@ -20,9 +26,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        # A file's name that is no UTF-8 reaches us as lone surrogates; it is no reason to lose a report.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(temporary, 0o644)  # mkstemp makes files for the owner only
         os.replace(temporary, path)
     except OSError as error:

@@ -20,10 +20,12 @@ from sais.engine.system import SAIS_SYSTEM, System
 from sais.geometry.boxes import distances_from_boxes, locations
 from sais.images import fit, place
 from sais.model.fpn import STRIDES
+from sais.model.inference import for_inference
+from sais.model.quickest import quickest
 from sais.model.sais import build_model
 from sais.postprocess import assemble, detect
 from sais.recipes import recipe
-from sais.structures import DenseOutputs, SaisError
+from sais.structures import DenseOutputs, Placement, SaisError
 from sais.targets import LEVEL_RANGES
 
 
@@ -74,6 +76,8 @@ class Contestant:
     """(scene, device) -> the same in training; None where only inference is compared."""
     note: str = ""
     """What is to be known of it: how its masks are made, in what it differs."""
+    pictures: int = 1
+    """In one pass: as many as `prepare`'s system makes of one; times are given for one."""
 
 
 def find_contestants(source: str) -> list[Contestant]:
@@ -107,13 +111,22 @@ def own() -> list[Contestant]:
     return [of_recipe(name, recipe(key)) for name, key in names.items()]
 
 
-def of_recipe(name: str, experiment: Experiment) -> Contestant:
-    """SAIS as a recipe has it."""
+def of_recipe(
+    name: str, experiment: Experiment, precision: str = "fp32", compiled: bool = False, pictures: int = 1
+) -> Contestant:
+    """SAIS as a recipe has it.
+
+    Args:
+        precision: as `Predictor` takes it.
+        compiled: by torch.compile.
+        pictures: in one pass.
+    """
     return Contestant(
         name,
-        lambda scene, device: ReadySais(experiment, scene, device),
+        lambda scene, device: ReadySais(experiment, scene, device, precision, compiled, pictures),
         lambda scene, device: training_of(SAIS_SYSTEM, experiment, experiment.input.size, scene, device),
         "masks assembled in their boxes",
+        pictures,
     )
 
 
@@ -135,69 +148,93 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 class ReadySais:
-    """SAIS at the size of a recipe, with random weights.
+    """SAIS at the size of a recipe, with random weights, run as `Predictor` runs it.
 
     Args:
         experiment: the recipe.
         scene: what it is to find.
         device: cpu, cuda, ...
+        precision: as `Predictor` takes it.
+        compiled: by torch.compile.
+        pictures: copies of the picture in one pass.
     """
 
-    def __init__(self, experiment: Experiment, scene: Scene, device: str) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        scene: Scene,
+        device: str,
+        precision: str = "fp32",
+        compiled: bool = False,
+        pictures: int = 1,
+    ) -> None:
         torch.manual_seed(0)
         self.experiment = experiment
         self.scene = scene
         self.device = torch.device(device)
-        self.model = build_model(experiment.model, scene.classes).to(self.device).eval()
-        self.placement = place(scene.size, experiment.input.mode, experiment.input.size)
+        model = build_model(experiment.model, scene.classes).to(self.device).eval()
+        self.model = quickest(for_inference(model), precision, compiled)
+        self.placements = [place(scene.size, experiment.input.mode, experiment.input.size)] * pictures
         self.names = tuple(f"class {i}" for i in range(scene.classes))
 
     def fit(self, picture: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (1, 3, height, width) uint8."""
-        return torch.from_numpy(fit(picture, self.placement)).permute(2, 0, 1)[None].to(self.device)
+        """(H, W, 3) uint8 -> (B, 3, height, width) uint8."""
+        canvases = np.stack([fit(picture, placement) for placement in self.placements])
+        return torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
 
     def network(self, canvas: Tensor) -> DenseOutputs:
         """The forward pass."""
         return self.model(canvas)
 
     def plant(self, raw: DenseOutputs) -> DenseOutputs:
-        """Every object at the free location nearest to its center, on its level; its neighbours say the same, fainter,
-        as a trained network's do, and go in suppression."""
-        points = locations(raw.level_sizes, STRIDES)
-        boxes = torch.from_numpy(self.placement.to_canvas(self.scene.boxes))
-        logits = torch.full(raw.class_logits.shape, -9.0)
-        centerness = torch.full(raw.centerness_logits.shape, -3.0)
-        distances = torch.ones(raw.distances.shape)
-        free = torch.ones(len(points), dtype=torch.bool)
-        levels = _levels(raw.level_sizes)
-        for count, logit in ((1, 2.0), (8, 0.0)):
-            for box, label in zip(boxes, self.scene.labels, strict=True):
-                half = float((box[2:] - box[:2]).max()) / 2
-                level = next(i for i, (low, high) in enumerate(LEVEL_RANGES) if low < half <= high)
-                sides = distances_from_boxes(points, box.expand(len(points), 4))
-                away = (points - (box[:2] + box[2:]) / 2).norm(dim=1)
-                away[levels != level] += 1e4  # another level's only where its own is full
-                away[~free | (sides.amin(1) <= 0)] = torch.inf
-                near = away.topk(count, largest=False)
-                chosen = near.indices[near.values < torch.inf]
-                free[chosen] = False
-                logits[0, chosen, label] = logit
-                centerness[0, chosen] = logit
-                distances[0, chosen] = sides[chosen]
-        logits, centerness, distances = (t.to(self.device) for t in (logits, centerness, distances))
+        """As the scene has it."""
+        pictures = len(self.placements)
+        planted = plant(self.scene, self.placements[0], raw.level_sizes)
+        logits, centerness, distances = (t.to(self.device).expand(pictures, *t.shape[1:]) for t in planted)
         return DenseOutputs(logits, centerness, distances, raw.coefficients, raw.prototypes, raw.level_sizes)
 
-    def finish(self, raw: DenseOutputs) -> Detections:
-        """Candidates, suppression, masks in boxes."""
+    def finish(self, raw: DenseOutputs) -> list[Detections]:
+        """Candidates, suppression, masks in boxes, of each picture."""
         test = self.experiment.test
         points = locations(raw.level_sizes, STRIDES, self.device)
-        content = [self.placement.content_size]
-        found = detect(raw, points, content, test.score, test.candidates, test.nms, test.detections)
-        return assemble(found, [self.placement], self.names, test.mask_margin)[0]
+        contents = [placement.content_size for placement in self.placements]
+        most = max(test.detections, len(self.scene.boxes))
+        found = detect(raw, points, contents, test.score, test.candidates, test.nms, most)
+        return assemble(found, self.placements, self.names, test.mask_margin)
 
-    def dense(self, found: Detections) -> np.ndarray:
-        """(D, H, W) bool."""
-        return found.masks()
+    def dense(self, found: list[Detections]) -> np.ndarray:
+        """(D, H, W) bool, of the last picture."""
+        return [one.masks() for one in found][-1]
+
+
+def plant(scene: Scene, placement: Placement, level_sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Class logits (1, L, C), centerness logits (1, L) and distances (1, L, 4) that say what the scene holds.
+
+    Every object at the free location nearest to its center, on its level; its neighbours say the same, fainter, as a
+    trained network's do, and go in suppression.
+    """
+    points = locations(tuple(level_sizes), STRIDES)
+    boxes = torch.from_numpy(placement.to_canvas(scene.boxes))
+    logits = torch.full((1, len(points), scene.classes), -9.0)
+    centerness = torch.full((1, len(points)), -3.0)
+    distances = torch.ones(1, len(points), 4)
+    free = torch.ones(len(points), dtype=torch.bool)
+    levels = _levels(level_sizes)
+    for count, logit in ((1, 2.0), (8, 0.0)):
+        for box, label in zip(boxes, scene.labels, strict=True):
+            half = float((box[2:] - box[:2]).max()) / 2
+            level = next(i for i, (low, high) in enumerate(LEVEL_RANGES) if low < half <= high)
+            sides = distances_from_boxes(points, box.expand(len(points), 4))
+            away = (points - (box[:2] + box[2:]) / 2).norm(dim=1)
+            away[levels != level] += 1e4  # another level's only where its own is full
+            away[~free | (sides.amin(1) <= 0)] = torch.inf
+            near = away.topk(count, largest=False)
+            chosen = near.indices[near.values < torch.inf]
+            free[chosen] = False
+            logits[0, chosen, label] = logit
+            centerness[0, chosen] = logit
+            distances[0, chosen] = sides[chosen]
+    return logits, centerness, distances
 
 
 def _levels(sizes: Sequence[tuple[int, int]]) -> Tensor:

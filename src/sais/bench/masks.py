@@ -90,8 +90,8 @@ def bench_masks(
     for grid in grids:
         case = Case(objects, size, grid)
         inputs = make_inputs(case)
-        times = _times(case, inputs, repeats)
-        results = [Result(way, times[way], _memory(case, way) if memory else None) for way in WAYS]
+        times = measured_times(case, inputs, repeats)
+        results = [Result(way, times[way], measured_memory(case, way) if memory else None) for way in WAYS]
         found[grid] = results
         _print_table(case, inputs, results, repeats)
     return found
@@ -177,11 +177,13 @@ def differences(case: Case, inputs: Inputs) -> tuple[int, int, int]:
     return edge, elsewhere, total
 
 
-def _times(case: Case, inputs: Inputs, repeats: int) -> dict[str, float]:
+def measured_times(
+    case: Case, inputs: Inputs, repeats: int, ways: dict[str, Callable[[Case, Inputs], Any]] = WAYS
+) -> dict[str, float]:
     """Median milliseconds of each way; the ways take turns, so that a busy machine slows all of them."""
-    each: dict[str, list[float]] = {way: [] for way in WAYS}
+    each: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(repeats + 1):
-        for way, run in WAYS.items():
+        for way, run in ways.items():
             start = time.perf_counter()
             made = run(case, inputs)
             took = time.perf_counter() - start
@@ -191,7 +193,7 @@ def _times(case: Case, inputs: Inputs, repeats: int) -> dict[str, float]:
     return {way: float(np.median(values)) for way, values in each.items()}
 
 
-def _memory(case: Case, way: str) -> float | None:
+def measured_memory(case: Case, way: str) -> float | None:
     """MiB that one run adds to the peak of a fresh process; None where the system does not tell."""
     found: float | None = in_fresh_process("sais.bench.masks:measure_memory", asdict(case), way)
     return found

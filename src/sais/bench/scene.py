@@ -43,16 +43,26 @@ def make_scene(objects: int = 100, size: tuple[int, int] = (960, 1280), classes:
     corners = random.uniform(0, 1, (objects, 2)) * (np.array(size[::-1]) - sides)
     boxes = np.concatenate([corners, corners + sides], 1).astype(np.float32)
     picture = random.integers(0, 256, (*size, 3), dtype=np.uint8)
-    return Scene(picture, boxes, _labels(boxes, classes), classes)
+    labels = _labels(boxes, classes, random, size)
+    return Scene(picture, boxes, labels, classes)
 
 
-def _labels(boxes: np.ndarray, classes: int) -> np.ndarray:
-    """The first class, from one on that is next in turn, none of whose boxes overlaps this one by a third."""
+def _labels(boxes: np.ndarray, classes: int, random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """The first class, from one on that is next in turn, none of whose boxes overlaps this one by a third.
+
+    Where there is none (few classes, many objects) the box is moved, in place, and made a little smaller each time.
+    """
     labels = np.zeros(len(boxes), np.int64)
-    for i, box in enumerate(boxes):
-        overlaps = overlap(box, boxes[:i])
-        taken = set(labels[:i][overlaps > 0.33].tolist())
-        labels[i] = next((c % classes for c in range(i, i + classes) if c % classes not in taken), i % classes)
+    for i in range(len(boxes)):
+        while True:
+            taken = set(labels[:i][overlap(boxes[i], boxes[:i]) > 0.33].tolist())
+            free = [c % classes for c in range(i, i + classes) if c % classes not in taken]
+            if free:
+                labels[i] = free[0]
+                break
+            sides = 0.95 * (boxes[i, 2:] - boxes[i, :2])
+            corner = random.uniform(0, 1, 2) * (np.array(size[::-1]) - sides)
+            boxes[i] = [*corner, *(corner + sides)]
     return labels
 
 

@@ -8,6 +8,7 @@ not measured in the same call.
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Timing:
-    """One contestant's medians in milliseconds."""
+    """One contestant's medians in milliseconds a picture."""
 
     name: str
     fit: float
@@ -53,6 +54,8 @@ class Timing:
     """From there to a (D, H, W) stack, where that is something else."""
     found: int
     """Objects that came out; the scene's number, unless something is wrong."""
+    slow: float = 0.0
+    """End to end, the slowest twentieth begins here (p95)."""
 
     @property
     def end_to_end(self) -> float:
@@ -134,9 +137,24 @@ def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> li
     conditions = _conditions(settings)
     scene = make_scene(conditions.objects, conditions.size, conditions.classes)
     contestants = [one for source in sources for one in find_contestants(source) if not names or one.name in names]
+    return [asdict(one) for one in timed(contestants, scene, conditions)]
+
+
+def timed(
+    contestants: Sequence[Contestant],
+    scene: Scene,
+    conditions: Conditions,
+    progress: Callable[[int], None] = lambda turns: None,
+) -> list[Timing]:
+    """Time contestants in this process, whatever its allocator's setting; they take turns.
+
+    Raises:
+        SaisError: nobody to measure, or somebody finds another number of objects than the scene has.
+    """
     if not contestants:
         raise SaisError("nobody to measure: no contestant has one of the names given")
     ready = {one.name: one.prepare(scene, conditions.device) for one in contestants}
+    pictures = {one.name: one.pictures for one in contestants}
     clock = _clock(conditions.device)
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in ready}
     found: dict[str, int] = {}
@@ -144,24 +162,33 @@ def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> li
         for name, system in ready.items():
             seconds, found[name] = run_once(system, scene, clock)
             if turn:  # the first makes what libraries set up once
-                turns[name].append(seconds)
+                turns[name].append({station: 1000 * value / pictures[name] for station, value in seconds.items()})
+            progress(1)
             gc.collect()
     if wrong := {name: count for name, count in found.items() if count != conditions.objects}:
         raise SaisError(
             f"{conditions.objects} objects were planted, but found were {wrong}: the work is not comparable"
         )
-    return [
-        {"name": name, "found": found[name]}
-        | {station: 1000 * statistics.median(turn[station] for turn in turns[name]) for station in STATIONS}
-        for name in ready
-    ]
+    results = []
+    for name, each in turns.items():
+        medians = {station: statistics.median(turn[station] for turn in each) for station in STATIONS}
+        whole = sorted(turn["fit"] + turn["network"] + turn["finish"] for turn in each)
+        slow = whole[math.ceil(0.95 * len(whole)) - 1]
+        results.append(Timing(name, **medians, found=found[name], slow=slow))
+    return results
 
 
 def _inference_memory(source: str, name: str, settings: dict[str, Any]) -> int | None:
     conditions = _conditions(settings)
     scene = make_scene(conditions.objects, conditions.size, conditions.classes)
-    ready = _one(source, name).prepare(scene, conditions.device)
-    if conditions.device.startswith("cuda"):
+    return inference_memory(_one(source, name), scene, conditions.device)
+
+
+def inference_memory(contestant: Contestant, scene: Scene, device: str) -> int | None:
+    """Bytes that the first pass from the picture to its masks adds to this process's peak, on a GPU to the device's;
+    None where the system does not tell."""
+    ready = contestant.prepare(scene, device)
+    if device.startswith("cuda"):
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run_once(ready, scene)

@@ -2,34 +2,197 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from sais.commands.arguments import need_torch, parse
+from sais.commands.arguments import check_writable, make_folder, need_torch, parse, progress_bar
+from sais.files import write_bytes, write_text
+from sais.structures import SaisError
+
+if TYPE_CHECKING:
+    from sais.bench.models import Request, Row
+    from sais.bench.systems import Conditions
+
+MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
 class BenchArguments:
-    """Measure time and memory. masks: 100 masks on a 1280x960 picture, box-local against full-frame."""
+    """Measure time and memory.
 
-    what: tyro.conf.Positional[Literal["masks"]]
+    models: recipes, trained models and exported graphs from a picture to its masks, side by side.
+    curves: how masks scale, with 1 to 1,000 objects and pictures of 0.3 to 50 megapixels; a plot with --out.
+    masks: 100 masks on a 1280x960 picture, box-local against full-frame.
+
+    Objects are planted into the networks' outputs, so that all have the same work to do; weights change no time.
+    """
+
+    what: tyro.conf.Positional[Literal["models", "curves", "masks"]]
     """What to measure."""
+    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")] = ()
+    """models: recipes, model files, folders of runs, or what `sais export` wrote (.onnx, .xml)."""
     objects: int = 100
-    """Masks on the picture."""
+    """models, masks: objects on the picture."""
     size: tuple[int, int] = (960, 1280)
-    """Height and width of the picture."""
+    """models, masks: height and width of the picture."""
     repeats: int = 7
-    """Runs of each way; the median counts."""
+    """Runs of each; the median counts."""
+    input: int | None = None
+    """models: side of the network's input, where it is to differ from the recipe's."""
+    precisions: tuple[Literal["fp32", "bf16", "fp16"], ...] = ("fp32",)
+    """models: fp32, bf16, fp16; those that a device or runtime has not are left out."""
+    compiled: bool = False
+    """models: by torch.compile, too."""
+    batches: tuple[int, ...] = (1,)
+    """models: pictures in one pass; exported graphs take any number."""
+    peers: tuple[str, ...] = ()
+    """models: other systems, as module:function that returns contestants: benchmarks.installed:contestants."""
+    only: tuple[str, ...] = ()
+    """models: which of the peers."""
+    device: str = "auto"
+    """models: auto, cpu, cuda, mps."""
+    counts: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)
+    """curves: objects."""
+    megapixels: tuple[float, ...] = (0.3, 1, 3, 12, 25, 50)
+    """curves: of the picture."""
+    memory: bool = True
+    """Measure memory, too; --no-memory saves the time."""
+    out: Path | None = None
+    """models, curves: folder for the figures as JSON, and the plot of the curves."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais bench`."""
     arguments = parse(BenchArguments, argv, "sais bench WHAT")
     need_torch("bench")
+    if arguments.repeats < 1 or arguments.objects < 1 or min(arguments.size) < 1 or min(arguments.batches) < 1:
+        raise SaisError("sais bench: --objects, --size, --repeats and --batches must be 1 or more")
+    if arguments.models and arguments.what != "models":
+        raise SaisError(f"sais bench {arguments.what} takes no model; did you mean sais bench models?")
+    if arguments.out is not None:
+        check_writable(arguments.out)
+    {"models": _models, "curves": _curves, "masks": _masks}[arguments.what](arguments)
+    return 0
+
+
+def _masks(arguments: BenchArguments) -> None:
     from sais.bench.masks import bench_masks
 
-    bench_masks(objects=arguments.objects, size=arguments.size, repeats=arguments.repeats)
-    return 0
+    bench_masks(arguments.objects, arguments.size, repeats=arguments.repeats, memory=arguments.memory)
+
+
+def _models(arguments: BenchArguments) -> None:
+    from sais.bench.models import Request, bench_models
+    from sais.bench.systems import Conditions
+    from sais.predict import choose_device
+
+    if not arguments.models and not arguments.peers:
+        raise SaisError("sais bench models needs a MODEL: a recipe (sais-lite), a trained model or an exported graph")
+    side = (arguments.input, arguments.input) if arguments.input else None
+    request = Request(
+        arguments.models,
+        arguments.precisions,
+        arguments.compiled,
+        arguments.batches,
+        side,
+        arguments.peers,
+        arguments.only,
+    )
+    device = str(choose_device(arguments.device))
+    conditions = Conditions(arguments.objects, arguments.size, repeats=arguments.repeats, device=device)
+    rows = bench_models(request, conditions, arguments.memory)
+    _print_models(rows, conditions)
+    if arguments.out is not None:
+        _write(arguments.out / "models.json", _models_json(rows, request, conditions))
+
+
+def _curves(arguments: BenchArguments) -> None:
+    from sais.bench.curves import cases, measure_curves, plot, to_json
+
+    chosen = cases(arguments.counts, arguments.megapixels)
+    with progress_bar("cases", len(chosen)) as progress:
+        curves = measure_curves(chosen, arguments.repeats, arguments.memory, progress)
+    machine = _machine("cpu")
+    _print_curves(to_json(curves), machine)
+    if arguments.out is not None:
+        _write(arguments.out / "curves.json", {"machine": machine, "curves": to_json(curves)})
+        write_bytes(arguments.out / "curves.png", plot(curves, f"Masks from prototypes: {machine}"))
+        print(f"wrote {arguments.out / 'curves.png'}")
+
+
+def _write(path: Path, figures: dict[str, Any]) -> None:
+    make_folder(path.parent)
+    write_text(path, json.dumps(figures, indent=1) + "\n")
+    print(f"wrote {path}")
+
+
+def _machine(device: str) -> str:
+    import torch
+
+    from sais.reproduce.machine import describe_machine, in_words
+
+    return in_words(describe_machine(torch.device(device)))
+
+
+def _models_json(rows: Sequence[Row], request: Request, conditions: Conditions) -> dict[str, Any]:
+    settings = {"request": asdict(request), "conditions": asdict(conditions)}
+    return {"machine": _machine(conditions.device), **settings, "rows": [asdict(row) for row in rows]}
+
+
+def _print_models(rows: Sequence[Row], conditions: Conditions) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    height, width = conditions.size
+    title = f"{conditions.objects} objects on a picture of {width} x {height}; ms a picture"
+    table = Table(title=title, title_justify="left")
+    table.add_column("system", overflow="fold")
+    for heading in ("fit", "network", "post", "end to end", "p95", "pictures/s", "blocks kept", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        one, kept = row.shipped, row.kept
+        table.add_row(
+            one.name,
+            *(f"{value:.1f}" for value in (one.fit, one.network, one.finish, one.end_to_end, one.slow)),
+            f"{1000 / one.end_to_end:.2f}",
+            f"{kept.end_to_end:.1f}" if kept else "-",
+            f"{row.memory / MEBIBYTE:.0f} MiB" if row.memory is not None else "-",
+        )
+    console = Console()
+    if not console.is_terminal:  # a file is as wide as it needs to be
+        console = Console(width=140)
+    console.print(table)
+    console.print(
+        f"{_machine(conditions.device)}. Medians of {conditions.repeats} turns, one system after the other; post: from "
+        "raw outputs to masks at the picture's size. Blocks kept: end to end with an allocator that keeps big blocks, "
+        "for everybody. Memory: peak over the loaded model, picture to masks.",
+        soft_wrap=True,
+    )
+
+
+def _print_curves(curves: dict[str, list[dict[str, Any]]], machine: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for name, points in curves.items():
+        title = "1280 x 960, ever more objects" if name == "objects" else "100 objects, ever larger pictures"
+        table = Table(title=title, title_justify="left")
+        for heading in ("way", "objects", "megapixels", "time", "memory added"):
+            table.add_column(heading, justify="left" if heading == "way" else "right")
+        for point in points:
+            space = point["mebibytes"]
+            table.add_row(
+                point["way"],
+                f"{point['objects']:,}",
+                f"{point['megapixels']:.1f}",
+                f"{point['milliseconds']:.1f} ms",
+                "-" if space is None else f"{space:.1f} MiB",
+            )
+        console.print(table)
+    console.print(machine, soft_wrap=True)

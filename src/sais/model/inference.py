@@ -37,7 +37,7 @@ def for_inference(model: SAIS) -> SAIS:
     prepared = copy.deepcopy(model).eval()
     for parameter in prepared.parameters():
         parameter.requires_grad_(False)
-    _bake_folded(prepared.backbone.network)
+    bake_folded(prepared.backbone.network)
     for part in (prepared.backbone.network, prepared.head.classification_tower, prepared.head.regression_tower):
         channels = 3 if part is prepared.backbone.network else _in_channels(part)
         if channels:
@@ -138,8 +138,8 @@ def climb(tower: nn.Sequential, levels: list[Tensor]) -> list[Tensor]:
     return levels
 
 
-def _bake_folded(network: nn.Module) -> None:
-    """Frozen norms that are folded anew in each pass (they may still be trained around): once and for all, in place."""
+def bake_folded(network: nn.Module) -> None:
+    """Fold a backbone's frozen norms once and for all, in place; in training they are folded anew in each pass."""
     for name, module in list(network.named_modules()):
         if isinstance(module, FoldedConvolution):
             replace_module(network, name, _convolution(module, *module.scale_and_shift()))

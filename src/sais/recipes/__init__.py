@@ -22,6 +22,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "paper-lite0": zoo.paper_lite0,
     "sais-r50-640": paper.sais_r50_640,
     "sais-r50-768": paper.sais_r50_768,
+    "sais-r50-640-slim": zoo.sais_r50_640_slim,
     "sais-r101-768": paper.sais_r101_768,
     "sais-x101-768": paper.sais_x101_768,
     "fcos-r50": paper.fcos_r50,

@@ -6,7 +6,10 @@ what `docs/log.md` shows. The backbones' ImageNet weights come with pip (extra `
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sais.config import Experiment, InputConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ScheduleConfig
+from sais.recipes import paper
 
 LITE0 = "tf_efficientnet_lite0.in1k"
 LITE1 = "tf_efficientnet_lite1.in1k"
@@ -30,6 +33,20 @@ def paper_lite0() -> Experiment:
         ),
         schedule=ScheduleConfig(epochs=15, kind="cosine", warmup=100, warmup_factor=0.1, warmup_kind="linear"),
         run=RunConfig(ema=0.998),
+    )
+
+
+def sais_r50_640_slim() -> Experiment:
+    """SAIS-R50 at 640x640 with 128 instead of 256 channels in FPN, head and ProtoNet: half the operations.
+
+    Command:  sais train sais-r50-640-slim --data DIR
+    Cost:     not yet measured
+    Expected: not yet measured
+    """
+    return replace(
+        paper.sais_r50_640(),
+        name="sais-r50-640-slim",
+        model=replace(paper.sais_r50_640().model, channels=128, prototype_channels=128),
     )
 
 

@@ -99,8 +99,15 @@ class RuntimePredictor:
 
     def detect(self, canvases: Any, placements: Sequence[Placement]) -> list[Detections]:
         """From canvases (B, 3, height, width) uint8, of numpy or torch, to B detections."""
+        return self.finish(self.run(canvases, placements), placements)
+
+    def run(self, canvases: Any, placements: Sequence[Placement]) -> dict[str, np.ndarray]:
+        """The graph's outputs by name, for canvases (B, 3, height, width) uint8."""
         contents = np.array([p.content_size for p in placements], np.float32)
-        outputs = self.session.run({"pictures": np.ascontiguousarray(canvases), "contents": contents})
+        return self.session.run({"pictures": np.ascontiguousarray(canvases), "contents": contents})
+
+    def finish(self, outputs: dict[str, np.ndarray], placements: Sequence[Placement]) -> list[Detections]:
+        """From the graph's outputs to what a user holds."""
         results = []
         for image, placement in enumerate(placements):
             found = self._found(outputs, image, placement)

@@ -1,0 +1,116 @@
+"""`sais bench curves`: how the time and the memory of masks grow with the objects and with the picture.
+
+Masks are made from the same prototypes, coefficients and boxes in two ways: ours, in the boxes, and the usual one, on
+whole frames, a few objects at a time (all at once takes several times the memory). Where the usual way would need more
+than `MOST_BYTES` or more than a few minutes it is left out; so are its points in the plot.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sais.bench.masks import WAYS, Case, make_inputs, measured_memory, measured_times
+from sais.structures import SaisError
+
+OURS, USUAL = "ours", "usual, in chunks"
+MOST_PIXELS = 3e9
+"""Objects times pixels of the usual way: about half a minute a run, and as many bytes of masks."""
+RATIO = 4 / 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """One case in one way."""
+
+    way: str
+    objects: int
+    megapixels: float
+    milliseconds: float
+    mebibytes: float | None
+
+
+def cases(objects: Sequence[int], megapixels: Sequence[float]) -> list[tuple[str, Case]]:
+    """("objects" or "picture", case): one picture with ever more objects, and 100 objects on ever larger pictures.
+
+    Raises:
+        SaisError: a number that is not positive.
+    """
+    if not objects or not megapixels or min(objects) < 1 or min(megapixels) <= 0:
+        raise SaisError("sais bench curves: --counts and --megapixels must be positive")
+    found = [("objects", replace(Case(), objects=count)) for count in objects]
+    for million in megapixels:
+        height = round((million * 1e6 / RATIO) ** 0.5)
+        found.append(("picture", replace(Case(), size=(height, round(height * RATIO)))))
+    return found
+
+
+def measure_curves(
+    chosen: Sequence[tuple[str, Case]],
+    repeats: int = 5,
+    memory: bool = True,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[Point]]:
+    """Medians of `repeats` interleaved runs of both ways for each case; memory in fresh processes.
+
+    Returns:
+        Points by the curve's name; ready for `asdict`.
+    """
+    curves: dict[str, list[Point]] = {"objects": [], "picture": []}
+    for name, case in chosen:
+        pixels = case.size[0] * case.size[1]
+        ways = [OURS, USUAL] if case.objects * pixels <= MOST_PIXELS else [OURS]
+        times = measured_times(case, make_inputs(case), repeats, {way: WAYS[way] for way in ways})
+        for way in ways:
+            added = measured_memory(case, way) if memory else None
+            curves[name].append(Point(way, case.objects, pixels / 1e6, times[way], added))
+        progress(1)
+    return curves
+
+
+def to_json(curves: dict[str, list[Point]]) -> dict[str, list[dict[str, Any]]]:
+    """Ready for JSON."""
+    return {name: [asdict(point) for point in points] for name, points in curves.items()}
+
+
+def plot(curves: dict[str, list[Point]], title: str) -> bytes:
+    """A PNG of four panels: time and memory against objects and against megapixels, both axes logarithmic.
+
+    Raises:
+        SaisError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise SaisError('plots need matplotlib: pip install "sais-seg[reproduce]"') from None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(10, 7), layout="constrained")
+        panels = figure.subplots(2, 2, sharex="col")
+        for column, (name, label, of) in enumerate(
+            (("objects", "objects on 1280 x 960", "objects"), ("picture", "megapixels, 100 objects", "megapixels"))
+        ):
+            for row, (value, unit) in enumerate((("milliseconds", "time, ms"), ("mebibytes", "memory added, MiB"))):
+                _panel(panels[row][column], curves[name], of, value)
+                panels[row][column].set_ylabel(unit)
+            panels[1][column].set_xlabel(label)
+        panels[0][0].legend(frameon=False)
+        figure.suptitle(title)
+        file = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(file)
+    return file.getvalue()
+
+
+def _panel(axes: Any, points: Sequence[Point], of: str, value: str) -> None:
+    labels = {OURS: "in the boxes (ours)", USUAL: "whole frames, ten at a time (usual)"}
+    for way, colour, marker in ((OURS, "#0072b2", "o"), (USUAL, "#d55e00", "s")):
+        mine = [p for p in points if p.way == way and getattr(p, value) is not None]
+        x, y = [getattr(p, of) for p in mine], [max(getattr(p, value), 0.01) for p in mine]
+        axes.plot(x, y, color=colour, marker=marker, label=labels[way])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(color="#c3c9ce", linewidth=0.5)
