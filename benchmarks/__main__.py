@@ -2,6 +2,7 @@
 
     accuracy   train SAIS and the peers on one data set, same budget, and compare AP
     speed      time and memory of the paper's models and the peers, and of what is installed of others
+    ratios     the ratios of docs/performance.md: post-processing, small models, Mask R-CNN, YOLACT, runtimes
     memory     bytes kept for backward, part by part, batch-norm frozen for all, and as YOLACT's paper trains it
 
 Like `sais reproduce`, they leave their results in --out and show them on its page.
@@ -26,12 +27,14 @@ from sais.structures import SaisError
 FULL, LITE = ("benchmarks.contestants:few", "benchmarks.installed:contestants"), ("benchmarks.contestants:lite",)
 """Who is timed: beside SAIS' rows of Table IV, or the three of the comparison of accuracy."""
 
+KEPT = ("network", "post", "end to end")
+
 
 @dataclass(frozen=True)
 class Arguments:
     """SAIS beside its peers, under the same conditions. See benchmarks/README.md."""
 
-    what: tyro.conf.Positional[Literal["accuracy", "speed", "memory"]]
+    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "memory"]]
     """What to compare."""
     data: Path | None = None
     """accuracy: folder of the data set (also a name in the folder $SAIS_DATA)."""
@@ -60,7 +63,7 @@ class Arguments:
     device: str = "auto"
     """auto, cpu, cuda."""
     repeats: int = 5
-    """speed: turns of each system; the median counts."""
+    """speed, ratios: turns of each system; the median counts."""
     objects: int = 100
     """speed: objects of the picture."""
     picture: tuple[int, int] = (960, 1280)
@@ -79,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     prepare_torch("benchmarks")
     check_writable(arguments.out)
     command = shlex.join(["python", "-m", "benchmarks", *argv])
-    run = {"accuracy": _accuracy, "speed": _speed, "memory": _memory}[arguments.what]
+    run = {"accuracy": _accuracy, "speed": _speed, "ratios": _ratios, "memory": _memory}[arguments.what]
     print(run(arguments, command))
     return 0
 
@@ -130,6 +133,33 @@ def _speed(arguments: Arguments, command: str) -> str:
     experiments.table_four(request, FULL, conditions, train=False)
     experiments.page(arguments.out)
     return (arguments.out / "table4.md").read_text(encoding="utf-8")
+
+
+def _ratios(arguments: Arguments, command: str) -> str:
+    import torch
+
+    from benchmarks import ratios
+    from sais.bench.systems import Conditions
+    from sais.reproduce.machine import describe_machine, in_words
+    from sais.reproduce.report import markdown_table
+
+    post_times, post_ratios = ratios.assembly(arguments.repeats)
+    conditions = Conditions(arguments.objects, arguments.picture)
+    times, quotients = ratios.systems(conditions, arguments.repeats)
+    bars = ("as shipped", "bar", "blocks kept", "bar")
+    tables = [
+        (("systems", "against", *bars), quotients),
+        (("post-processing", "against", *bars, "memory", "bar"), post_ratios),
+        (("system", "fit", "network", "post", "dense", "end to end", *(f"{w}, kept" for w in KEPT)), times),
+        (("post-processing", "as shipped", "blocks kept", "memory added, MiB"), post_times),
+    ]
+    said = (
+        f"`{command}`: {in_words(describe_machine(torch.device('cpu')))}; {arguments.objects} objects on "
+        f"{arguments.picture[1]} x {arguments.picture[0]}, milliseconds, medians of {arguments.repeats} turns."
+    )
+    text = "\n\n".join([said, *(markdown_table(columns, rows) for columns, rows in tables if rows)])
+    write_text(arguments.out / "ratios.md", text + "\n")
+    return text
 
 
 def _memory(arguments: Arguments, command: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sais.geometry.masks import box_masks, interpolation_matrix, pixel_window
+from sais.geometry.masks import box_masks, neighbours, pixel_window
 from sais.images import place
 from sais.structures import MASK_STRIDE, Placement
 
@@ -116,12 +116,22 @@ def test_fixed_mode_at_whole_ratios_equals_interpolate(factor: int) -> None:
         np.testing.assert_array_equal(bits[sure], (one > 0)[sure])
 
 
-def test_interpolation_matrix_by_hand() -> None:
-    # Two cells for one pixel: pixel i lies at cell position 2 i + 0.5, half way between two cells.
-    np.testing.assert_allclose(interpolation_matrix(2, 4, 2.0), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
-    # Half a cell for one pixel: positions -0.25 (border), 0.25, 0.75, 1.25 (border).
-    np.testing.assert_allclose(interpolation_matrix(4, 2, 0.5), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
-    np.testing.assert_allclose(interpolation_matrix(3, 1, 0.4), [[1], [1], [1]])
+@pytest.mark.parametrize(
+    ("pixels", "cells", "cells_per_pixel", "before", "share"),
+    [
+        # Two cells for one pixel: pixel i lies at cell position 2 i + 0.5, half way between two cells.
+        (2, 4, 2.0, [0, 2], [0.5, 0.5]),
+        # Half a cell for one pixel: positions -0.25 (border), 0.25, 0.75, 1.25 (border).
+        (4, 2, 0.5, [0, 0, 0, 0], [0, 0.25, 0.75, 1]),
+        (3, 1, 0.4, [0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_neighbours_by_hand(
+    pixels: int, cells: int, cells_per_pixel: float, before: list[int], share: list[float]
+) -> None:
+    found = neighbours(pixels, cells, cells_per_pixel)
+    np.testing.assert_array_equal(found[0], before)
+    np.testing.assert_allclose(found[1], share)
 
 
 def test_pixel_window_holds_the_centres_inside() -> None:

@@ -3,8 +3,9 @@
 The logit of a picture pixel is the bilinear interpolation, at the pixel's centre, of the grid of logits
 ``coefficients @ prototypes`` (Eq. 1 before its sigmoid); a pixel belongs to the object where the logit is positive.
 Interpolating logits is the same as interpolating prototypes; interpolating probabilities would give other pixels.
-Interpolation is separable: the columns by one small matrix product, then every row as the weighted mean of the two rows
-of cells around it, a strip at a time, so that what is in hand stays in the processor's cache.
+Interpolation is separable: each column as the weighted mean of the two columns of cells around it, then each row, a
+strip at a time, so that what is in hand stays in the processor's cache. Without matrix products on purpose: numpy's
+threads for them and torch's wait for each other, which costs more than the products save (`docs/performance.md`).
 """
 
 from __future__ import annotations
@@ -18,23 +19,6 @@ Array = NDArray[np.float32]
 
 STRIP = 2**18
 """Pixels interpolated at once: 1 MiB of logits."""
-
-
-def interpolation_matrix(pixels: int, cells: int, cells_per_pixel: float) -> Array:
-    """(pixels, cells) float32: row i holds the bilinear weights of the cells around the centre of picture pixel i.
-
-    Args:
-        pixels: of the picture along this axis.
-        cells: of the prototype grid along this axis.
-        cells_per_pixel: grid cells for one picture pixel: canvas scale / 4. The grid may reach beyond the picture
-            (padding); pixels beyond the centres of the outermost cells take the outermost cell.
-    """
-    lower, weight = _neighbours(pixels, cells, cells_per_pixel)
-    matrix = np.zeros((pixels, cells), np.float32)
-    rows = np.arange(pixels)
-    matrix[rows, lower] = 1 - weight
-    matrix[rows, np.minimum(lower + 1, cells - 1)] += weight
-    return matrix
 
 
 def pixel_window(box: NDArray[np.floating], size: tuple[int, int], margin: float = 0.0) -> tuple[int, int, int, int]:
@@ -78,9 +62,8 @@ def box_masks(
         return
     cells = prototypes.shape[1:]
     by_cell = np.ascontiguousarray(prototypes.transpose(1, 2, 0))  # (h, w, K): a crop times coefficients is one product
-    columns = interpolation_matrix(size[1], cells[1], cells_per_pixel[1]).T.copy()  # (w, W)
-    row_above, row_weight = _neighbours(size[0], cells[0], cells_per_pixel[0])
-    column_left, _ = _neighbours(size[1], cells[1], cells_per_pixel[1])
+    row_above, row_weight = neighbours(size[0], cells[0], cells_per_pixel[0])
+    column_left, column_weight = neighbours(size[1], cells[1], cells_per_pixel[1])
     for box, weights in zip(boxes, coefficients, strict=True):
         x1, y1, x2, y2 = pixel_window(box, size, margin)
         if x2 <= x1 or y2 <= y1:
@@ -88,9 +71,20 @@ def box_masks(
             continue
         top, bottom = row_above[y1], row_above[y2 - 1] + 2  # a slice ends with the grid by itself
         left, right = column_left[x1], column_left[x2 - 1] + 2
-        logits = by_cell[top:bottom, left:right] @ weights  # (cells high, cells wide)
-        crossed = logits @ columns[left:right, x1:x2]  # (cells high, box width)
+        logits = np.einsum("hwk,k->hw", by_cell[top:bottom, left:right], weights)  # (cells high, cells wide)
+        crossed = _between_columns(logits, column_left[x1:x2] - left, column_weight[x1:x2])  # (cells high, box width)
         yield x1, y1, _positive_between(crossed, row_above[y1:y2] - top, row_weight[y1:y2])
+
+
+def _between_columns(cells: Array, left: NDArray[np.int64], weight: Array) -> Array:
+    """``cells[:, left] + weight * (cells[:, left + 1] - cells[:, left])``: (rows, len(left))."""
+    if cells.shape[1] == 1:
+        return np.repeat(cells, len(left), axis=1)
+    steps = cells[:, 1:] - cells[:, :-1]
+    values: Array = steps.take(left, axis=1)
+    values *= weight
+    values += cells.take(left, axis=1)
+    return values
 
 
 def _positive_between(rows: Array, above: NDArray[np.int64], weight: Array) -> NDArray[np.bool_]:
@@ -109,8 +103,15 @@ def _positive_between(rows: Array, above: NDArray[np.int64], weight: Array) -> N
     return positive
 
 
-def _neighbours(pixels: int, cells: int, cells_per_pixel: float) -> tuple[NDArray[np.int64], Array]:
-    """For the centre of each pixel the cell before it, and its share of the way from there to the next, 0 .. 1."""
+def neighbours(pixels: int, cells: int, cells_per_pixel: float) -> tuple[NDArray[np.int64], Array]:
+    """For the centre of each pixel the cell before it, and its share of the way from there to the next, 0 .. 1.
+
+    Args:
+        pixels: of the picture along this axis.
+        cells: of the prototype grid along this axis.
+        cells_per_pixel: grid cells for one picture pixel: canvas scale / 4. The grid may reach beyond the picture
+            (padding); pixels beyond the centres of the outermost cells take the outermost cell.
+    """
     position = np.clip((np.arange(pixels) + 0.5) * cells_per_pixel - 0.5, 0, cells - 1)
     before = np.minimum(position.astype(np.int64), max(cells - 2, 0))
     return before, (position - before).astype(np.float32)

@@ -1,0 +1,115 @@
+"""The small models in ONNX Runtime: SAIS-Lite as `sais export` writes it, YOLO26n-seg as ultralytics writes it.
+
+Both files are made of random weights, which change no time, in the folder `FOLDER` of the working directory, once.
+Their post-processing is that of each package's own predictor.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.installed import YOLO_NOTE, YOLO_SIDE, ReadyYolo, process_kept, usable
+from sais.bench.contestants import Contestant, of_recipe
+from sais.bench.runtime import ReadyRuntime
+from sais.bench.scene import Scene
+from sais.checkpoint import Checkpoint, prefixed, save
+from sais.config import Experiment
+from sais.export import ExportOptions, export_model
+from sais.model.sais import build_model
+from sais.recipes import recipe
+
+FOLDER = Path("runs/graphs")
+CLASSES = 80
+LETTERBOXED, STRETCHED = "sais-lite 640, ratio kept", "sais-lite 640"
+YOLO = "YOLO26n-seg"
+ONNX = ", ONNX Runtime"
+
+
+def lite(keep_ratio: bool) -> Experiment:
+    """SAIS-Lite at 640: as the recipe stretches pictures, or with their ratio kept, as YOLO has it."""
+    experiment = recipe("sais-lite")
+    settings = replace(experiment.input, size=(640, 640), mode="keep_ratio" if keep_ratio else "fixed")
+    return replace(experiment, input=settings)
+
+
+def contestants() -> list[Contestant]:
+    """SAIS-Lite at 640 in torch and ONNX Runtime, and where ultralytics is installed YOLO26n-seg in ONNX Runtime."""
+    found = []
+    for name, keep_ratio in ((STRETCHED, False), (LETTERBOXED, True)):
+        found.append(of_recipe(name, lite(keep_ratio)))
+        found.append(Contestant(name + ONNX, partial(_sais_graph, keep_ratio)))
+    if usable("ultralytics"):
+        found.append(Contestant(YOLO + ONNX, ReadyYoloGraph, note=YOLO_NOTE + "; network by ONNX Runtime"))
+    return found
+
+
+def _sais_graph(keep_ratio: bool, scene: Scene, device: str) -> ReadyRuntime:
+    path = FOLDER / f"sais-lite-{'kept' if keep_ratio else 'fixed'}.onnx"
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        checkpoint, experiment = path.with_suffix(".safetensors"), lite(keep_ratio)
+        torch.manual_seed(0)
+        weights = prefixed("model", build_model(experiment.model, CLASSES).state_dict())
+        names = tuple(f"class {i}" for i in range(CLASSES))
+        save(checkpoint, Checkpoint(experiment, names, tuple(range(1, CLASSES + 1)), weights))
+        with torch.inference_mode(False):
+            export_model(checkpoint, path, ExportOptions(graph="raw"))
+    return ReadyRuntime(path, scene, device)
+
+
+class ReadyYoloGraph:
+    """YOLO26n-seg's network by ONNX Runtime, everything else by ultralytics' predictor.
+
+    Args:
+        scene: what it is to find; of a ratio of 4:3, for which the graph is made.
+        device: cpu.
+    """
+
+    def __init__(self, scene: Scene, device: str) -> None:
+        import onnxruntime
+
+        self.ready = ReadyYolo(f"{YOLO.lower()}.yaml", scene, device)
+        path = FOLDER / f"{YOLO.lower()}.onnx"
+        if not path.exists():
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            with process_kept():
+                import ultralytics
+
+                torch.manual_seed(0)
+                size = [int(side) for side in self.ready.fit(scene.picture).shape[2:]]
+                made = ultralytics.YOLO(f"{YOLO.lower()}.yaml", task="segment").export(
+                    format="onnx", imgsz=size or YOLO_SIDE, simplify=False, verbose=False
+                )
+            shutil.move(str(made), path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0].name
+
+    def fit(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (1, 3, height, width) float32 of 0 .. 1."""
+        return np.ascontiguousarray(self.ready.fit(picture).numpy())
+
+    def network(self, canvas: np.ndarray) -> Any:
+        """As `ReadyYolo.network`."""
+        predictions, prototypes = (torch.from_numpy(one) for one in self.session.run(None, {self.input: canvas}))
+        return ((predictions, prototypes),)
+
+    def plant(self, raw: Any) -> Any:
+        """As the scene has it."""
+        return self.ready.plant(raw)
+
+    def finish(self, raw: Any) -> Any:
+        """The package's `Results`."""
+        return self.ready.finish(raw)
+
+    def dense(self, found: Any) -> torch.Tensor:
+        """(D, H, W) uint8."""
+        return self.ready.dense(found)

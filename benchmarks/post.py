@@ -1,0 +1,111 @@
+"""Post-processing alone: the same prototypes, coefficients and boxes to masks at the picture's size, ours and theirs.
+
+Theirs are the functions that the packages call: ultralytics' `process_mask_native` (its full-resolution masks) and
+torchvision's `paste_masks_in_image` (Mask R-CNN's, from maps of 28 x 28 instead of prototypes). Ours ends with the
+patches of `Detections`; what a dense (D, H, W) stack takes besides is measured apart.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sais.bench.masks import Case, Inputs, make_inputs, measured_times, ours
+from sais.bench.memory import in_fresh_process, peak_resident
+from sais.detections import Detections
+from sais.engine.allocator import can_keep_big_blocks, keep_big_blocks
+
+OURS, DENSE = "sais, patches", "sais, dense stack"
+ULTRALYTICS, TORCHVISION = "ultralytics, full resolution", "torchvision, Mask R-CNN's pasting"
+GRID = (120, 160)
+"""Of the prototypes: a picture of 4:3 at 640, without the padding that ultralytics would take off."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """One way's figures."""
+
+    way: str
+    shipped: float
+    """Milliseconds, the allocator as the system has it."""
+    kept: float | None
+    """Milliseconds, blocks kept."""
+    mebibytes: float | None
+    """Added to the peak of a fresh process."""
+
+
+def dense(case: Case, inputs: Inputs) -> np.ndarray:
+    """(D, H, W) bool by way of the patches."""
+    count = len(inputs.boxes)
+    scores, labels = np.ones(count, np.float32), np.zeros(count, np.int64)
+    return Detections(case.size, inputs.boxes, scores, labels, ("a",), ours(case, inputs)).masks()
+
+
+def ultralytics_masks(case: Case, inputs: Inputs) -> Any:
+    """(D, H, W) uint8."""
+    from ultralytics.utils import ops
+
+    tensors = [torch.from_numpy(one) for one in (inputs.prototypes, inputs.coefficients, inputs.boxes)]
+    return ops.process_mask_native(*tensors, case.size)
+
+
+def torchvision_masks(case: Case, inputs: Inputs) -> Any:
+    """(D, H, W) bool, from maps of 28 x 28."""
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    maps = torch.rand(case.objects, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    return paste_masks_in_image(maps, torch.from_numpy(inputs.boxes), case.size)[:, 0] > 0.5
+
+
+def ways() -> dict[str, Callable[[Case, Inputs], Any]]:
+    """Those whose packages are installed."""
+    found: dict[str, Callable[[Case, Inputs], Any]] = {OURS: ours, DENSE: dense, TORCHVISION: torchvision_masks}
+    if importlib.util.find_spec("ultralytics"):
+        from benchmarks.installed import process_kept
+
+        with process_kept():
+            import ultralytics.utils.ops  # noqa: F401  (its import changes the number of threads)
+        found[ULTRALYTICS] = ultralytics_masks
+    return found
+
+
+def measure(objects: int = 100, size: tuple[int, int] = (960, 1280), repeats: int = 11) -> list[Post]:
+    """Medians of interleaved runs, twice, and the memory of each way, in fresh processes."""
+    case = asdict(Case(objects, size, GRID))
+    shipped = in_fresh_process("benchmarks.post:times", case, repeats, False)
+    kept = in_fresh_process("benchmarks.post:times", case, repeats, True) if can_keep_big_blocks() else {}
+    return [
+        Post(way, shipped[way], kept.get(way), in_fresh_process("benchmarks.post:memory", case, way)) for way in shipped
+    ]
+
+
+def times(settings: dict[str, Any], repeats: int, keep: bool) -> dict[str, float]:
+    """Median milliseconds of each way, in this process."""
+    if keep:
+        keep_big_blocks()
+    case = _case(settings)
+    with torch.inference_mode():
+        return measured_times(case, make_inputs(case), repeats, ways())
+
+
+def memory(settings: dict[str, Any], way: str) -> float | None:
+    """MiB that one run adds to the peak of this process."""
+    case, run = _case(settings), ways()[way]
+    inputs, small = make_inputs(case), Case(2, (32, 32), (8, 8))
+    with torch.inference_mode():
+        run(small, make_inputs(small))  # what libraries set up once is not the masks'
+        before = peak_resident(reset=True)
+        made = run(case, inputs)
+        after = peak_resident()
+    del made
+    return None if before is None or after is None else (after - before) / 2**20
+
+
+def _case(settings: dict[str, Any]) -> Case:
+    values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in settings.items()}
+    return Case(**values)

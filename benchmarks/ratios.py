@@ -1,0 +1,126 @@
+"""The ratios that stand in `docs/performance.md`: each a quotient of two medians of one interleaved run.
+
+Everything twice: as shipped, and with the allocator keeping big blocks on both sides. A bar is what the project set
+itself; a ratio above it stands in the table like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks import post
+from benchmarks.graphs import LETTERBOXED, ONNX, STRETCHED, YOLO
+from sais.bench.contestants import Contestant, of_recipe
+from sais.bench.systems import OWN, Conditions, Timing, measure_times
+from sais.engine.allocator import can_keep_big_blocks
+from sais.recipes import recipe
+
+SLIM = "SAIS-640, R50, 128 channels"
+YOLACT, MASK_RCNN = "YOLACT-550, R50", "Mask R-CNN 768, R50, torchvision's own"
+FAIR_MASK_RCNN = "Mask R-CNN 768, R50"
+SOURCES = (
+    OWN,
+    "benchmarks.ratios:slim",
+    "benchmarks.contestants:paper",
+    "benchmarks.graphs:contestants",
+    "benchmarks.installed:contestants",
+)
+NAMES = (
+    "SAIS-640, R50",
+    "SAIS-768, R50",
+    SLIM,
+    YOLACT,
+    MASK_RCNN,
+    FAIR_MASK_RCNN,
+    *(name + runtime for name in (STRETCHED, LETTERBOXED, YOLO) for runtime in ("", ONNX)),
+)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A quotient of two systems' times, and the bars it was set."""
+
+    top: str
+    bottom: str
+    """The same system twice means its end to end against its network alone."""
+    shipped: float | None
+    kept: float | None
+    """Bars; None where there is none."""
+
+
+GOALS = (
+    Goal("SAIS-640, R50", "SAIS-640, R50", 1.05, None),
+    Goal("SAIS-768, R50", "SAIS-768, R50", 1.05, None),
+    Goal(STRETCHED, STRETCHED, 1.40, None),
+    Goal(LETTERBOXED, LETTERBOXED, 1.40, None),
+    Goal(STRETCHED, YOLO, 0.20, 0.50),
+    Goal(LETTERBOXED, YOLO, 0.20, 0.50),
+    Goal(STRETCHED + ONNX, YOLO + ONNX, 0.20, 0.50),
+    Goal(LETTERBOXED + ONNX, YOLO + ONNX, 0.20, 0.50),
+    Goal("SAIS-768, R50", MASK_RCNN, 0.45, 0.52),
+    Goal("SAIS-768, R50", FAIR_MASK_RCNN, None, None),
+    Goal("SAIS-640, R50", YOLACT, None, None),
+    Goal(SLIM, YOLACT, None, 1.00),
+)
+
+Rows = list[list[str]]
+
+
+def slim() -> list[Contestant]:
+    """SAIS-R50-640 with 128 channels."""
+    return [of_recipe(SLIM, recipe("sais-r50-640-slim"))]
+
+
+def systems(conditions: Conditions, repeats: int) -> tuple[Rows, Rows]:
+    """Measure: rows of times in milliseconds, rows of ratios."""
+    conditions = replace(conditions, repeats=repeats)
+    shipped = {one.name: one for one in measure_times(SOURCES, NAMES, conditions)}
+    kept: dict[str, Timing] = {}
+    if can_keep_big_blocks():
+        kept = {one.name: one for one in measure_times(SOURCES, NAMES, replace(conditions, keep_blocks=True))}
+    times = []
+    for name, one in shipped.items():
+        values = [one.fit, one.network, one.finish, one.dense, one.end_to_end]
+        values += [kept[name].network, kept[name].finish, kept[name].end_to_end] if kept else []
+        times.append([name, *(f"{value:.1f}" for value in values)])
+    ratios = []
+    for goal in GOALS:
+        if goal.top in shipped and goal.bottom in shipped:
+            pair = [_quotient(goal, each) if each else None for each in (shipped, kept)]
+            what = "its network alone" if goal.top == goal.bottom else goal.bottom
+            ratios.append([goal.top, what, *_cells(pair, (goal.shipped, goal.kept))])
+    return times, ratios
+
+
+def assembly(repeats: int) -> tuple[Rows, Rows]:
+    """Post-processing alone: rows of times and memory, rows of ratios."""
+    found = {one.way: one for one in post.measure(repeats=repeats)}
+    times = [
+        [way, f"{one.shipped:.1f}", _cell(one.kept, ".1f"), _cell(one.mebibytes, ".1f")] for way, one in found.items()
+    ]
+    ours, ratios = found[post.OURS], []
+    for way, shipped, kept, memory in ((post.ULTRALYTICS, 0.06, 0.18, 0.10), (post.TORCHVISION, 0.10, 0.40, None)):
+        if way not in found:
+            continue
+        other = found[way]
+        pair = [ours.shipped / other.shipped, ours.kept / other.kept if ours.kept and other.kept else None]
+        space = ours.mebibytes / other.mebibytes if ours.mebibytes and other.mebibytes else None
+        ratios.append([post.OURS, way, *_cells(pair, (shipped, kept)), *_cells([space], (memory,))])
+    return times, ratios
+
+
+def _quotient(goal: Goal, timings: dict[str, Timing]) -> float:
+    top = timings[goal.top]
+    bottom = timings[goal.bottom]
+    return top.end_to_end / (bottom.network if goal.top == goal.bottom else bottom.end_to_end)
+
+
+def _cells(values: Sequence[float | None], bars: Sequence[float | None]) -> list[str]:
+    """Value and bar, in turn."""
+    pairs = zip(values, bars, strict=True)
+    return [cell for value, bar in pairs for cell in (_cell(value, ".3f"), "-" if bar is None else f"<= {bar:.2f}")]
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
