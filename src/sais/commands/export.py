@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from sais.commands.arguments import check_writable, parse, prepare_torch
+from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
 from sais.structures import SaisError
 
 
@@ -70,7 +71,8 @@ def run(argv: Sequence[str]) -> int:
         arguments.format, arguments.graph, arguments.precision, arguments.score, arguments.size, arguments.any_size
     )
     print(f"{source}: exporting the graph '{arguments.graph}' ({arguments.precision}) to {path}, about a minute")
-    export_model(source, path, options, calibration)
+    with progress_bar("calibrating", len(calibration)) if calibration else nullcontext(lambda done: None) as progress:
+        export_model(source, path, options, calibration, progress)
     size = sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p.is_file())
     print(f"wrote {path}, {size / 1e6:.1f} MB")
     if arguments.format != "torch-export":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -39,7 +39,13 @@ class ExportOptions:
     """Whether height and width stay open; None: where the model keeps the ratio."""
 
 
-def export_model(source: Path, path: Path, options: ExportOptions, calibration: Sequence[Path] = ()) -> GraphMetadata:
+def export_model(
+    source: Path,
+    path: Path,
+    options: ExportOptions,
+    calibration: Sequence[Path] = (),
+    progress: Callable[[int], None] = lambda pictures: None,
+) -> GraphMetadata:
     """Write a checkpoint as a file for other programs.
 
     Args:
@@ -47,6 +53,7 @@ def export_model(source: Path, path: Path, options: ExportOptions, calibration: 
         path: the file to write, with the suffix of its format.
         options: format, graph, precision.
         calibration: pictures, for int8.
+        progress: called with the number of these that were read since the last call.
 
     Returns:
         What the file says of itself.
@@ -71,7 +78,7 @@ def export_model(source: Path, path: Path, options: ExportOptions, calibration: 
             write_onnx(graph, replace(metadata, precision="fp32"), canvas, step)
             if options.precision == "int8":
                 quantised = path if options.format == "onnx" else Path(folder) / "int8.onnx"
-                quantise(step, metadata, calibration, quantised)
+                quantise(step, metadata, calibration, quantised, progress)
                 step = quantised
             if options.format == "openvino":
                 write_openvino(step, metadata, path)
