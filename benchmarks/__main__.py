@@ -3,6 +3,7 @@
     accuracy   train SAIS and the peers on one data set, same budget, and compare AP
     speed      time and memory of the paper's models and the peers, and of what is installed of others
     ratios     the ratios of docs/performance.md: post-processing, small models, Mask R-CNN, YOLACT, runtimes
+    evaluation seconds outside the network of an evaluation, against whole frames and pycocotools
     memory     bytes kept for backward, part by part, batch-norm frozen for all, and as YOLACT's paper trains it
 
 Like `sais reproduce`, they leave their results in --out and show them on its page.
@@ -34,7 +35,7 @@ KEPT = ("network", "post", "end to end")
 class Arguments:
     """SAIS beside its peers, under the same conditions. See benchmarks/README.md."""
 
-    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "memory"]]
+    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "evaluation", "memory"]]
     """What to compare."""
     data: Path | None = None
     """accuracy: folder of the data set (also a name in the folder $SAIS_DATA)."""
@@ -65,13 +66,15 @@ class Arguments:
     repeats: int = 5
     """speed, ratios: turns of each system; the median counts."""
     objects: int = 100
-    """speed: objects of the picture."""
+    """speed, ratios, evaluation: objects found on a picture."""
     picture: tuple[int, int] = (960, 1280)
-    """speed: height and width of the picture."""
+    """speed, ratios: height and width of the picture."""
     rows: tuple[str, ...] = ("sais-640-r50", "sais-768-r50")
     """speed: rows of Table IV that are timed."""
     lite: bool = False
     """speed: time the small models of `accuracy` instead, at 192x192."""
+    pictures: int = 500
+    """evaluation: how many."""
     only: tuple[str, ...] = ()
     """memory: names of contestants; all where none is given."""
 
@@ -82,7 +85,9 @@ def main(argv: Sequence[str]) -> int:
     prepare_torch("benchmarks")
     check_writable(arguments.out)
     command = shlex.join(["python", "-m", "benchmarks", *argv])
-    run = {"accuracy": _accuracy, "speed": _speed, "ratios": _ratios, "memory": _memory}[arguments.what]
+    run = {"accuracy": _accuracy, "speed": _speed, "ratios": _ratios, "evaluation": _evaluation, "memory": _memory}[
+        arguments.what
+    ]
     print(run(arguments, command))
     return 0
 
@@ -149,9 +154,9 @@ def _ratios(arguments: Arguments, command: str) -> str:
     bars = ("as shipped", "bar", "blocks kept", "bar")
     tables = [
         (("systems", "against", *bars), quotients),
-        (("post-processing", "against", *bars, "memory", "bar"), post_ratios),
+        (("post-processing: patches of SAIS", "against", *bars, "memory", "bar"), post_ratios),
         (("system", "fit", "network", "post", "dense", "end to end", *(f"{w}, kept" for w in KEPT)), times),
-        (("post-processing", "as shipped", "blocks kept", "memory added, MiB"), post_times),
+        (("post-processing", "way", "as shipped", "blocks kept", "memory added, MiB"), post_times),
     ]
     said = (
         f"`{command}`: {in_words(describe_machine(torch.device('cpu')))}; {arguments.objects} objects on "
@@ -159,6 +164,23 @@ def _ratios(arguments: Arguments, command: str) -> str:
     )
     text = "\n\n".join([said, *(markdown_table(columns, rows) for columns, rows in tables if rows)])
     write_text(arguments.out / "ratios.md", text + "\n")
+    return text
+
+
+def _evaluation(arguments: Arguments, command: str) -> str:
+    import torch
+
+    from benchmarks import evaluation
+    from sais.commands.arguments import progress_bar
+    from sais.reproduce.machine import describe_machine, in_words
+    from sais.reproduce.report import markdown_table
+
+    with progress_bar("pictures", arguments.pictures) as progress:
+        found = evaluation.measure(arguments.pictures, arguments.objects, progress)
+    columns = ("way", "masks made and encoded, s", "matched, s", "together", "ratio", "box AP", "mask AP")
+    said = f"`{command}`: {in_words(describe_machine(torch.device('cpu')))}; {arguments.pictures} pictures of 640 x 480"
+    text = f"{said}, {arguments.objects} detections each.\n\n{markdown_table(columns, list(evaluation.lines(found)))}"
+    write_text(arguments.out / "evaluation.md", text + "\n")
     return text
 
 

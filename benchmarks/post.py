@@ -24,6 +24,10 @@ OURS, DENSE = "sais, patches", "sais, dense stack"
 ULTRALYTICS, TORCHVISION = "ultralytics, full resolution", "torchvision, Mask R-CNN's pasting"
 GRID = (120, 160)
 """Of the prototypes: a picture of 4:3 at 640, without the padding that ultralytics would take off."""
+DEFAULT = Case(100, (960, 1280), GRID)
+LARGE = Case(300, (3000, 4000), GRID)
+CROWDED = Case(1000, (3000, 4000), GRID, sides=(0.01, 0.5))
+"""A thousand objects on 12 megapixels: only ours is measured, and its memory."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,14 @@ def ways() -> dict[str, Callable[[Case, Inputs], Any]]:
     return found
 
 
-def measure(objects: int = 100, size: tuple[int, int] = (960, 1280), repeats: int = 11) -> list[Post]:
+def measure(case: Case = DEFAULT, repeats: int = 11) -> list[Post]:
     """Medians of interleaved runs, twice, and the memory of each way, in fresh processes."""
-    case = asdict(Case(objects, size, GRID))
-    shipped = in_fresh_process("benchmarks.post:times", case, repeats, False)
-    kept = in_fresh_process("benchmarks.post:times", case, repeats, True) if can_keep_big_blocks() else {}
+    settings = asdict(case)
+    shipped = in_fresh_process("benchmarks.post:times", settings, repeats, False)
+    kept = in_fresh_process("benchmarks.post:times", settings, repeats, True) if can_keep_big_blocks() else {}
     return [
-        Post(way, shipped[way], kept.get(way), in_fresh_process("benchmarks.post:memory", case, way)) for way in shipped
+        Post(way, shipped[way], kept.get(way), in_fresh_process("benchmarks.post:memory", settings, way))
+        for way in shipped
     ]
 
 
@@ -88,14 +93,14 @@ def times(settings: dict[str, Any], repeats: int, keep: bool) -> dict[str, float
     """Median milliseconds of each way, in this process."""
     if keep:
         keep_big_blocks()
-    case = _case(settings)
+    case = Case.of(settings)
     with torch.inference_mode():
         return measured_times(case, make_inputs(case), repeats, ways())
 
 
 def memory(settings: dict[str, Any], way: str) -> float | None:
     """MiB that one run adds to the peak of this process."""
-    case, run = _case(settings), ways()[way]
+    case, run = Case.of(settings), ways()[way]
     inputs, small = make_inputs(case), Case(2, (32, 32), (8, 8))
     with torch.inference_mode():
         run(small, make_inputs(small))  # what libraries set up once is not the masks'
@@ -104,8 +109,3 @@ def memory(settings: dict[str, Any], way: str) -> float | None:
         after = peak_resident()
     del made
     return None if before is None or after is None else (after - before) / 2**20
-
-
-def _case(settings: dict[str, Any]) -> Case:
-    values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in settings.items()}
-    return Case(**values)

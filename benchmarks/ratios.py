@@ -7,11 +7,12 @@ itself; a ratio above it stands in the table like any other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from benchmarks import post
 from benchmarks.graphs import LETTERBOXED, ONNX, STRETCHED, YOLO
 from sais.bench.contestants import Contestant, of_recipe
+from sais.bench.memory import in_fresh_process
 from sais.bench.systems import OWN, Conditions, Timing, measure_times
 from sais.engine.allocator import can_keep_big_blocks
 from sais.recipes import recipe
@@ -93,20 +94,34 @@ def systems(conditions: Conditions, repeats: int) -> tuple[Rows, Rows]:
     return times, ratios
 
 
+ASSEMBLY = (
+    (post.DEFAULT, post.ULTRALYTICS, 0.06, 0.18, 0.10),
+    (post.DEFAULT, post.TORCHVISION, 0.10, 0.40, None),
+    (post.LARGE, post.ULTRALYTICS, 0.05, None, None),
+    (post.LARGE, post.TORCHVISION, 0.05, None, None),
+)
+"""Case, way that ours is held against, and bars: time as shipped, time with blocks kept, memory."""
+
+
 def assembly(repeats: int) -> tuple[Rows, Rows]:
     """Post-processing alone: rows of times and memory, rows of ratios."""
-    found = {one.way: one for one in post.measure(repeats=repeats)}
-    times = [
-        [way, f"{one.shipped:.1f}", _cell(one.kept, ".1f"), _cell(one.mebibytes, ".1f")] for way, one in found.items()
-    ]
-    ours, ratios = found[post.OURS], []
-    for way, shipped, kept, memory in ((post.ULTRALYTICS, 0.06, 0.18, 0.10), (post.TORCHVISION, 0.10, 0.40, None)):
-        if way not in found:
-            continue
-        other = found[way]
-        pair = [ours.shipped / other.shipped, ours.kept / other.kept if ours.kept and other.kept else None]
-        space = ours.mebibytes / other.mebibytes if ours.mebibytes and other.mebibytes else None
-        ratios.append([post.OURS, way, *_cells(pair, (shipped, kept)), *_cells([space], (memory,))])
+    times, ratios = [], []
+    for case in (post.DEFAULT, post.LARGE):
+        found = {one.way: one for one in post.measure(case, repeats if case is post.DEFAULT else min(repeats, 3))}
+        what = f"{case.objects} objects, {case.size[1]} x {case.size[0]}"
+        for way, one in found.items():
+            times.append([what, way, f"{one.shipped:.1f}", _cell(one.kept, ".1f"), _cell(one.mebibytes, ".1f")])
+        ours = found[post.OURS]
+        for where, way, shipped, kept, memory in ASSEMBLY:
+            if where is not case or way not in found:
+                continue
+            other = found[way]
+            pair = [ours.shipped / other.shipped, ours.kept / other.kept if ours.kept and other.kept else None]
+            space = ours.mebibytes / other.mebibytes if ours.mebibytes and other.mebibytes else None
+            ratios.append([what, way, *_cells(pair, (shipped, kept)), *_cells([space], (memory,))])
+    added = in_fresh_process("benchmarks.post:memory", asdict(post.CROWDED), post.OURS)
+    crowd = f"{post.CROWDED.objects} objects of 1-50 % of the side, 4000 x 3000"
+    times.append([crowd, post.OURS, "-", "-", _cell(added, ".1f")])
     return times, ratios
 
 

@@ -41,6 +41,14 @@ class Case:
     """(h, w) of the prototypes: a quarter of the canvas."""
     prototypes: int = 32
     seed: int = 0
+    sides: tuple[float, float] = SIDES
+    """Of the boxes, as shares of the picture's."""
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> Case:
+        """From `asdict`, also by way of JSON, where tuples are lists."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def make_inputs(case: Case) -> Inputs:
     random = np.random.default_rng(case.seed)
     coarse = random.normal(0, 3, (1, case.prototypes, 14, 14)).astype(np.float32)
     smooth = functional.interpolate(torch.from_numpy(coarse), size=case.grid, mode="bicubic", align_corners=False)
-    sides = np.exp(random.uniform(np.log(SIDES[0]), np.log(SIDES[1]), (case.objects, 2))) * case.size[::-1]
+    sides = np.exp(random.uniform(np.log(case.sides[0]), np.log(case.sides[1]), (case.objects, 2))) * case.size[::-1]
     corners = random.uniform(0, 1, (case.objects, 2)) * (np.array(case.size[::-1]) - sides)
     return Inputs(
         prototypes=smooth[0].relu().numpy(),
@@ -201,8 +209,7 @@ def measured_memory(case: Case, way: str) -> float | None:
 
 def measure_memory(settings: dict[str, Any], way: str) -> float | None:
     """Run one way once in this process: the MiB that its peak lies above what there was before."""
-    size, grid = ((int(settings[name][0]), int(settings[name][1])) for name in ("size", "grid"))
-    case = Case(settings["objects"], size, grid, settings["prototypes"], settings["seed"])
+    case = Case.of(settings)
     inputs = make_inputs(case)
     small = Case(2, (32, 32), (8, 8), case.prototypes)
     WAYS[way](small, make_inputs(small))  # what libraries set up once is not the masks'
