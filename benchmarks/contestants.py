@@ -25,6 +25,7 @@ from benchmarks.yolact.postprocess import detect, full_masks
 from sais.bench.contestants import Contestant, Training, of_recipe, training_of
 from sais.bench.scene import Scene
 from sais.config import Experiment, ModelConfig
+from sais.model.inference import bake_folded
 from sais.recipes import recipe
 from sais.recipes.adjust import changed
 from sais.recipes.paper import RESNET50, RESNET101
@@ -100,6 +101,7 @@ class ReadyYolact:
         self.scene = scene
         self.device = torch.device(device)
         self.model = build_yolact(experiment.model, scene.classes).to(self.device).eval()
+        bake_folded(self.model.backbone.network)
         self.anchors: Tensor | None = None
 
     def fit(self, picture: np.ndarray) -> Tensor:

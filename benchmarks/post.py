@@ -15,19 +15,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from sais.bench.masks import Case, Inputs, make_inputs, measured_times, ours
+from sais.bench.masks import Case, Inputs, make_inputs, measured_times, ours, usual_in_chunks
 from sais.bench.memory import in_fresh_process, peak_resident
 from sais.detections import Detections
 from sais.engine.allocator import can_keep_big_blocks, keep_big_blocks
 
 OURS, DENSE = "sais, patches", "sais, dense stack"
 ULTRALYTICS, TORCHVISION = "ultralytics, full resolution", "torchvision, Mask R-CNN's pasting"
+CHUNKS = "whole frames, ten at a time"
 GRID = (120, 160)
 """Of the prototypes: a picture of 4:3 at 640, without the padding that ultralytics would take off."""
 DEFAULT = Case(100, (960, 1280), GRID)
 LARGE = Case(300, (3000, 4000), GRID)
 CROWDED = Case(1000, (3000, 4000), GRID, sides=(0.01, 0.5))
 """A thousand objects on 12 megapixels: only ours is measured, and its memory."""
+
+MOST_PIXELS = 1e9
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,12 @@ def torchvision_masks(case: Case, inputs: Inputs) -> Any:
     return paste_masks_in_image(maps, torch.from_numpy(inputs.boxes), case.size)[:, 0] > 0.5
 
 
-def ways() -> dict[str, Callable[[Case, Inputs], Any]]:
-    """Those whose packages are installed."""
-    found: dict[str, Callable[[Case, Inputs], Any]] = {OURS: ours, DENSE: dense, TORCHVISION: torchvision_masks}
+def ways(case: Case = DEFAULT) -> dict[str, Callable[[Case, Inputs], Any]]:
+    """Those whose packages are installed, and whose memory does for the case: torchvision makes all objects' frames of
+    floats at once."""
+    found: dict[str, Callable[[Case, Inputs], Any]] = {OURS: ours, DENSE: dense, CHUNKS: usual_in_chunks}
+    if case.objects * case.size[0] * case.size[1] < MOST_PIXELS:
+        found[TORCHVISION] = torchvision_masks
     if importlib.util.find_spec("ultralytics"):
         from benchmarks.installed import process_kept
 
@@ -95,12 +101,13 @@ def times(settings: dict[str, Any], repeats: int, keep: bool) -> dict[str, float
         keep_big_blocks()
     case = Case.of(settings)
     with torch.inference_mode():
-        return measured_times(case, make_inputs(case), repeats, ways())
+        return measured_times(case, make_inputs(case), repeats, ways(case))
 
 
 def memory(settings: dict[str, Any], way: str) -> float | None:
     """MiB that one run adds to the peak of this process."""
-    case, run = Case.of(settings), ways()[way]
+    case = Case.of(settings)
+    run = ways(case)[way]
     inputs, small = make_inputs(case), Case(2, (32, 32), (8, 8))
     with torch.inference_mode():
         run(small, make_inputs(small))  # what libraries set up once is not the masks'

@@ -98,7 +98,7 @@ ASSEMBLY = (
     (post.DEFAULT, post.ULTRALYTICS, 0.06, 0.18, 0.10),
     (post.DEFAULT, post.TORCHVISION, 0.10, 0.40, None),
     (post.LARGE, post.ULTRALYTICS, 0.05, None, None),
-    (post.LARGE, post.TORCHVISION, 0.05, None, None),
+    (post.LARGE, post.CHUNKS, 0.05, None, None),
 )
 """Case, way that ours is held against, and bars: time as shipped, time with blocks kept, memory."""
 

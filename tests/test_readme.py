@@ -14,6 +14,7 @@ from sais.data.synthetic import write_shapes
 
 QUICK = {
     "train": ["--epochs", "2", "--size", "64", "--batch", "4", "--workers", "0"],
+    "bench": ["--size", "60", "80", "--objects", "5", "--repeats", "1", "--no-memory"],
     "reproduce": ["--epochs", "1", "--iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
 }
 """Added to a command so that the test is quick; everything else is as the README has it."""
@@ -40,6 +41,7 @@ def test_every_command_and_the_python_of_the_readme(
         "predict",
         "export",
         "predict",
+        "bench",
         "recipes",
         "draw-targets",
         "reproduce",

@@ -23,6 +23,7 @@ from sais.bench.contestants import Contestant, Training, training_of
 from sais.bench.scene import Scene
 from sais.config import Experiment, ModelConfig
 from sais.images import fit, place
+from sais.model.inference import bake_folded
 
 TRAINED_COPIES = 40
 """Proposals of each object in training; with ten objects more than the 128 regions with an object that are trained."""
@@ -113,6 +114,7 @@ class ReadyMaskRcnn:
         self.device = torch.device(device)
         config = experiment.model
         self.model = build_mask_rcnn(backbone_of(config), scene.classes, config.channels).to(self.device).eval()
+        bake_folded(self.model.backbone.network)
         self.placement = place(scene.size, "fixed", (side, side))
 
     def fit(self, picture: np.ndarray) -> Tensor:

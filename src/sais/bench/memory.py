@@ -122,6 +122,8 @@ def in_fresh_process(function: str, *arguments: Any) -> Any:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        if done.returncode < 0:
+            last = f"killed by signal {-done.returncode}, as where memory runs out; measure something smaller"
         raise SaisError(f"measuring in a process of its own failed: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 

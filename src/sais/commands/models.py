@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,18 +25,29 @@ def check_model(path: Path) -> None:
         raise SaisError(f"{path}: no such model; give a model file, the folder of a trained run, or an exported graph")
 
 
-def open_model(
-    command: str, path: Path, device: str, score: float | None, flip: bool = False, scales: Sequence[float] = (1.0,)
-) -> Opened:
+@dataclass(frozen=True)
+class Way:
+    """How a model is to look at pictures, and to run."""
+
+    device: str = "auto"
+    score: float | None = None
+    """Least score of a detection, or None."""
+    flip: bool = False
+    """Look at the mirrored picture too."""
+    scales: tuple[float, ...] = (1.0,)
+    """Look at it so many times as large."""
+    precision: str = "fp32"
+    compiled: bool = False
+    """By torch.compile."""
+
+
+def open_model(command: str, path: Path, way: Way) -> Opened:
     """The predictor of a model file, of a run's folder or of an exported graph.
 
     Args:
         command: for the message where torch is missing.
         path: what the user named.
-        device: "auto" or the name of one.
-        score: least score of a detection, or None.
-        flip: look at the mirrored picture too.
-        scales: look at it so many times as large.
+        way: what is asked of it.
 
     Raises:
         SaisError: no such model, or it cannot do what is asked of it.
@@ -46,11 +57,15 @@ def open_model(
         prepare_torch(command)
         from sais.predict import Predictor
 
-        return Predictor(path, device, score, flip=flip, scales=scales)
-    if flip or tuple(scales) != (1.0,):
-        raise SaisError(f"{path}: --flip and --scales go with a model of `sais train`; an exported graph has one input")
+        return Predictor(path, way.device, way.score, way.flip, way.scales, way.precision, way.compiled)
+    if way.flip or way.scales != (1.0,) or way.compiled:
+        raise SaisError(
+            f"{path}: --flip, --scales and --compiled go with a model of `sais train`; an exported graph has one "
+            "input, and its runtime compiles it"
+        )
     from sais.engine.allocator import keep_big_blocks
     from sais.runtimes import RuntimePredictor
 
     keep_big_blocks()
-    return RuntimePredictor(path, score, device="cpu" if device == "auto" else device)
+    device = "cpu" if way.device == "auto" else way.device
+    return RuntimePredictor(path, way.score, device=device, precision=way.precision)

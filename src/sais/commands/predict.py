@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from sais.commands.arguments import check_writable, make_folder, parse, progress_bar
-from sais.commands.models import check_model, open_model
+from sais.commands.models import Way, check_model, open_model
 from sais.files import write_text
 from sais.structures import SaisError
 
@@ -53,6 +53,10 @@ class PredictArguments:
     """Look at the picture so many times as large as the model's input, and fuse: 0.8 1.0 1.25."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 are faster on GPUs, bf16 on some CPUs (AVX-512 BF16, AMX), and less exact."""
+    compiled: bool = False
+    """Let torch.compile fuse the network: half a minute at the start, faster afterwards on GPUs."""
     draw: bool = True
     """Write the drawn pictures; --no-draw writes predictions.json only."""
     every: int = 1
@@ -99,9 +103,9 @@ def run(argv: Sequence[str]) -> int:
     video = is_video(arguments.source)
     paths = [] if video else find_pictures(arguments.source)
     check_writable(arguments.out)
-    predictor = open_model(
-        "predict", arguments.model, arguments.device, arguments.score, arguments.flip, arguments.scales
-    )
+    a = arguments
+    way = Way(a.device, a.score, a.flip, a.scales, a.precision, a.compiled)
+    predictor = open_model("predict", a.model, way)
     found = Found(tuple(predictor.class_names))
     if video:
         _video(arguments, predictor, found)

@@ -1,0 +1,159 @@
+"""`sais bench models` and `curves`: who takes part, what comes out, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from sais.bench import curves
+from sais.bench.contestants import ReadySais
+from sais.bench.masks import Case
+from sais.bench.models import Request, bench_models, classes_of, contestants, experiment_of
+from sais.bench.runtime import ReadyRuntime
+from sais.bench.scene import make_scene, overlap
+from sais.bench.systems import Conditions
+from sais.cli import main
+from sais.config import Experiment
+from sais.recipes import recipe
+from sais.recipes.adjust import changed
+from sais.structures import SaisError
+
+TINY = "tests.test_bench_models:tiny_recipe"
+SMALL = Conditions(objects=12, size=(120, 160), repeats=2)
+
+
+def tiny_recipe() -> Experiment:
+    """A recipe of a small input."""
+    return changed(recipe("sais-lite"), "input", size=(128, 160))
+
+
+def test_every_precision_and_batch_that_there_is(tmp_path: Path) -> None:
+    graph = tmp_path / "a.onnx"
+    graph.write_bytes(b"not opened here")
+    request = Request(("sais-lite", str(graph)), ("fp32", "bf16", "fp16"), True, (1, 4))
+    names = [one.name for one in contestants(request, "cpu")]
+    both = [f"sais-lite{middle}{last}" for middle in ("", ", bf16") for last in ("", ", batch 4")]
+    compiled = [name.replace("sais-lite", "sais-lite, compiled") for name in both]
+    assert sorted(names) == sorted([*both, *compiled, "a.onnx", "a.onnx, batch 4"])
+    on_gpu = [one.name for one in contestants(Request(("sais-lite",), ("fp16",)), "cuda")]
+    assert on_gpu == ["sais-lite, fp16"]
+
+
+def test_a_model_that_is_not_there_is_said() -> None:
+    with pytest.raises(SaisError, match="neither a recipe"):
+        experiment_of("no-such-model")
+    with pytest.raises(SaisError, match=r"gone\.onnx: no such file"):
+        contestants(Request(("gone.onnx",)), "cpu")
+    assert classes_of(Request(("sais-lite",))) == 80
+
+
+def test_the_input_may_be_another(trained: Path) -> None:
+    assert experiment_of(str(trained)).name == "tiny"
+    (one,) = contestants(Request((TINY,), input=(96, 128)), "cpu")
+    scene = make_scene(3, (50, 60))
+    assert one.prepare(scene, "cpu").fit(scene.picture).shape == (1, 3, 96, 128)
+
+
+def test_few_classes_are_no_reason_to_lose_objects() -> None:
+    """With one class a hundred objects must lie apart, or suppression takes some."""
+    scene = make_scene(100, (400, 500), classes=1)
+    for i, box in enumerate(scene.boxes):
+        assert not i or overlap(box, scene.boxes[:i]).max() <= 0.33
+    assert (scene.boxes[:, 2:] > scene.boxes[:, :2]).all()
+    assert (scene.boxes >= 0).all()
+    assert (scene.boxes <= [500, 400, 500, 400]).all()
+
+
+def test_a_batch_finds_the_scene_in_each_picture() -> None:
+    scene = make_scene(12, (120, 160), 5)
+    ready = ReadySais(changed(recipe("sais-lite"), "input", size=(128, 160)), scene, "cpu", pictures=3)
+    with torch.inference_mode():
+        found = ready.finish(ready.plant(ready.network(ready.fit(scene.picture))))
+    assert [len(one) for one in found] == [12, 12, 12]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graph", ["raw", "detections"])
+def test_an_exported_graph_finds_the_scene(graph: str, trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from sais.export import ExportOptions, export_model
+
+    path = tmp_path / "a.onnx"
+    metadata = export_model(trained / "model.safetensors", path, ExportOptions(graph=graph, size=(128, 160)))  # type: ignore[arg-type]
+    scene = make_scene(12, (120, 160), len(metadata.class_names))
+    ready = ReadyRuntime(path, scene, "cpu", pictures=2)
+    found = ready.finish(ready.plant(ready.network(ready.fit(scene.picture))))
+    assert [len(one) for one in found] == [12, 12]
+    for box, label in zip(scene.boxes, scene.labels, strict=True):
+        assert overlap(box, found[1].boxes[found[1].labels == label]).max() > 0.99
+    assert ready.dense(found).shape == (12, 120, 160)
+    with pytest.raises(SaisError, match="measure it alone"):
+        ReadyRuntime(path, replace(scene, classes=9), "cpu")
+
+
+@pytest.mark.slow
+def test_measured_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = bench_models(Request((TINY,)), SMALL, say=lambda text: None)
+    assert row.shipped.found == 12
+    assert 0 < row.shipped.network < row.shipped.end_to_end <= row.shipped.slow * 1.001
+    assert row.memory is None or row.memory > 0
+    words = ["bench", "models", TINY, "--objects", "5", "--size", "60", "80", "--repeats", "1", "--batches", "2"]
+    assert main([*words, "--device", "cpu", "--no-memory", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{TINY}, batch 2" in said
+    assert "pictures/s" in said
+    figures = json.loads((tmp_path / "models.json").read_text())
+    assert figures["rows"][0]["shipped"]["found"] == 5
+    assert figures["conditions"]["objects"] == 5
+
+
+def test_curves_grow_and_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    words = ["bench", "curves", "--counts", "1", "20", "--megapixels", "0.01", "0.04", "--repeats", "1", "--no-memory"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    points = json.loads((tmp_path / "curves.json").read_text())["curves"]
+    assert [(p["way"], p["objects"]) for p in points["objects"]] == [
+        (way, count) for count in (1, 20) for way in (curves.OURS, curves.USUAL)
+    ]
+    assert points["picture"][0]["megapixels"] == pytest.approx(0.01, rel=0.05)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_the_usual_way_is_left_out_where_it_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "MOST_PIXELS", 10 * 100 * 100)
+    chosen = [("objects", Case(10, (100, 100), (8, 8))), ("objects", Case(11, (100, 100), (8, 8)))]
+    found = curves.measure_curves(chosen, 1, memory=False)["objects"]
+    assert [(p.objects, p.way) for p in found] == [(10, curves.OURS), (10, curves.USUAL), (11, curves.OURS)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["models"], "needs a MODEL"),
+        (["masks", "sais-lite"], "takes no model"),
+        (["models", "sais-lite", "--batches", "0"], "1 or more"),
+        (["curves", "--counts", "0"], "positive"),
+        (["models", "sais-lit"], "neither a recipe"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) != 0
+    assert said in capsys.readouterr().err
+
+
+def test_a_case_survives_json() -> None:
+    case = Case(3, (50, 60), (4, 5), sides=(0.1, 0.2))
+    from dataclasses import asdict
+
+    assert Case.of(json.loads(json.dumps(asdict(case)))) == case
+    assert np.isclose(case.sides[1], 0.2)

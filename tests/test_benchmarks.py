@@ -1,0 +1,72 @@
+"""The benchmarks of `docs/performance.md`: both ways of an evaluation agree, and ratios are quotients of medians."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("pycocotools")
+pytest.importorskip("faster_coco_eval")
+
+from benchmarks import evaluation, post, ratios
+from benchmarks.__main__ import main
+from sais.bench.masks import Case, make_inputs
+from sais.bench.systems import Conditions, Timing
+
+
+def test_both_ways_of_an_evaluation_have_the_same_ap(tmp_path: Path) -> None:
+    found = evaluation.measure(pictures=6, detections=20)
+    ours, usual = found["sais"], found["usual"]
+    assert ours.box == pytest.approx(usual.box, abs=1e-6)
+    assert ours.mask == pytest.approx(usual.mask, abs=1e-6)
+    assert 0.2 < ours.mask < 0.999  # neither nothing nor everything is right
+    rows = list(evaluation.lines(found))
+    assert [row[0] for row in rows] == ["sais", "usual"]
+    assert rows[1][4] == "1.000"
+
+
+def test_a_dense_stack_holds_the_patches() -> None:
+    case = Case(7, (60, 80), (15, 20))
+    inputs = make_inputs(case)
+    stack = post.dense(case, inputs)
+    assert stack.shape == (7, 60, 80)
+    assert [int(one.sum()) for one in stack] == [int(p.bits.sum()) for p in post.ways()[post.OURS](case, inputs)]
+    assert tuple(post.ways()[post.TORCHVISION](case, inputs).shape) == (7, 60, 80)
+
+
+def test_ratios_are_quotients_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    def times(sources: object, names: list[str], conditions: Conditions) -> list[Timing]:
+        factor = 0.5 if conditions.keep_blocks else 1.0
+        return [
+            Timing(name, 1.0, 9.0, 10.0 * factor if name.startswith("sais") else 90.0, 0.0, 100)
+            for name in names
+            if "Mask" not in name
+        ]
+
+    monkeypatch.setattr(ratios, "measure_times", times)
+    monkeypatch.setattr(ratios, "can_keep_big_blocks", lambda: True)
+    rows, quotients = ratios.systems(Conditions(), 3)
+    by_pair = {(row[0], row[1]): row[2:] for row in quotients}
+    assert by_pair[ratios.STRETCHED, ratios.YOLO] == ["0.200", "<= 0.20", "0.150", "<= 0.50"]
+    assert by_pair[ratios.STRETCHED, "its network alone"] == ["2.222", "<= 1.40", "1.667", "-"]
+    assert not any("Mask" in name for row in quotients for name in row[:2])  # who was not measured is left out
+    assert len(rows) == len([name for name in ratios.NAMES if "Mask" not in name])
+
+
+def test_contestants_of_the_ratios_exist() -> None:
+    from sais.bench.contestants import find_contestants
+
+    names = {one.name for source in ratios.SOURCES for one in find_contestants(source)}
+    missing = {name for name in ratios.NAMES if name not in names and not name.startswith("YOLO26")}
+    assert not missing
+    assert {goal.top for goal in ratios.GOALS} | {goal.bottom for goal in ratios.GOALS} <= set(ratios.NAMES)
+
+
+def test_evaluation_by_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluation", "--pictures", "2", "--objects", "5", "--out", str(tmp_path)]) == 0
+    assert "| sais |" in capsys.readouterr().out
+    assert "2 pictures of 640 x 480, 5 detections each" in (tmp_path / "evaluation.md").read_text()
+    assert np.isfinite(float((tmp_path / "evaluation.md").read_text().splitlines()[-1].split("|")[5]))
