@@ -1,6 +1,7 @@
 """The small models in ONNX Runtime: SAIS-Lite as `sais export` writes it, YOLO26n-seg as ultralytics writes it.
 
-Both files are made of random weights, which change no time, in the folder `FOLDER` of the working directory, once.
+Both files are made of random weights, which change no time, in the folder `FOLDER` of the working directory: once, and
+SAIS' again whenever the package has changed since.
 Their post-processing is that of each package's own predictor.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import sais
 from benchmarks.installed import YOLO_NOTE, YOLO_SIDE, ReadyYolo, process_kept, usable
 from sais.bench.contestants import Contestant, of_recipe
 from sais.bench.runtime import ReadyRuntime
@@ -52,7 +54,8 @@ def contestants() -> list[Contestant]:
 
 def _sais_graph(keep_ratio: bool, scene: Scene, device: str) -> ReadyRuntime:
     path = FOLDER / f"sais-lite-{'kept' if keep_ratio else 'fixed'}.onnx"
-    if not path.exists():
+    newest = max(file.stat().st_mtime for file in Path(sais.__file__).parent.rglob("*.py"))
+    if not path.exists() or path.stat().st_mtime < newest:
         FOLDER.mkdir(parents=True, exist_ok=True)
         checkpoint, experiment = path.with_suffix(".safetensors"), lite(keep_ratio)
         torch.manual_seed(0)

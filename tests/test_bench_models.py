@@ -19,7 +19,8 @@ from sais.bench.masks import Case
 from sais.bench.models import Request, bench_models, classes_of, contestants, experiment_of
 from sais.bench.runtime import ReadyRuntime
 from sais.bench.scene import make_scene, overlap
-from sais.bench.systems import Conditions
+from sais.bench.systems import Conditions, run_once
+from sais.checkpoint import load
 from sais.cli import main
 from sais.config import Experiment
 from sais.recipes import recipe
@@ -43,6 +44,13 @@ def test_every_precision_and_batch_that_there_is(tmp_path: Path) -> None:
     both = [f"sais-lite{middle}{last}" for middle in ("", ", bf16") for last in ("", ", batch 4")]
     compiled = [name.replace("sais-lite", "sais-lite, compiled") for name in both]
     assert sorted(names) == sorted([*both, *compiled, "a.onnx", "a.onnx, batch 4"])
+    (tmp_path / "b").mkdir()
+    other = tmp_path / "b" / "a.onnx"
+    other.write_bytes(b"not opened here")
+    names = [one.name for one in contestants(Request((str(graph), str(other), str(graph))), "cuda")]
+    assert names == [f"{graph}, on the CPU", f"{other}, on the CPU"]  # told apart, and each only once
+    with pytest.raises(SaisError, match="--input"):
+        contestants(Request((str(graph),), input=(64, 64)), "cpu")
     on_gpu = [one.name for one in contestants(Request(("sais-lite",), ("fp16",)), "cuda")]
     assert on_gpu == ["sais-lite, fp16"]
 
@@ -53,6 +61,10 @@ def test_a_model_that_is_not_there_is_said() -> None:
     with pytest.raises(SaisError, match=r"gone\.onnx: no such file"):
         contestants(Request(("gone.onnx",)), "cpu")
     assert classes_of(Request(("sais-lite",))) == 80
+
+
+def test_a_trained_model_is_timed_with_its_own_classes(trained: Path) -> None:
+    assert classes_of(Request((str(trained),))) == len(load(trained / "model.safetensors").class_names) < 80
 
 
 def test_the_input_may_be_another(trained: Path) -> None:
@@ -70,6 +82,14 @@ def test_few_classes_are_no_reason_to_lose_objects() -> None:
     assert (scene.boxes[:, 2:] > scene.boxes[:, :2]).all()
     assert (scene.boxes >= 0).all()
     assert (scene.boxes <= [500, 400, 500, 400]).all()
+
+
+def test_models_without_masks_are_timed_too() -> None:
+    scene = make_scene(5, (120, 160), 5)
+    experiment = changed(changed(recipe("sais-lite"), "input", size=(128, 160)), "model", masks=False)
+    ready = ReadySais(experiment, scene, "cpu")
+    _, found = run_once(ready, scene)
+    assert found == 5
 
 
 def test_a_batch_finds_the_scene_in_each_picture() -> None:
@@ -142,7 +162,14 @@ def test_the_usual_way_is_left_out_where_it_would_fill_the_memory(monkeypatch: p
         (["models"], "needs a MODEL"),
         (["masks", "sais-lite"], "takes no model"),
         (["models", "sais-lite", "--batches", "0"], "1 or more"),
-        (["curves", "--counts", "0"], "positive"),
+        (["curves", "--counts", "0"], "1 or more"),
+        (["curves", "--megapixels", "0.0000001"], "0.001 or more"),
+        (["curves", "--objects", "5"], "--counts"),
+        (["masks", "--out", "here"], "--out goes with models and curves"),
+        (["models", "sais-lite", "--precisions", "fp16", "--device", "cpu"], "nobody to measure"),
+        (["models", "sais-lite", "--input", "100"], "multiples of 32"),
+        (["models", "sais-lite", "--input", "0"], "must be positive"),
+        (["models", "sais-lite", "--peers", "tests.test_bench_systems:small", "--only", "light"], "no peer"),
         (["models", "sais-lit"], "neither a recipe"),
     ],
 )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -82,6 +86,29 @@ def test_levels_of_all_sizes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [4]
 
 
+def test_what_nnpack_cannot_do_goes_torchs_way() -> None:
+    layer = convolution(8, 4)
+    fast = WinogradConvolution(layer)
+    assert fast(torch.zeros(0, 8, 60, 60)).shape == (0, 4, 60, 60)
+    maps = torch.randn(1, 8, 60, 60, dtype=torch.float64)
+    assert_equal(fast.double()(maps), exact(maps, layer), 1e-12)
+
+
+@needs_nnpack
+def test_a_process_that_only_loads_it_can_run_it(tmp_path: Path) -> None:
+    """NNPACK wants to be initialised in every process: a network sent to a spawned worker meets it first there."""
+    layer = convolution(8, 4)
+    torch.save(WinogradConvolution(layer), tmp_path / "layer.pt")
+    code = (
+        "import sys, torch\n"
+        "layer = torch.load(sys.argv[1], weights_only=False)\n"
+        "print(layer(torch.ones(1, 8, 60, 60)).sum().item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "layer.pt")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(float(exact(torch.ones(1, 8, 60, 60), layer).sum()), rel=1e-3)
+
+
 def test_replaces_only_what_it_may() -> None:
     layers = [
         nn.Conv2d(128, 128, 3, padding=1),
@@ -105,8 +132,10 @@ def test_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = torch.randint(0, 256, (1, 3, 416, 448), dtype=torch.uint8)  # P3 is above, P4 below the limit
     with torch.inference_mode():
         expected = prepared(pictures)
-        found = quickest(prepared, "fp32")(pictures)
-    assert sum(isinstance(m, WinogradConvolution) for m in prepared.modules()) == 3 + 8 + 4
+        quick = quickest(prepared, "fp32")
+        found = quick(pictures)
+    assert sum(isinstance(m, WinogradConvolution) for m in quick.modules()) == 3 + 8 + 4
+    assert not any(isinstance(m, WinogradConvolution) for m in prepared.modules())  # it may be exported still
     for name in ("class_logits", "centerness_logits", "distances", "coefficients", "prototypes"):
         assert_equal(getattr(found, name), getattr(expected, name), 1e-4)
 
@@ -117,9 +146,11 @@ def test_bf16_is_close_and_says_its_outputs_in_fp32() -> None:
     pictures = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         expected = prepared(pictures)
-        found = quickest(prepared, "bf16")(pictures)
-    assert prepared.mean.dtype == torch.float32
-    assert next(prepared.backbone.parameters()).dtype == torch.bfloat16
+        quick = quickest(prepared, "bf16")
+        found = quick(pictures)
+    assert quick.mean.dtype == torch.float32
+    assert quick.backbone.dtype == torch.bfloat16
+    assert prepared.backbone.dtype == torch.float32
     for name in ("class_logits", "centerness_logits", "distances", "coefficients", "prototypes"):
         one = getattr(found, name)
         assert one.dtype == torch.float32

@@ -203,8 +203,8 @@ class ReadySais:
         return assemble(found, self.placements, self.names, test.mask_margin)
 
     def dense(self, found: list[Detections]) -> np.ndarray:
-        """(D, H, W) bool, of the last picture."""
-        return [one.masks() for one in found][-1]
+        """(D, H, W) bool, of the last picture; its boxes where the model has no masks."""
+        return [one.masks() if one.patches else one.boxes for one in found][-1]
 
 
 def plant(scene: Scene, placement: Placement, level_sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,11 +2,12 @@
 
 Masks are made from the same prototypes, coefficients and boxes in two ways: ours, in the boxes, and the usual one, on
 whole frames, a few objects at a time (all at once takes several times the memory). Where the usual way would need more
-than `MOST_BYTES` or more than a few minutes it is left out; so are its points in the plot.
+than `MOST_PIXELS` of masks, or minutes, it is left out; so are its points in the plot.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from sais.structures import SaisError
 OURS, USUAL = "ours", "usual, in chunks"
 MOST_PIXELS = 3e9
 """Objects times pixels of the usual way: about half a minute a run, and as many bytes of masks."""
+LEAST_MEGAPIXELS = 0.001
 RATIO = 4 / 3
 
 
@@ -38,8 +40,8 @@ def cases(objects: Sequence[int], megapixels: Sequence[float]) -> list[tuple[str
     Raises:
         SaisError: a number that is not positive.
     """
-    if not objects or not megapixels or min(objects) < 1 or min(megapixels) <= 0:
-        raise SaisError("sais bench curves: --counts and --megapixels must be positive")
+    if not objects or not megapixels or min(objects) < 1 or min(megapixels) < LEAST_MEGAPIXELS:
+        raise SaisError(f"sais bench curves: --counts must be 1 or more, --megapixels {LEAST_MEGAPIXELS} or more")
     found = [("objects", replace(Case(), objects=count)) for count in objects]
     for million in megapixels:
         height = round((million * 1e6 / RATIO) ** 0.5)
@@ -81,10 +83,8 @@ def plot(curves: dict[str, list[Point]], title: str) -> bytes:
     Raises:
         SaisError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise SaisError('plots need matplotlib: pip install "sais-seg[reproduce]"') from None
+    need_matplotlib()
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -103,6 +103,12 @@ def plot(curves: dict[str, list[Point]], title: str) -> bytes:
         file = io.BytesIO()
         FigureCanvasAgg(figure).print_png(file)
     return file.getvalue()
+
+
+def need_matplotlib() -> None:
+    """Raise SaisError where it is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SaisError('plots need matplotlib: pip install "sais-seg[reproduce]"')
 
 
 def _panel(axes: Any, points: Sequence[Point], of: str, value: str) -> None:

@@ -15,9 +15,10 @@ from sais.bench.contestants import Contestant, find_contestants, of_recipe
 from sais.bench.memory import in_fresh_process
 from sais.bench.runtime import ReadyRuntime
 from sais.bench.scene import make_scene
-from sais.bench.systems import Conditions, Timing, inference_memory, timed
-from sais.config import Experiment
-from sais.engine.allocator import can_keep_big_blocks, keep_big_blocks
+from sais.bench.systems import Conditions, Timing, conditions_of, inference_memory, timed
+from sais.config import Experiment, nearest
+from sais.engine.allocator import can_keep_big_blocks
+from sais.images import place
 from sais.structures import SaisError
 
 EXPORTED = (".onnx", ".xml")
@@ -64,10 +65,13 @@ def bench_models(
     """
     conditions = replace(conditions, classes=classes_of(request))
     names = [one.name for one in contestants(request, conditions.device)]
+    if not names:
+        raise SaisError(f"nobody to measure: no model runs in {' or '.join(request.precisions)} on {conditions.device}")
     say(f"timing {', '.join(names)}: {conditions.repeats + 1} turns each, twice")
     settings = asdict(request), asdict(conditions)
-    shipped = in_fresh_process("sais.bench.models:_times", *settings, False)
-    kept = in_fresh_process("sais.bench.models:_times", *settings, True) if can_keep_big_blocks() else []
+    keeping = asdict(replace(conditions, keep_blocks=True))
+    shipped = in_fresh_process("sais.bench.models:_times", *settings)
+    kept = in_fresh_process("sais.bench.models:_times", settings[0], keeping) if can_keep_big_blocks() else []
     added: dict[str, int | None] = {}
     if memory:
         say("measuring memory, each in a process of its own")
@@ -83,12 +87,23 @@ def contestants(request: Request, device: str) -> list[Contestant]:
         SaisError: there is no such model.
     """
     found = []
-    for model in request.models:
+    for model in dict.fromkeys(request.models):
         for precision in request.precisions:
             for batch in request.batches:
                 found += _variants(model, precision, batch, request, device)
     peers = [one for source in request.peers for one in find_contestants(source)]
+    known = [one.name for one in peers]
+    for name in request.only:
+        if name not in known:
+            raise SaisError(f"--only '{name}': no peer of that name{nearest(name, known)}")
     return found + [one for one in peers if not request.only or one.name in request.only]
+
+
+def _name(model: str, request: Request) -> str:
+    """Short where that is clear: a file's own name, unless another model's is the same."""
+    short = [Path(one).name if Path(one).exists() else one for one in dict.fromkeys(request.models)]
+    mine = Path(model).name if Path(model).exists() else model
+    return mine if short.count(mine) == 1 else model
 
 
 def _variants(model: str, precision: str, batch: int, request: Request, device: str) -> list[Contestant]:
@@ -97,17 +112,21 @@ def _variants(model: str, precision: str, batch: int, request: Request, device: 
     if path.suffix in EXPORTED:
         if not path.is_file():
             raise SaisError(f"{path}: no such file; give an .onnx or .xml file that `sais export` wrote")
-        if precision != "fp32" and path.suffix == ".onnx":
-            return []  # ONNX Runtime computes as the file has it
-        name = ", ".join([path.name, *words])
-        return [Contestant(name, lambda scene, on: ReadyRuntime(path, scene, on, precision, batch), pictures=batch)]
+        if precision not in (("fp32",) if path.suffix == ".onnx" else ("fp32", "bf16")):
+            return []  # ONNX Runtime computes as the file has it, OpenVINO in these two
+        if request.input is not None:
+            raise SaisError(f"{path}: --input goes with recipes and trained models; export it with another --size")
+        # As `sais predict`: a runtime's GPU is another package, and never the one that torch found.
+        name = ", ".join([_name(model, request), *([] if device == "cpu" else ["on the CPU"]), *words])
+        return [Contestant(name, lambda scene, _: ReadyRuntime(path, scene, "cpu", precision, batch), pictures=batch)]
     if precision == "fp16" and device == "cpu":
         return []
     experiment = experiment_of(model)
     if request.input is not None:
+        place((1, 1), experiment.input.mode, request.input)  # says what is wrong with it
         experiment = replace(experiment, input=replace(experiment.input, size=request.input))
     kinds = [False, True] if request.compiled else [False]
-    name = Path(model).name if Path(model).exists() else model
+    name = _name(model, request)
     return [
         of_recipe(", ".join([name, *(["compiled"] if one else []), *words]), experiment, precision, one, batch)
         for one in kinds
@@ -130,7 +149,8 @@ def experiment_of(model: str) -> Experiment:
 
 
 def classes_of(request: Request) -> int:
-    """C of the scene: that of the exported graphs, which cannot be another; COCO's 80 where there is none.
+    """C of the scene: that of the exported graphs, which cannot be another; else that of the trained models, if they
+    agree; else COCO's 80.
 
     Raises:
         SaisError: graphs of different numbers of classes.
@@ -141,19 +161,28 @@ def classes_of(request: Request) -> int:
     counts = {len(open_session(path).metadata.class_names): path for path in graphs}
     if len(counts) > 1:
         raise SaisError(f"{' and '.join(map(str, counts.values()))} have different classes; measure them one by one")
-    return next(iter(counts), DEFAULT_CLASSES)
+    if counts:
+        return next(iter(counts))
+    trained = {_trained_classes(model) for model in request.models} - {None}
+    return trained.pop() or DEFAULT_CLASSES if len(trained) == 1 and not request.peers else DEFAULT_CLASSES
 
 
-def _times(request: dict[str, Any], conditions: dict[str, Any], keep: bool) -> list[dict[str, Any]]:
-    asked, shared = _request(request), _conditions(conditions)
-    if keep:
-        keep_big_blocks()
+def _trained_classes(model: str) -> int | None:
+    """C of a checkpoint; None for a recipe."""
+    from sais.checkpoint import load
+    from sais.predict import model_file
+
+    return len(load(model_file(Path(model))).class_names) if Path(model).exists() else None
+
+
+def _times(request: dict[str, Any], conditions: dict[str, Any]) -> list[dict[str, Any]]:
+    asked, shared = _request(request), conditions_of(conditions)
     scene = make_scene(shared.objects, shared.size, shared.classes)
     return [asdict(one) for one in timed(contestants(asked, shared.device), scene, shared)]
 
 
 def _memory(request: dict[str, Any], conditions: dict[str, Any], name: str) -> int | None:
-    shared = _conditions(conditions)
+    shared = conditions_of(conditions)
     found = next(one for one in contestants(_request(request), shared.device) if one.name == name)
     return inference_memory(found, make_scene(shared.objects, shared.size, shared.classes), shared.device)
 
@@ -162,7 +191,3 @@ def _request(settings: dict[str, Any]) -> Request:
     """From JSON, where tuples are lists."""
     values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in settings.items()}
     return Request(**values)
-
-
-def _conditions(settings: dict[str, Any]) -> Conditions:
-    return Conditions(**settings | {"size": tuple(settings["size"])})

@@ -77,5 +77,5 @@ class ReadyRuntime:
         return self.predictor.finish(raw, self.placements)
 
     def dense(self, found: list[Detections]) -> np.ndarray:
-        """(D, H, W) bool, of the last picture."""
-        return [one.masks() for one in found][-1]
+        """(D, H, W) bool, of the last picture; its boxes where the model has no masks."""
+        return [one.masks() if one.patches else one.boxes for one in found][-1]

@@ -134,7 +134,7 @@ def run_once(
 
 
 def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    conditions = _conditions(settings)
+    conditions = conditions_of(settings)
     scene = make_scene(conditions.objects, conditions.size, conditions.classes)
     contestants = [one for source in sources for one in find_contestants(source) if not names or one.name in names]
     return [asdict(one) for one in timed(contestants, scene, conditions)]
@@ -179,7 +179,7 @@ def timed(
 
 
 def _inference_memory(source: str, name: str, settings: dict[str, Any]) -> int | None:
-    conditions = _conditions(settings)
+    conditions = conditions_of(settings)
     scene = make_scene(conditions.objects, conditions.size, conditions.classes)
     return inference_memory(_one(source, name), scene, conditions.device)
 
@@ -200,7 +200,7 @@ def inference_memory(contestant: Contestant, scene: Scene, device: str) -> int |
 
 
 def _training_memory(source: str, name: str, settings: dict[str, Any], batch: int = 2) -> dict[str, Any]:
-    conditions = _conditions(settings)
+    conditions = conditions_of(settings)
     scene = make_scene(conditions.objects, conditions.size, conditions.classes)
     train = _one(source, name).train
     assert train is not None
@@ -223,7 +223,8 @@ def _one(source: str, name: str) -> Contestant:
     return next(one for one in find_contestants(source) if one.name == name)
 
 
-def _conditions(settings: dict[str, Any]) -> Conditions:
+def conditions_of(settings: dict[str, Any]) -> Conditions:
+    """From JSON, for this process: its device is set, and its allocator."""
     conditions = Conditions(**settings | {"size": tuple(settings["size"])})
     if conditions.device.startswith("cuda"):
         torch.cuda.set_device(torch.device(conditions.device).index or 0)  # whose clock and memory are then looked at

@@ -54,7 +54,8 @@ class PredictArguments:
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 and fp16 are faster on GPUs, bf16 on some CPUs (AVX-512 BF16, AMX), and less exact."""
+    """bf16 and fp16 are faster on GPUs, bf16 on some CPUs (AVX-512 BF16, AMX), and less exact. A graph for OpenVINO
+    (.xml) takes fp32 and bf16, an .onnx file is as it was exported."""
     compiled: bool = False
     """Let torch.compile fuse the network: half a minute at the start, faster afterwards on GPUs."""
     draw: bool = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import os
 import shutil
-import sys
 from typing import cast
 
 import torch
@@ -18,7 +19,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def quickest(prepared: SAIS, precision: str = "fp32", compiled: bool = False) -> SAIS:
-    """The prepared network as it is fastest where it lies; it is changed in place, and no longer to be exported.
+    """The prepared network as it is fastest where it lies: itself, or a copy, which is not to be exported.
 
     Args:
         prepared: of `for_inference`, on its device.
@@ -33,15 +34,19 @@ def quickest(prepared: SAIS, precision: str = "fp32", compiled: bool = False) ->
     if precision not in PRECISIONS:
         raise SaisError(f"precision {precision!r}: take one of {', '.join(PRECISIONS)}")
     device = prepared.mean.device.type
+    winograd = precision == "fp32" and device == "cpu" and not compiled and winograd_pays()
     if precision == "fp16" and device == "cpu":
         raise SaisError("precision fp16: CPUs do not compute in it; take bf16 or fp32")
+    if precision == "fp32" and not winograd:
+        return _compiled(prepared, device) if compiled else prepared
+    quick = copy.deepcopy(prepared)  # the caller's stays as it is
     if precision != "fp32":
-        _halve(prepared, PRECISIONS[precision])
-    elif device == "cpu" and not compiled and winograd_pays():
-        for part in (prepared.fpn, prepared.head, prepared.protonet):
+        _halve(quick, PRECISIONS[precision])
+    if winograd:
+        for part in (quick.fpn, quick.head, quick.protonet):
             if part is not None:
                 with_winograd(part)
-    return _compiled(prepared, device) if compiled else prepared
+    return _compiled(quick, device) if compiled else quick
 
 
 def _halve(prepared: SAIS, dtype: torch.dtype) -> None:
@@ -56,6 +61,6 @@ def _compiled(prepared: SAIS, device: str) -> SAIS:
     names = [os.environ.get("CXX"), "g++", "c++", "clang++", "cl"]
     if device == "cpu" and not any(name and shutil.which(name) for name in names):
         raise SaisError("torch.compile needs a C++ compiler on a CPU, and there is none; install g++, or leave it out")
-    if sys.platform == "win32" and device == "cuda":
-        raise SaisError("torch.compile does not work on Windows' GPUs yet; leave it out")
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise SaisError("torch.compile needs Triton on this GPU, and it is not installed; leave --compiled out")
     return cast(SAIS, torch.compile(prepared))

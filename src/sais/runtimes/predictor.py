@@ -169,5 +169,8 @@ def open_session(
             raise SaisError(f"{path}: ONNX Runtime reads .onnx files; export it with --format onnx")
         return OpenVinoSession(path, threads, device, precision)
     if precision != "fp32":
-        raise SaisError(f"precision {precision!r}: ONNX Runtime computes as the file has it; take runtime='openvino'")
+        raise SaisError(
+            f"{path}: precision {precision!r} cannot be asked of ONNX Runtime, which computes as the file has it; "
+            "export it with --format openvino"
+        )
     return OnnxSession(path, threads, device)
