@@ -84,6 +84,13 @@ def test_few_classes_are_no_reason_to_lose_objects() -> None:
     assert (scene.boxes <= [500, 400, 500, 400]).all()
 
 
+@pytest.mark.parametrize(("side", "classes", "objects"), [(64, 3, 5), (128, 1, 60), (256, 2, 100)])
+def test_small_inputs_and_few_classes_lose_no_object(side: int, classes: int, objects: int) -> None:
+    scene = make_scene(objects, (120, 160), classes)
+    ready = ReadySais(changed(recipe("sais-lite"), "input", size=(side, side)), scene, "cpu")
+    assert run_once(ready, scene)[1] == objects
+
+
 def test_models_without_masks_are_timed_too() -> None:
     scene = make_scene(5, (120, 160), 5)
     experiment = changed(changed(recipe("sais-lite"), "input", size=(128, 160)), "model", masks=False)

@@ -227,7 +227,8 @@ def plant(scene: Scene, placement: Placement, level_sizes: Sequence[tuple[int, i
             sides = distances_from_boxes(points, box.expand(len(points), 4))
             away = (points - (box[:2] + box[2:]) / 2).norm(dim=1)
             away[levels != level] += 1e4  # another level's only where its own is full
-            away[~free | (sides.amin(1) <= 0)] = torch.inf
+            away[sides.amin(1) <= 0] += 1e5 if count == 1 else torch.inf  # a small box may have no location inside
+            away[~free] = torch.inf
             near = away.topk(count, largest=False)
             chosen = near.indices[near.values < torch.inf]
             free[chosen] = False
