@@ -29,8 +29,8 @@ DEFAULT = Case(100, (960, 1280), GRID)
 LARGE = Case(300, (3000, 4000), GRID)
 CROWDED = Case(1000, (3000, 4000), GRID, sides=(0.01, 0.5))
 """A thousand objects on 12 megapixels: only ours is measured, and its memory."""
-
 MOST_PIXELS = 1e9
+"""Objects times pixels that torchvision is given: it makes several bytes of each."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,14 @@ def times(settings: dict[str, Any], repeats: int, keep: bool) -> dict[str, float
     """Median milliseconds of each way, in this process."""
     if keep:
         keep_big_blocks()
-    case = Case.of(settings)
+    case = Case(**settings)
     with torch.inference_mode():
         return measured_times(case, make_inputs(case), repeats, ways(case))
 
 
 def memory(settings: dict[str, Any], way: str) -> float | None:
     """MiB that one run adds to the peak of this process."""
-    case = Case.of(settings)
+    case = Case(**settings)
     run = ways(case)[way]
     inputs, small = make_inputs(case), Case(2, (32, 32), (8, 8))
     with torch.inference_mode():

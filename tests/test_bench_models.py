@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -16,6 +15,7 @@ import torch
 from sais.bench import curves
 from sais.bench.contestants import ReadySais
 from sais.bench.masks import Case
+from sais.bench.memory import in_fresh_process
 from sais.bench.models import Request, bench_models, classes_of, contestants, experiment_of
 from sais.bench.runtime import ReadyRuntime
 from sais.bench.scene import make_scene, overlap
@@ -185,9 +185,11 @@ def test_what_makes_no_sense_is_refused(words: list[str], said: str, capsys: pyt
     assert said in capsys.readouterr().err
 
 
-def test_a_case_survives_json() -> None:
-    case = Case(3, (50, 60), (4, 5), sides=(0.1, 0.2))
-    from dataclasses import asdict
+def echoed(settings: dict[str, object]) -> bool:
+    """In another process: whether settings arrive as they were."""
+    return Case(**settings) == Case(3, (50, 60), (4, 5), sides=(0.1, 0.2))  # type: ignore[arg-type]
 
-    assert Case.of(json.loads(json.dumps(asdict(case)))) == case
-    assert np.isclose(case.sides[1], 0.2)
+
+def test_settings_arrive_in_a_fresh_process_as_they_were() -> None:
+    case = Case(3, (50, 60), (4, 5), sides=(0.1, 0.2))
+    assert in_fresh_process("tests.test_bench_models:echoed", asdict(case)) is True

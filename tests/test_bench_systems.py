@@ -146,7 +146,7 @@ def test_measured_in_processes_of_their_own() -> None:
 def test_blocks_are_kept_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(systems, "keep_big_blocks", lambda: asked.append(True))
-    settings = {"size": [120, 160], "objects": 12, "classes": 5, "repeats": 1, "device": "cpu"}
+    settings = {"size": (120, 160), "objects": 12, "classes": 5, "repeats": 1, "device": "cpu"}
     assert systems.conditions_of(settings | {"keep_blocks": False}).size == (120, 160)
     assert not asked
     systems.conditions_of(settings | {"keep_blocks": True})

@@ -44,12 +44,6 @@ class Case:
     sides: tuple[float, float] = SIDES
     """Of the boxes, as shares of the picture's."""
 
-    @classmethod
-    def of(cls, settings: dict[str, Any]) -> Case:
-        """From `asdict`, also by way of JSON, where tuples are lists."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        return cls(**values)
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -209,7 +203,7 @@ def measured_memory(case: Case, way: str) -> float | None:
 
 def measure_memory(settings: dict[str, Any], way: str) -> float | None:
     """Run one way once in this process: the MiB that its peak lies above what there was before."""
-    case = Case.of(settings)
+    case = Case(**settings)
     inputs = make_inputs(case)
     small = Case(2, (32, 32), (8, 8), case.prototypes)
     WAYS[way](small, make_inputs(small))  # what libraries set up once is not the masks'

@@ -107,7 +107,7 @@ def peak_resident(reset: bool = False) -> int | None:
 def in_fresh_process(function: str, *arguments: Any) -> Any:
     """What "module:function" returns in a process of its own, which nothing of this one's past disturbs.
 
-    Arguments and result travel as JSON.
+    Arguments and result travel as JSON; a sequence among the arguments arrives as a tuple.
 
     Raises:
         SaisError: it failed, with its last words.
@@ -130,5 +130,12 @@ def in_fresh_process(function: str, *arguments: Any) -> Any:
 
 def _answer(function: str, arguments: list[Any]) -> None:
     module, _, name = function.partition(":")
-    result = getattr(importlib.import_module(module), name)(*arguments)
+    result = getattr(importlib.import_module(module), name)(*_as_tuples(arguments))
     print("\n" + json.dumps(result))
+
+
+def _as_tuples(value: Any) -> Any:
+    """Lists, as JSON has them, into the tuples that settings are made of."""
+    if isinstance(value, list):
+        return tuple(_as_tuples(one) for one in value)
+    return {key: _as_tuples(one) for key, one in value.items()} if isinstance(value, dict) else value

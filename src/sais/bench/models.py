@@ -19,9 +19,9 @@ from sais.bench.systems import Conditions, Timing, conditions_of, inference_memo
 from sais.config import Experiment, nearest
 from sais.engine.allocator import can_keep_big_blocks
 from sais.images import place
+from sais.runtimes.metadata import EXPORTED
 from sais.structures import SaisError
 
-EXPORTED = (".onnx", ".xml")
 DEFAULT_CLASSES = 80
 
 
@@ -37,7 +37,7 @@ class Request:
     batches: tuple[int, ...] = (1,)
     """Pictures in one pass."""
     input: tuple[int, int] | None = None
-    """Another input size than the models'; not for exported graphs of one size."""
+    """Another input size than the models'; an exported graph keeps its own, and is refused."""
     peers: tuple[str, ...] = ()
     """module:function of other contestants."""
     only: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ def experiment_of(model: str) -> Experiment:
 
 def classes_of(request: Request) -> int:
     """C of the scene: that of the exported graphs, which cannot be another; else that of the trained models, if they
-    agree; else COCO's 80.
+    agree and no peer takes part; else COCO's 80.
 
     Raises:
         SaisError: graphs of different numbers of classes.
@@ -163,8 +163,8 @@ def classes_of(request: Request) -> int:
         raise SaisError(f"{' and '.join(map(str, counts.values()))} have different classes; measure them one by one")
     if counts:
         return next(iter(counts))
-    trained = {_trained_classes(model) for model in request.models} - {None}
-    return trained.pop() or DEFAULT_CLASSES if len(trained) == 1 and not request.peers else DEFAULT_CLASSES
+    trained = {count for model in request.models if (count := _trained_classes(model)) is not None}
+    return trained.pop() if len(trained) == 1 and not request.peers else DEFAULT_CLASSES
 
 
 def _trained_classes(model: str) -> int | None:
@@ -176,18 +176,12 @@ def _trained_classes(model: str) -> int | None:
 
 
 def _times(request: dict[str, Any], conditions: dict[str, Any]) -> list[dict[str, Any]]:
-    asked, shared = _request(request), conditions_of(conditions)
+    asked, shared = Request(**request), conditions_of(conditions)
     scene = make_scene(shared.objects, shared.size, shared.classes)
     return [asdict(one) for one in timed(contestants(asked, shared.device), scene, shared)]
 
 
 def _memory(request: dict[str, Any], conditions: dict[str, Any], name: str) -> int | None:
     shared = conditions_of(conditions)
-    found = next(one for one in contestants(_request(request), shared.device) if one.name == name)
+    found = next(one for one in contestants(Request(**request), shared.device) if one.name == name)
     return inference_memory(found, make_scene(shared.objects, shared.size, shared.classes), shared.device)
-
-
-def _request(settings: dict[str, Any]) -> Request:
-    """From JSON, where tuples are lists."""
-    values: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in settings.items()}
-    return Request(**values)

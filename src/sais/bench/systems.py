@@ -140,12 +140,7 @@ def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> li
     return [asdict(one) for one in timed(contestants, scene, conditions)]
 
 
-def timed(
-    contestants: Sequence[Contestant],
-    scene: Scene,
-    conditions: Conditions,
-    progress: Callable[[int], None] = lambda turns: None,
-) -> list[Timing]:
+def timed(contestants: Sequence[Contestant], scene: Scene, conditions: Conditions) -> list[Timing]:
     """Time contestants in this process, whatever its allocator's setting; they take turns.
 
     Raises:
@@ -163,7 +158,6 @@ def timed(
             seconds, found[name] = run_once(system, scene, clock)
             if turn:  # the first makes what libraries set up once
                 turns[name].append({station: 1000 * value / pictures[name] for station, value in seconds.items()})
-            progress(1)
             gc.collect()
     if wrong := {name: count for name, count in found.items() if count != conditions.objects}:
         raise SaisError(
@@ -224,8 +218,8 @@ def _one(source: str, name: str) -> Contestant:
 
 
 def conditions_of(settings: dict[str, Any]) -> Conditions:
-    """From JSON, for this process: its device is set, and its allocator."""
-    conditions = Conditions(**settings | {"size": tuple(settings["size"])})
+    """From `asdict`, for this process: its device is set, and its allocator."""
+    conditions = Conditions(**settings)
     if conditions.device.startswith("cuda"):
         torch.cuda.set_device(torch.device(conditions.device).index or 0)  # whose clock and memory are then looked at
     if conditions.keep_blocks:

@@ -74,9 +74,10 @@ def run(argv: Sequence[str]) -> int:
     check_model(arguments.model)
     from sais.engine.evaluate import evaluate
 
-    a = arguments
-    way = Way(a.device, a.score, a.flip, a.scales, a.precision, a.compiled)
-    predictor = open_model("eval", a.model, way)
+    way = Way(
+        arguments.device, arguments.score, arguments.flip, arguments.scales, arguments.precision, arguments.compiled
+    )
+    predictor = open_model("eval", arguments.model, way)
     index = _index(arguments, tuple(predictor.class_names))
     find = predictor.batch if arguments.flip or arguments.scales != (1.0,) else None
     with progress_bar("measuring", len(index.images)) as progress:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sais.commands.arguments import prepare_torch
+from sais.runtimes.metadata import EXPORTED
 from sais.structures import SaisError
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from sais.runtimes import RuntimePredictor
 
     Opened = Predictor | RuntimePredictor
-
-EXPORTED = (".onnx", ".xml")
-"""Suffixes of files that run without torch."""
 
 
 def check_model(path: Path) -> None:

@@ -104,9 +104,10 @@ def run(argv: Sequence[str]) -> int:
     video = is_video(arguments.source)
     paths = [] if video else find_pictures(arguments.source)
     check_writable(arguments.out)
-    a = arguments
-    way = Way(a.device, a.score, a.flip, a.scales, a.precision, a.compiled)
-    predictor = open_model("predict", a.model, way)
+    way = Way(
+        arguments.device, arguments.score, arguments.flip, arguments.scales, arguments.precision, arguments.compiled
+    )
+    predictor = open_model("predict", arguments.model, way)
     found = Found(tuple(predictor.class_names))
     if video:
         _video(arguments, predictor, found)

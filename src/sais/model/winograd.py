@@ -49,7 +49,10 @@ WEIGHT_TRANSFORM = torch.tensor(
 OUTPUT_TRANSFORM = torch.tensor(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64
 )
-"""B^T, G and A^T of F(4, 3) in the paper above; of two dimensions each is its Kronecker product with itself."""
+"""B^T, G and A^T of F(4, 3) in the paper above."""
+INPUT_BOTH_WAYS = torch.kron(INPUT_TRANSFORM, INPUT_TRANSFORM)
+OUTPUT_BOTH_WAYS = torch.kron(OUTPUT_TRANSFORM, OUTPUT_TRANSFORM)
+"""(36, 36) and (16, 36): of both dimensions of a tile at once."""
 
 
 def winograd_pays() -> bool:
@@ -114,9 +117,9 @@ def joint(levels: Sequence[Tensor], transformed: Tensor, bias: Tensor | None = N
     counts = [one.shape[1] for one in tiles]
     channels_in, channels_out = transformed.shape[1:]
     together = torch.cat(tiles, 1)  # (36, T, in)
-    inputs = _both_ways(INPUT_TRANSFORM).to(together) @ together.flatten(1)
+    inputs = INPUT_BOTH_WAYS.to(together) @ together.flatten(1)
     products = torch.bmm(inputs.view(REACH**2, -1, channels_in), transformed)  # (36, T, out)
-    outputs = (_both_ways(OUTPUT_TRANSFORM).to(products) @ products.flatten(1)).view(TILE**2, -1, channels_out)
+    outputs = (OUTPUT_BOTH_WAYS.to(products) @ products.flatten(1)).view(TILE**2, -1, channels_out)
     if bias is not None:
         outputs += bias
     return [_from_tiles(part, maps) for part, maps in zip(outputs.split(counts, 1), levels, strict=True)]
@@ -138,10 +141,6 @@ def _from_tiles(tiles: Tensor, maps: Tensor) -> Tensor:
     down, across = -(-height // TILE), -(-width // TILE)
     rows = tiles.view(TILE, TILE, batch, down, across, -1).permute(2, 3, 0, 4, 1, 5)
     return rows.reshape(batch, down * TILE, across * TILE, -1)[:, :height, :width].permute(0, 3, 1, 2)
-
-
-def _both_ways(transform: Tensor) -> Tensor:
-    return torch.kron(transform, transform)
 
 
 def _in_strips(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -11,6 +11,9 @@ from sais.config import Experiment, from_dict, to_dict
 from sais.structures import SaisError
 
 FORMAT = "sais-graph-1"
+EXPORTED = (".onnx", ".xml")
+"""Suffixes of files that run without torch."""
+
 GraphName = Literal["raw", "detections", "masks"]
 
 INPUT_RULES = (

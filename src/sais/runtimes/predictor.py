@@ -13,7 +13,7 @@ from sais.detections import Detections
 from sais.images import as_picture
 from sais.images import canvases as fitted
 from sais.runtimes.decode import Found, decode
-from sais.runtimes.metadata import GraphMetadata
+from sais.runtimes.metadata import EXPORTED, GraphMetadata
 from sais.runtimes.onnx_runtime import OnnxSession
 from sais.runtimes.openvino_runtime import OpenVinoSession
 from sais.structures import Placement, SaisError
@@ -162,7 +162,7 @@ def open_session(
         raise SaisError(f"{path}: no such file; give an .onnx or .xml file that `sais export` wrote")
     if runtime not in ("auto", "onnx", "openvino"):
         raise SaisError(f"runtime {runtime!r} is unknown; known are 'auto', 'onnx', 'openvino'")
-    if path.suffix not in (".onnx", ".xml"):
+    if path.suffix not in EXPORTED:
         raise SaisError(f"{path}: neither .onnx nor .xml; give a file that `sais export` wrote")
     if runtime == "openvino" or path.suffix == ".xml":
         if runtime == "onnx":
