@@ -173,7 +173,7 @@ def test_an_epoch_is_evaluated_wherever_its_run_was_killed(
 
     experiment = replace(tiny, run=replace(tiny.run, evaluate_every=1, checkpoint_every=1))
     evaluate = engine.evaluate
-    monkeypatch.setattr(engine, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(engine, "evaluate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(experiment, DataPaths(shapes), tmp_path / "run")
     monkeypatch.setattr(engine, "evaluate", evaluate)

@@ -212,9 +212,33 @@ def test_weights_of_another_run_are_a_start(trained: Path, shapes: Path, tiny: E
         load(tmp_path / "run/last.safetensors").part("model"),
     )
     assert all(torch.allclose(start[name].float(), end[name].float(), atol=1e-6) for name in start)
-    data = changed(shapes, tmp_path / "renamed", lambda d: d["categories"][0].update(name="hoop"))
-    with pytest.raises(SaisError, match="trained for other classes"):
-        train(tiny, data, tmp_path / "other", weights=trained / "model.safetensors")
+
+
+def test_weights_for_other_classes_keep_what_both_know(
+    trained: Path, shapes: Path, tiny: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Classes ring, star, triangle, crescent, cross become (by their ids) cross, star and hoop."""
+
+    def renamed(document: dict[str, Any]) -> None:
+        document["categories"] = [{"id": i, "name": n} for i, n in ((1, "cross"), (2, "star"), (3, "hoop"))]
+        document["annotations"] = [a for a in document["annotations"] if a["category_id"] < 4]
+
+    still = replace(tiny, optim=replace(tiny.optim, lr=1e-12, weight_decay=0.0))
+    weights = trained / "model.safetensors"
+    train(still, changed(shapes, tmp_path / "three", renamed), tmp_path / "run", steps=1, weights=weights)
+    said = "trained for 5 classes: head.class_logits anew; kept of it: cross, star; new: hoop"
+    assert said in capsys.readouterr().out
+    old, new = load(weights).part("model"), load(tmp_path / "run/last.safetensors").part("model")
+    for name in ("head.class_logits.weight", "head.class_logits.bias"):
+        assert torch.allclose(new[name][:2], old[name][[4, 1]], atol=1e-6)
+        assert new[name].shape[0] == 3
+    prior = -float(np.log(99))  # what an untrained class says everywhere
+    assert new["head.class_logits.bias"][2].item() == pytest.approx(prior, abs=1e-5)
+    rest = [name for name in old if "class_logits" not in name]
+    assert all(torch.allclose(old[name].float(), new[name].float(), atol=1e-6) for name in rest)
+    wider = replace(still, model=replace(still.model, channels=32))
+    with pytest.raises(SaisError, match="the weights do not fit the network its settings describe"):
+        train(wider, DataPaths(tmp_path / "three"), tmp_path / "other", weights=weights)
     assert not (tmp_path / "other").exists()
 
 

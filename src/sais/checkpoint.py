@@ -2,11 +2,14 @@
 
 Two kinds share one layout. A *model* file holds the weights to predict with (`model.*`). A *run* file (`last`) also
 holds everything that resuming needs: raw weights beside their average (`raw.*`) and the optimiser's state
-(`optimizer.*`). Either can be predicted with. Writing is atomic: a killed process leaves the file of before.
+(`optimizer.*`). Either can be predicted with. Writing is atomic: a killed process leaves the file of before. A checksum
+of all that is inside tells a file that the disk or a copy spoilt from a good one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -47,8 +50,11 @@ def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
+def save(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
     """Write a checkpoint: to a file beside it, flushed to the disk, then moved into place.
+
+    Args:
+        previous: where what stood at `path` is kept. At no moment is `path` missing, where the file system has links.
 
     Raises:
         SaisError: the folder cannot be written or the disk is full; what stood at `path` still stands.
@@ -61,16 +67,20 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "state": json.dumps(checkpoint.state),
     }
     tensors = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in checkpoint.tensors.items()}
+    metadata["checksum"] = _checksum(tensors, metadata)
     temporary = path.with_name(f".{path.name}.writing")
     try:
         save_file(tensors, temporary, metadata)
         os.chmod(temporary, 0o644)  # safetensors makes it readable by its owner alone
         _flush(temporary)
+        if previous is not None and path.exists():
+            _keep(path, previous)
         os.replace(temporary, path)
         if os.name != "nt":  # Windows opens no folders
             _flush(path.parent)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         remedy = "free some space, or choose another --out"
         raise SaisError(f"{path}: cannot write the checkpoint ({error}); {remedy}") from error
 
@@ -79,7 +89,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        SaisError: no such file, cut short, or not a checkpoint of sais.
+        SaisError: no such file, cut short, spoilt (its checksum is another), or not a checkpoint of sais.
     """
     if not path.is_file():
         raise SaisError(f"{path}: no such model file; give a .safetensors file that `sais train` wrote")
@@ -93,6 +103,11 @@ def load(path: Path) -> Checkpoint:
         raise SaisError(
             f"{path}: cut short or not a safetensors file ({error}); copy it again, or use last.safetensors of the run"
         ) from error
+    checksum = metadata.pop("checksum", None)  # the first versions wrote none
+    if checksum is not None and checksum != _checksum(tensors, metadata):
+        raise SaisError(
+            f"{path}: spoilt since it was written (its checksum is another); copy it again, or take another of the run"
+        )
     return Checkpoint(
         experiment=from_dict(Experiment, json.loads(metadata["experiment"]), str(path)),
         class_names=tuple(json.loads(metadata["class_names"])),
@@ -131,6 +146,27 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
         # AdamW counts its steps on the CPU; everything else lies where its parameter lies, and as it lies.
         value = tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor)
         optimizer.state[parameter][key] = value
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Of every name, kind, shape and byte of contiguous tensors on the CPU, and of the texts beside them."""
+    whole = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Let `previous` be what `path` is now, which stays."""
+    link = previous.with_name(f".{previous.name}.writing")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without links: for a moment there is only the previous one, which resuming takes
+        os.replace(path, previous)
+    else:
+        os.replace(link, previous)
 
 
 def _flush(path: Path) -> None:

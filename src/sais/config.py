@@ -123,7 +123,10 @@ class OptimConfig:
     lr: float = 0.01
     """Learning rate for `batch` images."""
     batch: int = 16
-    """Images in one optimiser step."""
+    """Images in one optimiser step, over all devices together."""
+    micro_batch: int | None = None
+    """Images at once on a device; gradients add up until `batch` is reached, with the result of all at once. None: a
+    device's whole share of the batch."""
     momentum: float = 0.9
     """SGD only."""
     weight_decay: float = 1e-4
@@ -132,6 +135,9 @@ class OptimConfig:
     """Convolution biases learn at this multiple of lr, without decay."""
     backbone_lr_factor: float = 1.0
     """The backbone learns at this multiple of lr."""
+    layer_decay: float = 1.0
+    """Each stage of the backbone learns at this multiple of the lr of the stage above it, its last one at this multiple
+    of the backbone's lr; 1 in the paper. 0.7 to 0.9 keep more of what few pictures would overwrite."""
     clip: float | None = None
     """Greatest norm of the whole gradient; none in the paper, 35 in the detector's later version."""
 
@@ -154,6 +160,8 @@ class ScheduleConfig:
     """Share of lr the warm-up starts at."""
     warmup_kind: Literal["constant", "linear"] = "constant"
     """constant: lr * warmup_factor all along (the paper's detector). linear: rising to lr."""
+    patience: int = 0
+    """Stop after so many evaluations without a better AP; 0 trains all epochs."""
 
 
 @dataclass(frozen=True)
@@ -166,14 +174,20 @@ class RunConfig:
     """Processes that read pictures; 0 reads in the main one."""
     device: str = "auto"
     """auto takes CUDA, then Apple's MPS, then the CPU."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass in training; losses are always fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass in training; losses are always fp32, and fp16 scales them so that small gradients
+    survive."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is then evaluated and kept; none in the paper."""
     evaluate_every: int = 1
     """Epochs between evaluations on the validation split; 0: only after the last."""
     checkpoint_every: int = 0
     """Also save every so many iterations, besides after each epoch."""
+    checkpoint_minutes: float = 15.0
+    """Also save when so many minutes have passed since the last time; 0: never for the time's sake."""
+    on_bad_loss: Literal["stop", "skip"] = "stop"
+    """Where the loss or its gradient is no number, or a hundred times the greatest of the last 100 iterations: stop,
+    with the last checkpoint as it was, or skip the batch and say so (ten in a row stop the run)."""
 
 
 @dataclass(frozen=True)
@@ -215,21 +229,25 @@ RANGES: dict[str, tuple[float, float]] = {
     "test.mask_margin": (0, math.inf),
     "optim.lr": (0, math.inf),
     "optim.batch": (1, math.inf),
+    "optim.micro_batch": (1, math.inf),
     "optim.momentum": (0, 1),
     "optim.weight_decay": (0, math.inf),
     "optim.bias_lr_factor": (0, math.inf),
     "optim.backbone_lr_factor": (0, math.inf),
+    "optim.layer_decay": (0, 1),
     "optim.clip": (0, math.inf),
     "schedule.epochs": (1, math.inf),
     "schedule.steps": (0, math.inf),
     "schedule.factor": (0, math.inf),
     "schedule.warmup": (0, math.inf),
     "schedule.warmup_factor": (0, 1),
+    "schedule.patience": (0, math.inf),
     "run.seed": (0, 2**32 - 1),
     "run.workers": (0, math.inf),
     "run.ema": (0, 1),
     "run.evaluate_every": (0, math.inf),
     "run.checkpoint_every": (0, math.inf),
+    "run.checkpoint_minutes": (0, math.inf),
 }
 """Least and greatest value of each number; of several (scale_jitter), of each of them. None of them may be infinite."""
 

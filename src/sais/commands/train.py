@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -16,6 +18,9 @@ from sais.data.paths import DataPaths
 from sais.recipes import RECIPES, recipe
 from sais.recipes.adjust import changed, check, of_length, scaled_lr
 from sais.structures import SaisError
+
+if TYPE_CHECKING:
+    from sais.engine.distributed import Ranks
 
 PROG = "sais train RECIPE"
 
@@ -44,13 +49,15 @@ class TrainArguments:
     out: Path | None = None
     """Folder of the run: runs/RECIPE-DATA when not given, numbered -2, -3 when that exists."""
     resume: bool = False
-    """Go on with the run in --out (or the latest of this recipe and data) where it stopped."""
+    """Go on with the run in --out (or the latest of this recipe and data) where it stopped, with the settings it was
+    started with. Some may be given anew: learning rate, clipping, micro-batch, device, workers, patience, how often to
+    save and to evaluate."""
     epochs: int | None = None
     """As --schedule.epochs; the drops of a stepped lr move with it."""
     steps: int | None = None
     """Stop after so many iterations, for a trial."""
     batch: int | None = None
-    """Images in one step, as --optim.batch; lr follows unless given."""
+    """Images in one step over all devices, as --optim.batch; lr follows unless given."""
     size: tuple[int, ...] = ()
     """Input size as --input.size: height and width, or one number for both."""
     lr: float | None = None
@@ -66,7 +73,7 @@ class TrainArguments:
     random_init: bool = False
     """Start the backbone from random weights, not ImageNet's."""
     weights: Path | None = None
-    """Start from the weights of this model file."""
+    """Start from the weights of this model file; where its classes are others, those of the same name are kept."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
     """The recipe's settings."""
 
@@ -90,20 +97,36 @@ def run(argv: Sequence[str]) -> int:
         arguments.valid_images,
     )
     prepare_torch("train")
-    out = run_folder(arguments.out, f"{name.replace(':', '.')}-{paths.name}", arguments.resume)
-    check_writable(out)
-    resume = arguments.resume
-    if resume and stopped_early(out):
-        resume, said = False, [*said, f"{out}: it stopped before anything was saved; starting anew"]
-    elif resume:  # the engine goes on with what the run was started with
-        said = [
-            f"resuming {out} with the settings stored there; of those on the command line only workers and device count"
-        ]
-    for line in said:
-        print(line)
-    print(f"{experiment.name} on {paths.name}, into {out}")
+    from sais.engine.distributed import joined
+
+    with joined(experiment.run.device) as ranks:
+        return _train(arguments, experiment, paths, f"{name.replace(':', '.')}-{paths.name}", said, rest, ranks)
+
+
+def _train(
+    arguments: TrainArguments,
+    experiment: Experiment,
+    paths: DataPaths,
+    name: str,
+    said: list[str],
+    words: Sequence[str],
+    ranks: Ranks,
+) -> int:
+    """Train as one of `ranks`; the first chooses the folder and speaks."""
+    from sais.engine.distributed import restarted
     from sais.engine.train import train
 
+    chosen = _folder(arguments.out, name, arguments.resume, restarted()) if ranks.first else (Path(), False)
+    out, resume = ranks.of_first(chosen)
+    check_writable(out)
+    if arguments.resume and not resume:
+        said = [*said, f"{out}: it stopped before anything was saved; starting anew"]
+    anew = taken_anew(words) if resume else ()
+    if resume:  # the engine goes on with what the run was started with
+        said = [f"resuming {out} with the settings stored there" + (f", but for {', '.join(anew)}" if anew else "")]
+    if ranks.first:
+        for line in [*said, f"{experiment.name} on {paths.name}, into {out}"]:
+            print(line)
     result = train(
         experiment,
         paths,
@@ -113,9 +136,32 @@ def run(argv: Sequence[str]) -> int:
         skip_broken=arguments.skip_broken,
         random_init=arguments.random_init,
         weights=arguments.weights,
+        ranks=ranks,
+        anew=anew,
     )
-    print(f"next: sais predict {result.out} YOUR_PICTURES")
+    if ranks.first:
+        print(f"next: sais predict {result.out} YOUR_PICTURES")
     return 0
+
+
+SHORT = {
+    "batch": "optim.batch",
+    "lr": "optim.lr",
+    "workers": "run.workers",
+    "seed": "run.seed",
+    "device": "run.device",
+    "size": "input.size",
+    "epochs": "schedule.epochs",
+}
+"""Short options, and the settings they are."""
+
+
+def taken_anew(words: Sequence[str]) -> tuple[str, ...]:
+    """The settings that the command line gives, by name: a resumed run takes these instead of its own, where it may."""
+    given = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    groups = {f.name for f in dataclasses.fields(Experiment)}
+    named = [SHORT.get(word, word) for word in given]
+    return tuple(dict.fromkeys(word for word in named if word.partition(".")[0] in groups and "." in word))
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -176,6 +222,19 @@ def run_folder(out: Path | None, name: str, resume: bool) -> Path:
     else:
         number = max(numbers, default=0) + 1
     return Path("runs") / (name if number == 1 else f"{name}-{number}")
+
+
+def _folder(out: Path | None, name: str, resume: bool, restarted: bool) -> tuple[Path, bool]:
+    """The folder of the run, and whether there is something to go on with. A run that torchrun started again goes on
+    with what it had saved, or begins once more."""
+    if restarted and not resume:
+        with contextlib.suppress(SaisError):  # nothing there yet
+            begun = run_folder(out, name, resume=True)
+            unfinished = not (begun / "model.safetensors").exists()
+            if unfinished and not stopped_early(begun) and any(begun.glob("*.safetensors")):
+                return begun, True
+    folder = run_folder(out, name, resume)
+    return folder, resume and not stopped_early(folder)
 
 
 def stopped_early(out: Path) -> bool:

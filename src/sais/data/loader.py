@@ -6,6 +6,7 @@ run draws the very samples the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -149,7 +150,8 @@ def padded(picture: np.ndarray, height: int, width: int) -> Tensor:
 
 
 class EpochBatches:
-    """Batches of keys, shuffled by (seed, epoch); the incomplete last batch is left out.
+    """Batches of keys, shuffled by (seed, epoch); the incomplete last batch is left out. Of several ranks each gets its
+    share of every batch, so that together they see what one alone would.
 
     `epoch` and `first` (batches to pass over, when an interrupted epoch goes on) are set before each iteration.
 
@@ -157,11 +159,21 @@ class EpochBatches:
         groups: (length,) which pictures suit each other; batches are of one group, but for a last few of the rest.
         batch: pictures in a batch; a smaller data set is one batch.
         seed: of the run.
+        share: (rank, ranks).
+
+    Raises:
+        SaisError: a batch that the ranks cannot share evenly.
     """
 
-    def __init__(self, groups: np.ndarray, batch: int, seed: int) -> None:
+    def __init__(self, groups: np.ndarray, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self.groups = groups
-        self.batch = min(batch, len(groups))
+        self.rank, ranks = share
+        if batch % ranks:
+            raise SaisError(f"--batch {batch}: {ranks} processes cannot share it evenly; give a multiple of {ranks}")
+        self.batch = min(batch, len(groups) // ranks * ranks)
+        if self.batch == 0:
+            raise SaisError(f"{len(groups)} pictures for {ranks} processes; train with fewer processes")
+        self.each = self.batch // ranks
         self.seed = seed
         self.epoch = 0
         self.first = 0
@@ -182,30 +194,39 @@ class EpochBatches:
         if len(full) > 1:
             batches = random.permutation(batches)
         for batch in batches[self.first :]:
-            yield [(self.epoch, int(position)) for position in batch]
+            share = batch[self.rank * self.each : (self.rank + 1) * self.each]
+            yield [(self.epoch, int(position)) for position in share]
 
 
 def training_loader(
-    index: Index, settings: InputConfig, batch: int, seed: int, workers: int, mask_margin: float = 0.0
+    index: Index,
+    settings: InputConfig,
+    batch: int,
+    seed: int,
+    workers: int,
+    mask_margin: float = 0.0,
+    share: tuple[int, int] = (0, 1),
 ) -> tuple[DataLoader[Loaded], EpochBatches]:
     """A loader of shuffled, augmented batches, and the sampler whose `epoch` is to be set before each pass.
 
     With the ratio kept, upright pictures go with upright ones, so that little of a batch is padding.
     """
     upright = np.array([settings.mode == "keep_ratio" and r.size[0] > r.size[1] for r in index.images])
-    batches = EpochBatches(upright, batch, seed)
+    batches = EpochBatches(upright, batch, seed, share)
     return _loader(Pictures(index, settings, seed, True, mask_margin), batches, workers), batches
 
 
-def evaluation_loader(index: Index, settings: InputConfig, batch: int, workers: int) -> DataLoader[Loaded]:
+def evaluation_loader(
+    index: Index, settings: InputConfig, batch: int, workers: int, share: tuple[int, int] = (0, 1)
+) -> DataLoader[Loaded]:
     """A loader of all pictures, fitted, without their objects. A batch holds one size of canvas: padding to the largest
-    would change what the network says of the others."""
+    would change what the network says of the others. Of several ranks (`share`: rank, ranks) each gets some batches."""
     groups: dict[tuple[int, int], list[Key]] = {}
     for position, record in enumerate(index.images):
         canvas = place(record.size, settings.mode, settings.size).canvas_size
         groups.setdefault(canvas, []).append((0, position))
     batches = [keys[i : i + batch] for keys in groups.values() for i in range(0, len(keys), batch)]
-    return _loader(Pictures(index, settings), batches, workers)
+    return _loader(Pictures(index, settings), batches[share[0] :: share[1]], workers)
 
 
 class WholePictures(Dataset[Sample | str]):
@@ -229,6 +250,11 @@ def picture_loader(index: Index, batch: int, workers: int) -> DataLoader[list[Sa
     return DataLoader(WholePictures(index), batch, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
 
 
+def leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; a worker that died of it would end the run before it is saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _loader(pictures: Pictures, batches: EpochBatches | list[list[Key]], workers: int) -> DataLoader[Loaded]:
     return DataLoader(
         pictures,  # type: ignore[arg-type]  # collate makes Loaded of what Pictures gives
@@ -236,5 +262,6 @@ def _loader(pictures: Pictures, batches: EpochBatches | list[list[Key]], workers
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
+        worker_init_fn=leave_interrupts_to_the_main_process,
         pin_memory=torch.cuda.is_available(),
     )

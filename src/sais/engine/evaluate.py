@@ -9,6 +9,7 @@ from typing import Any
 from sais.data.index import Index
 from sais.data.loader import evaluation_loader, picture_loader
 from sais.detections import Detections, Find
+from sais.engine.distributed import ALONE, Ranks
 from sais.engine.metrics import Kind, Metrics, coco_metrics
 from sais.engine.system import Finder
 from sais.structures import SaisError, Sample
@@ -37,6 +38,7 @@ def evaluate(
     skip_broken: bool = False,
     progress: Callable[[int], None] = lambda pictures: None,
     find: Find | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Predict every picture of `index` and score the predictions.
 
@@ -47,6 +49,7 @@ def evaluate(
         progress: called with the number of pictures done since the last call.
         find: finds on whole pictures, where one canvas of the loader's is not enough: a predictor's `batch` that looks
             at each picture in several ways. None: `predictor.detect` on the loader's canvases.
+        ranks: each predicts its share, the first gathers and scores all of it. The others get metrics only.
 
     Raises:
         SaisError: other classes than the model's, or an unreadable picture without `skip_broken`.
@@ -59,7 +62,12 @@ def evaluate(
     results: list[dict[str, Any]] = []
     broken: list[str] = []
     seen: set[int] = set()
-    way = _by_canvas(predictor, index, batch, workers) if find is None else _by_picture(find, index, batch, workers)
+    share = (ranks.rank, ranks.world)
+    way = (
+        _by_canvas(predictor, index, batch, workers, share)
+        if find is None
+        else _by_picture(find, _part(index, share), batch, workers)
+    )
     for image_ids, found, unreadable in way:
         if unreadable and not skip_broken:
             raise SaisError(f"{unreadable[0]} (or leave such pictures out with --skip-broken)")
@@ -68,16 +76,32 @@ def evaluate(
             results += detections.to_coco(image_id, index.category_ids)
             seen.add(image_id)
         progress(len(unreadable) + len(found))
-    metrics = None
-    if any(image.annotations for image in index.images):
-        scored = replace(index, images=tuple(i for i in index.images if i.id in seen)) if broken else index
-        metrics = coco_metrics(scored, results, _kinds(predictor, scored))
+    shares = ranks.at_first((results, broken, seen))
+    results = [one for of_rank, _, _ in shares for one in of_rank]
+    broken = [line for _, of_rank, _ in shares for line in of_rank]
+    seen = {image_id for _, _, of_rank in shares for image_id in of_rank}
+    metrics = ranks.of_first(_scored(predictor, index, results, broken, seen) if ranks.first else None)
     return Evaluation(metrics, results, broken)
 
 
-def _by_canvas(predictor: Finder, index: Index, batch: int, workers: int) -> Iterator[Found]:
+def _scored(
+    predictor: Finder, index: Index, results: list[dict[str, Any]], broken: list[str], seen: set[int]
+) -> Metrics | None:
+    """By the COCO protocol; None where there are no annotations."""
+    if not any(image.annotations for image in index.images):
+        return None
+    scored = replace(index, images=tuple(i for i in index.images if i.id in seen)) if broken else index
+    return coco_metrics(scored, results, _kinds(predictor, scored))
+
+
+def _part(index: Index, share: tuple[int, int]) -> Index:
+    """A rank's share of the pictures."""
+    return replace(index, images=index.images[share[0] :: share[1]])
+
+
+def _by_canvas(predictor: Finder, index: Index, batch: int, workers: int, share: tuple[int, int]) -> Iterator[Found]:
     """Workers read and fit the pictures, the predictor sees canvases of one size."""
-    for loaded in evaluation_loader(index, predictor.experiment.input, batch, workers):
+    for loaded in evaluation_loader(index, predictor.experiment.input, batch, workers, share):
         if loaded.batch is None:
             yield [], [], loaded.broken
         else:

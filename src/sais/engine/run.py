@@ -1,26 +1,27 @@
-"""A run between its steps: what it carries, how it starts, how it is saved and resumed, what it leaves behind."""
+"""A run between its steps: what it carries, and how it is saved. How it starts and resumes stands in `engine.start`."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sais.checkpoint import Checkpoint, fill, load, optimizer_tensors, prefixed, restore_optimizer, save
-from sais.config import Experiment, check_ranges, to_dict
+from sais.checkpoint import Checkpoint, optimizer_tensors, prefixed, save
+from sais.config import Experiment
 from sais.data.index import Index
-from sais.engine.optim import MovingAverage, build_optimizer
-from sais.engine.system import SAIS_SYSTEM, System
-from sais.model.backbones import Backbone, load_imagenet_weights
-from sais.predict import choose_device
+from sais.engine.distributed import ALONE, Ranks
+from sais.engine.optim import MovingAverage
+from sais.engine.system import System
 from sais.structures import SaisError
+
+LAST, PREVIOUS, BEST, MODEL = "last.safetensors", "previous.safetensors", "best.safetensors", "model.safetensors"
+"""Everything to resume from, the same one checkpoint earlier, the best weights so far, the weights at the end."""
 
 
 @dataclass
@@ -32,17 +33,31 @@ class Run:
     index: Index
     valid: Index | None
     model: nn.Module
+    network: nn.Module
+    """`model` as the losses call it: wrapped where several ranks add up their gradients."""
     optimizer: torch.optim.Optimizer
     average: MovingAverage[nn.Module] | None
+    scaler: torch.amp.GradScaler
+    """Keeps small gradients of fp16; idle with other precisions."""
     device: torch.device
-    system: System = SAIS_SYSTEM
+    system: System
+    ranks: Ranks = ALONE
     iteration: int = 0
     best: float = -1.0
+    stale: int = 0
+    """Evaluations since the best one."""
     seconds: float = 0.0
     metrics: dict[str, Any] | None = None
     measured: int = 0
     """Epochs after which it was seen to whether an evaluation was due: a run killed in one makes up for it."""
+    recent: list[float] = field(default_factory=list)
+    """The last losses, by which an exploding one is known."""
+    skipped: int = 0
+    """Batches passed over for a bad loss, by option."""
+    in_a_row: int = 0
+    """Of these, the last ones one after the other."""
     broken: set[str] = field(default_factory=set)
+    """A line for each picture that could not be read."""
 
     @property
     def evaluated(self) -> nn.Module:
@@ -50,96 +65,32 @@ class Run:
         return self.average.model if self.average else self.model
 
 
-def start_run(
-    experiment: Experiment,
-    out: Path,
-    index: Index,
-    valid: Index | None,
-    random_init: bool,
-    weights: Path | None,
-    system: System,
-) -> tuple[Run, list[str]]:
-    """A fresh run, and what there is to say about it."""
-    if (out / "last.safetensors").exists():
-        raise SaisError(f"{out}: a run is there already; go on with --resume, or choose another --out")
-    check_ranges(experiment)
-    from_scratch = random_init or not experiment.model.pretrained
-    experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
-    device = choose_device(experiment.run.device)
-    torch.manual_seed(experiment.run.seed)
-    model = system.build(experiment, len(index.class_names))
-    if weights is not None:
-        checkpoint = load(weights)
-        if checkpoint.class_names != index.class_names:
-            raise SaisError(f"{weights}: trained for other classes ({', '.join(checkpoint.class_names[:5])}, ...)")
-        fill(model, checkpoint.part("model"), weights)
-        notes = [f"weights from {weights}"]
-    elif from_scratch:
-        notes = ["backbone from random weights: nothing of it is frozen"]
-    else:
-        assert isinstance(model.backbone, Backbone)
-        notes = [load_imagenet_weights(model.backbone)]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "experiment.json").write_text(json.dumps(to_dict(experiment), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SaisError(f"{out}: cannot write there ({error.strerror}); choose another --out") from error
-    model.to(device)
-    average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
-    optimizer = build_optimizer(model, experiment.optim)
-    return Run(experiment, out, index, valid, model, optimizer, average, device, system), notes
-
-
-def resume_run(
-    experiment: Experiment, out: Path, index: Index, valid: Index | None, system: System
-) -> tuple[Run, list[str]]:
-    """The run that `out`/last.safetensors holds; only `run.device` and `run.workers` may differ."""
-    path = out / "last.safetensors"
-    if not path.exists():
-        raise SaisError(f"{path}: nothing to resume; start the run without --resume")
-    checkpoint = load(path)
-    stored = checkpoint.experiment
-    if not checkpoint.part("optimizer"):
-        raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
-    if (other := checkpoint.state.get("system", SAIS_SYSTEM.name)) != system.name:
-        raise SaisError(f"{path}: a run of {other}, not of {system.name}; resume it as what it is")
-    now = experiment.run
-    stored = replace(stored, run=replace(stored.run, device=now.device, workers=now.workers))
-    if checkpoint.class_names != index.class_names:
-        raise SaisError(f"{path}: trained on other classes than {index.name}; resume with the data it was started on")
-    if checkpoint.state["pictures"] != len(index.images):
-        was = f"{checkpoint.state['pictures']} pictures, {index.name} has {len(index.images)}"
-        raise SaisError(f"{path}: trained on {was}; resume with the data it was started on")
-    device = choose_device(stored.run.device)
-    model = system.build(stored, len(index.class_names))
-    weights, raw = checkpoint.part("model"), checkpoint.part("raw")
-    fill(model, raw or weights, path)
-    model.to(device)
-    average = MovingAverage(model, stored.run.ema) if stored.run.ema else None
-    if average:
-        fill(average.model, weights, path)
-        average.updates = checkpoint.state["updates"]
-    optimizer = build_optimizer(model, stored.optim)
-    restore_optimizer(optimizer, model, checkpoint.part("optimizer"))
-    state = checkpoint.state
-    run = Run(stored, out, index, valid, model, optimizer, average, device, system, state["iteration"], state["best"])
-    run.seconds, run.metrics, run.measured = state["seconds"], state["metrics"], state["measured"]
-    run.broken = set(state["broken"])
-    return run, [f"resumed at iteration {run.iteration}"]
-
-
 def save_run(run: Run) -> None:
-    """Write `last.safetensors`, which holds everything that resuming needs."""
+    """Write `last.safetensors`, which holds everything that resuming needs; what it was before becomes `previous`.
+
+    Where the disk is full, the previous one goes to make room. By the first rank alone.
+    """
+    if not run.ranks.first:
+        return
     tensors = prefixed("model", run.evaluated.state_dict())
     if run.average:
         tensors |= prefixed("raw", run.model.state_dict())
     tensors |= prefixed("optimizer", optimizer_tensors(run.optimizer, run.model))
-    save(run.out / "last.safetensors", _checkpoint(run, tensors))
+    checkpoint = _checkpoint(run, tensors)
+    previous = run.out / PREVIOUS
+    try:
+        save(run.out / LAST, checkpoint, previous)
+    except SaisError:
+        if not (previous.exists() and (run.out / LAST).exists()):
+            raise
+        previous.unlink()
+        save(run.out / LAST, checkpoint)
 
 
 def save_model(run: Run, path: Path) -> None:
-    """Write the weights to predict with, and nothing else."""
-    save(path, _checkpoint(run, prefixed("model", run.evaluated.state_dict())))
+    """Write the weights to predict with, and nothing else. By the first rank alone."""
+    if run.ranks.first:
+        save(path, _checkpoint(run, prefixed("model", run.evaluated.state_dict())))
 
 
 def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:
@@ -148,10 +99,15 @@ def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:
         "iteration": run.iteration,
         "updates": run.average.updates if run.average else 0,
         "best": run.best,
+        "stale": run.stale,
         "seconds": run.seconds,
         "metrics": run.metrics,
         "measured": run.measured,
         "pictures": len(run.index.images),
+        "recent": run.recent,
+        "skipped": run.skipped,
+        "in_a_row": run.in_a_row,
+        "scaler": run.scaler.state_dict(),
         "broken": sorted(run.broken),
     }
     return Checkpoint(run.experiment, run.index.class_names, run.index.category_ids, tensors, state)

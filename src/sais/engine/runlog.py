@@ -116,3 +116,25 @@ class RunLog:
             if entry.get("iteration", 0) <= iteration and not comes_again:
                 kept.append(line)
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+class Silence:
+    """What the ranks but the first have for a log: everything of it that a run calls, and nothing is written."""
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Nothing."""
+
+    def iteration(self, iteration: int, epoch: int, losses: dict[str, float], lr: float, pictures: float) -> None:
+        """Nothing."""
+
+    def evaluation(self, iteration: int, epoch: int, metrics: dict[str, Any], seconds: float) -> None:
+        """Nothing."""

@@ -1,8 +1,9 @@
-"""Training: the route of a batch stands in `step` and `system.sais_losses`, the course of a run in `train`.
+"""Training: the course of a run stands here in `train`, the route of a batch in `step` and `system.sais_losses`.
 
 A run's folder holds `experiment.json`, `log.jsonl`, `tensorboard/`, `last.safetensors` (everything to resume from),
-`best.safetensors` (best mask AP on the validation split) and, at the end, `model.safetensors` (the last weights).
-Everything random hangs on (seed, epoch, picture), so a resumed run computes what the uninterrupted one would have.
+`best.safetensors` (best mask AP on the validation split), as long as it is not finished `previous.safetensors` (what
+`last` was one checkpoint earlier) and, at the end, `model.safetensors` (the last weights). Everything random hangs on
+(seed, epoch, picture), so a resumed run computes what the uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from sais.config import Experiment, to_dict
 from sais.data.index import Index, trainable
-from sais.data.loader import Loaded, training_loader
+from sais.data.loader import EpochBatches, Loaded, training_loader
 from sais.data.paths import DataPaths
+from sais.engine.distributed import ALONE, Ranks
 from sais.engine.evaluate import evaluate
-from sais.engine.optim import learning_rate, set_learning_rate
-from sais.engine.run import Run, nothing_half_written, resume_run, save_model, save_run, start_run
-from sais.engine.runlog import RunLog
+from sais.engine.interrupt import StopRequest
+from sais.engine.optim import learning_rate
+from sais.engine.run import BEST, MODEL, PREVIOUS, Run, nothing_half_written, save_model, save_run
+from sais.engine.runlog import RunLog, Silence
+from sais.engine.start import resume_run, start_run
+from sais.engine.step import IN_A_ROW, BadLossError, step
 from sais.engine.system import SAIS_SYSTEM, System
 from sais.structures import Batch, SaisError
+
+WORKER_DEATHS = 3
+"""So many times reading processes that died are replaced."""
 
 
 @dataclass
@@ -40,6 +47,23 @@ class TrainResult:
     """Pictures that could not be read and were left out."""
 
 
+@dataclass
+class Course:
+    """What one call of `train` works with, besides the run itself."""
+
+    log: RunLog | Silence
+    stop: StopRequest
+    loader: Any
+    batches: EpochBatches
+    last: int
+    """The iteration to stop after."""
+    skip_broken: bool
+    saved: float = field(default_factory=time.monotonic)
+    """When the run was last saved."""
+    unsaved: str = ""
+    """Why the last attempt to save failed; "" where it did not."""
+
+
 def train(
     experiment: Experiment,
     data: DataPaths,
@@ -50,8 +74,13 @@ def train(
     random_init: bool = False,
     weights: Path | None = None,
     system: System = SAIS_SYSTEM,
+    ranks: Ranks = ALONE,
+    anew: tuple[str, ...] = ("run.device", "run.workers"),
 ) -> TrainResult:
     """Train a model.
+
+    Ctrl-C and SIGTERM let the step at hand finish, save the run and end it as they would have (KeyboardInterrupt,
+    SystemExit).
 
     Args:
         experiment: all settings; a recipe's, perhaps changed.
@@ -59,10 +88,14 @@ def train(
         out: folder of the run.
         resume: go on from `out`/last.safetensors with the settings stored there.
         steps: stop after this many iterations of the whole run.
-        skip_broken: leave unreadable pictures out, and count them.
+        skip_broken: leave unreadable pictures out, and count them. After the first epoch they always are: what was
+            readable then is no mistake in the data set.
         random_init: start the backbone from random weights; it is then trained whole.
-        weights: start from this checkpoint of the same classes and network instead of ImageNet weights.
+        weights: start from this checkpoint of the same network instead of ImageNet weights; of other classes than
+            these, what speaks of classes is made anew.
         system: what is trained, SAIS unless a comparison with another is made.
+        ranks: the processes that train together; of `engine.distributed.joined`.
+        anew: of a resumed run, settings taken from `experiment`; of `engine.start.FREE`.
 
     Raises:
         SaisError: anything the user can mend, in one line.
@@ -72,97 +105,175 @@ def train(
     if not index.images:
         raise SaisError(f"{index.name}: no pictures to train on; check the data set with `sais check`")
     run, notes = (
-        resume_run(experiment, out, index, valid, system)
+        resume_run(experiment, out, index, valid, system, ranks, anew)
         if resume
-        else start_run(experiment, out, index, valid, random_init, weights, system)
+        else start_run(experiment, out, index, valid, random_init, weights, system, ranks)
     )
-    settings = run.experiment
-    seed, workers, margin = settings.run.seed, settings.run.workers, settings.losses.mask_margin
-    loader, batches = training_loader(index, settings.input, settings.optim.batch, seed, workers, margin)
+    loader, batches = _loader(run)
     per_epoch = len(batches)
-    total = per_epoch * settings.schedule.epochs
+    total = per_epoch * run.experiment.schedule.epochs
     last = total if steps is None else min(steps, total)
-    with nothing_half_written(out), RunLog(out, total, run.iteration, run.measured) as log:
-        log.write("start", iteration=run.iteration, experiment=to_dict(settings), data=data.name, notes=notes)
+    log = RunLog(out, total, run.iteration, run.measured) if ranks.first else Silence()
+    with nothing_half_written(out), log, StopRequest() as stop:
+        log.write("start", iteration=run.iteration, experiment=to_dict(run.experiment), data=data.name, notes=notes)
         for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
             log.say(note)
         pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
-        log.say(f"{pictures}, {total} in all, on {run.device}; {out}")
-        while True:
-            epoch, batches.first = divmod(run.iteration, per_epoch)
-            if batches.first == 0 and run.measured < epoch:
-                _after_epoch(run, epoch - 1, skip_broken, log)
-                run.measured = epoch
-                save_run(run)
-            if run.iteration >= last:
-                break
-            batches.epoch = epoch
-            _epoch(run, loader, epoch, per_epoch, last, skip_broken, log)
-            save_run(run)  # before the evaluation, so that nothing that goes wrong there costs an epoch
-        if run.iteration == total:
-            save_model(run, out / "model.safetensors")
+        log.say(f"{pictures}, {total} in all, on {_where(run)}; {out}")
+        course = Course(log, stop, loader, batches, last, skip_broken)
+        _epochs(run, course)
+        if run.iteration == total or _out_of_patience(run):
+            save_model(run, out / MODEL)
+            if ranks.first:
+                (out / PREVIOUS).unlink(missing_ok=True)
         if run.broken:
-            log.say(f"left out {len(run.broken)} unreadable pictures (--skip-broken): see log.jsonl")
+            log.say(f"left out {len(run.broken)} unreadable pictures: see log.jsonl")
+        if run.skipped:
+            log.say(f"skipped {run.skipped} batches for their loss (--run.on-bad-loss skip): see log.jsonl")
         log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.broken))
     return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken)
 
 
-def step(run: Run, batch: Batch, epoch: int, lr: float) -> dict[str, Tensor]:
-    """One optimiser step on one batch: the system's losses, backward, update. Returns the terms and their "total"."""
-    settings = run.experiment
-    torch.manual_seed(settings.run.seed * 1_000_003 + run.iteration)  # dropout too resumes where it was
-    terms = run.system.losses(run.model, batch.to(run.device), settings, epoch)
-    total = torch.stack(list(terms.values())).sum()
-    if not torch.isfinite(total.detach()):
-        raise SaisError(
-            f"the loss is {total.item()} at iteration {run.iteration + 1}, pictures {batch.image_ids}: look at their "
-            "boxes with `sais check`, or lower --optim.lr or set --optim.clip 35"
-        )
-    set_learning_rate(run.optimizer, lr)
-    run.optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    if settings.optim.clip is not None:
-        nn.utils.clip_grad_norm_(run.model.parameters(), settings.optim.clip)
-    run.optimizer.step()
-    if run.average:
-        run.average.update(run.model)
-    return {"total": total.detach()} | terms
+def _epochs(run: Run, course: Course) -> None:
+    """All that is left of the run: epochs, and what follows each."""
+    deaths = 0
+    while True:
+        try:
+            if not _next_epoch(run, course):
+                break
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            deaths += 1
+            _replace_workers(run, course, deaths, error)
+    if course.unsaved:
+        raise SaisError(course.unsaved)
 
 
-def _epoch(run: Run, loader: Any, epoch: int, per_epoch: int, last: int, skip_broken: bool, log: RunLog) -> None:
-    """The rest of one epoch, or up to iteration `last`."""
-    settings = run.experiment
-    run.model.train()
+def _next_epoch(run: Run, course: Course) -> bool:
+    """Make up for an evaluation that is due, then train what is left of the epoch; False where nothing is left."""
+    epoch, course.batches.first = divmod(run.iteration, len(course.batches))
+    if course.batches.first == 0 and run.measured < epoch:
+        with course.stop.at_once():  # everything was saved; an evaluation that is cut short is made up for
+            _after_epoch(run, epoch - 1, course)
+        run.measured = epoch
+        _save(run, course)
+    if run.iteration >= course.last or _out_of_patience(run):
+        return False
+    course.batches.epoch = epoch
+    _epoch(run, course, epoch)
+    _save(run, course)  # before the evaluation, so that nothing that goes wrong there costs an epoch
+    return True
+
+
+def _epoch(run: Run, course: Course, epoch: int) -> None:
+    """The rest of one epoch, or up to the last iteration."""
+    settings, per_epoch = run.experiment, len(course.batches)
+    run.network.train()
     then = time.monotonic()
-    for loaded in loader:
+    for loaded in course.loader:
         lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
-        batch = _usable(run, loaded, skip_broken, log)
-        terms = step(run, batch, epoch, lr) if batch is not None else None
+        batch = _usable(run, loaded, course)
+        terms = _stepped(run, batch, epoch, lr, course.log)
         run.iteration += 1
         now = time.monotonic()
         run.seconds += now - then
-        if terms is not None and batch is not None:
-            losses = {name: term.item() for name, term in terms.items()}
-            log.iteration(run.iteration, epoch, losses, lr, len(batch.image_ids) / max(now - then, 1e-9))
-        every = settings.run.checkpoint_every
-        if every and run.iteration % every == 0 and run.iteration % per_epoch:
-            save_run(run)
+        if terms is not None:
+            pictures = settings.optim.batch / max(now - then, 1e-9)
+            course.log.iteration(run.iteration, epoch, terms, lr, pictures)
+        _stop_or_save(run, course)
         then = time.monotonic()
-        if run.iteration >= last:
+        if run.iteration >= course.last:
             return
 
 
-def _usable(run: Run, loaded: Loaded, skip_broken: bool, log: RunLog) -> Batch | None:
+def _stepped(run: Run, batch: Batch | None, epoch: int, lr: float, log: RunLog | Silence) -> dict[str, float] | None:
+    """A step; None where there was none, or where its loss was bad and may be skipped."""
+    try:
+        terms = step(run, batch, epoch, lr)
+    except BadLossError as error:
+        if run.experiment.run.on_bad_loss == "stop":
+            raise SaisError(f"{error}; the last checkpoint is as it was before") from error
+        run.skipped, run.in_a_row = run.skipped + 1, run.in_a_row + 1
+        log.say(f"skipped: {error}")
+        log.write("note", iteration=run.iteration + 1, skipped=str(error))
+        if run.in_a_row == IN_A_ROW:
+            raise SaisError(f"{IN_A_ROW} batches in a row skipped, so it is not the batches: {error}") from error
+        return None
+    run.in_a_row = 0
+    return terms
+
+
+def _stop_or_save(run: Run, course: Course) -> None:
+    """Between two steps: end the run where a signal asked for it, save it where that is due."""
+    number = course.stop.signal or 0
+    minutes = run.experiment.run.checkpoint_minutes
+    late = bool(minutes) and time.monotonic() - course.saved > 60 * minutes
+    if run.ranks.world > 1:  # a signal may reach one rank before another, and clocks differ
+        number, late = run.ranks.greatest(torch.tensor([number, late])).tolist()
+    if number:
+        _save(run, course)
+        course.log.say(f"stopped and saved at iteration {run.iteration}; go on with --resume")
+        course.stop.end(number)
+    every = run.experiment.run.checkpoint_every
+    if late or (every and run.iteration % every == 0 and run.iteration % len(course.batches)):
+        _save(run, course)
+
+
+def _save(run: Run, course: Course) -> None:
+    """Save the run. A disk that is full for a while does not end it: the next checkpoint tries again."""
+    run.broken = set().union(*run.ranks.gathered(run.broken)) if run.ranks.world > 1 else run.broken
+    course.saved, course.unsaved = time.monotonic(), ""
+    try:
+        save_run(run)
+    except SaisError as error:
+        if run.iteration >= course.last:
+            raise
+        course.unsaved = str(error)
+        course.log.say(f"NOT SAVED: {error}. Training goes on, the next checkpoint tries again")
+        course.log.write("note", iteration=run.iteration, unsaved=str(error))
+
+
+def _loader(run: Run) -> tuple[Any, EpochBatches]:
+    settings, share = run.experiment, (run.ranks.rank, run.ranks.world)
+    seed, workers, margin = settings.run.seed, settings.run.workers, settings.losses.mask_margin
+    return training_loader(run.index, settings.input, settings.optim.batch, seed, workers, margin, share)
+
+
+def _replace_workers(run: Run, course: Course, deaths: int, error: RuntimeError) -> None:
+    """New reading processes for those of which the system killed one; a SaisError where that happens too often."""
+    said = "a process that reads pictures was killed, most often for want of memory"
+    if deaths > WORKER_DEATHS:
+        _save(run, course)
+        raise SaisError(f"{said}, for the {deaths}th time; go on with --resume and fewer --workers") from error
+    course.log.say(f"{said}; new ones go on from iteration {run.iteration}")
+    course.log.write("note", iteration=run.iteration, workers_killed=str(error))
+    course.loader, course.batches = _loader(run)
+
+
+def _usable(run: Run, loaded: Loaded, course: Course) -> Batch | None:
     """The batch without its broken pictures; raises unless they may be left out."""
+    may_be_left_out = course.skip_broken or run.iteration >= len(course.batches)
     for line in loaded.broken:
-        if not skip_broken:
+        if not may_be_left_out:
             raise SaisError(f"{line} (or leave such pictures out with --skip-broken)")
         if line not in run.broken:
             run.broken.add(line)
-            log.write("note", iteration=run.iteration, broken=line)
+            course.log.say(f"left out: {line}")
+            course.log.write("note", iteration=run.iteration, broken=line)
     if loaded.batch is None and len(run.broken) >= len(run.index.images):
         raise SaisError(f"{run.index.name}: not one picture can be read; check the data set with `sais check`")
     return loaded.batch
+
+
+def _where(run: Run) -> str:
+    """The device, and how many there are."""
+    return f"{run.device}, {run.ranks.world} processes" if run.ranks.world > 1 else str(run.device)
+
+
+def _out_of_patience(run: Run) -> bool:
+    patience = run.experiment.schedule.patience
+    return patience > 0 and run.stale >= patience
 
 
 def _changed(index: Index | None) -> list[str]:
@@ -176,9 +287,9 @@ def _empty(index: Index) -> list[str]:
     return [] if some else [f"{index.name}: not one object to train on (crowds aside): it learns to find nothing"]
 
 
-def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
+def _after_epoch(run: Run, epoch: int, course: Course) -> None:
     """Evaluate where it is due, and keep the weights if they are the best so far."""
-    settings = run.experiment
+    settings, log = run.experiment, course.log
     is_last = epoch + 1 == settings.schedule.epochs
     due = settings.run.evaluate_every and (epoch + 1) % settings.run.evaluate_every == 0
     if run.valid is None or not (due or is_last):
@@ -186,7 +297,9 @@ def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
     started = time.monotonic()
     ids = run.index.category_ids
     finder = run.system.finder(run.evaluated, settings, run.index.class_names, ids, str(run.device))
-    evaluation = evaluate(finder, run.valid, settings.optim.batch, settings.run.workers, skip_broken)
+    skip_broken = course.skip_broken or run.metrics is not None  # what could be read before is no mistake in the data
+    batch = max(1, settings.optim.batch // run.ranks.world)
+    evaluation = evaluate(finder, run.valid, batch, settings.run.workers, skip_broken, ranks=run.ranks)
     if evaluation.broken:
         log.say(f"{run.valid.name}: left out {len(evaluation.broken)} unreadable pictures")
         log.write("note", iteration=run.iteration, broken=evaluation.broken)
@@ -196,6 +309,9 @@ def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
     run.metrics = evaluation.metrics.to_dict()
     log.evaluation(run.iteration, epoch, run.metrics, time.monotonic() - started)
     score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
+    run.stale += 1
     if score > run.best:
-        run.best = score
-        save_model(run, run.out / "best.safetensors")
+        run.best, run.stale = score, 0
+        save_model(run, run.out / BEST)
+    if _out_of_patience(run):
+        log.say(f"no better AP in {run.stale} evaluations (--schedule.patience): the run ends here; {BEST} is the best")

@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 
 
+def grid_sizes(canvas: tuple[int, int], strides: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """(height, width) of the levels of a canvas whose sides are multiples of 32."""
+    return tuple((-(-canvas[0] // stride), -(-canvas[1] // stride)) for stride in strides)
+
+
 def locations(
     level_sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], device: torch.device | str = "cpu"
 ) -> Tensor:

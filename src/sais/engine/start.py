@@ -1,0 +1,199 @@
+"""How a run begins: fresh, from the weights of another, or where one of the same folder stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sais.checkpoint import Checkpoint, fill, load, restore_optimizer
+from sais.config import Experiment, check_ranges, to_dict
+from sais.data.index import Index
+from sais.engine.distributed import Ranks
+from sais.engine.optim import MovingAverage, build_optimizer
+from sais.engine.run import LAST, PREVIOUS, Run
+from sais.engine.system import System
+from sais.files import write_text
+from sais.model.backbones import Backbone, load_imagenet_weights
+from sais.predict import choose_device
+from sais.structures import SaisError
+
+FREE = (
+    *("run.device", "run.workers", "run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
+    *("run.on_bad_loss", "optim.micro_batch", "optim.lr", "optim.clip", "schedule.patience"),
+)
+"""Settings that a resumed run may take anew; every other one would make it another run."""
+
+
+def start_run(
+    experiment: Experiment,
+    out: Path,
+    index: Index,
+    valid: Index | None,
+    random_init: bool,
+    weights: Path | None,
+    system: System,
+    ranks: Ranks,
+) -> tuple[Run, list[str]]:
+    """A fresh run, and what there is to say about it."""
+    if (out / LAST).exists():
+        raise SaisError(f"{out}: a run is there already; go on with --resume, or choose another --out")
+    check_ranges(experiment)
+    from_scratch = random_init or not experiment.model.pretrained
+    experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
+    device = choose_device(experiment.run.device)
+    torch.manual_seed(experiment.run.seed)
+    model = system.build(experiment, len(index.class_names))
+    if weights is not None:
+        notes = start_from(model, load(weights), index.class_names, system, weights)
+    elif from_scratch:
+        notes = ["backbone from random weights: nothing of it is frozen"]
+    else:
+        assert isinstance(model.backbone, Backbone)
+        notes = [load_imagenet_weights(model.backbone)]
+    if ranks.first:
+        write_text(out / "experiment.json", json.dumps(to_dict(experiment), indent=2) + "\n")
+    return _run(experiment, out, index, valid, model.to(device), system, ranks), notes
+
+
+def resume_run(
+    experiment: Experiment,
+    out: Path,
+    index: Index,
+    valid: Index | None,
+    system: System,
+    ranks: Ranks,
+    anew: tuple[str, ...] = ("run.device", "run.workers"),
+) -> tuple[Run, list[str]]:
+    """The run that stopped in `out`, and what there is to say about it.
+
+    Args:
+        anew: settings taken from `experiment` instead of the stored ones; of `FREE`.
+    """
+    checkpoint, path, notes = _last_readable(out)
+    stored, more = with_settings(checkpoint.experiment, experiment, anew)
+    if not checkpoint.part("optimizer"):
+        raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
+    if (other := checkpoint.state.get("system", "sais")) != system.name:
+        raise SaisError(f"{path}: a run of {other}, not of {system.name}; resume it as what it is")
+    if checkpoint.class_names != index.class_names:
+        raise SaisError(f"{path}: trained on other classes than {index.name}; resume with the data it was started on")
+    if checkpoint.state["pictures"] != len(index.images):
+        was = f"{checkpoint.state['pictures']} pictures, {index.name} has {len(index.images)}"
+        raise SaisError(f"{path}: trained on {was}; resume with the data it was started on")
+    device = choose_device(stored.run.device)
+    model = system.build(stored, len(index.class_names))
+    weights, raw = checkpoint.part("model"), checkpoint.part("raw")
+    fill(model, raw or weights, path)
+    run = _run(stored, out, index, valid, model.to(device), system, ranks)
+    state = checkpoint.state
+    if run.average:
+        fill(run.average.model, weights, path)
+        run.average.updates = state["updates"]
+    restore_optimizer(run.optimizer, model, checkpoint.part("optimizer"))
+    if state.get("scaler"):
+        run.scaler.load_state_dict(state["scaler"])
+    for name in ("iteration", "best", "stale", "seconds", "metrics", "measured", "recent", "skipped", "in_a_row"):
+        if name in state:  # the first versions kept fewer
+            setattr(run, name, state[name])
+    run.broken = set(state["broken"])
+    return run, [*notes, *more, f"resumed at iteration {run.iteration}"]
+
+
+def with_settings(stored: Experiment, given: Experiment, anew: tuple[str, ...]) -> tuple[Experiment, list[str]]:
+    """`stored` with the settings named in `anew` as `given` has them, and a line for each that is another now.
+
+    Raises:
+        SaisError: a setting that decides what the run is.
+    """
+    said = []
+    for name in anew:
+        group, _, field = name.partition(".")
+        was, now = (getattr(getattr(e, group), field) for e in (stored, given))
+        if was == now:
+            continue
+        if name not in FREE:
+            option = f"--{name}".replace("_", "-")
+            raise SaisError(f"{option}: the run was started with {was}, and a resumed run keeps it; start another run")
+        stored = replace(stored, **{group: replace(getattr(stored, group), **{field: now})})
+        said.append(f"{name} is {now} from here on, it was {was}")
+    check_ranges(stored)
+    return stored, said
+
+
+def start_from(
+    model: nn.Module, checkpoint: Checkpoint, class_names: tuple[str, ...], system: System, path: Path
+) -> list[str]:
+    """Fill a model with a checkpoint's weights. Where its classes are others, the layers that speak of classes stay as
+    they were initialised, but for the classes that both know by the same name.
+
+    Returns:
+        What was kept and what is new, for a person to read.
+
+    Raises:
+        SaisError: another network, or a system that has no layers to make anew.
+    """
+    tensors = checkpoint.part("model")
+    if checkpoint.class_names == class_names:
+        fill(model, tensors, path)
+        return [f"weights from {path}"]
+    if not system.class_layers:
+        raise SaisError(f"{path}: trained for other classes ({', '.join(checkpoint.class_names[:5])}, ...)")
+    known = {name: place for place, name in enumerate(checkpoint.class_names)}
+    pairs = [(i, known[name]) for i, name in enumerate(class_names) if name in known]
+    mine = model.state_dict()
+    for layer in system.class_layers:
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            if name in tensors and name in mine:
+                tensors[name] = _with_rows(mine[name], tensors[name], pairs)
+    fill(model, tensors, path)
+    kept = [class_names[i] for i, _ in pairs]
+    new = [name for name in class_names if name not in known]
+    said = (
+        f"weights from {path}, trained for {len(checkpoint.class_names)} classes: {', '.join(system.class_layers)} anew"
+    )
+    return [f"{said}; kept of it: {_listed(kept)}; new: {_listed(new)}"]
+
+
+def _with_rows(fresh: Tensor, old: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+    """`fresh` (classes, ...) with the rows of `old` where `pairs` (row of fresh, row of old) says so."""
+    if fresh.shape[1:] != old.shape[1:]:
+        return old  # another network, as `fill` will say
+    both = fresh.detach().clone()
+    for row, source in pairs:
+        both[row] = old[source]
+    return both
+
+
+def _listed(names: list[str]) -> str:
+    """At most five of them."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
+
+
+def _last_readable(out: Path) -> tuple[Checkpoint, Path, list[str]]:
+    """The last checkpoint of a run; where that cannot be read, the one before, which is said."""
+    last, previous = out / LAST, out / PREVIOUS
+    if not last.exists() and not previous.exists():
+        raise SaisError(f"{last}: nothing to resume; start the run without --resume")
+    try:
+        return load(last), last, []
+    except SaisError as error:
+        if not previous.exists():
+            raise
+        reason = str(error)
+    return load(previous), previous, [f"{reason}. Going on from {previous.name}"]
+
+
+def _run(
+    experiment: Experiment, out: Path, index: Index, valid: Index | None, model: nn.Module, system: System, ranks: Ranks
+) -> Run:
+    """A run at its beginning; `model` lies on its device."""
+    device = next(model.parameters()).device
+    average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
+    scaler = torch.amp.GradScaler(device.type, enabled=experiment.run.precision == "fp16")
+    network = ranks.wrapped(model, device)
+    optimizer = build_optimizer(model, experiment.optim)
+    return Run(experiment, out, index, valid, model, network, optimizer, average, scaler, device, system, ranks)
