@@ -78,7 +78,9 @@ def train(
     )
     settings = run.experiment
     seed, workers, margin = settings.run.seed, settings.run.workers, settings.losses.mask_margin
-    loader, batches = training_loader(index, settings.input, settings.optim.batch, seed, workers, margin)
+    loader, batches = training_loader(
+        index, settings.input, settings.augment, settings.optim.batch, seed, workers, margin
+    )
     per_epoch = len(batches)
     total = per_epoch * settings.schedule.epochs
     last = total if steps is None else min(steps, total)
