@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from sais import cli
-from sais.config import Experiment, InputConfig, ModelConfig, OptimConfig, RunConfig, check_ranges
+from sais.config import AugmentConfig, Experiment, ModelConfig, OptimConfig, RunConfig, check_ranges
 from sais.data.formats.coco import read_coco
 from sais.data.index import Annotation, ImageRecord, Index
-from sais.data.loader import read_sample
+from sais.data.samples import read_sample
 from sais.engine.metrics import coco_metrics
 from sais.engine.run import nothing_half_written
 from sais.geometry.rle import decode, decode_patch
@@ -139,9 +139,9 @@ def whole() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"input": InputConfig(scale_jitter=(0, 0))}, "--input.scale-jitter 0 0: must be between 0.01 and 100"),
-        ({"input": InputConfig(scale_jitter=(2, 1))}, "--input.scale-jitter 2 1: the smaller factor"),
-        ({"input": InputConfig(flip=float("nan"))}, "--input.flip nan"),
+        ({"augment": AugmentConfig(scale_jitter=(0, 0))}, "--augment.scale-jitter 0 0: must be between 0.01 and 100"),
+        ({"augment": AugmentConfig(scale_jitter=(2, 1))}, "--augment.scale-jitter 2 1: the smaller factor"),
+        ({"augment": AugmentConfig(flip=float("nan"))}, "--augment.flip nan"),
         ({"model": ModelConfig(channels=-64)}, "--model.channels -64: must be 2 or more"),
         ({"model": ModelConfig(prototypes=0)}, "--model.prototypes 0"),
         ({"optim": OptimConfig(lr=float("inf"))}, "--optim.lr inf"),
@@ -169,7 +169,7 @@ def test_every_recipe_is_in_range() -> None:
     [
         ["--test.nms", "2"],
         ["--test.detections", "-1"],
-        ["--input.scale-jitter", "0", "0"],
+        ["--augment.scale-jitter", "0", "0"],
         ["--seed", "99999999999999999999"],
     ],
 )

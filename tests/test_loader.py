@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,31 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from sais.config import Experiment, InputConfig
+from sais.config import AugmentConfig, Experiment, InputConfig
 from sais.data.formats import find
 from sais.data.index import Annotation, ImageRecord, Index
-from sais.data.loader import EpochBatches, Loaded, Pictures, collate, evaluation_loader, rasterised, training_loader
+from sais.data.loader import (
+    EpochBatches,
+    FittedPictures,
+    Item,
+    Loaded,
+    TrainingPictures,
+    collate,
+    evaluation_loader,
+    rasterised,
+    training_loader,
+)
+from sais.data.samples import Key, TrainingSamples
 from sais.geometry.raster import Polygons
 from sais.images import PADDING
 from sais.structures import Sample
 
-SETTINGS = InputConfig(size=(64, 64), scale_jitter=(0.7, 1.4), colour_jitter=0.2)
+SETTINGS = InputConfig(size=(64, 64))
+OPTIONS = AugmentConfig(scale_jitter=(0.7, 1.4), colour_jitter=0.2, mosaic=0.5, copy_paste=0.5)
+
+
+def pictures(index: Index, options: AugmentConfig = OPTIONS, seed: int = 0) -> TrainingPictures:
+    return TrainingPictures(TrainingSamples(index, SETTINGS, options, seed))
 
 
 def same(a: Loaded, b: Loaded) -> None:
@@ -36,27 +51,29 @@ def same(a: Loaded, b: Loaded) -> None:
 
 
 def epoch_of(index: Index, workers: int, epoch: int, first: int = 0, seed: int = 0) -> list[Loaded]:
-    loader, batches = training_loader(index, SETTINGS, 4, seed, workers)
+    loader, batches = training_loader(index, SETTINGS, OPTIONS, 4, seed, workers)
     batches.epoch, batches.first = epoch, first
     return list(loader)
 
 
 def test_a_sample_depends_on_seed_epoch_and_position_only(shapes: Path) -> None:
     index = find(shapes, "train")
-    reader = Pictures(index, SETTINGS, seed=0, training=True)
-    before = reader[(1, 5)]
-    for key in [(0, 5), (1, 4), (3, 5)]:  # whatever was read in between
-        other = reader[key]
-        assert not isinstance(other, str)
-        assert not np.array_equal(other[0].picture, before[0].picture)  # type: ignore[union-attr]
-    same(collate([before]), collate([Pictures(index, SETTINGS, seed=0, training=True)[(1, 5)]]))
-    seeded = Pictures(index, SETTINGS, seed=1, training=True)[(1, 5)]
-    assert not np.array_equal(seeded[0].picture, before[0].picture)  # type: ignore[union-attr]
+    reader = pictures(index)
+    before = reader[Key(1, 5)]
+    assert before.sample is not None
+    for key in [Key(0, 5), Key(1, 4), Key(3, 5)]:  # whatever was read in between
+        other = reader[key].sample
+        assert other is not None
+        assert not np.array_equal(other.picture, before.sample.picture)
+    same(collate([before]), collate([pictures(index)[Key(1, 5)]]))
+    seeded = pictures(index, seed=1)[Key(1, 5)].sample
+    assert seeded is not None
+    assert not np.array_equal(seeded.picture, before.sample.picture)
 
 
 def test_worker_processes_change_nothing(shapes: Path) -> None:
     index = find(shapes, "train")
-    loader, batches = training_loader(index, SETTINGS, 4, seed=0, workers=2)
+    loader, batches = training_loader(index, SETTINGS, OPTIONS, 4, seed=0, workers=2)
     for epoch in (0, 1):  # the same workers live through both
         batches.epoch = epoch
         loaded, wanted = list(loader), epoch_of(index, 0, epoch)
@@ -71,7 +88,7 @@ def test_spawned_workers_change_nothing(shapes: Path) -> None:
     index = find(shapes, "train")
     batches = EpochBatches(np.zeros(12), 4, 0)
     loader: Any = DataLoader(
-        Pictures(index, SETTINGS, training=True),
+        pictures(index),
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=1,
         collate_fn=collate,
@@ -97,19 +114,19 @@ def test_batches_of_an_epoch() -> None:
     batches = EpochBatches(np.zeros(11), 4, seed=3)
     first = list(batches)
     assert len(batches) == len(first) == 2  # the incomplete third is left out
-    positions = [position for batch in first for _, position in batch]
+    positions = [position for batch in first for _, position, _ in batch]
     assert len(set(positions)) == 8
     assert set(positions) <= set(range(11))
     assert list(batches) == first
     batches.epoch = 1
-    assert [p for batch in batches for _, p in batch] != positions
-    assert {epoch for batch in batches for epoch, _ in batch} == {1}
+    assert [p for batch in batches for _, p, _ in batch] != positions
+    assert {epoch for batch in batches for epoch, _, _ in batch} == {1}
     seen = set()
     for batches.epoch in range(20):  # no picture is left out for ever
-        seen |= {p for batch in batches for _, p in batch}
+        seen |= {p for batch in batches for _, p, _ in batch}
     assert seen == set(range(11))
     assert list(EpochBatches(np.zeros(8), 4, seed=4)) != list(EpochBatches(np.zeros(8), 4, seed=3))
-    assert sorted(p for _, p in next(iter(EpochBatches(np.zeros(3), 4, seed=0)))) == [
+    assert sorted(p for _, p, _ in next(iter(EpochBatches(np.zeros(3), 4, seed=0)))) == [
         0,
         1,
         2,
@@ -119,19 +136,18 @@ def test_batches_of_an_epoch() -> None:
 def test_batches_are_of_one_group_but_for_the_rest() -> None:
     groups = np.array([True] * 7 + [False] * 11)
     batches = EpochBatches(groups, 4, seed=1)
-    found = [[position for _, position in batch] for batch in batches]
+    found = [[position for _, position, _ in batch] for batch in batches]
     assert len(found) == len(batches) == 4
     assert len({p for batch in found for p in batch}) == 16
     assert sum(len({bool(groups[p]) for p in batch}) == 1 for batch in found) >= 3
     batches.first = 2
-    assert [[position for _, position in batch] for batch in batches] == found[2:]
+    assert [[position for _, position, _ in batch] for batch in batches] == found[2:]
 
 
 def test_evaluation_sees_every_picture_in_order_unchanged(shapes: Path, tiny: Experiment) -> None:
     index = find(shapes, "train")
-    settings = replace(tiny.input, flip=1.0, scale_jitter=(0.5, 2.0))
     ids = []
-    for loaded in evaluation_loader(index, settings, 5, 0):
+    for loaded in evaluation_loader(index, tiny.input, 5, 0):
         assert loaded.batch is not None
         ids += loaded.batch.image_ids
         assert all(len(objects.boxes) == 0 for objects in loaded.batch.objects)
@@ -150,7 +166,7 @@ def sample_of(height: int, width: int, boxes: int = 0) -> Sample:
 
 def test_collate_pads_right_and_below_to_the_largest() -> None:
     samples = [sample_of(32, 96), sample_of(64, 32, 2)]
-    loaded = collate([(sample, rasterised(sample)) for sample in samples])
+    loaded = collate([Item(sample, rasterised(sample)) for sample in samples])
     assert loaded.batch is not None
     pictures = loaded.batch.pictures
     assert pictures.shape == (2, 3, 64, 96)
@@ -165,11 +181,11 @@ def test_collate_pads_right_and_below_to_the_largest() -> None:
 
 def test_broken_pictures_are_reported_not_raised() -> None:
     sample = sample_of(32, 32)
-    loaded = collate(["a.jpg: broken", (sample, rasterised(sample))])
-    assert loaded.broken == ["a.jpg: broken"]
+    loaded = collate([Item(None, None, ["a.jpg: broken"]), Item(sample, rasterised(sample), ["b.jpg: partner"])])
+    assert loaded.broken == ["a.jpg: broken", "b.jpg: partner"]
     assert loaded.batch is not None
     assert loaded.batch.image_ids == [32]
-    assert collate(["a", "b"]) == Loaded(None, ["a", "b"])
+    assert collate([Item(None, None, [line]) for line in "aba"]) == Loaded(None, ["a", "b"])
 
 
 def index_of(folder: Path, *annotations: Annotation, size: tuple[int, int] = (64, 64)) -> Index:
@@ -187,9 +203,8 @@ SQUARE = [[8, 8, 40, 8, 40, 40, 8, 40]]
 
 def test_crowds_are_no_targets_and_a_bare_box_has_no_mask(tmp_path: Path) -> None:
     index = index_of(tmp_path, annotation(1, SQUARE), annotation(2, SQUARE, crowd=True), annotation(3, None))
-    item = Pictures(index, InputConfig(size=(64, 64), flip=0.0), training=True)[(0, 0)]
-    assert not isinstance(item, str)
-    _, objects = item
+    objects = pictures(index, AugmentConfig(flip=0.0))[Key(0, 0)].objects
+    assert objects is not None
     assert objects.boxes.tolist() == [[8, 8, 40, 40]] * 2
     assert objects.mask_windows.tolist() == [[2, 2, 10, 10], [0, 0, 0, 0]]
     assert objects.mask_values.tolist() == [255] * 64
@@ -208,8 +223,7 @@ def test_a_margin_widens_the_mask_window_within_the_picture() -> None:
 
 
 def test_a_picture_of_another_size_than_annotated_is_broken(tmp_path: Path) -> None:
-    message = Pictures(index_of(tmp_path, size=(64, 63)), SETTINGS, training=True)[(0, 0)]
-    assert isinstance(message, str)
+    (message,) = pictures(index_of(tmp_path, size=(64, 63)))[Key(0, 0)].broken
     assert str(tmp_path / "a.png") in message
     assert "64 x 64" in message
     assert "63 x 64" in message
@@ -217,14 +231,12 @@ def test_a_picture_of_another_size_than_annotated_is_broken(tmp_path: Path) -> N
 
 def test_a_malformed_mask_is_broken_not_raised(tmp_path: Path) -> None:
     wrong = annotation(9, {"size": [64, 64], "counts": [5, 5]})
-    message = Pictures(index_of(tmp_path, wrong), SETTINGS, training=True)[(0, 0)]
-    assert isinstance(message, str)
+    (message,) = pictures(index_of(tmp_path, wrong))[Key(0, 0)].broken
     assert "annotation 9" in message
 
 
 def test_a_missing_picture_is_broken_not_raised(tmp_path: Path) -> None:
     index = index_of(tmp_path)
     (tmp_path / "a.png").unlink()
-    message = Pictures(index, SETTINGS)[(0, 0)]
-    assert isinstance(message, str)
+    (message,) = FittedPictures(index, SETTINGS)[0].broken
     assert str(tmp_path / "a.png") in message

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from sais.config import Experiment, from_dict, to_dict
+from sais.config import AugmentConfig, Experiment, from_dict, to_dict
 from sais.recipes import RECIPES, recipe
 from sais.structures import SaisError
 
@@ -70,7 +70,8 @@ def test_paper_by_number(name: str) -> None:
     assert (e.losses.class_weight, e.losses.box_weight, e.losses.centerness_weight) == (1.0, 1.0, 1.0)
     assert (e.test.score, e.test.candidates, e.test.nms, e.test.detections) == (0.05, 1000, 0.5, 100)
     assert e.test.mask_margin == 0.0
-    assert (e.input.flip, e.input.scale_jitter, e.input.colour_jitter) == (0.5, (1.0, 1.0), 0.0)
+    assert e.augment == AugmentConfig()
+    assert (e.augment.flip, e.augment.scale_jitter, e.augment.colour_jitter) == (0.5, (1.0, 1.0), 0.0)
     assert e.run.ema is None
 
 

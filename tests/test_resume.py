@@ -96,7 +96,7 @@ def six_epochs(tiny: Experiment) -> Experiment:
     """AdamW, average of the weights, zoom and colours: everything that could be forgotten."""
     return replace(
         tiny,
-        input=replace(tiny.input, scale_jitter=(0.7, 1.4), colour_jitter=0.2),
+        augment=replace(tiny.augment, scale_jitter=(0.7, 1.4), colour_jitter=0.2),
         schedule=replace(tiny.schedule, epochs=6, warmup=5),
         run=replace(tiny.run, ema=0.99, evaluate_every=1, checkpoint_every=2),
     )

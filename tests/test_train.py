@@ -15,7 +15,7 @@ from PIL import Image
 
 import sais.engine.train as engine
 from sais.checkpoint import load
-from sais.config import Experiment, InputConfig, from_dict
+from sais.config import AugmentConfig, Experiment, InputConfig, from_dict
 from sais.data.formats import find
 from sais.data.paths import DataPaths
 from sais.engine.evaluate import evaluate
@@ -190,7 +190,8 @@ def test_the_paper_settings_and_keep_ratio_train(shapes: Path, tiny: Experiment,
     experiment = replace(
         tiny,
         optim=optim,
-        input=InputConfig(mode="keep_ratio", size=(64, 100), scale_jitter=(0.6, 1.5), colour_jitter=0.2),
+        input=InputConfig(mode="keep_ratio", size=(64, 100)),
+        augment=AugmentConfig(scale_jitter=(0.6, 1.5), colour_jitter=0.2),
         losses=replace(tiny.losses, box="iou", mask_margin=0.1),
         targets=replace(tiny.targets, rule="area"),
         model=replace(tiny.model, coefficients_from="classification"),

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from sais.config import InputConfig
+from sais.config import AugmentConfig, InputConfig
+from sais.data import augment
+from sais.data.colours import recoloured
 from sais.data.loader import rasterised
-from sais.data.transforms import LEAST_VISIBLE, augmented, fitted, flip, recoloured, visible, zoomed
+from sais.data.transforms import LEAST_VISIBLE, fitted, flip, visible, zoomed
 from sais.geometry.raster import Bitmap, ObjectMask, Polygons, inside
 from sais.images import PADDING, place
 from sais.structures import MASK_STRIDE, Sample
 
 RED = (255, 0, 0)
 BLUE = (0, 0, 255)
+SQUARE = InputConfig(size=(64, 64))
+
+
+def augmented(sample: Sample, options: AugmentConfig, seed: int, settings: InputConfig = SQUARE) -> Sample:
+    """One sample alone: there is no other to compose it with."""
+    return augment.augmented(sample, settings, options, np.random.default_rng(seed), lambda random, full: None)
 
 
 def planted(size: tuple[int, int], *boxes: tuple[int, int, int, int], bitmap: bool = False) -> Sample:
@@ -167,17 +173,18 @@ def test_objects_out_of_sight_are_no_targets_and_the_rest_is_clipped() -> None:
 
 
 def test_pictures_without_objects_pass_through_everything() -> None:
-    settings = InputConfig(size=(64, 64), flip=1.0, scale_jitter=(0.5, 2.0), colour_jitter=0.3)
-    sample = augmented(planted((40, 50)), settings, np.random.default_rng(0))
+    options = AugmentConfig(1.0, 1.0, 1.0, None, 1.0, 3.0, "mean", 1.0, 0.4, (0.5, 2.0), 1.0, 0.3)
+    sample = augmented(planted((40, 50)), options, 0)
     assert sample.boxes.shape == (0, 4)
+    assert sample.labels.shape == (0,)
     assert sample.masks == []
     assert sample.picture.shape == (64, 64, 3)
 
 
 def test_augmentation_hangs_on_its_generator_alone() -> None:
-    settings = InputConfig(size=(64, 64), scale_jitter=(0.7, 1.4), colour_jitter=0.3)
+    options = AugmentConfig(scale_jitter=(0.7, 1.4), colour_jitter=0.3)
     sample = planted((90, 120), (35, 30, 85, 62))
-    first, again, other = (augmented(sample, settings, np.random.default_rng(seed)) for seed in (4, 4, 5))
+    first, again, other = (augmented(sample, options, seed) for seed in (4, 4, 5))
     np.testing.assert_array_equal(first.picture, again.picture)
     np.testing.assert_array_equal(first.boxes, again.boxes)
     assert not np.array_equal(first.picture, other.picture)
@@ -185,20 +192,16 @@ def test_augmentation_hangs_on_its_generator_alone() -> None:
 
 def test_the_papers_augmentation_flips_half_of_the_time_and_nothing_else() -> None:
     sample = planted((64, 64), (4, 8, 20, 40))
-    settings = InputConfig(size=(64, 64))
-    plain, mirrored = fitted(sample, settings), fitted(flip(sample), settings)
+    plain, mirrored = fitted(sample, SQUARE), fitted(flip(sample), SQUARE)
     flips = 0
     for seed in range(200):
-        picture = augmented(sample, settings, np.random.default_rng(seed)).picture
+        picture = augmented(sample, AugmentConfig(), seed).picture
         is_flipped = np.array_equal(picture, mirrored.picture)
         assert is_flipped or np.array_equal(picture, plain.picture)
         flips += is_flipped
     assert 75 < flips < 125
-    never = replace(settings, flip=0.0)
-    assert all(
-        np.array_equal(augmented(sample, never, np.random.default_rng(seed)).picture, plain.picture)
-        for seed in range(20)
-    )
+    never = AugmentConfig(flip=0.0)
+    assert all(np.array_equal(augmented(sample, never, seed).picture, plain.picture) for seed in range(20))
 
 
 def test_colours_change_and_places_do_not() -> None:

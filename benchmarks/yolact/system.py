@@ -13,7 +13,7 @@ from benchmarks.yolact.losses import compute_losses
 from benchmarks.yolact.model import Yolact, build_yolact
 from benchmarks.yolact.postprocess import detect
 from benchmarks.yolact.targets import build_targets, choose_mask_positives
-from sais.config import Experiment, InputConfig, ModelConfig, OptimConfig, ScheduleConfig, TestConfig
+from sais.config import AugmentConfig, Experiment, InputConfig, ModelConfig, OptimConfig, ScheduleConfig, TestConfig
 from sais.detections import Detections
 from sais.engine.system import System
 from sais.postprocess import assemble
@@ -81,7 +81,8 @@ def yolact_700_r101() -> Experiment:
 def _paper(name: str, backbone: str, side: int) -> Experiment:
     return Experiment(
         name=name,
-        input=InputConfig(mode="fixed", size=(side, side), scale_jitter=(0.5, 2.0), colour_jitter=0.3),
+        input=InputConfig(mode="fixed", size=(side, side)),
+        augment=AugmentConfig(scale_jitter=(0.5, 2.0), colour_jitter=0.3),
         model=ModelConfig(backbone=backbone, frozen_stages=0, frozen_batch_norm=False),
         optim=OptimConfig(name="sgd", lr=1e-3, batch=8, momentum=0.9, weight_decay=5e-4, bias_lr_factor=1.0),
         schedule=ScheduleConfig(

@@ -27,13 +27,39 @@ class InputConfig:
     the long side size[1], padded right and below to a multiple of 32."""
     size: tuple[int, int] = (768, 768)
     """fixed: (height, width), multiples of 32. keep_ratio: (short side, greatest long side), 800 1333 in the paper."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What training does to a picture beyond fitting it; all but the flip is off in the paper. Masks stay exact."""
+
     flip: float = 0.5
-    """Probability of a horizontal flip in training."""
+    """Probability of a horizontal flip."""
+    mosaic: float = 0.0
+    """Probability that the picture shares its canvas with three others, each in a quarter around a random point."""
+    copy_paste: float = 0.0
+    """Probability that objects of another picture are pasted in; what they hide is hidden in the masks too."""
+    compose_epochs: int | None = None
+    """Mosaic and copy-paste in so many first epochs only, the rest without, as pictures really are; none: in all."""
+    expand: float = 0.0
+    """Probability that the picture is put on a larger ground, so that its objects become smaller."""
+    expand_most: float = 3.0
+    """Greatest side of that ground, in sides of the picture."""
+    expand_ground: Literal["padding", "mean"] = "padding"
+    """Colour of that ground: that of the canvas beside a picture, or the picture's own mean."""
+    crop: float = 0.0
+    """Probability of a random crop, which keeps at least one object where there is one."""
+    crop_least: float = 0.4
+    """Least share of the picture's sides that a crop keeps."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
-    """Training only, off in the paper: the picture is zoomed by a factor drawn from this range, then cropped or padded
-    at a random place to the same canvas."""
+    """Large-scale jitter: the picture is zoomed by a factor drawn from this range, then cropped or padded at a random
+    place to the same canvas."""
+    photometric: float = 0.0
+    """Probability of each of four changes, made in random order: brightness, contrast, saturation, hue."""
     colour_jitter: float = 0.0
-    """Training only, off in the paper: greatest relative change of brightness, contrast and saturation."""
+    """Greatest relative change of brightness, contrast and saturation, which are all changed, in this order."""
+    multi_scale: tuple[float, float] = (1.0, 1.0)
+    """Each batch has an input size of its own: `input.size` by a factor from this range, in multiples of 32."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +223,7 @@ class Experiment:
     name: str = "sais"
     """The recipe this started from."""
     input: InputConfig = field(default_factory=InputConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     targets: TargetsConfig = field(default_factory=TargetsConfig)
     losses: LossConfig = field(default_factory=LossConfig)
@@ -206,10 +233,26 @@ class Experiment:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+MOVED = {
+    "input.flip": "augment.flip",
+    "input.scale_jitter": "augment.scale_jitter",
+    "input.colour_jitter": "augment.colour_jitter",
+}
+"""Where a setting stood in files written earlier -> where it stands now. `from_dict` reads both."""
+
 RANGES: dict[str, tuple[float, float]] = {
-    "input.flip": (0, 1),
-    "input.scale_jitter": (0.01, 100),
-    "input.colour_jitter": (0, 1),
+    "augment.flip": (0, 1),
+    "augment.mosaic": (0, 1),
+    "augment.copy_paste": (0, 1),
+    "augment.compose_epochs": (0, math.inf),
+    "augment.expand": (0, 1),
+    "augment.expand_most": (1, 10),
+    "augment.crop": (0, 1),
+    "augment.crop_least": (0.05, 1),
+    "augment.scale_jitter": (0.01, 100),
+    "augment.photometric": (0, 1),
+    "augment.colour_jitter": (0, 1),
+    "augment.multi_scale": (0.1, 4),
     "model.frozen_stages": (0, math.inf),
     "model.channels": (2, math.inf),
     "model.tower_depth": (0, math.inf),
@@ -262,9 +305,10 @@ def check_ranges(experiment: Experiment) -> None:
             option = "--" + name.replace("_", "-")
             said = f"between {least:g} and {most:g}" if most < math.inf else f"{least:g} or more, and finite"
             raise SaisError(f"{option} {' '.join(map(str, values))}: must be {said}")
-    low, high = experiment.input.scale_jitter
-    if low > high:
-        raise SaisError(f"--input.scale-jitter {low:g} {high:g}: the smaller factor comes first")
+    for name in ("scale_jitter", "multi_scale"):
+        low, high = getattr(experiment.augment, name)
+        if low > high:
+            raise SaisError(f"--augment.{name.replace('_', '-')} {low:g} {high:g}: the smaller factor comes first")
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
@@ -294,10 +338,23 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "settings") -> An
         SaisError: an unknown key (with the nearest names) or a value of the wrong type.
     """
     hints = typing.get_type_hints(kind)
+    if kind is Experiment:
+        values = _in_their_places(values)
     for key in values:
         if key not in hints:
             raise SaisError(f"{where}: unknown setting '{key}'{nearest(key, hints)}")
     return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+
+
+def _in_their_places(values: dict[str, Any]) -> dict[str, Any]:
+    """The groups of an experiment with what has `MOVED` where it stands now; `values` itself is not changed."""
+    groups = {name: dict(group) if isinstance(group, dict) else group for name, group in values.items()}
+    for before, now in MOVED.items():
+        (old_group, old_name), (group, name) = before.split("."), now.split(".")
+        given = groups.get(old_group)
+        if isinstance(given, dict) and old_name in given:
+            groups.setdefault(group, {}).setdefault(name, given.pop(old_name))
+    return groups
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from sais.config import InputConfig
 from sais.data.index import ImageRecord
-from sais.data.loader import rasterised, read_sample
+from sais.data.loader import rasterised
+from sais.data.samples import read_sample
 from sais.data.transforms import fitted
 from sais.draw import PALETTE, contact_sheet, draw_objects
 from sais.geometry.boxes import locations

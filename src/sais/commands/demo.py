@@ -103,7 +103,7 @@ def _experiment(arguments: DemoArguments) -> Experiment:
     return dataclasses.replace(
         start,
         name=f"{start.name}-demo",
-        input=dataclasses.replace(start.input, scale_jitter=(1.0, 1.0)),
+        augment=dataclasses.replace(start.augment, scale_jitter=(1.0, 1.0)),
         losses=dataclasses.replace(start.losses, mask_weight=2.0),
         optim=dataclasses.replace(start.optim, batch=4),
         schedule=dataclasses.replace(start.schedule, epochs=arguments.epochs),

@@ -1,8 +1,4 @@
-"""From an index to batches: worker processes read, transform and rasterise; order and randomness hang on numbers only.
-
-A sample is asked for by (epoch, position), so the dataset has no state: workers may live through epochs, and a resumed
-run draws the very samples the uninterrupted one would have drawn.
-"""
+"""From an index to batches: worker processes read, transform and rasterise; order and chance hang on numbers only."""
 
 from __future__ import annotations
 
@@ -15,15 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sais.config import InputConfig
-from sais.data.index import ImageRecord, Index, object_mask, trainable
-from sais.data.transforms import augmented, fitted
+from sais.config import AugmentConfig, InputConfig
+from sais.data.index import Index
+from sais.data.samples import Key, TrainingSamples, read_fitted, read_sample
 from sais.geometry.raster import coverage
-from sais.images import PADDING, place, read_picture
+from sais.images import PADDING, place
 from sais.structures import MASK_STRIDE, Batch, Objects, Placement, SaisError, Sample
-
-Key = tuple[int, int]
-"""(epoch, position in the index)."""
 
 
 @dataclass
@@ -36,67 +29,56 @@ class Loaded:
     """One line for each unreadable picture."""
 
 
-class Pictures(Dataset[tuple[Sample, Objects] | str]):
-    """Samples by (epoch, position); an unreadable picture comes as its error message.
+@dataclass
+class Item:
+    """A picture with its objects, and the pictures that could not be read for it."""
+
+    sample: Sample | None
+    """None where the picture itself could not be read."""
+    objects: Objects | None
+    broken: list[str] = field(default_factory=list)
+    """One line for each unreadable picture: this one, or one that was to be put beside it."""
+
+
+class TrainingPictures(Dataset[Item]):
+    """Augmented samples with their masks on the prototype grid; an unreadable picture comes as its error message.
 
     Args:
-        index: the data set.
-        settings: how pictures are fitted and, in training, augmented.
-        seed: of the run.
-        training: augment, and rasterise the objects' masks.
+        samples: what is read.
         mask_margin: how far beyond the box the mask targets reach, as a share of its sides.
     """
 
-    def __init__(
-        self, index: Index, settings: InputConfig, seed: int = 0, training: bool = False, mask_margin: float = 0.0
-    ) -> None:
+    def __init__(self, samples: TrainingSamples, mask_margin: float = 0.0) -> None:
+        self.samples = samples
+        self.mask_margin = mask_margin
+
+    def __len__(self) -> int:
+        return len(self.samples.index.images)
+
+    def __getitem__(self, key: Key) -> Item:
+        try:
+            sample, broken = self.samples.read(key)
+        except SaisError as error:
+            return Item(None, None, [str(error)])
+        return Item(sample, rasterised(sample, self.mask_margin), broken)
+
+
+class FittedPictures(Dataset[Item]):
+    """Pictures on their canvases without any randomness and without objects; an unreadable one comes as its message."""
+
+    def __init__(self, index: Index, settings: InputConfig) -> None:
         self.index = index
         self.settings = settings
-        self.seed = seed
-        self.training = training
-        self.mask_margin = mask_margin
 
     def __len__(self) -> int:
         return len(self.index.images)
 
-    def __getitem__(self, key: Key) -> tuple[Sample, Objects] | str:
-        epoch, position = key
-        record = self.index.images[position]
+    def __getitem__(self, position: int) -> Item:
         try:
-            sample = read_sample(record, with_objects=self.training)
+            sample = read_fitted(self.index.images[position], self.settings)
         except SaisError as error:
-            return str(error)
-        if not self.training:
-            return fitted(sample, self.settings), rasterised(sample)
-        random = np.random.default_rng([self.seed, epoch, position])
-        sample = augmented(sample, self.settings, random)
-        return sample, rasterised(sample, self.mask_margin)
-
-
-def read_sample(record: ImageRecord, with_objects: bool = True) -> Sample:
-    """The picture of a record and its objects, crowds left out.
-
-    Raises:
-        SaisError: the picture or a mask cannot be read, or the size is not the one the annotations were made for.
-    """
-    picture = read_picture(record.path)
-    if picture.shape[:2] != tuple(record.size):
-        raise SaisError(
-            f"{record.path}: the picture is {picture.shape[1]} x {picture.shape[0]} pixels, its annotations say "
-            f"{record.size[1]} x {record.size[0]}; mend the annotation file"
-        )
-    annotations = trainable(record) if with_objects else ()
-    try:
-        masks = [object_mask(a, record.size) for a in annotations]
-    except SaisError as error:
-        raise SaisError(f"{record.path}: {error}") from error
-    return Sample(
-        image_id=record.id,
-        picture=picture,
-        boxes=np.array([a.box for a in annotations], np.float32).reshape(-1, 4),
-        labels=np.array([a.label for a in annotations], np.int64),
-        masks=masks,
-    )
+            return Item(None, None, [str(error)])
+        return Item(sample, rasterised(sample))
 
 
 def rasterised(sample: Sample, margin: float = 0.0) -> Objects:
@@ -120,10 +102,10 @@ def rasterised(sample: Sample, margin: float = 0.0) -> Objects:
     )
 
 
-def collate(items: list[tuple[Sample, Objects] | str]) -> Loaded:
+def collate(items: list[Item]) -> Loaded:
     """Canvases of one batch, padded right and below to the largest of them."""
-    broken = [item for item in items if isinstance(item, str)]
-    good = [item for item in items if not isinstance(item, str)]
+    broken = list(dict.fromkeys(line for item in items for line in item.broken))
+    good = [(item.sample, item.objects) for item in items if item.sample is not None and item.objects is not None]
     if not good:
         return Loaded(None, broken)
     height = max(sample.picture.shape[0] for sample, _ in good)
@@ -193,14 +175,15 @@ class EpochBatches:
         batches = np.concatenate(full + rest)[: len(self) * self.batch].reshape(-1, self.batch)
         if len(full) > 1:
             batches = random.permutation(batches)
-        for batch in batches[self.first :]:
-            share = batch[self.rank * self.each : (self.rank + 1) * self.each]
-            yield [(self.epoch, int(position)) for position in share]
+        for number in range(self.first, len(self)):
+            share = batches[number][self.rank * self.each : (self.rank + 1) * self.each]
+            yield [Key(self.epoch, int(position), number) for position in share]
 
 
 def training_loader(
     index: Index,
     settings: InputConfig,
+    options: AugmentConfig,
     batch: int,
     seed: int,
     workers: int,
@@ -213,7 +196,8 @@ def training_loader(
     """
     upright = np.array([settings.mode == "keep_ratio" and r.size[0] > r.size[1] for r in index.images])
     batches = EpochBatches(upright, batch, seed, share)
-    return _loader(Pictures(index, settings, seed, True, mask_margin), batches, workers), batches
+    samples = TrainingSamples(index, settings, options, seed)
+    return _loader(TrainingPictures(samples, mask_margin), batches, workers), batches
 
 
 def evaluation_loader(
@@ -221,12 +205,12 @@ def evaluation_loader(
 ) -> DataLoader[Loaded]:
     """A loader of all pictures, fitted, without their objects. A batch holds one size of canvas: padding to the largest
     would change what the network says of the others. Of several ranks (`share`: rank, ranks) each gets some batches."""
-    groups: dict[tuple[int, int], list[Key]] = {}
+    groups: dict[tuple[int, int], list[int]] = {}
     for position, record in enumerate(index.images):
         canvas = place(record.size, settings.mode, settings.size).canvas_size
-        groups.setdefault(canvas, []).append((0, position))
-    batches = [keys[i : i + batch] for keys in groups.values() for i in range(0, len(keys), batch)]
-    return _loader(Pictures(index, settings), batches[share[0] :: share[1]], workers)
+        groups.setdefault(canvas, []).append(position)
+    batches = [members[i : i + batch] for members in groups.values() for i in range(0, len(members), batch)]
+    return _loader(FittedPictures(index, settings), batches[share[0] :: share[1]], workers)
 
 
 class WholePictures(Dataset[Sample | str]):
@@ -255,9 +239,11 @@ def leave_interrupts_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _loader(pictures: Pictures, batches: EpochBatches | list[list[Key]], workers: int) -> DataLoader[Loaded]:
+def _loader(
+    pictures: TrainingPictures | FittedPictures, batches: EpochBatches | list[list[int]], workers: int
+) -> DataLoader[Loaded]:
     return DataLoader(
-        pictures,  # type: ignore[arg-type]  # collate makes Loaded of what Pictures gives
+        pictures,  # type: ignore[arg-type]  # collate makes Loaded of Items
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,

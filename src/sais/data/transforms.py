@@ -1,25 +1,29 @@
-"""From a picture in its file to a canvas with its objects: flip, zoom, fit, colour, with boxes and masks.
+"""One picture and its objects moved together: fit, flip, zoom, window, and what is still to be seen of the objects.
 
 Masks stay shapes (`geometry.raster`) through everything and become pixels once, at the end, on the prototype grid.
-Every random choice comes from the generator that is handed in, so that a sample depends on (seed, epoch, image) alone.
+Every random choice comes from the generator that is handed in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from sais.config import InputConfig
-from sais.geometry.raster import flipped, moved
+from sais.geometry.raster import ObjectMask, Polygons, Rectangle, bounding_box, cut, flipped, inside, moved
 from sais.images import PADDING, fit, place
 from sais.structures import Placement, Sample
 
 LEAST_SIDE = 1.0
-"""Canvas pixels: an object whose visible box is narrower after a crop is no target any more."""
+"""Pixels: an object whose visible box is narrower after a crop is no target any more."""
 LEAST_VISIBLE = 0.1
-"""Share of its box's area that an object must keep after a crop."""
+"""Share of its box's area, and of its mask where a part is hidden, that an object must keep."""
+
+Window = tuple[int, int, int, int]
+"""x1 y1 x2 y2 in whole pixels, end exclusive."""
 
 
 def fitted(sample: Sample, settings: InputConfig) -> Sample:
@@ -29,17 +33,6 @@ def fitted(sample: Sample, settings: InputConfig) -> Sample:
     masks = [moved(m, horizontal, vertical, 0, 0) if m is not None else None for m in sample.masks]
     boxes = placement.to_canvas(sample.boxes).astype(np.float32)
     return replace(sample, picture=fit(sample.picture, placement), boxes=boxes, masks=masks, placement=placement)
-
-
-def augmented(sample: Sample, settings: InputConfig, random: np.random.Generator) -> Sample:
-    """The sample on its canvas as training sees it, by the options of `settings`; in the paper: flip only."""
-    if random.random() < settings.flip:
-        sample = flip(sample)
-    low, high = settings.scale_jitter
-    sample = zoomed(sample, settings, random, low, high) if low != high or low != 1 else fitted(sample, settings)
-    if settings.colour_jitter > 0:
-        sample = replace(sample, picture=recoloured(sample.picture, settings.colour_jitter, random))
-    return sample
 
 
 def flip(sample: Sample) -> Sample:
@@ -59,31 +52,61 @@ def zoomed(sample: Sample, settings: InputConfig, random: np.random.Generator, l
     size = sample.picture.shape[:2]
     canvas = np.empty((*usual.canvas_size, 3), np.uint8)
     canvas[:] = PADDING
-    scale, shift, source, target = [0.0, 0.0], [0.0, 0.0], [(0.0, 0.0)] * 2, [(0, 0)] * 2
+    lengths, offsets = [0, 0], [0, 0]
     for axis in (0, 1):
         room = usual.canvas_size[axis]
-        length = max(1, round(size[axis] * usual.scale[axis] * factor))
-        scale[axis] = length / size[axis]
-        offset = int(random.integers(min(0, room - length), max(0, room - length) + 1))
-        shift[axis] = float(offset)
-        target[axis] = max(offset, 0), min(offset + length, room)
-        source[axis] = (target[axis][0] - offset) / scale[axis], (target[axis][1] - offset) / scale[axis]
-    (top, bottom), (left, right) = target
-    crop = Image.fromarray(sample.picture).resize(
-        (right - left, bottom - top),
-        Image.Resampling.BILINEAR,
-        box=(source[1][0], source[0][0], source[1][1], source[0][1]),
+        lengths[axis] = max(1, round(size[axis] * usual.scale[axis] * factor))
+        offsets[axis] = int(random.integers(min(0, room - lengths[axis]), max(0, room - lengths[axis]) + 1))
+    window = overlap((offsets[1], offsets[0], offsets[1] + lengths[1], offsets[0] + lengths[0]), canvas_window(canvas))
+    canvas[slices(window)] = resampled(sample.picture, lengths, offsets, window)
+    laid = laid_out(sample, lengths, offsets)
+    placement = Placement((size[0], size[1]), usual.canvas_size, (lengths[0] / size[0], lengths[1] / size[1]))
+    return visible(replace(laid, picture=canvas, placement=placement))
+
+
+def resampled(picture: np.ndarray, lengths: Sequence[int], offsets: Sequence[int], window: Window) -> np.ndarray:
+    """What lies in a window once the picture was resized (bilinear, antialiased) and moved.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        lengths: (height, width) it is resized to.
+        offsets: (y, x) where its top left corner then lies.
+        window: not empty, inside the resized picture.
+
+    Returns:
+        The window's pixels, (h, w, 3) uint8; nothing outside the window is computed.
+    """
+    vertical, horizontal = lengths[0] / picture.shape[0], lengths[1] / picture.shape[1]
+    box = (
+        (window[0] - offsets[1]) / horizontal,
+        (window[1] - offsets[0]) / vertical,
+        (window[2] - offsets[1]) / horizontal,
+        (window[3] - offsets[0]) / vertical,
     )
-    canvas[top:bottom, left:right] = np.asarray(crop)
-    placement = Placement(size, usual.canvas_size, (scale[0], scale[1]))
-    boxes = _moved_boxes(sample.boxes, scale, shift)
-    masks = [moved(m, scale[1], scale[0], shift[1], shift[0]) if m is not None else None for m in sample.masks]
-    return visible(replace(sample, picture=canvas, boxes=boxes, masks=masks, placement=placement))
+    size = window[2] - window[0], window[3] - window[1]
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR, box=box))
 
 
-def _moved_boxes(boxes: np.ndarray, scale: list[float], shift: list[float]) -> np.ndarray:
-    factors = np.array([scale[1], scale[0], scale[1], scale[0]], np.float32)
-    return boxes * factors + np.array([shift[1], shift[0], shift[1], shift[0]], np.float32)
+def laid_out(sample: Sample, lengths: Sequence[int], offsets: Sequence[int]) -> Sample:
+    """Boxes and masks of the sample resized to `lengths` (height, width) and moved to `offsets` (y, x); the picture is
+    left as it is."""
+    vertical, horizontal = lengths[0] / sample.picture.shape[0], lengths[1] / sample.picture.shape[1]
+    factors = np.array([horizontal, vertical, horizontal, vertical], np.float32)
+    shift = np.array([offsets[1], offsets[0], offsets[1], offsets[0]], np.float32)
+    masks = [moved(m, horizontal, vertical, offsets[1], offsets[0]) if m is not None else None for m in sample.masks]
+    return replace(sample, boxes=sample.boxes * factors + shift, masks=masks)
+
+
+def windowed(sample: Sample, window: Window, ground: tuple[int, int, int] = PADDING) -> Sample:
+    """What is to be seen through a window that may reach beyond the picture, there showing the colour `ground`."""
+    x1, y1, x2, y2 = window
+    height, width = sample.picture.shape[:2]
+    picture = np.empty((y2 - y1, x2 - x1, 3), np.uint8)
+    picture[:] = ground
+    inner = overlap(window, (0, 0, width, height))
+    picture[slices((inner[0] - x1, inner[1] - y1, inner[2] - x1, inner[3] - y1))] = sample.picture[slices(inner)]
+    laid = laid_out(sample, (height, width), (-y1, -x1))
+    return still_seen(replace(laid, picture=picture), within=(0, 0, x2 - x1, y2 - y1))
 
 
 def visible(sample: Sample) -> Sample:
@@ -97,9 +120,81 @@ def visible(sample: Sample) -> Sample:
     return replace(sample, boxes=clipped[kept], labels=sample.labels[kept], masks=masks)
 
 
-def recoloured(picture: np.ndarray, strength: float, random: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and saturation each changed by a factor within 1 +- strength."""
-    image = Image.fromarray(picture)
-    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhancer(image).enhance(float(random.uniform(1 - strength, 1 + strength)))
-    return np.array(image)  # its own memory: torch wants to be able to write
+def still_seen(sample: Sample, within: Rectangle | None = None, covers: Sequence[ObjectMask] = ()) -> Sample:
+    """What is left of the objects in a rectangle and under shapes that lie over them.
+
+    Masks lose exactly what is outside or hidden. The sides of a box move in, to whole pixels, where they were cut off;
+    objects of which too little is left (`LEAST_SIDE`, `LEAST_VISIBLE`) are no targets any more. An object with a box
+    only counts as if it filled its box.
+    """
+    extents = [bounding_box(cover) for cover in covers]
+    boxes, masks, kept = [], [], []
+    for i, (box, mask) in enumerate(zip(sample.boxes, sample.masks, strict=True)):
+        shape = _filled(box) if mask is None else mask
+        reach = bounding_box(shape)
+        over = [cover for cover, other in zip(covers, extents, strict=True) if _meet(reach, other)]
+        if over or (within is not None and not (_holds(within, reach) and _holds(within, box))):
+            left = cut(shape, within, over)
+            seen = _seen_box(box, shape, left, within)
+            if seen is None:
+                continue
+            box, mask = seen, None if mask is None else left
+        boxes.append(box)
+        masks.append(mask)
+        kept.append(i)
+    return replace(
+        sample, boxes=np.array(boxes, np.float32).reshape(-1, 4), labels=sample.labels[kept].reshape(-1), masks=masks
+    )
+
+
+def _seen_box(box: np.ndarray, shape: ObjectMask, left: ObjectMask, within: Rectangle | None) -> np.ndarray | None:
+    """The box (4,) of what is left of a shape; None where that is too little."""
+    reach = bounding_box(shape)
+    corner = np.floor(reach[:2]).astype(int)
+    window = (*corner.tolist(), *np.ceil(reach[2:]).astype(int).tolist())
+    before, after = inside(shape, window), inside(left, window)
+    if after.sum() < LEAST_VISIBLE * before.sum():
+        return None
+    seen = box.astype(np.float64)
+    for axis in (0, 1):  # x, y
+        whole, part = np.flatnonzero(before.any(axis)), np.flatnonzero(after.any(axis))
+        if len(part):  # else the shape is so thin that it holds no pixel's centre
+            if part[0] > whole[0]:
+                seen[axis] = max(seen[axis], corner[axis] + part[0])
+            if part[-1] < whole[-1]:
+                seen[axis + 2] = min(seen[axis + 2], corner[axis] + part[-1] + 1)
+    if within is not None:
+        x1, y1, x2, y2 = within
+        seen = np.clip(seen, (x1, y1, x1, y1), (x2, y2, x2, y2))
+    sides = seen[2:] - seen[:2]
+    if sides.min() < LEAST_SIDE or sides.prod() < LEAST_VISIBLE * (box[2:] - box[:2]).astype(np.float64).prod():
+        return None
+    return seen.astype(np.float32)
+
+
+def _filled(box: np.ndarray) -> Polygons:
+    x1, y1, x2, y2 = box.tolist()
+    return Polygons((np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64),))
+
+
+def _meet(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool((np.maximum(a[:2], b[:2]) < np.minimum(a[2:], b[2:])).all())
+
+
+def _holds(outer: Rectangle, box: np.ndarray) -> bool:
+    return bool(box[0] >= outer[0] and box[1] >= outer[1] and box[2] <= outer[2] and box[3] <= outer[3])
+
+
+def overlap(a: Window, b: Window) -> Window:
+    """What two windows share; its ends may lie before its starts where that is nothing."""
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def canvas_window(canvas: np.ndarray) -> Window:
+    """The whole of a picture as a window."""
+    return 0, 0, canvas.shape[1], canvas.shape[0]
+
+
+def slices(window: Window) -> tuple[slice, slice]:
+    """A window as an index of rows and columns."""
+    return slice(window[1], window[3]), slice(window[0], window[2])

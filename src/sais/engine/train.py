@@ -237,7 +237,8 @@ def _save(run: Run, course: Course) -> None:
 def _loader(run: Run) -> tuple[Any, EpochBatches]:
     settings, share = run.experiment, (run.ranks.rank, run.ranks.world)
     seed, workers, margin = settings.run.seed, settings.run.workers, settings.losses.mask_margin
-    return training_loader(run.index, settings.input, settings.optim.batch, seed, workers, margin, share)
+    inputs, batch = (settings.input, settings.augment), settings.optim.batch
+    return training_loader(run.index, *inputs, batch, seed, workers, margin, share)
 
 
 def _replace_workers(run: Run, course: Course, deaths: int, error: RuntimeError) -> None:

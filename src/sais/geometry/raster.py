@@ -32,22 +32,60 @@ class Bitmap:
     """x1 y1 x2 y2."""
 
 
-ObjectMask = Polygons | Bitmap
+Rectangle = tuple[float, float, float, float]
+"""x1 y1 x2 y2."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """One object of which only a part is to be seen: what lies in a rectangle and under no other shape."""
+
+    shape: Polygons | Bitmap
+    within: Rectangle | None
+    """Nothing is to be seen outside of it: points on its left and upper edge are inside. None: anywhere."""
+    covers: tuple[ObjectMask, ...] = ()
+    """Shapes that lie over it."""
+
+
+ObjectMask = Polygons | Bitmap | Cut
 """The shape of one object, in the pixels of whichever space it was moved to."""
+
+
+def cut(mask: ObjectMask, within: Rectangle | None = None, covers: Sequence[ObjectMask] = ()) -> Cut:
+    """What is left of a shape in a rectangle and under shapes that lie over it; both in the shape's own space."""
+    if not isinstance(mask, Cut):
+        return Cut(mask, within, tuple(covers))
+    if mask.within is not None and within is not None:
+        (a, b, c, d), (e, f, g, h) = mask.within, within
+        within = (max(a, e), max(b, f), min(c, g), min(d, h))
+    return Cut(mask.shape, within or mask.within, (*mask.covers, *covers))
 
 
 def moved(mask: ObjectMask, scale_x: float, scale_y: float, shift_x: float, shift_y: float) -> ObjectMask:
     """The shape with x -> x * scale_x + shift_x and y -> y * scale_y + shift_y; both scales positive."""
+    if isinstance(mask, Cut):
+        shape, *covers = (moved(m, scale_x, scale_y, shift_x, shift_y) for m in (mask.shape, *mask.covers))
+        assert not isinstance(shape, Cut)
+        within = mask.within and _moved_rectangle(mask.within, scale_x, scale_y, shift_x, shift_y)
+        return Cut(shape, within, tuple(covers))
     if isinstance(mask, Polygons):
         scale, shift = np.array([scale_x, scale_y]), np.array([shift_x, shift_y])
         return Polygons(tuple(part * scale + shift for part in mask.parts))
-    x1, y1, x2, y2 = mask.box
-    box = (x1 * scale_x + shift_x, y1 * scale_y + shift_y, x2 * scale_x + shift_x, y2 * scale_y + shift_y)
-    return Bitmap(mask.bits, box)
+    return Bitmap(mask.bits, _moved_rectangle(mask.box, scale_x, scale_y, shift_x, shift_y))
+
+
+def _moved_rectangle(box: Rectangle, scale_x: float, scale_y: float, shift_x: float, shift_y: float) -> Rectangle:
+    x1, y1, x2, y2 = box
+    return x1 * scale_x + shift_x, y1 * scale_y + shift_y, x2 * scale_x + shift_x, y2 * scale_y + shift_y
 
 
 def flipped(mask: ObjectMask, width: float) -> ObjectMask:
     """The shape mirrored left to right in a picture of this width: x -> width - x."""
+    if isinstance(mask, Cut):
+        shape, *covers = (flipped(m, width) for m in (mask.shape, *mask.covers))
+        assert not isinstance(shape, Cut)
+        x1, y1, x2, y2 = mask.within or (-np.inf, -np.inf, np.inf, np.inf)
+        return Cut(shape, mask.within and (width - x2, y1, width - x1, y2), tuple(covers))
     if isinstance(mask, Polygons):
         return Polygons(tuple(part * np.array([-1.0, 1.0]) + np.array([width, 0.0]) for part in mask.parts))
     x1, y1, x2, y2 = mask.box
@@ -55,7 +93,12 @@ def flipped(mask: ObjectMask, width: float) -> ObjectMask:
 
 
 def bounding_box(mask: ObjectMask) -> np.ndarray:
-    """The tight extents of the shape, (4,) float32 x1 y1 x2 y2; zeros for a shape without points or bits."""
+    """The tight extents of the shape, (4,) float32 x1 y1 x2 y2; zeros for a shape without points or bits.
+
+    Of a `Cut` those of the whole shape: what is left of it lies somewhere inside.
+    """
+    if isinstance(mask, Cut):
+        return bounding_box(mask.shape)
     if isinstance(mask, Polygons):
         if not any(len(part) for part in mask.parts):
             return np.zeros(4, np.float32)
@@ -107,6 +150,8 @@ def _inside_samples(mask: ObjectMask, window: Sequence[int], cell: float, sample
     shape = (max(0, y2 - y1) * samples, max(0, x2 - x1) * samples)
     if not shape[0] or not shape[1]:
         return np.zeros(shape, bool)
+    if isinstance(mask, Cut):
+        return _sampled_cut(mask, (x1, y1, x2, y2), shape, cell, samples)
     if isinstance(mask, Bitmap):
         return _sampled_bits(mask, (x1, y1), shape, cell, samples)
     covered = np.zeros(shape, bool)
@@ -146,6 +191,28 @@ def _add_part(points: np.ndarray, covered: np.ndarray) -> None:
     parity = np.cumsum(toggles.astype(np.uint8).reshape(height, width), axis=1, dtype=np.uint8) & 1
     region = covered[top : top + height, left : left + width]
     region |= parity[:, : region.shape[1]].astype(bool)
+
+
+def _sampled_cut(
+    mask: Cut, window: tuple[int, int, int, int], shape: tuple[int, int], cell: float, samples: int
+) -> np.ndarray:
+    """The sample points inside the shape, inside its rectangle, and inside none of its covers."""
+    seen = _inside_samples(mask.shape, window, cell, samples)
+    if mask.within is not None:
+        left, top, right, bottom = (v * (samples / cell) for v in mask.within)
+        # Sample k of the window's first axis lies at window * samples + k + 0.5 in these units.
+        rows = np.arange(shape[0]) + (window[1] * samples + 0.5)
+        columns = np.arange(shape[1]) + (window[0] * samples + 0.5)
+        seen &= ((rows >= top) & (rows < bottom))[:, None]
+        seen &= (columns >= left) & (columns < right)
+    for cover in mask.covers:
+        extents = bounding_box(cover).astype(np.float64) / cell
+        low = np.maximum(np.floor(extents[:2]).astype(int), window[:2])
+        high = np.minimum(np.ceil(extents[2:]).astype(int), window[2:])
+        if (high > low).all():  # else it lies beside the window
+            (x1, y1), (x2, y2) = (low - window[:2]) * samples, (high - window[:2]) * samples
+            seen[y1:y2, x1:x2] &= ~_inside_samples(cover, (*low, *high), cell, samples)
+    return seen
 
 
 def _sampled_bits(

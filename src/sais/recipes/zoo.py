@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sais.config import Experiment, InputConfig, LossConfig, ModelConfig, OptimConfig, RunConfig, ScheduleConfig
+from sais.config import (
+    AugmentConfig,
+    Experiment,
+    InputConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    ScheduleConfig,
+)
 from sais.recipes import paper
 
 LITE0 = "tf_efficientnet_lite0.in1k"
@@ -83,7 +92,8 @@ def sais_lite2() -> Experiment:
 def _lite(name: str, backbone: str, side: int) -> Experiment:
     return Experiment(
         name=name,
-        input=InputConfig(mode="fixed", size=(side, side), scale_jitter=(0.6, 1.5)),
+        input=InputConfig(mode="fixed", size=(side, side)),
+        augment=AugmentConfig(scale_jitter=(0.6, 1.5)),
         model=ModelConfig(backbone=backbone, channels=64, tower_depth=2, prototype_channels=64, distance_unit="stride"),
         losses=LossConfig(box="giou"),
         optim=OptimConfig(

@@ -79,7 +79,7 @@ def plans_for(rows: Sequence[str], seeds: Sequence[int], budget: Budget) -> list
 def plan_of(key: str, seed: int, base: Experiment, budget: Budget) -> Plan:
     """The run of one row with one seed."""
     row = find_row(key)
-    if row.slip and base.input.scale_jitter != (1.0, 1.0):
+    if row.slip and base.augment.scale_jitter != (1.0, 1.0):
         raise SaisError(
             f"row {key}: the padding slip is told of pictures that lie at the canvas's top left, and {base.name} zooms "
             "and moves them in training; take --base paper-lite0 or a recipe of the paper"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sais.checkpoint import fill, load
-from sais.config import Experiment, to_dict
+from sais.config import MOVED, Experiment, to_dict
 from sais.data.index import Index
 from sais.data.paths import DataPaths
 from sais.engine.evaluate import evaluate
@@ -33,6 +33,27 @@ from sais.structures import SaisError
 
 WAIT = 5.0
 """Seconds between looks at a run that another process is at."""
+
+
+IDLE = (
+    *("name", "run.device", "run.workers", "run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
+    *("run.on_bad_loss", "optim.micro_batch"),
+)
+"""Settings that decide nothing of a run's numbers: they are no part of its digest."""
+
+FIRST = {
+    "input": "mode size flip scale_jitter colour_jitter",
+    "model": "backbone pretrained frozen_stages frozen_batch_norm channels tower_depth tower_kind norm masks "
+    "coefficients_from prototypes prototype_channels prototype_depth distance_unit",
+    "targets": "rule",
+    "losses": "box class_weight box_weight centerness_weight mask_weight mask_positives mask_margin",
+    "test": "score candidates nms detections mask_margin",
+    "optim": "name lr batch momentum weight_decay bias_lr_factor backbone_lr_factor clip",
+    "schedule": "epochs kind steps factor warmup warmup_factor warmup_kind",
+    "run": "seed precision ema",
+}
+"""The settings that there were when the first results were kept. One that came later counts where it is not at its
+default, so that those results are found still. A default must therefore not change once a result has been kept."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +71,7 @@ class Plan:
 
     def digest(self, data: dict[str, Any]) -> str:
         """Eight digits of everything that decides the numbers; not the device, workers or how often to look."""
-        settings = to_dict(self.experiment)
-        for name in ("device", "workers", "evaluate_every", "checkpoint_every"):
-            del settings["run"][name]
-        del settings["name"]
+        settings = settings_that_count(self.experiment)
         whole = [settings, self.system.name, self.steps, self.random_init, data]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -64,6 +82,29 @@ class Plan:
             path.name.removesuffix(".json") for kind in ("results", "runs") for path in out.glob(f"{kind}/*{tail}*")
         }
         return next((name for name in sorted(made) if name.endswith(tail)), self.row + tail)
+
+
+def settings_that_count(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """The settings that decide a run's numbers, as the first results had them: see `IDLE`, `FIRST` and `MOVED`."""
+    usual = _flat(Experiment())
+    counted: dict[str, dict[str, Any]] = {}
+    first = {f"{group}.{name}" for group, names in FIRST.items() for name in names.split()}
+    old_place = {now: before for before, now in MOVED.items()}
+    for path, value in _flat(experiment).items():
+        place = old_place.get(path, path)
+        if path not in IDLE and (place in first or value != usual[path]):
+            group, _, name = place.partition(".")
+            counted.setdefault(group, {})[name] = value
+    return counted
+
+
+def _flat(experiment: Experiment) -> dict[str, Any]:
+    """Every setting by its path: "name", "input.mode" ..."""
+    flat: dict[str, Any] = {}
+    for group, values in to_dict(experiment).items():
+        named = {f"{group}.{name}": value for name, value in values.items()} if isinstance(values, dict) else None
+        flat |= {group: values} if named is None else named
+    return flat
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""Samples of an index by number: read from their files, fitted, in training augmented. No torch.
+
+A sample is asked for by (epoch, position, batch), so that whoever reads has no state: workers may live through epochs,
+and a resumed run draws the very samples the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from sais.config import AugmentConfig, InputConfig
+from sais.data.augment import augmented, batch_size
+from sais.data.index import ImageRecord, Index, object_mask, trainable
+from sais.data.transforms import fitted
+from sais.images import read_picture
+from sais.structures import SaisError, Sample
+
+PARTNERS_TRIED = 10
+"""Broken pictures that are passed over in search of one to put beside another; then that one stays alone."""
+
+
+class Key(NamedTuple):
+    """Which sample is meant."""
+
+    epoch: int
+    position: int
+    """Of the picture in the index."""
+    batch: int = 0
+    """Number of its batch in the epoch: pictures of one batch have one input size."""
+
+
+class TrainingSamples:
+    """Augmented samples of an index.
+
+    Args:
+        index: the data set.
+        settings: how pictures are fitted.
+        options: how they are augmented.
+        seed: of the run.
+    """
+
+    def __init__(self, index: Index, settings: InputConfig, options: AugmentConfig, seed: int) -> None:
+        self.index = index
+        self.settings = settings
+        self.options = options
+        self.seed = seed
+        everywhere = np.arange(len(index.images))
+        full = [any(not a.crowd and a.segmentation is not None for a in r.annotations) for r in index.images]
+        self._partners = {False: everywhere, True: everywhere[np.array(full, bool)]}
+        """Whether it has to have objects -> positions of pictures to compose with."""
+
+    def read(self, key: Key) -> tuple[Sample, list[str]]:
+        """The sample of a key on its canvas, and a line for each picture that could not be read to go with it.
+
+        Raises:
+            SaisError: the picture itself cannot be read.
+        """
+        sample = read_sample(self.index.images[key.position])
+        random = np.random.default_rng([self.seed, key.epoch, key.position])
+        size = batch_size(self.settings, self.options, self.seed, key.epoch, key.batch)
+        options = self.options
+        if options.compose_epochs is not None and key.epoch >= options.compose_epochs:
+            options = replace(options, mosaic=0.0, copy_paste=0.0)
+        broken: list[str] = []
+
+        def another(random: np.random.Generator, with_objects: bool) -> Sample | None:
+            positions = self._partners[with_objects]
+            for _ in range(PARTNERS_TRIED if len(positions) else 0):
+                try:
+                    return read_sample(self.index.images[positions[random.integers(len(positions))]])
+                except SaisError as error:
+                    broken.append(str(error))
+            return None
+
+        return augmented(sample, replace(self.settings, size=size), options, random, another), broken
+
+
+def read_fitted(record: ImageRecord, settings: InputConfig) -> Sample:
+    """The picture of a record on its canvas, without its objects.
+
+    Raises:
+        SaisError: as `read_sample`.
+    """
+    return fitted(read_sample(record, with_objects=False), settings)
+
+
+def read_sample(record: ImageRecord, with_objects: bool = True) -> Sample:
+    """The picture of a record and its objects, crowds left out.
+
+    Raises:
+        SaisError: the picture or a mask cannot be read, or the size is not the one the annotations were made for.
+    """
+    picture = read_picture(record.path)
+    if picture.shape[:2] != tuple(record.size):
+        raise SaisError(
+            f"{record.path}: the picture is {picture.shape[1]} x {picture.shape[0]} pixels, its annotations say "
+            f"{record.size[1]} x {record.size[0]}; mend the annotation file"
+        )
+    annotations = trainable(record) if with_objects else ()
+    try:
+        masks = [object_mask(a, record.size) for a in annotations]
+    except SaisError as error:
+        raise SaisError(f"{record.path}: {error}") from error
+    return Sample(
+        image_id=record.id,
+        picture=picture,
+        boxes=np.array([a.box for a in annotations], np.float32).reshape(-1, 4),
+        labels=np.array([a.label for a in annotations], np.int64),
+        masks=masks,
+    )
