@@ -137,3 +137,15 @@ def test_moving_average_by_hand() -> None:
     assert not inner.training
     assert not any(p.requires_grad for p in inner.parameters())
     assert model[0].weight.item() == -1.0  # the model itself is not moved
+
+
+def test_layer_decay_lowers_the_rate_of_each_stage_further_down() -> None:
+    model = build_model(ModelConfig(channels=64, prototype_channels=16, frozen_stages=0), 3)
+    groups = parameter_groups(model, OptimConfig(backbone_lr_factor=0.5, layer_decay=0.8))
+    network = model.backbone.network
+    for name, height in (("layer4", 1), ("layer3", 2), ("layer2", 3), ("layer1", 4), ("conv1", 4)):
+        weight = next(p for n, p in network.named_parameters() if n.startswith(name) and p.requires_grad)
+        assert placed(groups, weight)[0] == pytest.approx(0.5 * 0.8**height), name
+    assert placed(groups, model.head.class_logits.weight)[0] == 1.0
+    plain = parameter_groups(model, OptimConfig(backbone_lr_factor=0.5))
+    assert {g["factor"] for g in plain} == {0.5, 1.0, 2.0}

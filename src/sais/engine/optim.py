@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sais.config import OptimConfig, ScheduleConfig
+from sais.model.backbones import Backbone, parameters_through
+from sais.structures import SaisError
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -20,18 +23,19 @@ NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
     """Groups with a `factor` on the learning rate and their own decay.
 
-    Convolution biases learn at `bias_lr_factor` without decay, everything in `model.backbone` at `backbone_lr_factor`;
-    frozen parameters are left out. Norm layers are treated as weights, as the paper's detector does, except that AdamW,
+    Convolution biases learn at `bias_lr_factor` without decay, everything in `model.backbone` at `backbone_lr_factor`
+    times `layer_decay` for its own stage and each one above; frozen parameters are left out. Norm layers are treated as weights, as the paper's detector does, except that AdamW,
     whose decay is far stronger, spares them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    heights = stages_from_the_top(model.backbone) if isinstance(model.backbone, Backbone) else {}
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
             factor, decay = 1.0, config.weight_decay
             if module_name.startswith("backbone."):
-                factor *= config.backbone_lr_factor
+                factor *= config.backbone_lr_factor * config.layer_decay ** heights.get(parameter, 0)
             if isinstance(module, NORMS):
                 decay = 0.0 if config.name == "adamw" else decay
             elif name == "bias":
@@ -39,6 +43,19 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
                 decay = 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return [{"params": p, "factor": factor, "weight_decay": decay} for (factor, decay), p in groups.items()]
+
+
+def stages_from_the_top(backbone: Backbone) -> dict[nn.Parameter, int]:
+    """For each parameter of a backbone the number of its stage, from 1 for the last one downwards. A stem that is no
+    stage of its own counts with the first."""
+    info: Any = backbone.network.feature_info
+    names = list(info.module_name())
+    heights = {parameter: 1 for parameter in backbone.parameters()}
+    for height, name in enumerate(reversed(names), start=1):
+        with contextlib.suppress(SaisError):  # an activation, without parameters
+            for parameter in parameters_through(backbone.network, name):
+                heights[parameter] = height
+    return heights
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
