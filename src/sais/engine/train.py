@@ -60,6 +60,8 @@ class Course:
     skip_broken: bool
     saved: float = field(default_factory=time.monotonic)
     """When the run was last saved."""
+    saved_at: tuple[int, int] = (-1, -1)
+    """Iteration and measured epochs of the run as it was last saved."""
     unsaved: str = ""
     """Why the last attempt to save failed; "" where it did not."""
 
@@ -223,9 +225,12 @@ def _stop_or_save(run: Run, course: Course) -> None:
 def _save(run: Run, course: Course) -> None:
     """Save the run. A disk that is full for a while does not end it: the next checkpoint tries again."""
     run.broken = set().union(*run.ranks.gathered(run.broken)) if run.ranks.world > 1 else run.broken
+    if course.saved_at == (run.iteration, run.measured):
+        return  # it would only take the place of the checkpoint before
     course.saved, course.unsaved = time.monotonic(), ""
     try:
         save_run(run)
+        course.saved_at = run.iteration, run.measured
     except SaisError as error:
         if run.iteration >= course.last:
             raise
