@@ -62,9 +62,7 @@ def disturbed(monkeypatch: pytest.MonkeyPatch, number: int, disturb: Callable[[]
     monkeypatch.setattr(engine, "step", disturbing)
 
 
-@pytest.mark.parametrize(
-    ("number", "ends_with"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
+@pytest.mark.parametrize(("number", "ends_with"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_signal_lets_the_step_finish_and_saves(
     tiny: Experiment,
     straight: Path,

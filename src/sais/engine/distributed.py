@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from sais.structures import SaisError
@@ -121,11 +122,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
             "machine; give torchrun --nproc-per-node at most that number, or train with --device cpu"
         )
     try:
-        if on_gpus:
-            torch.cuda.set_device(ranks.local)
-            dist.init_process_group("cpu:gloo,cuda:nccl", device_id=torch.device("cuda", ranks.local))
-        else:
-            dist.init_process_group("gloo")
+        _join(ranks, on_gpus)
         yield ranks
     except RuntimeError as error:  # dist.DistBackendError is one
         if not _lost(error):
@@ -138,6 +135,18 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         if dist.is_initialized():
             # Where a rank died, the others may hang in saying good-bye to it; torchrun ends them.
             dist.destroy_process_group()
+
+
+def _join(ranks: Ranks, on_gpus: bool) -> None:
+    """Meet the other ranks."""
+    store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world))
+    # torchrun starts ranks again with the store of before (torch 2.14), in which the addresses of the dead still stand.
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"start-{start}", store)  # type: ignore[attr-defined]
+    if on_gpus:
+        torch.cuda.set_device(ranks.local)
+    backend, device = ("cpu:gloo,cuda:nccl", torch.device("cuda", ranks.local)) if on_gpus else ("gloo", None)
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, device_id=device)
 
 
 def _lost(error: RuntimeError) -> bool:
