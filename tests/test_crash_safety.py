@@ -123,7 +123,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """From the third save to the sixth call: the previous checkpoint makes room, the last one stands, training goes on."""
+    """From the third call to the sixth: the previous checkpoint makes room, the last one stands, training goes on."""
     seen: list[tuple[int, bool]] = []
 
     def look() -> None:
@@ -239,7 +239,7 @@ def test_a_resumed_run_takes_some_settings_anew_and_refuses_others(
 def test_a_run_without_progress_ends_early(
     tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """AP rises once and then never: with a patience of 2 the fourth epoch is the last, also if it resumes in between."""
+    """AP rises once and then never: with a patience of 2 the fourth epoch is the last, also of a run that resumes."""
     evaluate, scores = engine.evaluate, iter([0.1, 0.2, 0.2, 0.15, 0.9])
 
     def told(*arguments: Any, **options: Any) -> Any:

@@ -24,8 +24,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     """Groups with a `factor` on the learning rate and their own decay.
 
     Convolution biases learn at `bias_lr_factor` without decay, everything in `model.backbone` at `backbone_lr_factor`
-    times `layer_decay` for its own stage and each one above; frozen parameters are left out. Norm layers are treated as weights, as the paper's detector does, except that AdamW,
-    whose decay is far stronger, spares them.
+    times `layer_decay` for its own stage and each one above; frozen parameters are left out. Norm layers are treated as
+    weights, as the paper's detector does, except that AdamW, whose decay is far stronger, spares them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     heights = stages_from_the_top(model.backbone) if isinstance(model.backbone, Backbone) else {}
@@ -50,7 +50,7 @@ def stages_from_the_top(backbone: Backbone) -> dict[nn.Parameter, int]:
     stage of its own counts with the first."""
     info: Any = backbone.network.feature_info
     names = list(info.module_name())
-    heights = {parameter: 1 for parameter in backbone.parameters()}
+    heights = dict.fromkeys(backbone.parameters(), 1)
     for height, name in enumerate(reversed(names), start=1):
         with contextlib.suppress(SaisError):  # an activation, without parameters
             for parameter in parameters_through(backbone.network, name):
