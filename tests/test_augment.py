@@ -6,8 +6,9 @@ shows that object and no other, whatever was zoomed, cut off or pasted over. Ble
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -508,3 +509,15 @@ def test_a_sheet_shows_what_training_will_see(shapes: Path, tmp_path: Path, caps
         assert said in capsys.readouterr().err
     assert cli.main(["draw-augmented", "--data", "x"]) == 2
     assert "needs a recipe first" in capsys.readouterr().err
+
+
+def test_the_page_describes_every_option_with_a_picture(root: Path) -> None:
+    page = (root / "docs/augmentation.md").read_text(encoding="utf-8")
+    options = {"--augment." + field.name.replace("_", "-") for field in fields(AugmentConfig)}
+    assert set(re.findall(r"--augment\.[a-z-]+", page)) == options
+    pictures = re.findall(r"\((images/[^)]+)\)", page)
+    assert len(pictures) == 9
+    for picture in pictures:
+        path = root / "docs" / picture
+        assert path.stat().st_size < 150_000
+        Image.open(path).load()

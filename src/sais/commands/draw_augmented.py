@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
     samples = TrainingSamples(index, settings.input, settings.augment, settings.run.seed)
     sheet, broken = draw_samples(samples, _keys(arguments, index), arguments.columns)
     make_folder(arguments.out.parent)
-    Image.fromarray(sheet).save(arguments.out, quality=90)
+    Image.fromarray(sheet).save(arguments.out, quality=85)
     for line in broken:
         print(f"left out: {line}")
     print(f"wrote {arguments.out}")
