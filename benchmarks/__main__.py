@@ -5,6 +5,7 @@
     ratios     the ratios of docs/performance.md: post-processing, small models, Mask R-CNN, YOLACT, runtimes
     evaluation seconds outside the network of an evaluation, against whole frames and pycocotools
     memory     bytes kept for backward, part by part, batch-norm frozen for all, and as YOLACT's paper trains it
+    loader     pictures a second and core, against the usual pipeline of torchvision, and that both say the same
 
 Like `sais reproduce`, they leave their results in --out and show them on its page.
 """
@@ -35,10 +36,10 @@ KEPT = ("network", "post", "end to end")
 class Arguments:
     """SAIS beside its peers, under the same conditions. See benchmarks/README.md."""
 
-    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "evaluation", "memory"]]
+    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "evaluation", "memory", "loader"]]
     """What to compare."""
     data: Path | None = None
-    """accuracy: folder of the data set (also a name in the folder $SAIS_DATA)."""
+    """accuracy, loader: folder of the data set (also a name in the folder $SAIS_DATA)."""
     out: Path = Path("runs/reproduce")
     """Folder of runs and results, that of `sais reproduce`."""
     base: str = "paper-lite0"
@@ -48,7 +49,7 @@ class Arguments:
     iterations: int | None = None
     """accuracy: stop after so many, for a trial."""
     size: int | None = None
-    """accuracy: side of the square input."""
+    """accuracy, loader: side of the square input."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """accuracy: of SAIS."""
     peer_seeds: tuple[int, ...] = (0,)
@@ -64,7 +65,7 @@ class Arguments:
     device: str = "auto"
     """auto, cpu, cuda."""
     repeats: int = 5
-    """speed, ratios: turns of each system; the median counts."""
+    """speed, ratios, loader: turns of each system; the median counts."""
     objects: int = 100
     """speed, ratios, evaluation: objects found on a picture."""
     picture: tuple[int, int] = (960, 1280)
@@ -74,7 +75,7 @@ class Arguments:
     lite: bool = False
     """speed: time the small models of `accuracy` instead, at 192x192."""
     pictures: int = 500
-    """evaluation: how many."""
+    """evaluation, loader: how many, at most."""
     only: tuple[str, ...] = ()
     """memory: names of contestants; all where none is given."""
 
@@ -85,10 +86,15 @@ def main(argv: Sequence[str]) -> int:
     prepare_torch("benchmarks")
     check_writable(arguments.out)
     command = shlex.join(["python", "-m", "benchmarks", *argv])
-    run = {"accuracy": _accuracy, "speed": _speed, "ratios": _ratios, "evaluation": _evaluation, "memory": _memory}[
-        arguments.what
-    ]
-    print(run(arguments, command))
+    run = {
+        "accuracy": _accuracy,
+        "speed": _speed,
+        "ratios": _ratios,
+        "evaluation": _evaluation,
+        "memory": _memory,
+        "loader": _loader,
+    }
+    print(run[arguments.what](arguments, command))
     return 0
 
 
@@ -181,6 +187,35 @@ def _evaluation(arguments: Arguments, command: str) -> str:
     said = f"`{command}`: {in_words(describe_machine(torch.device('cpu')))}; {arguments.pictures} pictures of 640 x 480"
     text = f"{said}, {arguments.objects} detections each.\n\n{markdown_table(columns, list(evaluation.lines(found)))}"
     write_text(arguments.out / "evaluation.md", text + "\n")
+    return text
+
+
+def _loader(arguments: Arguments, command: str) -> str:
+    import torch
+
+    from benchmarks import loader
+    from sais.data.formats import find
+    from sais.data.paths import locate
+    from sais.reproduce.machine import describe_machine, in_words
+    from sais.reproduce.report import markdown_table
+
+    torch.set_num_threads(1)
+    data = locate(arguments.data or Path("coco_mini"))
+    index, side = find(data, "train"), arguments.size or 768
+    annotations, number = loader.coco_file(data), min(arguments.pictures, len(index.images))
+    found = loader.measure(loader.ways(index, annotations, (side, side)), number, arguments.repeats)
+    agreement = loader.compare(index, annotations, (side, side), number)
+    said = (
+        f"`{command}`: {in_words(describe_machine(torch.device('cpu')))}; {number} pictures of {data.name} at {side} x "
+        f"{side}, one process, one thread, {arguments.repeats} turns."
+    )
+    speed = markdown_table(
+        ("pipeline", "pictures / s / core", "slowest - quickest turn", "ours is quicker by"),
+        list(loader.speed_lines(found)),
+    )
+    same = markdown_table(("compared", "difference"), list(loader.agreement_lines(agreement)))
+    text = f"{said}\n\n{speed}\n\n{same}"
+    write_text(arguments.out / "loader.md", text + "\n")
     return text
 
 

@@ -13,6 +13,7 @@ from sais.commands.arguments import option_names
 from sais.commands.bench import BenchArguments
 from sais.commands.check import CheckArguments
 from sais.commands.demo import DemoArguments
+from sais.commands.draw_augmented import DrawAugmentedArguments
 from sais.commands.draw_targets import DrawTargetsArguments
 from sais.commands.evaluate import EvalArguments
 from sais.commands.export import ExportArguments
@@ -36,6 +37,7 @@ ARGUMENTS = {
     "recipes": RecipesArguments,
     "reproduce": ReproduceArguments,
     "draw-targets": DrawTargetsArguments,
+    "draw-augmented": DrawAugmentedArguments,
     "bench": BenchArguments,
     "demo": DemoArguments,
     "version": VersionArguments,
@@ -82,11 +84,11 @@ def test_help_names_every_option(
 def test_settings_are_options_with_the_recipes_defaults(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "100")  # one column, whose lines follow each other
     names = option_names(TrainArguments)
     assert {"--model.backbone", "--input.mode", "--optim.lr", "--targets.rule", "--model.no-masks"} <= set(names)
     assert cli.main(["train", "fcos-r50", "--help"]) == 0
-    assert "(default: 800 1333)" in capsys.readouterr().out
+    assert "(default: 800 1333)" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(

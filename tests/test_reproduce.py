@@ -19,12 +19,13 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from sais.cli import main
-from sais.config import Experiment
+from sais.config import Experiment, from_dict
 from sais.data.paths import DataPaths
+from sais.engine.system import SAIS_SYSTEM
 from sais.recipes import RECIPES, recipe
 from sais.reproduce.plans import Budget, base_experiment, plans_for
 from sais.reproduce.rows import ROWS, TABLES, keep_ratio
-from sais.reproduce.runs import Result, describe_data, make_runs, read_result
+from sais.reproduce.runs import Plan, Result, describe_data, make_runs, read_result, settings_that_count
 from sais.reproduce.slip import SLIPPED_SYSTEM
 from sais.structures import SaisError
 
@@ -107,6 +108,24 @@ def test_the_digest_tells_what_decides_the_numbers() -> None:
         plan.digest({"name": "animals"}),
     ]
     assert len({plan.digest(data), *different}) == 6
+
+
+def test_kept_results_are_found_by_their_settings(root: Path) -> None:
+    """Settings that came or moved since they were written change no digest while they are at their default."""
+    kept = [json.loads(path.read_text()) for path in sorted((root / "docs/experiments/results").glob("*.json"))]
+    assert len(kept) >= 30
+    for result in kept:
+        experiment = from_dict(Experiment, result["experiment"])
+        system = replace(SAIS_SYSTEM, name=result["system"])
+        assert Plan(result["row"], experiment, system).digest(result["data"]) == result["digest"]
+    mosaic = replace(experiment, augment=replace(experiment.augment, mosaic=0.5))
+    jitter = replace(experiment, augment=replace(experiment.augment, scale_jitter=(0.5, 2.0)))
+    later = {Plan(result["row"], one, system).digest(result["data"]) for one in (mosaic, jitter)}
+    assert len({*later, result["digest"]}) == 3
+    # A moved setting counts as it did where it stood.
+    assert settings_that_count(jitter)["input"]["scale_jitter"] == [0.5, 2.0]
+    assert settings_that_count(mosaic)["augment"] == {"mosaic": 0.5}
+    assert "augment" not in settings_that_count(jitter)
 
 
 def test_shared_rows_are_trained_once_and_finished_ones_not_again(shapes: Path, tmp_path: Path) -> None:

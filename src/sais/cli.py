@@ -27,6 +27,7 @@ COMMANDS = {
     "recipes": ("sais.commands.recipes", "list the recipes a training run can start from"),
     "reproduce": ("sais.commands.reproduce", "the paper's tables and figures again, on your data and machine"),
     "draw-targets": ("sais.commands.draw_targets", "draw which object each location learns (the paper's Figure 2)"),
+    "draw-augmented": ("sais.commands.draw_augmented", "draw pictures as training will see them"),
     "bench": ("sais.commands.bench", "measure time and memory"),
     "demo": ("sais.commands.demo", "the whole road on synthetic pictures, on this machine, in minutes"),
     "version": ("sais.commands.version", "versions of sais and of what it stands on"),

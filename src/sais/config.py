@@ -43,7 +43,7 @@ class AugmentConfig:
     """Mosaic and copy-paste in so many first epochs only, the rest without, as pictures really are; none: in all."""
     expand: float = 0.0
     """Probability that the picture is put on a larger ground, so that its objects become smaller."""
-    expand_most: float = 3.0
+    expand_most: float = 2.0
     """Greatest side of that ground, in sides of the picture."""
     expand_ground: Literal["padding", "mean"] = "padding"
     """Colour of that ground: that of the canvas beside a picture, or the picture's own mean."""

@@ -100,12 +100,15 @@ def as_picture(source: np.ndarray | str | Path | Image.Image | BinaryIO) -> np.n
 def to_array(image: Image.Image) -> np.ndarray:
     """An RGB image of Pillow's as (H, W, 3) uint8 of its own memory.
 
-    Strip by strip: Pillow hands out its pixels as a copy of the whole, a second one for a moment, which for
-    10,000 x 10,000 pixels is 600 MB more than the array itself.
+    Strip by strip where it is large: Pillow hands out its pixels as a copy of the whole, a second one for a moment,
+    which for 10,000 x 10,000 pixels is 600 MB more than the array itself.
     """
     width, height = image.size
     array = np.empty((height, width, 3), np.uint8)
     high = max(1, _STRIP // max(width, 1))
+    if high >= height:
+        array[:] = np.asarray(image)
+        return array
     for top in range(0, height, high):
         below = min(top + high, height)
         array[top:below] = np.asarray(image.crop((0, top, width, below)))

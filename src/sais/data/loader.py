@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from sais.config import AugmentConfig, InputConfig
 from sais.data.index import Index
 from sais.data.samples import Key, TrainingSamples, read_fitted, read_sample
-from sais.geometry.raster import coverage
+from sais.geometry.raster import coverages
 from sais.images import PADDING, place
 from sais.structures import MASK_STRIDE, Batch, Objects, Placement, SaisError, Sample
 
@@ -83,22 +83,22 @@ class FittedPictures(Dataset[Item]):
 
 def rasterised(sample: Sample, margin: float = 0.0) -> Objects:
     """The objects of a fitted sample with mask patches on the prototype grid, only where their boxes are."""
-    height, width = sample.picture.shape[0] // MASK_STRIDE, sample.picture.shape[1] // MASK_STRIDE
-    windows = np.zeros((len(sample.boxes), 4), np.int64)
-    values = [np.zeros(0, np.uint8)]
-    for i, (box, mask) in enumerate(zip(sample.boxes.astype(np.float64), sample.masks, strict=True)):
-        if mask is None:
-            continue
-        grow = margin * np.array([box[2] - box[0], box[3] - box[1]])
-        low = np.floor((box[:2] - grow) / MASK_STRIDE).astype(int).clip(0, [width - 1, height - 1])
-        high = np.ceil((box[2:] + grow) / MASK_STRIDE).astype(int).clip(low + 1, [width, height])
-        windows[i] = *low, *high
-        values.append(coverage(mask, windows[i].tolist(), float(MASK_STRIDE)).reshape(-1))
+    grid = np.array([sample.picture.shape[1] // MASK_STRIDE, sample.picture.shape[0] // MASK_STRIDE])
+    boxes = sample.boxes.astype(np.float64)
+    grow = margin * (boxes[:, 2:] - boxes[:, :2])
+    low = np.floor((boxes[:, :2] - grow) / MASK_STRIDE).astype(np.int64).clip(0, grid - 1)
+    high = np.ceil((boxes[:, 2:] + grow) / MASK_STRIDE).astype(np.int64).clip(low + 1, grid)
+    shaped = [mask is not None for mask in sample.masks]
+    windows = np.concatenate([low, high], 1) * np.array(shaped, np.int64).reshape(-1, 1)
+    masks = [mask for mask in sample.masks if mask is not None]
+    patches = coverages(masks, windows[shaped].tolist(), float(MASK_STRIDE))
     return Objects(
         boxes=torch.from_numpy(sample.boxes),
         labels=torch.from_numpy(sample.labels),
         mask_windows=torch.from_numpy(windows),
-        mask_values=torch.from_numpy(np.concatenate(values)),
+        mask_values=torch.from_numpy(
+            np.concatenate([np.zeros(0, np.uint8), *(patch.reshape(-1) for patch in patches)])
+        ),
     )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sais.geometry.scanlines import crossings, inside_counts, lie_apart
+
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
@@ -128,6 +130,27 @@ def coverage(mask: ObjectMask, window: Sequence[int], cell: float = 4.0, samples
         cell: side of a cell in mask space.
         samples: points per side of a cell.
     """
+    return coverages([mask], [window], cell, samples)[0]
+
+
+def coverages(
+    masks: Sequence[ObjectMask], windows: Sequence[Sequence[int]], cell: float = 4.0, samples: int = 4
+) -> list[np.ndarray]:
+    """`coverage` of several shapes, each in its own window: quicker than one after the other."""
+    quick = [i for i, mask in enumerate(masks) if isinstance(mask, Polygons) and lie_apart(mask.parts)]
+    parts = [mask.parts if isinstance(mask, Polygons) else () for mask in masks]
+    counts = dict(
+        zip(quick, inside_counts([parts[i] for i in quick], [windows[i] for i in quick], cell, samples), strict=True)
+    )
+    shares = np.rint(np.arange(samples * samples + 1) * (255 / samples**2)).astype(np.uint8)
+    return [
+        shares[counts[i] if i in counts else _counted(mask, window, cell, samples)]
+        for i, (mask, window) in enumerate(zip(masks, windows, strict=True))
+    ]
+
+
+def _counted(mask: ObjectMask, window: Sequence[int], cell: float, samples: int) -> np.ndarray:
+    """How many sample points of each cell are inside any shape, (h, w), by looking at every point."""
     points = _inside_samples(mask, window, cell, samples).view(np.uint8)
     counts = points[:, 0::samples].astype(np.uint16)
     for k in range(1, samples):
@@ -135,8 +158,7 @@ def coverage(mask: ObjectMask, window: Sequence[int], cell: float = 4.0, samples
     total = counts[0::samples].copy()
     for k in range(1, samples):
         total += counts[k::samples]
-    shares = np.rint(np.arange(samples * samples + 1) * (255 / samples**2)).astype(np.uint8)
-    return shares[total]
+    return total
 
 
 def inside(mask: ObjectMask, window: Sequence[int]) -> np.ndarray:
@@ -164,26 +186,12 @@ def _inside_samples(mask: ObjectMask, window: Sequence[int], cell: float, sample
 def _add_part(points: np.ndarray, covered: np.ndarray) -> None:
     """Set `covered` (rows, columns) wherever its whole-number points are inside this polygon, by the even-odd rule.
 
-    Each edge toggles everything to the right of where it crosses a row. An edge owns the rows y with
-    top <= y < bottom, so that a shared vertex is counted once; points exactly on a left or upper edge are inside.
+    Each edge toggles everything to the right of where it crosses a row; points exactly on a left or upper edge are
+    inside.
     """
-    rows, columns = covered.shape
-    if len(points) < 3:
+    row, column = crossings(points, *covered.shape)
+    if not len(row):
         return
-    x, y = points[:, 0], points[:, 1]
-    x_next, y_next = np.roll(x, -1), np.roll(y, -1)
-    first = np.clip(np.ceil(np.minimum(y, y_next)), 0, rows).astype(np.int64)
-    end = np.clip(np.ceil(np.maximum(y, y_next)), 0, rows).astype(np.int64)
-    count = end - first
-    total = int(count.sum())
-    if not total:
-        return
-    edge = np.repeat(np.arange(len(points)), count)
-    row = np.arange(total) - np.repeat(np.cumsum(count) - count, count) + first[edge]
-    slope = (x_next - x)[edge] / (y_next - y)[edge]  # never 0 / 0: a level edge owns no row
-    crossing = x[edge] + (row - y[edge]) * slope
-    column = np.clip(np.ceil(crossing), 0, columns).astype(np.int64)
-
     # Only the rows and columns between the outermost crossings can change.
     top, left = int(row.min()), int(column.min())
     height, width = int(row.max()) - top + 1, int(column.max()) - left + 1

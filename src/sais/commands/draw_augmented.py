@@ -1,0 +1,94 @@
+"""`sais draw-augmented RECIPE --data DIR`: pictures as training will see them, with boxes and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from sais.commands.arguments import check_writable, make_folder, parse
+from sais.commands.train import split_recipe
+from sais.config import Experiment
+from sais.recipes import RECIPES, recipe
+from sais.recipes.adjust import check
+from sais.structures import SaisError
+
+if TYPE_CHECKING:
+    from sais.data.index import Index
+    from sais.data.samples import Key
+
+PROG = "sais draw-augmented RECIPE"
+
+
+@dataclass(frozen=True)
+class DrawAugmentedArguments:
+    """Draw pictures as training with a recipe will see them. RECIPE comes first, as in `sais train`.
+
+    Options such as --augment.mosaic change a single setting; their defaults are the recipe's.
+    """
+
+    data: Path | None = None
+    """Folder of the data set."""
+    split: str = "train"
+    """Split of the data set."""
+    pictures: int = 8
+    """Pictures on the sheet: the first of the split."""
+    image: int | None = None
+    """Only the picture of this id, in as many epochs."""
+    epoch: int = 0
+    """Epoch of training, the first is 0."""
+    columns: int = 4
+    """Pictures in a row."""
+    out: Path = Path("augmented.jpg")
+    """Picture to write."""
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+    """The recipe's settings."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `sais draw-augmented`."""
+    name, rest = split_recipe(argv)
+    start = recipe(name) if name else Experiment()
+    arguments = parse(DrawAugmentedArguments, rest, PROG, default=DrawAugmentedArguments(experiment=start))
+    if not name:
+        raise SaisError(f"sais draw-augmented needs a recipe first: {PROG} --data DIR; known are {', '.join(RECIPES)}")
+    if arguments.data is None:
+        raise SaisError("sais draw-augmented needs a data set: --data DIR")
+    for option in ("pictures", "columns", "epoch"):
+        least = 0 if option == "epoch" else 1
+        if getattr(arguments, option) < least:
+            raise SaisError(f"--{option} {getattr(arguments, option)}: must be {least} or more")
+    check(arguments.experiment)
+    check_writable(arguments.out.parent)
+    from PIL import Image
+
+    from sais.data.formats import find
+    from sais.data.paths import locate
+    from sais.data.samples import TrainingSamples
+    from sais.data.sheet import draw_samples
+
+    settings = arguments.experiment
+    index = find(locate(arguments.data), arguments.split)
+    samples = TrainingSamples(index, settings.input, settings.augment, settings.run.seed)
+    sheet, broken = draw_samples(samples, _keys(arguments, index), arguments.columns)
+    make_folder(arguments.out.parent)
+    Image.fromarray(sheet).save(arguments.out, quality=85)
+    for line in broken:
+        print(f"left out: {line}")
+    print(f"wrote {arguments.out}")
+    return 0
+
+
+def _keys(arguments: DrawAugmentedArguments, index: Index) -> list[Key]:
+    from sais.data.samples import Key
+
+    number, batch = arguments.pictures, arguments.experiment.optim.batch
+    if arguments.image is None:
+        return [Key(arguments.epoch, i, i // batch) for i in range(min(number, len(index.images)))]
+    for position, record in enumerate(index.images):
+        if record.id == arguments.image:
+            return [Key(epoch, position) for epoch in range(arguments.epoch, arguments.epoch + number)]
+    raise SaisError(f"{arguments.data}: no image {arguments.image} in split {arguments.split}; --image takes its id")

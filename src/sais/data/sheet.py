@@ -1,0 +1,57 @@
+"""A sheet of augmented samples with their boxes and masks: what the network will see (`sais draw-augmented`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sais.data.samples import Key, TrainingSamples
+from sais.detections import Patch
+from sais.draw import contact_sheet, draw_objects
+from sais.geometry.raster import inside
+from sais.structures import SaisError, Sample
+
+
+def draw_samples(samples: TrainingSamples, keys: Sequence[Key], columns: int = 4) -> tuple[np.ndarray, list[str]]:
+    """Samples as training reads them, each canvas drawn at its own size.
+
+    Args:
+        samples: of a data set.
+        keys: which of them.
+        columns: pictures in a row.
+
+    Returns:
+        (H, W, 3) uint8 RGB, and a line for each picture that could not be read.
+
+    Raises:
+        SaisError: not one of them can be read.
+    """
+    pictures, captions, broken = [], [], []
+    for key in keys:
+        try:
+            sample, unreadable = samples.read(key)
+        except SaisError as error:
+            broken.append(str(error))
+            continue
+        broken += unreadable
+        height, width = sample.picture.shape[:2]
+        pictures.append(drawn(sample, samples.index.class_names))
+        name = samples.index.images[key.position].path.name
+        captions.append(f"{name}: {len(sample.boxes)} objects, {width} x {height}")
+    if not pictures:
+        raise SaisError(f"{samples.index.name}: none of the pictures can be read: {broken[0]}")
+    tile = max(p.shape[0] for p in pictures), max(p.shape[1] for p in pictures)
+    return contact_sheet(pictures, columns, tile, captions), list(dict.fromkeys(broken))
+
+
+def drawn(sample: Sample, class_names: Sequence[str]) -> np.ndarray:
+    """A sample's picture with its boxes, classes and masks: (H, W, 3) uint8 RGB."""
+    height, width = sample.picture.shape[:2]
+    patches = []
+    for box, mask in zip(sample.boxes.astype(np.float64), sample.masks, strict=True):
+        low = np.floor(box[:2]).astype(int).clip(0, [width - 1, height - 1])
+        high = np.ceil(box[2:]).astype(int).clip(low + 1, [width, height])
+        shown = np.zeros((high - low)[::-1], bool) if mask is None else inside(mask, (*low, *high))
+        patches.append(Patch(int(low[0]), int(low[1]), shown))
+    return draw_objects(sample.picture, sample.boxes, sample.labels, class_names, patches)
