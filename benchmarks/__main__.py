@@ -5,6 +5,7 @@
     ratios     the ratios of docs/performance.md: post-processing, small models, Mask R-CNN, YOLACT, runtimes
     evaluation seconds outside the network of an evaluation, against whole frames and pycocotools
     memory     bytes kept for backward, part by part, batch-norm frozen for all, and as YOLACT's paper trains it
+    training   the same of SAIS-R50-768 with all that it need not keep, Mask R-CNN, FCOS and YOLACT, and times of a step
 
 Like `sais reproduce`, they leave their results in --out and show them on its page.
 """
@@ -35,7 +36,7 @@ KEPT = ("network", "post", "end to end")
 class Arguments:
     """SAIS beside its peers, under the same conditions. See benchmarks/README.md."""
 
-    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "evaluation", "memory"]]
+    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "evaluation", "memory", "training"]]
     """What to compare."""
     data: Path | None = None
     """accuracy: folder of the data set (also a name in the folder $SAIS_DATA)."""
@@ -64,7 +65,7 @@ class Arguments:
     device: str = "auto"
     """auto, cpu, cuda."""
     repeats: int = 5
-    """speed, ratios: turns of each system; the median counts."""
+    """speed, ratios, training: turns of each system; the median counts."""
     objects: int = 100
     """speed, ratios, evaluation: objects found on a picture."""
     picture: tuple[int, int] = (960, 1280)
@@ -76,7 +77,9 @@ class Arguments:
     pictures: int = 500
     """evaluation: how many."""
     only: tuple[str, ...] = ()
-    """memory: names of contestants; all where none is given."""
+    """memory, training: names of contestants; all where none is given."""
+    batch: int = 2
+    """training: pictures in a step that is timed."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -85,10 +88,9 @@ def main(argv: Sequence[str]) -> int:
     prepare_torch("benchmarks")
     check_writable(arguments.out)
     command = shlex.join(["python", "-m", "benchmarks", *argv])
-    run = {"accuracy": _accuracy, "speed": _speed, "ratios": _ratios, "evaluation": _evaluation, "memory": _memory}[
-        arguments.what
-    ]
-    print(run(arguments, command))
+    runs = {"accuracy": _accuracy, "speed": _speed, "ratios": _ratios, "evaluation": _evaluation}
+    runs |= {"memory": _memory, "training": _training}
+    print(runs[arguments.what](arguments, command))
     return 0
 
 
@@ -208,6 +210,29 @@ def _memory(arguments: Arguments, command: str) -> str:
     )
     notes = table4.notes_of([one for one in contestants if one.name in {row[0] for row in rows}])
     return _leave(Table("memory", title, intro, columns, rows, notes), arguments.out, command)
+
+
+def _training(arguments: Arguments, command: str) -> str:
+    import torch
+
+    from benchmarks import training
+    from sais.bench.training import training_table
+    from sais.predict import choose_device
+    from sais.reproduce.machine import describe_machine, in_words
+    from sais.reproduce.report import markdown_table
+
+    device = str(choose_device(arguments.device))
+    rows = training.measure(arguments.repeats, arguments.batch, device, arguments.only)
+    columns = ("of Mask R-CNN's", "bytes", "bar", "s a step", "blocks kept", "of the processor", "bar")
+    said = (
+        f"`{command}`: {in_words(describe_machine(torch.device(device)))}; MB kept for backward for one picture with "
+        f"ten objects, each storage once, parameters left out; steps of {arguments.batch}, medians of "
+        f"{arguments.repeats} turns."
+    )
+    tables = [markdown_table(*training_table(rows)), markdown_table(columns, training.ratios(rows))]
+    text = "\n\n".join([said, *tables])
+    write_text(arguments.out / "training.md", text + "\n")
+    return text
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Memory: the peak of a fresh process, the peak of a GPU, and the bytes that a training step keeps for backward.
 
-The last does not depend on the machine: every tensor that autograd saves, each storage once, parameters and buffers
+The last does not depend on the machine: every tensor that autograd keeps, each storage once, parameters and buffers
 left out. Taking the difference of a step on two pictures and a step on one leaves what one more picture costs; what is
 kept once a step, however many pictures there are (convolution weights with a frozen batch-norm folded in), is given
 apart.
@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,34 +53,45 @@ def saved_per_picture(model: Any, losses: Callable[[int], dict[str, Any]], parts
 
 
 def saved_bytes(model: Any, losses: Callable[[], dict[str, Any]], parts: dict[str, Any]) -> dict[str, int]:
-    """Bytes that autograd saves in one step, each storage once, by part; the rest under "losses"."""
+    """Bytes that autograd keeps when backward begins, each storage once, by part; the rest under "losses"."""
     import torch
 
     known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Any] = {}  # storages are held, so that no address comes a second time
-    counted = dict.fromkeys((*parts, LOSSES), 0)
+    kept: list[tuple[str, weakref.ref[_Kept]]] = []  # weak: what autograd lets go again is not kept
     running = [LOSSES]
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known and storage.data_ptr() not in kept:
-            kept[storage.data_ptr()] = storage
-            counted[running[-1]] += storage.nbytes()
-        return tensor
+    def pack(tensor: torch.Tensor) -> _Kept:
+        one = _Kept(tensor)
+        kept.append((running[-1], weakref.ref(one)))
+        return one
 
     hooks = []
     for name, modules in parts.items():
         for module in modules if isinstance(modules, tuple) else (modules,):
             hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
             hooks.append(module.register_forward_hook(lambda *_: running.pop() and None))
+    counted = dict.fromkeys((*parts, LOSSES), 0)
     try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda one: one.tensor):
             terms = losses()
+        for part, reference in kept:
+            one = reference()
+            storage = one.tensor.untyped_storage() if one is not None else None
+            if storage is not None and storage.data_ptr() not in known:
+                known.add(storage.data_ptr())
+                counted[part] += storage.nbytes()
         del terms
     finally:
         for hook in hooks:
             hook.remove()
     return counted
+
+
+class _Kept:
+    """A tensor in autograd's hands."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
 
 
 def peak_resident(reset: bool = False) -> int | None:
