@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sais.bench.memory import Saved, saved_per_picture
 from sais.bench.scene import make_scene, training_batch
 from sais.config import Experiment, InputConfig, ModelConfig, RunConfig
+from sais.engine.kept import Saved, saved_per_picture
 from sais.engine.system import SAIS_SYSTEM, sais_losses
 from sais.model.inference import for_inference
 from sais.model.recompute import KINDS, made_again

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from sais.bench.contestants import Contestant, Ready, Training, find_contestants
-from sais.bench.memory import in_fresh_process, peak_resident, saved_per_picture
+from sais.bench.memory import in_fresh_process, peak_resident
 from sais.bench.scene import Scene, make_scene
 from sais.engine.allocator import keep_big_blocks
+from sais.engine.kept import saved_per_picture
 from sais.structures import SaisError
 
 STATIONS = ("fit", "network", "finish", "dense")

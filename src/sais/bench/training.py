@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from sais.bench.contestants import Contestant, Training, find_contestants, of_recipe
-from sais.bench.memory import in_fresh_process, peak_resident, saved_per_picture
+from sais.bench.memory import in_fresh_process, peak_resident
 from sais.bench.models import DEFAULT_CLASSES, experiment_of
 from sais.bench.scene import make_scene
 from sais.bench.systems import Conditions, clock_of, conditions_of
 from sais.config import nearest
 from sais.engine.allocator import can_keep_big_blocks
+from sais.engine.kept import saved_per_picture
 from sais.images import place
 from sais.recipes.adjust import changed
 from sais.structures import SaisError
