@@ -6,6 +6,7 @@
     evaluation seconds outside the network of an evaluation, against whole frames and pycocotools
     memory     bytes kept for backward, part by part, batch-norm frozen for all, and as YOLACT's paper trains it
     loader     pictures a second and core, against the usual pipeline of torchvision, and that both say the same
+    training   the same of SAIS-R50-768 with all that it need not keep, Mask R-CNN, FCOS and YOLACT, and times of a step
 
 Like `sais reproduce`, they leave their results in --out and show them on its page.
 """
@@ -36,7 +37,7 @@ KEPT = ("network", "post", "end to end")
 class Arguments:
     """SAIS beside its peers, under the same conditions. See benchmarks/README.md."""
 
-    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "evaluation", "memory", "loader"]]
+    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "evaluation", "memory", "training", "loader"]]
     """What to compare."""
     data: Path | None = None
     """accuracy, loader: folder of the data set (also a name in the folder $SAIS_DATA)."""
@@ -65,7 +66,7 @@ class Arguments:
     device: str = "auto"
     """auto, cpu, cuda."""
     repeats: int = 5
-    """speed, ratios, loader: turns of each system; the median counts."""
+    """speed, ratios, training, loader: turns of each system; the median counts."""
     objects: int = 100
     """speed, ratios, evaluation: objects found on a picture."""
     picture: tuple[int, int] = (960, 1280)
@@ -77,7 +78,9 @@ class Arguments:
     pictures: int = 500
     """evaluation, loader: how many, at most."""
     only: tuple[str, ...] = ()
-    """memory: names of contestants; all where none is given."""
+    """memory, training: names of contestants; all where none is given."""
+    batch: int = 2
+    """training: pictures in a step that is timed."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,15 +89,9 @@ def main(argv: Sequence[str]) -> int:
     prepare_torch("benchmarks")
     check_writable(arguments.out)
     command = shlex.join(["python", "-m", "benchmarks", *argv])
-    run = {
-        "accuracy": _accuracy,
-        "speed": _speed,
-        "ratios": _ratios,
-        "evaluation": _evaluation,
-        "memory": _memory,
-        "loader": _loader,
-    }
-    print(run[arguments.what](arguments, command))
+    runs = {"accuracy": _accuracy, "speed": _speed, "ratios": _ratios, "evaluation": _evaluation}
+    runs |= {"memory": _memory, "training": _training, "loader": _loader}
+    print(runs[arguments.what](arguments, command))
     return 0
 
 
@@ -243,6 +240,29 @@ def _memory(arguments: Arguments, command: str) -> str:
     )
     notes = table4.notes_of([one for one in contestants if one.name in {row[0] for row in rows}])
     return _leave(Table("memory", title, intro, columns, rows, notes), arguments.out, command)
+
+
+def _training(arguments: Arguments, command: str) -> str:
+    import torch
+
+    from benchmarks import training
+    from sais.bench.training import training_table
+    from sais.predict import choose_device
+    from sais.reproduce.machine import describe_machine, in_words
+    from sais.reproduce.report import markdown_table
+
+    device = str(choose_device(arguments.device))
+    rows = training.measure(arguments.repeats, arguments.batch, device, arguments.only)
+    columns = ("of Mask R-CNN's", "bytes", "bar", "s a step", "blocks kept", "of the processor", "bar")
+    said = (
+        f"`{command}`: {in_words(describe_machine(torch.device(device)))}; MB kept for backward for one picture with "
+        f"ten objects, each storage once, parameters left out; steps of {arguments.batch}, medians of "
+        f"{arguments.repeats} turns."
+    )
+    tables = [markdown_table(*training_table(rows)), markdown_table(columns, training.ratios(rows))]
+    text = "\n\n".join([said, *tables])
+    write_text(arguments.out / "training.md", text + "\n")
+    return text
 
 
 @dataclass(frozen=True)

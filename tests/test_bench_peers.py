@@ -24,11 +24,11 @@ from benchmarks.torchvision_peers.contestants import (
 )
 from sais.bench import systems
 from sais.bench.contestants import Contestant, find_contestants
-from sais.bench.memory import saved_per_picture
 from sais.bench.scene import make_scene, overlap
 from sais.bench.systems import run_once
 from sais.config import to_dict
 from sais.data.paths import DataPaths
+from sais.engine.kept import saved_per_picture
 from sais.reproduce import table4
 from sais.reproduce.plans import plans_for
 from sais.reproduce.runs import Plan, Result, make_runs

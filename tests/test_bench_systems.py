@@ -12,9 +12,10 @@ from torch import nn
 
 from sais.bench import systems
 from sais.bench.contestants import Contestant, find_contestants, of_recipe, own
-from sais.bench.memory import in_fresh_process, saved_bytes, saved_per_picture
+from sais.bench.memory import in_fresh_process
 from sais.bench.scene import make_scene, overlap, training_batch
 from sais.bench.systems import Conditions, measure_memory, measure_times, run_once
+from sais.engine.kept import saved_bytes, saved_per_picture
 from sais.recipes import recipe
 from sais.structures import SaisError
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
 from sais.geometry.boxes import boxes_from_distances, locations
 from sais.losses import LossTerms, box_losses, classification_loss, compute_losses, count, image_mask_loss
@@ -79,6 +79,34 @@ def test_focal_loss_by_hand() -> None:
             else:
                 wanted += 0.75 * p**2 * -math.log(1 - p)
     assert float(classification_loss(logits, labels)) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_focal_loss_and_its_gradient_against_torchvision(dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(3, 40, 5, generator=generator, dtype=torch.float64)
+    logits[0, :2] = torch.tensor([-80.0, -30.0, 0.0, 30.0, 80.0])
+    labels = torch.randint(-1, 5, (3, 40), generator=generator)
+    labels[2] = -1
+    found = []
+    for ours in (True, False):
+        leaf = logits.to(dtype, copy=True).requires_grad_()
+        if ours:
+            loss = classification_loss(leaf, labels)
+        else:
+            wanted = (labels[..., None] == torch.arange(5)).to(dtype)
+            loss = sigmoid_focal_loss(leaf, wanted, 0.25, 2.0, reduction="sum")
+        (3 * loss).backward()
+        found.append((loss.detach(), leaf.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+    assert classification_loss(logits.to(dtype), labels).grad_fn is None  # without a gradient to compute
+
+
+def test_focal_loss_gradcheck() -> None:
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[-1, 0, 3], [2, -1, -1]])
+    assert torch.autograd.gradcheck(lambda x: classification_loss(x, labels), (logits,))
 
 
 def test_box_losses_against_torchvision() -> None:

@@ -203,6 +203,9 @@ class RunConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass in training; losses are always fp32, and fp16 scales them so that small gradients
     survive."""
+    recompute: Literal["nothing", "norms", "all"] = "norms"
+    """What backward computes again instead of keeping it; results stay the same. norms: all but convolutions, at little
+    cost. all: nearly everything; least memory for about a quarter more time."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is then evaluated and kept; none in the paper."""
     evaluate_every: int = 1

@@ -2,16 +2,19 @@
 
 Every normaliser comes from the targets alone (`count`), so that it can be summed over ranks and micro-batches before
 any loss is computed: two ranks equal one, accumulation equals a larger batch.
+
+The two losses over many numbers, focal and mask, compute their gradient together with their value: it is all that they
+keep for backward, of the size of the logits and of the prototypes, however many objects there are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import sigmoid_focal_loss
 
 from sais.geometry.boxes import hull_area, intersection_and_union
 from sais.structures import MASK_STRIDE, DenseOutputs, DenseTargets, Objects
@@ -101,11 +104,11 @@ def compute_losses(
     zero = outputs.class_logits.new_zeros(())
     mask_loss = zero
     if outputs.prototypes is not None and outputs.coefficients is not None:
+        # Unbound, since the gradient of an indexed batch is as large as the batch, for every picture of it.
+        each = zip(outputs.prototypes.unbind(), outputs.coefficients.unbind(), strict=True)
         mask_loss = zero + sum(
-            image_mask_loss(
-                outputs.prototypes[i], outputs.coefficients[i, c], targets.object_index[i, c], objects[i], mask_margin
-            )
-            for i, c in enumerate(chosen)
+            image_mask_loss(prototypes, coefficients[c], targets.object_index[i, c], objects[i], mask_margin)
+            for i, ((prototypes, coefficients), c) in enumerate(zip(each, chosen, strict=True))
         )
     return LossTerms(
         classification=weights[0] * classification_loss(outputs.class_logits, targets.labels) / positives,
@@ -117,10 +120,39 @@ def compute_losses(
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum of the focal loss over all locations and classes: logits (B, L, C), labels (B, L) with -1 as background."""
-    classes = torch.arange(logits.shape[-1], device=logits.device)
-    wanted = (labels[..., None] == classes).to(logits.dtype)  # (B, L, C)
-    loss: Tensor = sigmoid_focal_loss(logits, wanted, FOCAL_ALPHA, FOCAL_GAMMA, reduction="sum")
+    loss: Tensor = _FocalSum.apply(logits, labels)
     return loss
+
+
+class _FocalSum(torch.autograd.Function):
+    """With p = sigmoid(x) and s = -log(1 - p): a class that is not there loses (1 - alpha) p^gamma s, whose derivative
+    is (1 - alpha) p^gamma (p + gamma (1 - p) s); one that is there the same of -x, with alpha."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        present = (labels >= 0)[..., None]
+        place = labels.clamp(min=0)[..., None]
+        own, own_gradient = _absent(-logits.gather(2, place))
+        absent, gradient = _absent(logits)
+        absent.scatter_(2, place, torch.where(present, 0, absent.gather(2, place)))
+        if ctx.needs_input_grad[0]:
+            gradient *= 1 - FOCAL_ALPHA
+            gradient.scatter_(2, place, torch.where(present, -FOCAL_ALPHA * own_gradient, gradient.gather(2, place)))
+            ctx.save_for_backward(gradient)
+        return FOCAL_ALPHA * (own * present).sum() + (1 - FOCAL_ALPHA) * absent.sum()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer[0], None
+
+
+def _absent(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """p^gamma s and its derivative, of any shape (see `_FocalSum`)."""
+    probability, surprise = logits.sigmoid(), functional.softplus(logits)
+    modulation = probability**FOCAL_GAMMA
+    derivative = torch.addcmul(probability, 1 - probability, surprise, value=FOCAL_GAMMA).mul_(modulation)
+    return modulation.mul_(surprise), derivative
 
 
 def box_losses(predicted: Tensor, wanted: Tensor, kind: str = "iou") -> Tensor:
@@ -147,10 +179,6 @@ def image_mask_loss(
         objects: of this image; their mask windows are grown by `margin` already.
         margin: only to find the area of the box inside the window.
     """
-    # An image without objects still takes part in the graph: distributed training waits for every gradient.
-    total = prototypes.sum() * 0 + coefficients.sum() * 0
-    if len(owners) == 0:
-        return total
     windows = objects.mask_windows.tolist()
     sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in windows]
     values = objects.mask_values.split(sizes)
@@ -158,13 +186,56 @@ def image_mask_loss(
     sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
     areas = (sides.prod(1) / MASK_STRIDE**2 * growth).clamp(min=1).tolist()  # in grid cells
     order = torch.argsort(owners, stable=True)
+    pieces, first = [], 0
     present, counts = torch.unique_consecutive(owners[order], return_counts=True)
-    for owner, rows in zip(present.tolist(), order.split(counts.tolist()), strict=True):
-        x1, y1, x2, y2 = windows[owner]
-        if sizes[owner] == 0:  # an annotation with a box but no outline trains everything but the mask
-            continue
-        inside = prototypes[:, y1:y2, x1:x2].flatten(1)  # (K, window)
-        logits = coefficients[rows] @ inside  # Eq. 1 without its sigmoid: (rows, window)
-        wanted = (values[owner].to(logits.dtype) / 255).expand_as(logits)
-        total = total + functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / areas[owner]
-    return total
+    for owner, number in torch.stack([present, counts], 1).tolist():
+        rows = slice(first, first + number)
+        first += number
+        if sizes[owner]:  # an annotation with a box but no outline trains everything but the mask
+            pieces.append(_Piece(rows, windows[owner], values[owner], areas[owner]))
+    loss: Tensor = _MaskSum.apply(prototypes, coefficients[order], pieces)
+    return loss
+
+
+@dataclass
+class _Piece:
+    """An object that trains masks."""
+
+    rows: slice
+    """Of the coefficients: its locations."""
+    window: tuple[int, int, int, int]
+    """x1 y1 x2 y2 in grid cells."""
+    values: Tensor
+    """(window,) uint8."""
+    area: float
+    """Grid cells of its box."""
+
+
+class _MaskSum(torch.autograd.Function):
+    """Cross-entropy of prototypes (K, h, w) and coefficients (M, K) inside the windows of pieces, each by its area.
+
+    An image without objects still takes part in the graph: distributed training waits for every gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, pieces: list[_Piece]) -> Tensor:
+        cells = prototypes.permute(1, 2, 0)  # (h, w, K), the order in which they lie
+        by_cell, by_row = torch.zeros_like(cells), torch.zeros_like(coefficients)  # the gradients
+        total = prototypes.new_zeros(())
+        for piece in pieces:
+            x1, y1, x2, y2 = piece.window
+            inside = cells[y1:y2, x1:x2].reshape(-1, cells.shape[2])  # (window, K)
+            weights = coefficients[piece.rows]  # (rows, K)
+            logits = weights @ inside.T  # Eq. 1 without its sigmoid: (rows, window)
+            wanted = (piece.values.to(logits.dtype) / 255).expand_as(logits)
+            total += functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / piece.area
+            error = logits.sigmoid_().sub_(wanted).div_(piece.area)
+            by_row[piece.rows] = error @ inside
+            by_cell[y1:y2, x1:x2] += (error.T @ weights).view(y2 - y1, x2 - x1, -1)
+        ctx.save_for_backward(by_cell, by_row)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
+        by_cell, by_row = ctx.saved_tensors
+        return (by_cell * outer[0]).permute(2, 0, 1), by_row * outer[0], None

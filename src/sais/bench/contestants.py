@@ -112,7 +112,12 @@ def own() -> list[Contestant]:
 
 
 def of_recipe(
-    name: str, experiment: Experiment, precision: str = "fp32", compiled: bool = False, pictures: int = 1
+    name: str,
+    experiment: Experiment,
+    precision: str = "fp32",
+    compiled: bool = False,
+    pictures: int = 1,
+    trained_objects: int = 10,
 ) -> Contestant:
     """SAIS as a recipe has it.
 
@@ -120,11 +125,13 @@ def of_recipe(
         precision: as `Predictor` takes it.
         compiled: by torch.compile.
         pictures: in one pass.
+        trained_objects: on a picture in training; in inference it is all of the scene's.
     """
+    size = experiment.input.size
     return Contestant(
         name,
         lambda scene, device: ReadySais(experiment, scene, device, precision, compiled, pictures),
-        lambda scene, device: training_of(SAIS_SYSTEM, experiment, experiment.input.size, scene, device),
+        lambda scene, device: training_of(SAIS_SYSTEM, experiment, size, scene, device, trained_objects),
         "masks assembled in their boxes",
         pictures,
     )

@@ -1,10 +1,4 @@
-"""Memory: the peak of a fresh process, the peak of a GPU, and the bytes that a training step keeps for backward.
-
-The last does not depend on the machine: every tensor that autograd saves, each storage once, parameters and buffers
-left out. Taking the difference of a step on two pictures and a step on one leaves what one more picture costs; what is
-kept once a step, however many pictures there are (convolution weights with a frozen batch-norm folded in), is given
-apart.
-"""
+"""Memory: the peak of a fresh process. (What training keeps for backward is counted by `engine.kept`.)"""
 
 from __future__ import annotations
 
@@ -13,73 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from sais.structures import SaisError
-
-LOSSES = "losses"
-"""The part that whatever is kept outside of the named parts belongs to."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Bytes kept for backward."""
-
-    per_picture: dict[str, int]
-    """Part -> bytes that one more picture adds."""
-    per_step: int
-    """Bytes that do not grow with the number of pictures."""
-
-    @property
-    def total(self) -> int:
-        """Bytes that one more picture adds, of all parts."""
-        return sum(self.per_picture.values())
-
-
-def saved_per_picture(model: Any, losses: Callable[[int], dict[str, Any]], parts: dict[str, Any]) -> Saved:
-    """What one more training picture keeps for backward, part by part.
-
-    Args:
-        model: the network in training mode; its parameters and buffers are not counted.
-        losses: number of pictures -> the terms of a step on as many copies of one picture.
-        parts: name -> module of the network, or several; what is saved while one of them runs is its own.
-    """
-    one, two = (saved_bytes(model, lambda n=n: losses(n), parts) for n in (1, 2))  # type: ignore[misc]
-    per_picture = {name: two[name] - one[name] for name in one}
-    return Saved(per_picture, sum(one.values()) - sum(per_picture.values()))
-
-
-def saved_bytes(model: Any, losses: Callable[[], dict[str, Any]], parts: dict[str, Any]) -> dict[str, int]:
-    """Bytes that autograd saves in one step, each storage once, by part; the rest under "losses"."""
-    import torch
-
-    known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Any] = {}  # storages are held, so that no address comes a second time
-    counted = dict.fromkeys((*parts, LOSSES), 0)
-    running = [LOSSES]
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known and storage.data_ptr() not in kept:
-            kept[storage.data_ptr()] = storage
-            counted[running[-1]] += storage.nbytes()
-        return tensor
-
-    hooks = []
-    for name, modules in parts.items():
-        for module in modules if isinstance(modules, tuple) else (modules,):
-            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
-            hooks.append(module.register_forward_hook(lambda *_: running.pop() and None))
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            terms = losses()
-        del terms
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return counted
 
 
 def peak_resident(reset: bool = False) -> int | None:

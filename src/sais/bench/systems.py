@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from sais.bench.contestants import Contestant, Ready, Training, find_contestants
-from sais.bench.memory import in_fresh_process, peak_resident, saved_per_picture
+from sais.bench.memory import in_fresh_process, peak_resident
 from sais.bench.scene import Scene, make_scene
 from sais.engine.allocator import keep_big_blocks
+from sais.engine.kept import saved_per_picture
 from sais.structures import SaisError
 
 STATIONS = ("fit", "network", "finish", "dense")
@@ -150,7 +151,7 @@ def timed(contestants: Sequence[Contestant], scene: Scene, conditions: Condition
         raise SaisError("nobody to measure: no contestant has one of the names given")
     ready = {one.name: one.prepare(scene, conditions.device) for one in contestants}
     pictures = {one.name: one.pictures for one in contestants}
-    clock = _clock(conditions.device)
+    clock = clock_of(conditions.device)
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in ready}
     found: dict[str, int] = {}
     for turn in range(conditions.repeats + 1):
@@ -227,7 +228,8 @@ def conditions_of(settings: dict[str, Any]) -> Conditions:
     return conditions
 
 
-def _clock(device: str) -> Callable[[], float]:
+def clock_of(device: str) -> Callable[[], float]:
+    """A clock in seconds that waits for the device first."""
     waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
     wait = waits.get(torch.device(device).type)
     if wait is None:

@@ -28,35 +28,44 @@ class BenchArguments:
     models: recipes, trained models and exported graphs from a picture to its masks, side by side.
     curves: how masks scale, with 1 to 1,000 objects and pictures of 0.3 to 50 megapixels; a plot with --out.
     masks: 100 masks on a 1280x960 picture, box-local against full-frame.
+    training: bytes kept for backward, part by part, and time and peak of a training step.
 
     Objects are planted into the networks' outputs, so that all have the same work to do; weights change no time.
     """
 
-    what: tyro.conf.Positional[Literal["models", "curves", "masks"]]
+    what: tyro.conf.Positional[Literal["models", "curves", "masks", "training"]]
     """What to measure."""
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")] = ()
-    """models: recipes, model files, folders of runs, or what `sais export` wrote (.onnx, .xml)."""
-    objects: int = 100
-    """models, masks: objects on the picture."""
+    """models: recipes, model files, folders of runs, or what `sais export` wrote (.onnx, .xml). training: recipes,
+    model files, folders of runs."""
+    objects: int | None = None
+    """models, masks: objects on the picture, 100 unless given; training: 10."""
     size: tuple[int, int] = (960, 1280)
     """models, masks: height and width of the picture."""
     repeats: int = 7
     """Runs of each; the median counts."""
     input: int | None = None
-    """models: side of the network's input, where it is to differ from the recipe's."""
+    """models, training: side of the network's input, where it is to differ from the recipe's."""
     precisions: tuple[Literal["fp32", "bf16", "fp16"], ...] = ("fp32",)
-    """models: fp32, bf16, fp16; those that a device or runtime has not are left out (CPUs and OpenVINO have no fp16, an
-    .onnx is as it was exported)."""
+    """models: fp32, bf16, fp16 (training: not fp16); those that a device or runtime has not are left out (CPUs and
+    OpenVINO have no fp16, an .onnx is as it was exported)."""
     compiled: bool = False
     """models: by torch.compile, too."""
     batches: tuple[int, ...] = (1,)
     """models: pictures in one pass; exported graphs take any number."""
+    batch: int = 2
+    """training: pictures in one step."""
+    recompute: tuple[Literal["nothing", "norms", "all"], ...] = ("nothing", "norms", "all")
+    """training: what backward computes again, as --run.recompute of `sais train` takes it."""
+    times: bool = True
+    """training: time the steps, too; --no-times saves the time."""
     peers: tuple[str, ...] = ()
-    """models: other systems, as module:function that returns contestants: benchmarks.installed:contestants."""
+    """models, training: other systems, as module:function that returns contestants, for example
+    benchmarks.installed:contestants."""
     only: tuple[str, ...] = ()
-    """models: which of the peers."""
+    """models: which of the peers. training: which of all."""
     device: str = "auto"
-    """models: auto, cpu, cuda, mps."""
+    """models, training: auto, cpu, cuda, mps."""
     counts: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)
     """curves: objects."""
     megapixels: tuple[float, ...] = (0.3, 1, 3, 12, 25, 50)
@@ -64,21 +73,23 @@ class BenchArguments:
     memory: bool = True
     """Measure memory, too; --no-memory saves the time."""
     out: Path | None = None
-    """models, curves: folder for the figures as JSON, and the plot of the curves."""
+    """models, curves, training: folder for the figures as JSON, and the plot of the curves."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais bench`."""
     arguments = parse(BenchArguments, argv, "sais bench WHAT")
     need_torch("bench")
-    if arguments.repeats < 1 or arguments.objects < 1 or min(arguments.size) < 1 or min(arguments.batches) < 1:
-        raise SaisError("sais bench: --objects, --size, --repeats and --batches must be 1 or more")
-    if arguments.models and arguments.what != "models":
+    numbers = (arguments.repeats, *arguments.size, *arguments.batches, arguments.batch)
+    if min(numbers) < 1 or (arguments.objects is not None and arguments.objects < 1):
+        raise SaisError("sais bench: --objects, --size, --repeats, --batch and --batches must be 1 or more")
+    if arguments.models and arguments.what not in ("models", "training"):
         raise SaisError(f"sais bench {arguments.what} takes no model; did you mean sais bench models?")
     _check_options(arguments)
     if arguments.out is not None:
         check_writable(arguments.out)
-    {"models": _models, "curves": _curves, "masks": _masks}[arguments.what](arguments)
+    run = {"models": _models, "curves": _curves, "masks": _masks, "training": _training}[arguments.what]
+    run(arguments)
     return 0
 
 
@@ -88,7 +99,14 @@ def _check_options(arguments: BenchArguments) -> None:
     if arguments.what == "curves" and (arguments.objects, arguments.size) != (default.objects, default.size):
         raise SaisError("sais bench curves: --objects and --size go with models and masks; here --counts, --megapixels")
     if arguments.what == "masks" and arguments.out is not None:
-        raise SaisError("sais bench masks: --out goes with models and curves")
+        raise SaisError("sais bench masks: --out goes with models, curves and training")
+    alone = (arguments.batch, arguments.recompute, arguments.times)
+    if arguments.what != "training" and alone != (default.batch, default.recompute, default.times):
+        raise SaisError(f"sais bench {arguments.what}: --batch, --recompute and --no-times go with training")
+    if arguments.what == "training" and (arguments.compiled, arguments.batches) != (default.compiled, default.batches):
+        raise SaisError("sais bench training: --compiled and --batches go with models; here --batch")
+    if arguments.what == "training" and "fp16" in arguments.precisions:
+        raise SaisError("sais bench training: --precisions are fp32 and bf16")
     if arguments.what == "curves" and arguments.out is not None:
         from sais.bench.curves import need_matplotlib
 
@@ -98,7 +116,7 @@ def _check_options(arguments: BenchArguments) -> None:
 def _masks(arguments: BenchArguments) -> None:
     from sais.bench.masks import bench_masks
 
-    bench_masks(arguments.objects, arguments.size, repeats=arguments.repeats, memory=arguments.memory)
+    bench_masks(arguments.objects or 100, arguments.size, repeats=arguments.repeats, memory=arguments.memory)
 
 
 def _models(arguments: BenchArguments) -> None:
@@ -119,11 +137,59 @@ def _models(arguments: BenchArguments) -> None:
         arguments.only,
     )
     device = str(choose_device(arguments.device))
-    conditions = Conditions(arguments.objects, arguments.size, repeats=arguments.repeats, device=device)
+    conditions = Conditions(arguments.objects or 100, arguments.size, repeats=arguments.repeats, device=device)
     rows = bench_models(request, conditions, arguments.memory)
     _print_models(rows, conditions)
     if arguments.out is not None:
         _write(arguments.out / "models.json", _models_json(rows, request, conditions))
+
+
+def _training(arguments: BenchArguments) -> None:
+    from sais.bench.training import TrainingRequest, bench_training, training_table
+    from sais.predict import choose_device
+
+    if not arguments.models and not arguments.peers:
+        raise SaisError("sais bench training needs a MODEL: a recipe (sais-lite), a trained model or a run")
+    request = TrainingRequest(
+        arguments.models,
+        arguments.recompute,
+        arguments.precisions,
+        arguments.objects or 10,
+        arguments.batch,
+        None if arguments.input is None else (arguments.input, arguments.input),
+        arguments.peers,
+        arguments.only,
+    )
+    device = str(choose_device(arguments.device))
+    rows = bench_training(request, arguments.repeats, device, arguments.times)
+    columns, lines = training_table(rows)
+    title = (
+        f"MB of activations kept for backward for one picture of {request.objects} objects; a step of {request.batch}"
+    )
+    _print(title, columns, lines)
+    print(
+        f"{_machine(device)}. Each storage once, parameters left out. 'Once a step': however many pictures. 'Peak': "
+        f"what the first step of {request.batch} adds to the loaded model. Medians of {arguments.repeats} turns; "
+        "'blocks kept': with the allocator that `sais train` uses."
+    )
+    if arguments.out is not None:
+        figures = {"machine": _machine(device), "request": asdict(request), "rows": [asdict(row) for row in rows]}
+        _write(arguments.out / "training.json", figures)
+
+
+def _print(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
+    console.print(table)
 
 
 def _curves(arguments: BenchArguments) -> None:

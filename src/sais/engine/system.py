@@ -17,7 +17,7 @@ from sais.config import Experiment
 from sais.detections import Detections
 from sais.geometry.boxes import grid_sizes, locations
 from sais.losses import Normalisers, compute_losses, count
-from sais.model.sais import STRIDES, build_model
+from sais.model.sais import STRIDES, build_model, set_recompute
 from sais.predict import Predictor
 from sais.structures import Batch, DenseTargets, Objects, Placement
 from sais.targets import build_targets, choose_mask_positives
@@ -119,7 +119,9 @@ def sais_losses(
 
 
 def _build(experiment: Experiment, num_classes: int) -> nn.Module:
-    return build_model(experiment.model, num_classes)
+    model = build_model(experiment.model, num_classes)
+    set_recompute(model, experiment.run.recompute)
+    return model
 
 
 SAIS_SYSTEM = System(

@@ -13,6 +13,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models._features import FeatureListNet
 from torch import Tensor, nn
 
 from sais.config import nearest
@@ -82,6 +83,21 @@ class Backbone(nn.Module):
         wanted = [(1, channels, 64 // s, 96 // s) for channels, s in zip(self.channels, STRIDES, strict=True)]
         if shapes != wanted:
             raise SaisError(f"backbone '{self.name}' gives maps of {shapes} instead of {wanted}; take another")
+
+    def trained_stages(self) -> list[nn.Module]:
+        """The parts, one behind the other, that timm's network is made of, without those that are frozen whole.
+
+        Raises:
+            SaisError: it is not made so.
+        """
+        network: Any = self.network
+        if isinstance(network, FeatureListNet):
+            stages = list(network.children())
+        elif hasattr(network, "blocks") and getattr(network, "feature_hooks", None) is None:
+            stages = list(network.blocks)
+        else:  # hooks that collect maps would collect them again in backward
+            raise SaisError(f"the stages of backbone '{self.name}' cannot be computed again; set --run.recompute norms")
+        return [one for one in stages if list(one.children()) and any(p.requires_grad for p in one.parameters())]
 
     def _freeze(self, stages: int, batch_norm: bool) -> None:
         if stages > 0:

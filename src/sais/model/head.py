@@ -6,9 +6,12 @@ The coefficients come from the *sum* of both towers (the paper's fusion): it add
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from sais.model.recompute import made_again, steps_of
 
 PRIOR_PROBABILITY = 0.01
 """What the classifier says at every location before it has learnt anything (focal loss)."""
@@ -56,6 +59,8 @@ class Head(nn.Module):
         distance_unit: str = "pixel",
     ) -> None:
         super().__init__()
+        self.recompute = "nothing"
+        """What of it is made again in backward: `recompute.KINDS`. No choice changes a result."""
         self.fused = coefficients_from == "both"
         self.classification_tower = tower(channels, tower_depth, tower_kind, norm)
         self.regression_tower = tower(channels, tower_depth, tower_kind, norm)
@@ -79,30 +84,49 @@ class Head(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """[P3 .. P7] (B, channels, h, w) -> (B, L, C), (B, L), (B, L, 4) and (B, L, K) or None."""
-        each = [self._level(level, self.scales[i], self.units[i]) for i, level in enumerate(levels)]
-        logits, centerness, distances, coefficients = zip(*each, strict=True)
+        kind = self.recompute if self.training and torch.is_grad_enabled() else "nothing"
+        maps = partial(self._maps, again=kind != "nothing")
+        each = [made_again(maps, level, within=self) if kind == "all" else maps(level) for level in levels]
+        logits, centerness, exponents, *coefficients = ([rows(maps) for maps in one] for one in zip(*each, strict=True))
+        distances = []
+        for values, scale, unit in zip(exponents, self.scales, self.units, strict=True):
+            distances.append((values.float() * scale).clamp(max=GREATEST_EXPONENT).exp() * unit)
         return (
-            torch.cat(logits, 1),
-            torch.cat(centerness, 1).squeeze(2),
+            torch.cat(logits, 1).float(),
+            torch.cat(centerness, 1).float().squeeze(2),
             torch.cat(distances, 1),
-            torch.cat(coefficients, 1) if self.coefficients is not None else None,
+            torch.cat(coefficients[0], 1).float().tanh() if coefficients else None,
         )
 
-    def _level(self, level: Tensor, scale: Tensor, unit: float) -> tuple[Tensor, ...]:
-        classification = self.classification_tower(level)
-        regression = self.regression_tower(level)
-        exponents = (rows(self.distances(regression)).float() * scale).clamp(max=GREATEST_EXPONENT)
-        outputs = [
-            rows(self.class_logits(classification)).float(),
-            rows(self.centerness_logits(classification)).float(),
-            exponents.exp() * unit,
-        ]
+    def _maps(self, level: Tensor, again: bool) -> tuple[Tensor, ...]:
+        """(B, channels, h, w) -> class, centerness, exponents of distances and, where there are masks, coefficients,
+        each (B, ., h, w).
+
+        Args:
+            again: what norms and activations give is made again in backward.
+        """
+        ends, lasts = [], nn.ModuleList()
+        for tower in (self.classification_tower, self.regression_tower):
+            pieces, last = steps_of(tower)
+            maps = level
+            for number, piece in enumerate(pieces):
+                maps = made_again(piece, maps, within=piece) if again and number else piece(maps)
+            ends.append(maps)
+            lasts.append(last)
+        answers = partial(self._answers, lasts)
+        found: tuple[Tensor, ...] = made_again(answers, *ends, within=lasts) if again else answers(*ends)
+        return found
+
+    def _answers(self, lasts: nn.ModuleList, classification: Tensor, regression: Tensor) -> tuple[Tensor, ...]:
+        """From what each tower's last convolution gave. The widest convolution is the last, which is never computed
+        twice (see `recompute`)."""
+        classification, regression = lasts[0](classification), lasts[1](regression)
+        exponents = self.distances(regression)
+        coefficients = []
         if self.coefficients is not None:
-            source = classification + regression if self.fused else classification
-            outputs.append(rows(self.coefficients(source)).float().tanh())
-        else:
-            outputs.append(exponents.new_zeros(0))
-        return tuple(outputs)
+            coefficients.append(self.coefficients(classification + regression if self.fused else classification))
+        centerness = self.centerness_logits(classification)
+        return (self.class_logits(classification), centerness, exponents, *coefficients)
 
 
 def rows(maps: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn import functional
 from sais.model.fpn import FPN
 from sais.model.frozen_norm import FoldedConvolution, FrozenNorm, conv_norm_pairs, replace_module
 from sais.model.head import GREATEST_EXPONENT, Head, rows
-from sais.model.sais import SAIS
+from sais.model.sais import SAIS, set_recompute
 from sais.model.winograd import WinogradConvolution
 from sais.structures import SaisError
 
@@ -36,6 +36,7 @@ def for_inference(model: SAIS) -> SAIS:
     if isinstance(model.head, JointHead):  # it is prepared
         return model
     prepared = copy.deepcopy(model).eval()
+    set_recompute(prepared, "nothing")  # exporters and compilers see the plain modules
     for parameter in prepared.parameters():
         parameter.requires_grad_(False)
     bake_folded(prepared.backbone.network)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sais.model.recompute import made_again
 
 
 class ProtoNet(nn.Module):
@@ -20,6 +23,8 @@ class ProtoNet(nn.Module):
 
     def __init__(self, in_channels: int = 256, channels: int = 256, prototypes: int = 32, depth: int = 3) -> None:
         super().__init__()
+        self.recompute = "nothing"
+        """What of it is made again in backward: `recompute.KINDS`. No choice changes a result."""
         widths = [in_channels] + [channels] * depth
         self.before = nn.Sequential(*(_convolution(a, b) for a, b in pairwise(widths)))
         self.after = _convolution(widths[-1], channels)
@@ -31,8 +36,23 @@ class ProtoNet(nn.Module):
 
     def forward(self, p3: Tensor) -> Tensor:
         """(B, in_channels, H / 8, W / 8) -> (B, K, H / 4, W / 4), not negative."""
-        features = functional.interpolate(self.before(p3), scale_factor=2, mode="bilinear", align_corners=False)
-        return functional.relu(self.prototypes(self.after(features)))
+        kind = self.recompute if self.training and torch.is_grad_enabled() else "nothing"
+        if kind == "all":
+            return functional.relu(made_again(self._sums, p3, within=self))
+        features = self.before(p3)
+        doubled = made_again(self._doubled, features, within=self.after) if kind == "norms" else self._doubled(features)
+        return functional.relu(self.prototypes(self.after[1](doubled)))
+
+    def _sums(self, p3: Tensor) -> Tensor:
+        """What the prototypes are before their ReLU."""
+        sums: Tensor = self.prototypes(self.after[1](self._doubled(self.before(p3))))
+        return sums
+
+    def _doubled(self, features: Tensor) -> Tensor:
+        """(B, channels, h, w) -> (B, channels, 2 h, 2 w), and the convolution behind."""
+        larger = functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+        convolved: Tensor = self.after[0](larger)
+        return convolved
 
 
 def _convolution(in_channels: int, channels: int) -> nn.Sequential:

@@ -10,6 +10,7 @@ from sais.model.backbones import Backbone, load_imagenet_weights
 from sais.model.fpn import FPN, STRIDES
 from sais.model.head import GROUPS, Head
 from sais.model.protonet import ProtoNet
+from sais.model.recompute import KINDS, make_stages_again
 from sais.structures import DenseOutputs, SaisError
 
 
@@ -47,6 +48,27 @@ class SAIS(nn.Module):
         )
 
 
+def set_recompute(model: SAIS, kind: str) -> None:
+    """Choose what backward makes again instead of keeping it: memory against time, no result changes.
+
+    Args:
+        model: in place; what it computes in evaluation stays as it is.
+        kind: "nothing"; "norms": what norms, activations, sums and the doubling of maps give; "all": also
+            convolutions, but for the last stage of the backbone.
+
+    Raises:
+        SaisError: no such kind, or with "all" a backbone that is not made of stages.
+    """
+    if kind not in KINDS:
+        raise SaisError(f"recompute {kind!r}: take one of {', '.join(KINDS)}")
+    stages = model.backbone.trained_stages() if kind == "all" else []
+    make_stages_again(model.backbone.modules(), False)
+    make_stages_again(stages[:-1], True)  # the last one's maps are small
+    model.head.recompute = kind
+    if model.protonet is not None:
+        model.protonet.recompute = kind
+
+
 def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     """The network that `config` describes, randomly initialised; its frozen parts are frozen if config.pretrained.
 
@@ -81,4 +103,4 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     return model.to(memory_format=torch.channels_last)
 
 
-__all__ = ["SAIS", "STRIDES", "build_model", "load_imagenet_weights"]
+__all__ = ["SAIS", "STRIDES", "build_model", "load_imagenet_weights", "set_recompute"]

@@ -1,0 +1,93 @@
+"""Training side by side: bytes kept for backward, part by part, and the time of a step; the ratios and their bars.
+
+The peers are those of `contestants`: SAIS' backbone, frozen as in SAIS' recipe and folded, channels-last. Mask R-CNN
+trains on 512 regions, 128 of them with an object, as behind a proposal network that has learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from benchmarks.contestants import yolact_contestant
+from benchmarks.torchvision_peers import FCOS
+from benchmarks.torchvision_peers.contestants import mask_rcnn_contestant
+from sais.bench.contestants import Contestant, training_of
+from sais.bench.training import TrainingRequest, TrainingRow, bench_training
+from sais.config import Experiment, ModelConfig
+from sais.recipes.paper import RESNET50
+
+MODEL = "sais-r50-768"
+MASK_RCNN, FCOS_768, YOLACT = "Mask R-CNN 768, R50", "FCOS 768, R50 (boxes)", "YOLACT-550, R50"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a contestant may need at most, as a share of Mask R-CNN's."""
+
+    name: str
+    bytes: float
+    seconds: float
+
+
+BARS = (
+    Bar(f"{MODEL}, norms", 0.80, 0.55),
+    Bar(f"{MODEL}, all", 0.40, 0.70),
+    Bar(f"{MODEL}, norms, bf16", 0.45, 0.30),
+)
+
+
+def peers() -> list[Contestant]:
+    """Mask R-CNN and FCOS at 768, YOLACT at its own 550."""
+    return [mask_rcnn_contestant(MASK_RCNN, 768, RESNET50), _fcos(), yolact_contestant(YOLACT, 550, RESNET50)]
+
+
+def _fcos() -> Contestant:
+    boxes = Experiment(name="fcos", model=ModelConfig(backbone=RESNET50, masks=False))
+    return Contestant(
+        FCOS_768,
+        lambda scene, device: _no_inference(),
+        lambda scene, device: training_of(FCOS, boxes, (768, 768), scene, device),
+        "torchvision's head and losses; no masks",
+    )
+
+
+def _no_inference() -> NoReturn:
+    raise NotImplementedError("FCOS is measured in training only")
+
+
+def measure(repeats: int, batch: int, device: str, only: Sequence[str] = ()) -> list[TrainingRow]:
+    """SAIS with everything kept and with its two ways of keeping less, and the peers; then SAIS in bf16."""
+    sources = ("benchmarks.training:peers",)
+    rows = []
+    for precision, kinds, others in (("fp32", ("nothing", "norms", "all"), sources), ("bf16", ("norms",), ())):
+        request = TrainingRequest((MODEL,), kinds, (precision,), batch=batch, peers=others)
+        known = [f"{MODEL}, {kind}" + ("" if precision == "fp32" else ", bf16") for kind in kinds]
+        known += [MASK_RCNN, FCOS_768, YOLACT] if others else []
+        chosen = tuple(name for name in known if not only or name in only)
+        if chosen:
+            rows += bench_training(replace(request, only=chosen), repeats, device)
+    return rows
+
+
+def ratios(rows: Sequence[TrainingRow]) -> list[list[str]]:
+    """Everybody's bytes and seconds as shares of Mask R-CNN's, beside the bars."""
+    by_name = {row.name: row for row in rows}
+    base = by_name.get(MASK_RCNN)
+    if base is None:
+        return []
+    bars = {bar.name: bar for bar in BARS}
+    lines = []
+    for row in rows:
+        bar = bars.get(row.name)
+        times = [
+            _share(getattr(row, name), getattr(base, name)) for name in ("seconds", "kept_seconds", "processor_seconds")
+        ]
+        limits = (f"<= {bar.bytes:.2f}", f"<= {bar.seconds:.2f}") if bar else ("-", "-")
+        lines.append([row.name, f"{row.total / base.total:.3f}", limits[0], *times, limits[1]])
+    return lines
+
+
+def _share(value: float | None, base: float | None) -> str:
+    return "not measured" if value is None or base is None else f"{value / base:.3f}"

@@ -1,0 +1,273 @@
+"""How many pictures fit into memory, and what to say where they did not.
+
+Memory grows with the pictures of a step along a straight line. On a GPU its two ends are measured: the peak of a whole
+step, optimiser and all, on one picture and on two. On a CPU, where a peak cannot be told from what was there before, it
+is counted: what autograd keeps for backward, and a share for what backward itself needs.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sais.config import Experiment
+from sais.engine.kept import saved_per_picture
+from sais.engine.optim import build_optimizer
+from sais.engine.system import SAIS_SYSTEM, System
+from sais.images import CANVAS_MULTIPLE
+from sais.structures import MASK_STRIDE, Batch, Objects, Placement, SaisError
+
+OBJECTS = 20
+"""On the picture that is measured; each costs next to nothing."""
+SHARE = 0.85
+"""Of the free memory that may be used: what libraries need for a moment is not measured."""
+WORKING_SHARE = 0.5
+"""Of what is kept, on a CPU: gradients of maps and libraries' working memory (docs/performance.md, "peak")."""
+
+_SIGNS = (
+    "out of memory",  # CUDA, MPS, XPU
+    "can't allocate memory",  # a CPU
+    "not enough memory",  # a CPU on Windows
+    "alloc_failed",  # cuBLAS and cuDNN
+    "could not create a memory object",  # oneDNN
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The answer of `batch_that_fits`; sizes in bytes."""
+
+    batch: int
+    """Pictures in one step."""
+    per_picture: int
+    """What each takes."""
+    fixed: int
+    """What a step takes besides: weights, gradients, the optimiser's state."""
+    free: int
+    """What there is."""
+
+    def __str__(self) -> str:
+        free, fixed = (f"{value / 2**30:.1f} GiB" for value in (self.free, self.fixed))
+        return (
+            f"batch {self.batch}: {self.per_picture / 2**20:.0f} MiB a picture and {fixed} besides, of {free} that "
+            "are free"
+        )
+
+
+def batch_that_fits(
+    experiment: Experiment,
+    num_classes: int,
+    device: torch.device,
+    share: float = SHARE,
+    most: int = 1024,
+    free: int | None = None,
+    system: System = SAIS_SYSTEM,
+) -> Fit:
+    """The greatest batch whose training step fits into a share of the free memory of the device.
+
+    Args:
+        experiment: with its size, precision, optimiser and recomputation.
+        num_classes: C.
+        share: of the free memory.
+        most: the greatest answer.
+        free: bytes, where they are known; else asked for.
+
+    Raises:
+        SaisError: not one picture fits, or the system does not tell how much memory is free.
+    """
+    free = free_memory(device) if free is None else free
+    measure = _measured if device.type == "cuda" else _counted
+    try:
+        fixed, per_picture = measure(experiment, num_classes, device, system)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(experiment, device, pictures=2) from error
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    batch = min(most, int((share * free - fixed) // per_picture))
+    if batch < 1:
+        needed, there = ((value / 2**30) for value in (fixed + per_picture, share * free))
+        raise SaisError(
+            f"a step on one picture takes {needed:.2f} GiB, and {there:.2f} GiB may be used on {device}; "
+            + _remedies(experiment, device, 1)
+        )
+    return Fit(batch, per_picture, fixed, free)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: torch has a class for GPUs alone, libraries have words."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def out_of_memory(experiment: Experiment, device: torch.device, pictures: int | None = None) -> SaisError:
+    """What to raise where memory ran out in training: what was tried, and what to lower.
+
+    Args:
+        pictures: in the step; `optim.batch` unless given.
+    """
+    pictures = experiment.optim.batch if pictures is None else pictures
+    size = " x ".join(map(str, experiment.input.size))
+    return SaisError(
+        f"out of memory on {device} with {pictures} picture{'s' * (pictures > 1)} of {size} in a step; "
+        + _remedies(experiment, device, pictures)
+    )
+
+
+def _remedies(experiment: Experiment, device: torch.device, pictures: int) -> str:
+    """What can still be lowered, in the order in which it costs least."""
+    tries = []
+    if pictures > 1:
+        tries.append(f"--batch {pictures // 2}")
+    if experiment.run.recompute != "all":
+        tries.append("--run.recompute all")
+    if experiment.run.precision == "fp32" and device.type != "mps":
+        tries.append("--run.precision bf16")
+    return "try " + ", ".join([*tries, "a smaller --size"])
+
+
+def free_memory(device: torch.device, root: Path = Path("/")) -> int:
+    """Bytes that this process could still take, as the device, the system and its containers tell.
+
+    Args:
+        root: of the file system in which the system tells about itself.
+
+    Raises:
+        SaisError: it does not.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    limits = [*_containers(root), *_system(root)]
+    if not limits:
+        raise SaisError("this system does not tell how much memory is free; set --batch")
+    return max(0, min(limits))
+
+
+def _system(root: Path) -> list[int]:
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        return [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    except OSError:
+        pass
+    try:  # macOS tells how much there is in all; half of it is a guess
+        return [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2]
+    except (AttributeError, ValueError, OSError):  # Windows
+        return []
+
+
+def _containers(root: Path) -> list[int]:
+    """What is left in each control group that this process is in, of version 2 or 1, outermost ones too."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            mount, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            mount = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        inner = mount / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            left = _left(folder, *names)
+            if left is not None:
+                found.append(left)
+            if folder == mount:
+                break
+    return found
+
+
+def _left(folder: Path, limit: str, used: str, cache: str) -> int | None:
+    """Bytes below the limit of one group; what it has of files in memory, long unused, counts as free."""
+    try:
+        most = int((folder / limit).read_text())
+        current = int((folder / used).read_text())
+    except (OSError, ValueError):  # no such group here, or "max"
+        return None
+    try:
+        numbers = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return most - current + int(numbers.get(cache, 0))
+    except (OSError, ValueError):
+        return most - current
+
+
+def _measured(experiment: Experiment, num_classes: int, device: torch.device, system: System) -> tuple[int, int]:
+    """Bytes of a step besides its pictures, and of each of them: peaks of a CUDA device."""
+    before = torch.cuda.memory_allocated(device)
+    model = system.build(experiment, num_classes).to(device).train()
+    optimizer = build_optimizer(model, experiment.optim)
+    peaks = []
+    for pictures in (1, 1, 2):  # the first makes the optimiser's state and what libraries set up once
+        torch.cuda.reset_peak_memory_stats(device)
+        batch = _batch(experiment, num_classes, pictures).to(device)
+        optimizer.zero_grad(set_to_none=True)
+        _total(system.losses(model, batch, experiment, 0)).backward()
+        optimizer.step()
+        peaks.append(torch.cuda.max_memory_allocated(device) - before)
+    per_picture = max(1, peaks[2] - peaks[1])
+    average = _bytes(model) if experiment.run.ema else 0
+    return max(0, peaks[1] - per_picture) + average, per_picture
+
+
+def _counted(experiment: Experiment, num_classes: int, device: torch.device, system: System) -> tuple[int, int]:
+    """The same, counted: forward passes alone."""
+    model = system.build(experiment, num_classes).to(device).train()
+
+    def losses(pictures: int) -> dict[str, Tensor]:
+        return system.losses(model, _batch(experiment, num_classes, pictures).to(device), experiment, 0)
+
+    saved = saved_per_picture(model, losses, {})
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    states = 2 if experiment.optim.name == "adamw" else 1
+    fixed = _bytes(model) * (2 if experiment.run.ema else 1) + trained * (1 + states) + saved.per_step
+    return fixed, max(1, int((1 + WORKING_SHARE) * saved.total))
+
+
+def _total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _bytes(model: nn.Module) -> int:
+    tensors: list[Any] = [*model.parameters(), *model.buffers()]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _batch(experiment: Experiment, num_classes: int, pictures: int) -> Batch:
+    """Noise with boxes of all sizes, the same on each picture, on the greatest canvas that the settings allow."""
+    random = np.random.default_rng(0)
+    height, width = (-(-side // CANVAS_MULTIPLE) * CANVAS_MULTIPLE for side in experiment.input.size)
+    sides = np.exp(random.uniform(np.log(0.05), np.log(0.8), (OBJECTS, 2))) * (width, height)
+    corners = random.uniform(0, 1, (OBJECTS, 2)) * (np.array([width, height]) - sides)
+    boxes = np.concatenate([corners, corners + sides], 1).astype(np.float32)
+    low, high = np.floor(boxes[:, :2] / MASK_STRIDE), np.ceil(boxes[:, 2:] / MASK_STRIDE)
+    windows = np.concatenate([low, high], 1).astype(np.int64)
+    cells = int((windows[:, 2:] - windows[:, :2]).prod(1).sum())
+    canvas = torch.from_numpy(random.integers(0, 256, (3, height, width), dtype=np.uint8))
+    labels = torch.from_numpy(random.integers(0, num_classes, OBJECTS))
+    values = torch.full((cells,), 255, dtype=torch.uint8)
+    objects = Objects(torch.from_numpy(boxes), labels, torch.from_numpy(windows), values)
+    placement = Placement((height, width), (height, width), (1.0, 1.0))
+    return Batch(
+        canvas.expand(pictures, -1, -1, -1).contiguous(),
+        [objects] * pictures,
+        list(range(pictures)),
+        [placement] * pictures,
+    )

@@ -1,0 +1,122 @@
+"""How many pictures fit: against what a step really takes, under limits of containers, and in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from sais.config import Experiment, InputConfig, ModelConfig, OptimConfig, RunConfig
+from sais.engine.fit import Fit, batch_that_fits, free_memory, is_out_of_memory, out_of_memory
+from sais.structures import SaisError
+
+CPU = torch.device("cpu")
+SMALL = Experiment(
+    input=InputConfig(size=(128, 128)),
+    model=ModelConfig(backbone="tf_efficientnet_lite0.in1k", channels=32, tower_depth=1, prototype_channels=32),
+    optim=OptimConfig(batch=16),
+    run=RunConfig(ema=None),
+)
+GIB = 2**30
+
+
+def test_the_answer_is_the_greatest_batch_below_the_limit() -> None:
+    fit = batch_that_fits(SMALL, 3, CPU, share=0.5, free=GIB)
+    assert fit.fixed + fit.batch * fit.per_picture <= GIB / 2 < fit.fixed + (fit.batch + 1) * fit.per_picture
+    twice = batch_that_fits(SMALL, 3, CPU, share=1.0, free=GIB)
+    assert twice.batch == int((GIB - fit.fixed) // fit.per_picture)
+    assert batch_that_fits(SMALL, 3, CPU, most=7, free=GIB).batch == 7
+    larger = replace(SMALL, input=InputConfig(mode="keep_ratio", size=(120, 250)))  # a canvas of 128 x 256
+    assert batch_that_fits(larger, 3, CPU, free=GIB).per_picture == pytest.approx(2 * fit.per_picture, rel=0.1)
+
+
+def test_settings_that_save_memory_fit_more() -> None:
+    plain = batch_that_fits(SMALL, 3, CPU, free=GIB)
+    again = batch_that_fits(replace(SMALL, run=RunConfig(recompute="all", ema=None)), 3, CPU, free=GIB)
+    averaged = batch_that_fits(replace(SMALL, run=RunConfig(ema=0.99)), 3, CPU, free=GIB)
+    adam = batch_that_fits(replace(SMALL, optim=OptimConfig(name="adamw")), 3, CPU, free=GIB)
+    assert again.per_picture < 0.3 * plain.per_picture
+    assert averaged.per_picture == adam.per_picture == plain.per_picture
+    assert min(averaged.fixed, adam.fixed) > 1.1 * plain.fixed
+
+
+def test_where_not_one_picture_fits_it_is_said_what_to_lower() -> None:
+    with pytest.raises(SaisError, match=r"one picture takes 0\.\d+ GiB, and 0\.00 GiB may be used on cpu") as caught:
+        batch_that_fits(SMALL, 3, CPU, free=1000)
+    assert str(caught.value).endswith("try --run.recompute all, --run.precision bf16, a smaller --size")
+
+
+def test_an_answer_in_words() -> None:
+    assert str(Fit(12, 300 * 2**20, GIB // 2, 5 * GIB)) == (
+        "batch 12: 300 MiB a picture and 0.5 GiB besides, of 5.0 GiB that are free"
+    )
+
+
+def written(root: Path, files: dict[str, str]) -> Path:
+    """A file system in which the system tells about itself."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+MEMINFO = {"proc/meminfo": "MemTotal: 32000000 kB\nMemAvailable:   16000000 kB\n"}
+
+
+def test_free_memory_of_the_system(tmp_path: Path) -> None:
+    assert free_memory(CPU, written(tmp_path, MEMINFO)) == 16000000 * 1024
+    assert 0 < free_memory(CPU) < 2**50  # here
+
+
+def test_free_memory_under_a_limit_of_a_container(tmp_path: Path) -> None:
+    group = "sys/fs/cgroup/pod/one"
+    files = MEMINFO | {
+        "proc/self/cgroup": "0::/pod/one\n",
+        f"{group}/memory.max": "max\n",
+        f"{group}/memory.current": "3000000\n",
+        "sys/fs/cgroup/pod/memory.max": "8000000000\n",  # of the one around it
+        "sys/fs/cgroup/pod/memory.current": "5000000000\n",
+        "sys/fs/cgroup/pod/memory.stat": "anon 3000\ninactive_file 1000000000\n",
+    }
+    assert free_memory(CPU, written(tmp_path, files)) == 4000000000
+
+
+def test_free_memory_under_an_old_kind_of_limit(tmp_path: Path) -> None:
+    group = "sys/fs/cgroup/memory/job"
+    files = MEMINFO | {
+        "proc/self/cgroup": "4:cpu:/job\n3:memory:/job\n0::/\n",
+        f"{group}/memory.limit_in_bytes": "2000000000\n",
+        f"{group}/memory.usage_in_bytes": "500000000\n",
+        f"{group}/memory.stat": "total_inactive_file 100\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes": "700000000\n",
+    }
+    assert free_memory(CPU, written(tmp_path, files)) == 1500000100
+
+
+def test_exceptions_of_memory_are_told_from_others() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_what_to_lower_is_what_can_still_be_lowered() -> None:
+    assert str(out_of_memory(SMALL, CPU)) == (
+        "out of memory on cpu with 16 pictures of 128 x 128 in a step; try --batch 8, --run.recompute all, "
+        "--run.precision bf16, a smaller --size"
+    )
+    least = replace(SMALL, run=RunConfig(recompute="all", precision="bf16"))
+    assert str(out_of_memory(least, CPU, 1)) == (
+        "out of memory on cpu with 1 picture of 128 x 128 in a step; try a smaller --size"
+    )
