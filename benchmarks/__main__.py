@@ -145,7 +145,7 @@ def _ratios(arguments: Arguments, command: str) -> str:
 
     from benchmarks import ratios
     from sais.bench.systems import Conditions
-    from sais.reproduce.machine import describe_machine, in_words
+    from sais.engine.machine import describe_machine, in_words
     from sais.reproduce.report import markdown_table
 
     post_times, post_ratios = ratios.assembly(arguments.repeats)
@@ -172,7 +172,7 @@ def _evaluation(arguments: Arguments, command: str) -> str:
 
     from benchmarks import evaluation
     from sais.commands.arguments import progress_bar
-    from sais.reproduce.machine import describe_machine, in_words
+    from sais.engine.machine import describe_machine, in_words
     from sais.reproduce.report import markdown_table
 
     with progress_bar("pictures", arguments.pictures) as progress:

@@ -47,6 +47,8 @@ EXTRAS = {
     "onnxscript": "export",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 """Package that may be missing -> the extra of `sais-seg` that brings it."""
 

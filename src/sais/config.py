@@ -174,6 +174,9 @@ class RunConfig:
     """Epochs between evaluations on the validation split; 0: only after the last."""
     checkpoint_every: int = 0
     """Also save every so many iterations, besides after each epoch."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """Where curves and predicted pictures go besides the run's own logs: tensorboard, wandb, mlflow, module:function,
+    several of them or none."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def draw(
     boxes: bool = True,
     names: bool = True,
     opacity: float = 0.45,
+    colours: Sequence[int] | None = None,
 ) -> np.ndarray:
     """The picture with its detections drawn over it.
 
@@ -61,6 +62,7 @@ def draw(
         boxes: draw the boxes.
         names: draw the class and score of each object.
         opacity: of the masks' fill, 0 to 1.
+        colours: place in `PALETTE` of each detection; by default one after the other of those drawn.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -71,9 +73,11 @@ def draw(
     if picture.shape[:2] != detections.size:
         raise ValueError(f"detections of a picture of {detections.size}, drawn on one of {picture.shape[:2]}")
     kept = detections.above(score)
+    if colours is not None:
+        colours = [colour for colour, value in zip(colours, detections.scores, strict=True) if value >= score]
     pairs = zip(kept.labels, kept.scores, strict=True)
     texts = [f"{kept.class_names[label]} {value:.2f}" for label, value in pairs] if names else []
-    return _paint(picture, kept.boxes if boxes else None, kept.boxes, texts, kept.patches, opacity)
+    return _paint(picture, kept.boxes if boxes else None, kept.boxes, texts, kept.patches, opacity, colours)
 
 
 def draw_objects(
@@ -162,13 +166,15 @@ def _paint(
     texts: list[str],
     patches: list[Patch],
     opacity: float,
+    colours: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Masks first, the large ones lowest; then all boxes; then all tags, the first object's on top."""
     canvas = _checked(picture).copy()
+    paint = [PALETTE[i % len(PALETTE)] for i in (range(len(places)) if colours is None else colours)]
     scale = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
     thickness = max(1, round(scale / 420))
     for i in sorted(range(len(patches)), key=lambda i: -patches[i].area):
-        _blend(canvas, patches[i], PALETTE[i % len(PALETTE)], opacity, thickness)
+        _blend(canvas, patches[i], paint[i], opacity, thickness)
     if boxes is None and not texts:
         return canvas
     height, width = canvas.shape[:2]
@@ -179,8 +185,8 @@ def _paint(
         x1, y1, x2, y2 = np.rint(boxes[i]).astype(int).tolist()  # type: ignore[index]
         left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
         corner = (max(left, min(x2, width) - 1), max(top, min(y2, height) - 1))
-        pen.rectangle(((left, top), corner), outline=PALETTE[i % len(PALETTE)], width=thickness)
-    _tags(pen, places, texts, (height, width), _font(max(9, round(scale / 48))))
+        pen.rectangle(((left, top), corner), outline=paint[i], width=thickness)
+    _tags(pen, places, texts, (height, width), _font(max(9, round(scale / 48))), paint)
     return to_array(image)
 
 
@@ -208,7 +214,14 @@ def _blend(canvas: np.ndarray, patch: Patch, colour: tuple[int, int, int], opaci
         window[:] = np.rint(window * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
 
 
-def _tags(pen: ImageDraw.ImageDraw, places: np.ndarray, texts: list[str], size: tuple[int, int], font: Any) -> None:
+def _tags(
+    pen: ImageDraw.ImageDraw,
+    places: np.ndarray,
+    texts: list[str],
+    size: tuple[int, int],
+    font: Any,
+    paint: list[tuple[int, int, int]],
+) -> None:
     """Name every object beside the top left corner of its box, inside the picture, clear of other tags if it can be."""
     taken: list[Rectangle] = []
     chosen = []
@@ -218,7 +231,7 @@ def _tags(pen: ImageDraw.ImageDraw, places: np.ndarray, texts: list[str], size: 
         taken.append(tag)
         chosen.append((tag, text))
     for i, (tag, text) in reversed(list(enumerate(chosen))):
-        colour = PALETTE[i % len(PALETTE)]
+        colour = paint[i]
         pen.rounded_rectangle(tag, radius=max(1, (tag[3] - tag[1]) // 5), fill=colour)
         luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
         ink = (15, 15, 15) if luminance > 110 else (255, 255, 255)

@@ -1,7 +1,8 @@
 """Training: the route of a batch stands in `step` and `system.sais_losses`, the course of a run in `train`.
 
-A run's folder holds `experiment.json`, `log.jsonl`, `tensorboard/`, `last.safetensors` (everything to resume from),
-`best.safetensors` (best mask AP on the validation split) and, at the end, `model.safetensors` (the last weights).
+A run's folder holds `experiment.json`, `log.jsonl`, `log.txt`, what its loggers write (`tensorboard/`),
+`last.safetensors` (everything to resume from), `best.safetensors` (best mask AP on the validation split) and, at the
+end, `model.safetensors` (the last weights).
 Everything random hangs on (seed, epoch, picture), so a resumed run computes what the uninterrupted one would have.
 """
 
@@ -15,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sais.config import Experiment, to_dict
+from sais.config import Experiment
 from sais.data.index import Index, trainable
 from sais.data.loader import Loaded, training_loader
 from sais.data.paths import DataPaths
-from sais.engine.evaluate import evaluate
+from sais.engine.evaluate import Evaluation, evaluate
 from sais.engine.optim import learning_rate, set_learning_rate
 from sais.engine.run import Run, nothing_half_written, resume_run, save_model, save_run, start_run
-from sais.engine.runlog import RunLog
+from sais.engine.runlog import RunLog, check_before_running
 from sais.engine.system import SAIS_SYSTEM, System
 from sais.structures import Batch, SaisError
 
@@ -38,6 +39,8 @@ class TrainResult:
     seconds: float
     broken: set[str] = field(default_factory=set)
     """Pictures that could not be read and were left out."""
+    evaluation: Evaluation | None = None
+    """Of the weights it ended with, where they were evaluated."""
 
 
 def train(
@@ -67,6 +70,7 @@ def train(
     Raises:
         SaisError: anything the user can mend, in one line.
     """
+    check_before_running(out, experiment.run.loggers)
     index = data.train_index()
     valid = data.valid_index(index.class_names)
     if not index.images:
@@ -82,8 +86,8 @@ def train(
     per_epoch = len(batches)
     total = per_epoch * settings.schedule.epochs
     last = total if steps is None else min(steps, total)
-    with nothing_half_written(out), RunLog(out, total, run.iteration, run.measured) as log:
-        log.write("start", iteration=run.iteration, experiment=to_dict(settings), data=data.name, notes=notes)
+    with nothing_half_written(out), RunLog(out, total, settings, run.iteration, run.measured) as log:
+        log.start(data, notes, run.device)
         for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
             log.say(note)
         pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
@@ -104,7 +108,7 @@ def train(
         if run.broken:
             log.say(f"left out {len(run.broken)} unreadable pictures (--skip-broken): see log.jsonl")
         log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.broken))
-    return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken)
+    return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken, log.judged(run.iteration))
 
 
 def step(run: Run, batch: Batch, epoch: int, lr: float) -> dict[str, Tensor]:
@@ -194,7 +198,7 @@ def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
         log.say(f"{run.valid.name}: no annotations, nothing to score")
         return
     run.metrics = evaluation.metrics.to_dict()
-    log.evaluation(run.iteration, epoch, run.metrics, time.monotonic() - started)
+    log.evaluation(run.iteration, epoch, evaluation, run.valid, time.monotonic() - started)
     score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
     if score > run.best:
         run.best = score

@@ -24,11 +24,11 @@ from sais.config import Experiment, to_dict
 from sais.data.index import Index
 from sais.data.paths import DataPaths
 from sais.engine.evaluate import evaluate
+from sais.engine.machine import describe_machine
 from sais.engine.system import System
 from sais.engine.train import train
 from sais.files import write_text
 from sais.predict import choose_device
-from sais.reproduce.machine import describe_machine
 from sais.structures import SaisError
 
 WAIT = 5.0
@@ -49,9 +49,9 @@ class Plan:
     random_init: bool = False
 
     def digest(self, data: dict[str, Any]) -> str:
-        """Eight digits of everything that decides the numbers; not the device, workers or how often to look."""
+        """Eight digits of everything that decides the numbers; not the device, workers, or when to look and where."""
         settings = to_dict(self.experiment)
-        for name in ("device", "workers", "evaluate_every", "checkpoint_every"):
+        for name in ("device", "workers", "evaluate_every", "checkpoint_every", "loggers"):
             del settings["run"][name]
         del settings["name"]
         whole = [settings, self.system.name, self.steps, self.random_init, data]

@@ -16,7 +16,7 @@ def conditions(results: Sequence[Result]) -> dict[str, str]:
 
     Where rows differ in one of these, each value is followed by the rows that have it.
     """
-    from sais.reproduce.machine import in_words
+    from sais.engine.machine import in_words
 
     return {
         "data": _each(results, _data_in_words),
