@@ -182,9 +182,9 @@ def test_the_first_line_says_where_the_run_was_made(quiet: Experiment, shapes: P
 
 def test_the_evaluation_of_the_last_weights_is_kept(quiet: Experiment, shapes: Path, tmp_path: Path) -> None:
     index = find(shapes, "valid")
-    evaluation = Evaluation(coco_metrics(index, []), [])
+    evaluation = Evaluation(coco_metrics(index, []), [], index)
     with RunLog(tmp_path, 3, quiet) as log:
         assert log.judged(2) is None
-        log.evaluation(2, 0, evaluation, index, 1.0)
+        log.evaluation(2, 0, evaluation, 1.0)
         assert log.judged(2) is evaluation
         assert log.judged(3) is None  # of weights that have moved on

@@ -25,6 +25,8 @@ class Evaluation:
     """None where the pictures have no annotations."""
     results: list[dict[str, Any]]
     """Detections in the COCO submission format."""
+    index: Index
+    """The pictures that were looked at."""
     broken: list[str] = field(default_factory=list)
     """One line for each picture that could not be read and was left out."""
 
@@ -68,11 +70,11 @@ def evaluate(
             results += detections.to_coco(image_id, index.category_ids)
             seen.add(image_id)
         progress(len(unreadable) + len(found))
+    scored = replace(index, images=tuple(i for i in index.images if i.id in seen)) if broken else index
     metrics = None
     if any(image.annotations for image in index.images):
-        scored = replace(index, images=tuple(i for i in index.images if i.id in seen)) if broken else index
         metrics = coco_metrics(scored, results, _kinds(predictor, scored))
-    return Evaluation(metrics, results, broken)
+    return Evaluation(metrics, results, scored, broken)
 
 
 def _by_canvas(predictor: Finder, index: Index, batch: int, workers: int) -> Iterator[Found]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sais.data.index import ImageRecord, Index, object_mask, trainable
 from sais.detections import Detections, Patch
-from sais.draw import draw, draw_objects
+from sais.draw import paint
 from sais.geometry.raster import inside
 from sais.geometry.rle import decode_patch
 from sais.images import read_picture
@@ -22,8 +22,13 @@ SHOWN = 0.3
 """Least score of a detection that a person is shown."""
 SIDE = 384
 """Longest side in pixels of each of the two."""
-GAP = 8
-"""Pixels between the two."""
+GAP = 6
+"""Pixels between the two, in a grey that is quiet on white and on black."""
+GREY = 136
+NAMED = 8
+"""Objects in a picture above which their names would hide them, and are left out."""
+LETTERS = 1.6
+"""How much larger than usual the names are written: these pictures are shown small."""
 
 
 def handful(index: Index, count: int = HANDFUL) -> list[ImageRecord]:
@@ -111,17 +116,38 @@ def side_by_side(
     """What is there (left) and what was found (right), drawn on the picture.
 
     Args:
-        picture: (H, W, 3) uint8 RGB, of the detections' size or another one than its annotations state.
+        picture: (H, W, 3) uint8 RGB, of the detections' size; of another it is stretched (`sais check` tells).
         there: in the colours 0, 1, 2 ..
         found: drawn whatever their score.
         side: longest side of each of the two, in pixels.
         colours: of each of `found`, such as that of the object it is; by default as for `there`.
     """
-    if picture.shape[:2] != there.size:  # `sais check` tells; here it is stretched
-        picture = np.asarray(Image.fromarray(picture).resize((there.size[1], there.size[0])))
-    left = draw_objects(picture, there.boxes, there.labels, there.class_names, there.patches)
-    right = draw(picture, found, 0.0, colours=colours)
-    share = min(1.0, side / max(picture.shape[:2]))
-    size = max(1, round(picture.shape[1] * share)), max(1, round(picture.shape[0] * share))
-    small = [np.asarray(Image.fromarray(one).resize(size, Image.Resampling.LANCZOS)) for one in (left, right)]
-    return np.concatenate([small[0], np.full((size[1], GAP, 3), 255, np.uint8), small[1]], axis=1)
+    share = min(1.0, side / max(there.size))
+    height, width = (max(1, round(edge * share)) for edge in there.size)
+    small = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
+    there, found = resized(there, (height, width)), resized(found, (height, width))
+    named = max(len(there), len(found)) <= NAMED
+    texts = [there.class_names[label] for label in there.labels] if named else []
+    left = paint(small, there.boxes, texts, there.patches, letters=LETTERS)
+    texts = [f"{found.class_names[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
+    right = paint(small, found.boxes, texts if named else [], found.patches, colours, LETTERS)
+    return np.concatenate([left, np.full((height, GAP, 3), GREY, np.uint8), right], axis=1)
+
+
+def resized(found: Detections, size: tuple[int, int]) -> Detections:
+    """The detections on the picture at another size, (H, W); good enough to look at."""
+    if size == found.size:
+        return found
+    down, across = size[0] / found.size[0], size[1] / found.size[1]
+    patches = []
+    for patch in found.patches:
+        x1, y1 = min(int(patch.x * across), size[1] - 1), min(int(patch.y * down), size[0] - 1)
+        w, h = (max(1, round(n * share)) for n, share in ((patch.shape[1], across), (patch.shape[0], down)))
+        w, h = min(w, size[1] - x1), min(h, size[0] - y1)
+        bits = np.zeros((0, 0), bool)
+        if patch.area:
+            whole = Image.fromarray(patch.bits.astype(np.uint8) * 255)
+            bits = np.asarray(whole.resize((w, h), Image.Resampling.BOX)) > 127
+        patches.append(Patch(x1, y1, bits))
+    boxes = found.boxes * np.array([across, down, across, down], np.float32)
+    return Detections(size, boxes, found.scores, found.labels, found.class_names, patches)

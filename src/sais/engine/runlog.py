@@ -23,7 +23,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from sais._version import __version__
 from sais.config import Experiment, to_dict
-from sais.data.index import Index
 from sais.data.paths import DataPaths
 from sais.engine.evaluate import Evaluation
 from sais.engine.lines import Lines
@@ -149,8 +148,8 @@ class RunLog:
             else:
                 self.say(line)
 
-    def evaluation(self, iteration: int, epoch: int, evaluation: Evaluation, index: Index, seconds: float) -> None:
-        """Report an evaluation after `epoch` (from 0) on the pictures of `index`; it has metrics."""
+    def evaluation(self, iteration: int, epoch: int, evaluation: Evaluation, seconds: float) -> None:
+        """Report an evaluation after `epoch` (from 0); it has metrics."""
         assert evaluation.metrics is not None
         self._judged = iteration, evaluation
         metrics = evaluation.metrics.to_dict()
@@ -166,7 +165,7 @@ class RunLog:
         self._loggers.scalars(scalars, iteration)
         if len(self._loggers):
             try:
-                pictures = judged_pictures(handful(index), index, evaluation.results)
+                pictures = judged_pictures(handful(evaluation.index), evaluation.index, evaluation.results)
             except Exception as error:  # pictures to look at are not worth a run
                 self.say(f"no pictures of predictions: {type(error).__name__}: {error}")
                 return

@@ -198,7 +198,7 @@ def _after_epoch(run: Run, epoch: int, skip_broken: bool, log: RunLog) -> None:
         log.say(f"{run.valid.name}: no annotations, nothing to score")
         return
     run.metrics = evaluation.metrics.to_dict()
-    log.evaluation(run.iteration, epoch, evaluation, run.valid, time.monotonic() - started)
+    log.evaluation(run.iteration, epoch, evaluation, time.monotonic() - started)
     score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
     if score > run.best:
         run.best = score

@@ -44,15 +44,6 @@ def listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def duration(seconds: float | None) -> str:
-    """A length of time for a person; - for None."""
-    if seconds is None:
-        return "-"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _each(results: Sequence[Result], words: Callable[[Result], str]) -> str:
     """What all results share, once; or each value with the rows (or runs) that have it."""
     who: dict[str, list[Result]] = {}
