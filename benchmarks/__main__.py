@@ -148,7 +148,7 @@ def _ratios(arguments: Arguments, command: str) -> str:
 
     from benchmarks import ratios
     from sais.bench.systems import Conditions
-    from sais.reproduce.machine import describe_machine, in_words
+    from sais.engine.machine import describe_machine, in_words
     from sais.reproduce.report import markdown_table
 
     post_times, post_ratios = ratios.assembly(arguments.repeats)
@@ -175,7 +175,7 @@ def _evaluation(arguments: Arguments, command: str) -> str:
 
     from benchmarks import evaluation
     from sais.commands.arguments import progress_bar
-    from sais.reproduce.machine import describe_machine, in_words
+    from sais.engine.machine import describe_machine, in_words
     from sais.reproduce.report import markdown_table
 
     with progress_bar("pictures", arguments.pictures) as progress:
@@ -193,7 +193,7 @@ def _loader(arguments: Arguments, command: str) -> str:
     from benchmarks import loader
     from sais.data.formats import find
     from sais.data.paths import locate
-    from sais.reproduce.machine import describe_machine, in_words
+    from sais.engine.machine import describe_machine, in_words
     from sais.reproduce.report import markdown_table
 
     torch.set_num_threads(1)
@@ -247,8 +247,8 @@ def _training(arguments: Arguments, command: str) -> str:
 
     from benchmarks import training
     from sais.bench.training import training_table
+    from sais.engine.machine import describe_machine, in_words
     from sais.predict import choose_device
-    from sais.reproduce.machine import describe_machine, in_words
     from sais.reproduce.report import markdown_table
 
     device = str(choose_device(arguments.device))

@@ -19,7 +19,9 @@ from sais.commands.evaluate import EvalArguments
 from sais.commands.export import ExportArguments
 from sais.commands.predict import Found, PredictArguments, drawn_names
 from sais.commands.recipes import RecipesArguments
+from sais.commands.report import ReportArguments
 from sais.commands.reproduce import ReproduceArguments
+from sais.commands.runs import RunsArguments
 from sais.commands.shapes import ShapesArguments
 from sais.commands.train import TrainArguments, run_folder, settle, split_recipe
 from sais.commands.version import VersionArguments
@@ -31,6 +33,8 @@ ARGUMENTS = {
     "train": TrainArguments,
     "eval": EvalArguments,
     "predict": PredictArguments,
+    "runs": RunsArguments,
+    "report": ReportArguments,
     "export": ExportArguments,
     "check": CheckArguments,
     "shapes": ShapesArguments,

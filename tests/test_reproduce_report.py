@@ -19,6 +19,7 @@ pytest.importorskip("torch")
 from sais.config import to_dict
 from sais.recipes import recipe
 from sais.recipes.adjust import changed
+from sais.report.record import duration
 from sais.reproduce import page, plots, words
 from sais.reproduce.report import (
     PAPER_DATA,
@@ -268,7 +269,7 @@ def test_conditions_say_what_differs_between_rows() -> None:
     ("seconds", "said"), [(None, "-"), (0.4, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")]
 )
 def test_durations(seconds: float | None, said: str) -> None:
-    assert words.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_csv_has_every_number_once() -> None:

@@ -97,6 +97,7 @@ def test_a_run_writes_what_it_should(trained: Path, shapes: Path, capsys: pytest
     assert names == {
         "experiment.json",
         "log.jsonl",
+        "log.txt",
         "tensorboard",
         "last.safetensors",
         "best.safetensors",

@@ -21,6 +21,8 @@ COMMANDS = {
     "train": ("sais.commands.train", "train a model on your labelled pictures"),
     "eval": ("sais.commands.evaluate", "measure a model: COCO box and mask AP"),
     "predict": ("sais.commands.predict", "find the objects in pictures or a video: drawn pictures and JSON"),
+    "runs": ("sais.commands.runs", "list and compare training runs"),
+    "report": ("sais.commands.report", "write the page of a run: curves, AP, errors, the best and the worst pictures"),
     "export": ("sais.commands.export", "write a model for other programs: ONNX, OpenVINO, torch.export"),
     "check": ("sais.commands.check", "look for mistakes in a data set before training on it"),
     "shapes": ("sais.commands.shapes", "write a synthetic data set to try things on"),
@@ -48,6 +50,8 @@ EXTRAS = {
     "onnxscript": "export",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
 }
 """Package that may be missing -> the extra of `sais-seg` that brings it."""
 

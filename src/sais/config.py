@@ -217,6 +217,9 @@ class RunConfig:
     on_bad_loss: Literal["stop", "skip"] = "stop"
     """Where the loss or its gradient is no number, or a hundred times the greatest of the last 100 iterations: stop,
     with the last checkpoint as it was, or skip the batch and say so (ten in a row stop the run)."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """Where curves and predicted pictures go besides the run's own logs: tensorboard, wandb, mlflow, module:function,
+    several of them or none."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def draw(
     kept = detections.above(score)
     pairs = zip(kept.labels, kept.scores, strict=True)
     texts = [f"{kept.class_names[label]} {value:.2f}" for label, value in pairs] if names else []
-    return _paint(picture, kept.boxes if boxes else None, kept.boxes, texts, kept.patches, opacity)
+    return _painted(picture, kept.boxes if boxes else None, kept.boxes, texts, kept.patches, opacity)
 
 
 def draw_objects(
@@ -101,7 +101,34 @@ def draw_objects(
         ValueError: the picture is not uint8 RGB.
     """
     boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
-    return _paint(picture, boxes, boxes, [class_names[int(label)] for label in labels], masks or [], opacity)
+    return _painted(picture, boxes, boxes, [class_names[int(label)] for label in labels], masks or [], opacity)
+
+
+def paint(
+    picture: np.ndarray,
+    boxes: np.ndarray,
+    texts: Sequence[str],
+    patches: Sequence[Patch],
+    colours: Sequence[int] | None = None,
+    letters: float = 1.0,
+) -> np.ndarray:
+    """The picture with anything in boxes drawn over it: what `draw` and `draw_objects` do, with a choice of colours.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB; not changed.
+        boxes: (N, 4) in the picture's pixels.
+        texts: N names, or none.
+        patches: N masks, or none.
+        colours: N places in `PALETTE`; by default one after the other.
+        letters: how many times as large as usual the names are written.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the picture is not uint8 RGB.
+    """
+    return _painted(picture, boxes, boxes, list(texts), list(patches), 0.45, colours, letters)
 
 
 def contact_sheet(
@@ -155,20 +182,23 @@ def _checked(picture: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _paint(
+def _painted(
     picture: np.ndarray,
     boxes: np.ndarray | None,
     places: np.ndarray,
     texts: list[str],
     patches: list[Patch],
     opacity: float,
+    colours: Sequence[int] | None = None,
+    letters: float = 1.0,
 ) -> np.ndarray:
     """Masks first, the large ones lowest; then all boxes; then all tags, the first object's on top."""
     canvas = _checked(picture).copy()
+    paints = [PALETTE[i % len(PALETTE)] for i in (range(len(places)) if colours is None else colours)]
     scale = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
     thickness = max(1, round(scale / 420))
     for i in sorted(range(len(patches)), key=lambda i: -patches[i].area):
-        _blend(canvas, patches[i], PALETTE[i % len(PALETTE)], opacity, thickness)
+        _blend(canvas, patches[i], paints[i], opacity, thickness)
     if boxes is None and not texts:
         return canvas
     height, width = canvas.shape[:2]
@@ -179,8 +209,8 @@ def _paint(
         x1, y1, x2, y2 = np.rint(boxes[i]).astype(int).tolist()  # type: ignore[index]
         left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
         corner = (max(left, min(x2, width) - 1), max(top, min(y2, height) - 1))
-        pen.rectangle(((left, top), corner), outline=PALETTE[i % len(PALETTE)], width=thickness)
-    _tags(pen, places, texts, (height, width), _font(max(9, round(scale / 48))))
+        pen.rectangle(((left, top), corner), outline=paints[i], width=thickness)
+    _tags(pen, places, texts, (height, width), _font(round(letters * max(9, round(scale / 48)))), paints)
     return to_array(image)
 
 
@@ -208,7 +238,14 @@ def _blend(canvas: np.ndarray, patch: Patch, colour: tuple[int, int, int], opaci
         window[:] = np.rint(window * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.uint8)
 
 
-def _tags(pen: ImageDraw.ImageDraw, places: np.ndarray, texts: list[str], size: tuple[int, int], font: Any) -> None:
+def _tags(
+    pen: ImageDraw.ImageDraw,
+    places: np.ndarray,
+    texts: list[str],
+    size: tuple[int, int],
+    font: Any,
+    paints: list[tuple[int, int, int]],
+) -> None:
     """Name every object beside the top left corner of its box, inside the picture, clear of other tags if it can be."""
     taken: list[Rectangle] = []
     chosen = []
@@ -218,7 +255,7 @@ def _tags(pen: ImageDraw.ImageDraw, places: np.ndarray, texts: list[str], size: 
         taken.append(tag)
         chosen.append((tag, text))
     for i, (tag, text) in reversed(list(enumerate(chosen))):
-        colour = PALETTE[i % len(PALETTE)]
+        colour = paints[i]
         pen.rounded_rectangle(tag, radius=max(1, (tag[3] - tag[1]) // 5), fill=colour)
         luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
         ink = (15, 15, 15) if luminance > 110 else (255, 255, 255)

@@ -215,7 +215,7 @@ def _write(path: Path, figures: dict[str, Any]) -> None:
 def _machine(device: str) -> str:
     import torch
 
-    from sais.reproduce.machine import describe_machine, in_words
+    from sais.engine.machine import describe_machine, in_words
 
     return in_words(describe_machine(torch.device(device)))
 

@@ -21,6 +21,7 @@ from sais.structures import SaisError
 
 if TYPE_CHECKING:
     from sais.engine.distributed import Ranks
+    from sais.engine.train import TrainResult
 
 PROG = "sais train RECIPE"
 
@@ -72,6 +73,8 @@ class TrainArguments:
     """Leave out pictures that cannot be read, and say how many, instead of stopping."""
     random_init: bool = False
     """Start the backbone from random weights, not ImageNet's."""
+    report: bool = True
+    """Write the run's page, report.html in its folder, at the end."""
     weights: Path | None = None
     """Start from the weights of this model file; where its classes are others, those of the same name are kept."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
@@ -140,8 +143,23 @@ def _train(
         anew=anew,
     )
     if ranks.first:
+        if arguments.report:
+            print(_report(result))
         print(f"next: sais predict {result.out} YOUR_PICTURES")
     return 0
+
+
+def _report(result: TrainResult) -> str:
+    """Write the run's page; says where it is, or why there is none: the run is done, whatever fails here."""
+    from sais.report.write import write_report
+
+    missing = ""
+    if result.evaluation is None:
+        missing = "The last weights were not measured on a validation split; sais report does that, where there is one."
+    try:
+        return f"report: {write_report(result.out, result.evaluation, missing)}"
+    except Exception as error:
+        return f"no report was written ({type(error).__name__}: {error}); try sais report {result.out}"
 
 
 SHORT = {

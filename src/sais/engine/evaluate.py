@@ -26,6 +26,8 @@ class Evaluation:
     """None where the pictures have no annotations."""
     results: list[dict[str, Any]]
     """Detections in the COCO submission format."""
+    index: Index
+    """The pictures that were looked at."""
     broken: list[str] = field(default_factory=list)
     """One line for each picture that could not be read and was left out."""
 
@@ -80,18 +82,17 @@ def evaluate(
     results = [one for of_rank, _, _ in shares for one in of_rank]
     broken = [line for _, of_rank, _ in shares for line in of_rank]
     seen = {image_id for _, _, of_rank in shares for image_id in of_rank}
-    metrics = ranks.of_first(_scored(predictor, index, results, broken, seen) if ranks.first else None)
-    return Evaluation(metrics, results, broken)
+    if broken:
+        index = replace(index, images=tuple(i for i in index.images if i.id in seen))
+    metrics = ranks.of_first(_scored(predictor, index, results) if ranks.first else None)
+    return Evaluation(metrics, results, index, broken)
 
 
-def _scored(
-    predictor: Finder, index: Index, results: list[dict[str, Any]], broken: list[str], seen: set[int]
-) -> Metrics | None:
+def _scored(predictor: Finder, index: Index, results: list[dict[str, Any]]) -> Metrics | None:
     """By the COCO protocol; None where there are no annotations."""
     if not any(image.annotations for image in index.images):
         return None
-    scored = replace(index, images=tuple(i for i in index.images if i.id in seen)) if broken else index
-    return coco_metrics(scored, results, _kinds(predictor, scored))
+    return coco_metrics(index, results, _kinds(predictor, index))
 
 
 def _part(index: Index, share: tuple[int, int]) -> Index:

@@ -46,6 +46,9 @@ class Scores:
     ARl: float
     per_class: dict[str, float] = field(default_factory=dict)
     """AP of each class by name; a name that several categories share is followed by the category's id."""
+    curves: np.ndarray = field(default_factory=lambda: np.zeros((2, 101, 0)), repr=False, compare=False)
+    """(2, 101, C) precision at recall 0, 0.01 .. 1, at IoU 0.50 and 0.75, of each class in the order of `per_class`;
+    NaN where a class has no object. Their means are AP50 and AP75. Not written as JSON."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: NaN becomes None."""
@@ -237,7 +240,9 @@ def _evaluate(truth: dict[str, Any], results: Sequence[dict[str, Any]], kind: Ki
     order = {category_id: place for place, category_id in enumerate(evaluation.params.catIds)}
     names = _unique_names(truth["categories"])
     per_class = {names[key]: _mean(precision[:, :, order[key], 0, 2]) for key in names}
-    return Scores(**dict(zip(COLUMNS, numbers, strict=True)), per_class=per_class)
+    curves = precision[:, :, [order[key] for key in names], 0, 2][[0, 5]]
+    curves = np.where(curves > -1, curves, math.nan)
+    return Scores(**dict(zip(COLUMNS, numbers, strict=True)), per_class=per_class, curves=curves)
 
 
 def _wanted(annotations: list[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:

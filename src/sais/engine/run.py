@@ -121,7 +121,7 @@ def nothing_half_written(out: Path) -> Iterator[None]:
         yield
     except (SaisError, KeyboardInterrupt):
         if not any(out.glob("*.safetensors")):
-            for name in ("experiment.json", "log.jsonl"):
+            for name in ("experiment.json", "log.jsonl", "log.txt", "loggers.json"):
                 (out / name).unlink(missing_ok=True)
             shutil.rmtree(out / "tensorboard", ignore_errors=True)
             with contextlib.suppress(OSError):  # something else lies there

@@ -1,41 +1,73 @@
-"""What a run tells: a progress bar on a terminal, plain lines elsewhere, `log.jsonl` and TensorBoard in its folder."""
+"""What a run tells: a progress bar on a terminal, plain lines elsewhere, two logs in its folder, and its loggers.
+
+`log.jsonl` is for programs and reads as one uninterrupted run: one object a line, {"kind": "start" | "iteration" |
+"evaluation" | "note" | "stop" | "end", "time": seconds since 1970, ...}. After a resume, lines from beyond the
+checkpoint are dropped. `log.txt` is for people: what was said and when, interruptions and all; nothing is dropped.
+Whoever holds `log.jsonl` is at the run (`sais.engine.lock`).
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
+
+from sais._version import __version__
+from sais.config import Experiment, to_dict
+from sais.data.paths import DataPaths
+from sais.engine.evaluate import Evaluation
+from sais.engine.lines import Lines
+from sais.engine.lock import is_locked
+from sais.engine.loggers import Loggers, check_loggers
+from sais.engine.machine import describe_machine
+from sais.engine.pictures import handful, judged_pictures
+from sais.files import write_text
+from sais.structures import SaisError
 
 LINE_EVERY = 30.0
-"""Seconds between plain lines where there is no terminal."""
+"""Seconds between plain lines."""
+
+
+def check_before_running(folder: Path, loggers: Sequence[str]) -> None:
+    """Raise SaisError where another process is at the run in `folder`, or a logger's package is missing."""
+    if is_locked(folder / "log.jsonl"):
+        raise SaisError(f"{folder}: another process is at this run; wait for it, or choose another --out")
+    check_loggers(loggers)
 
 
 class RunLog:
     """Writes what happens in a run; use it as a context manager.
 
-    `log.jsonl` has one object a line: {"kind": "start" | "iteration" | "evaluation" | "note" | "end", ...}. After
-    a resume, lines from beyond the checkpoint are dropped, so that the file reads as one uninterrupted run.
-
     Args:
         folder: of the run.
         total: iterations of the whole run.
+        experiment: its settings; `run.loggers` among them.
         iteration: where it starts.
         measured: epochs that need no evaluation any more; later ones come again.
+
+    Raises:
+        SaisError: the logs cannot be opened, another process is at the run, or a logger cannot begin.
     """
 
-    def __init__(self, folder: Path, total: int, iteration: int = 0, measured: int = 0) -> None:
+    def __init__(self, folder: Path, total: int, experiment: Experiment, iteration: int = 0, measured: int = 0) -> None:
         self.path = folder / "log.jsonl"
         self.total = total
-        self._drop_beyond(iteration, measured)
-        self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
         self.console = Console(soft_wrap=True)
+        self._experiment = experiment
+        self._text = Lines(folder / "log.txt")
+        self._lines = _without_what_comes_again(self.path, iteration, measured)
+        self._said_lost = False
+        self._judged: tuple[int, Evaluation] | None = None
+        self._now = iteration
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -50,6 +82,11 @@ class RunLog:
         self._started = time.monotonic()
         self._first = iteration
         self._last_line = 0.0
+        try:
+            self._loggers = Loggers(experiment.run.loggers, folder, to_dict(experiment), iteration, self.say)
+        except SaisError:
+            self._close()
+            raise
 
     def __enter__(self) -> RunLog:
         self._progress.start()
@@ -59,63 +96,131 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-        self._file.close()
-        self._board.close()
+        if error is not None:
+            ended = {KeyboardInterrupt: "interrupted", SystemExit: "terminated by the system"}
+            reason = ended.get(type(error), f"{type(error).__name__}: {error}")
+            self.write("stop", iteration=self._now, reason=reason)
+            self._add_text(f"stopped at iteration {self._now}: {reason}")
+        self._loggers.end(complete=error is None and self._now >= self.total)
+        if self._lines.lost or self._text.lost:
+            lost = f"{self._lines.lost} lines of log.jsonl and {self._text.lost} of log.txt"
+            self.console.print(f"{lost} could not be written", highlight=False, markup=False, emoji=False)
+        self._close()
 
     def say(self, text: str) -> None:
-        """A line for the person who watches."""
+        """A line for the person who watches, and for `log.txt`."""
         self.console.print(text, highlight=False, markup=False, emoji=False)
+        self._add_text(text)
 
     def write(self, kind: str, **values: Any) -> None:
-        """A line of `log.jsonl`."""
-        self._file.write(json.dumps({"kind": kind, "time": round(time.time(), 2), **values}) + "\n")
-        self._file.flush()
+        """A line of `log.jsonl`. Where it cannot be written, the run goes on without it."""
+        line = json.dumps({"kind": kind, "time": round(time.time(), 2), **values}, default=str)
+        self._added(self._lines.add(line), self._lines)
+
+    def start(self, data: DataPaths, notes: list[str], device: torch.device) -> None:
+        """The first line of a run, and of each time that it is resumed: all that a report says of where it was made."""
+        self.write(
+            "start",
+            iteration=self._first,
+            total=self.total,
+            experiment=to_dict(self._experiment),
+            data=data.name,
+            paths={name: _absolute(value) for name, value in vars(data).items()},
+            notes=notes,
+            machine=describe_machine(device) | {"sais": __version__, "host": platform.node()},
+        )
 
     def iteration(self, iteration: int, epoch: int, losses: dict[str, float], lr: float, pictures: float) -> None:
         """Report iteration number `iteration` (from 1): its losses, learning rate and pictures per second."""
+        self._now = iteration
         values = {"lr": lr, "pictures_per_second": round(pictures, 2)} | {k: round(v, 5) for k, v in losses.items()}
         self.write("iteration", iteration=iteration, epoch=epoch, **values)
-        for name, value in losses.items():
-            self._board.add_scalar(f"loss/{name}", value, iteration)
-        self._board.add_scalar("lr", lr, iteration)
+        scalars = {name if name == "gradient" else f"loss/{name}": value for name, value in losses.items()}
+        self._loggers.scalars(scalars | {"lr": lr, "pictures_per_second": pictures}, iteration)
         terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
         status = f"epoch {epoch + 1} · {terms} · lr {lr:.1e} · {pictures:.1f} pictures/s"
         self._progress.update(self._task, completed=iteration, status=status)
         now = time.monotonic()
-        if not self.console.is_terminal and (now - self._last_line > LINE_EVERY or iteration == self.total):
+        if now - self._last_line > LINE_EVERY or iteration == self.total:
             self._last_line = now
-            self.say(f"iteration {iteration}/{self.total} · {status} · {self._remaining(iteration)} left")
+            line = f"iteration {iteration}/{self.total} · {status} · {self._remaining(iteration)} left"
+            if self.console.is_terminal:  # which has the bar
+                self._add_text(line)
+            else:
+                self.say(line)
 
-    def evaluation(self, iteration: int, epoch: int, metrics: dict[str, Any], seconds: float) -> None:
-        """Report an evaluation after `epoch` (from 0): metrics as `Metrics.to_dict` gives them."""
+    def evaluation(self, iteration: int, epoch: int, evaluation: Evaluation, seconds: float) -> None:
+        """Report an evaluation after `epoch` (from 0); it has metrics."""
+        assert evaluation.metrics is not None
+        self._judged = iteration, evaluation
+        metrics = evaluation.metrics.to_dict()
         self.write("evaluation", iteration=iteration, epoch=epoch, seconds=round(seconds, 1), metrics=metrics)
-        parts = []
+        parts: list[str] = []
+        scalars: dict[str, float] = {}
         for kind in ("box", "mask"):
             if metrics.get(kind):
                 scores = metrics[kind]
-                for name in ("AP", "AP50", "AP75"):
-                    self._board.add_scalar(f"{kind}/{name}", scores[name] or 0.0, iteration)
+                scalars |= {f"{kind}/{name}": scores[name] or 0.0 for name in ("AP", "AP50", "AP75")}
                 parts.append(f"{kind} AP {scores['AP'] or 0:.3f} AP50 {scores['AP50'] or 0:.3f}")
         self.say(f"epoch {epoch + 1}: {' · '.join(parts)} ({seconds:.0f} s)")
+        self._loggers.scalars(scalars, iteration)
+        if len(self._loggers):
+            try:
+                pictures = judged_pictures(handful(evaluation.index), evaluation.index, evaluation.results)
+            except Exception as error:  # pictures to look at are not worth a run
+                self.say(f"no pictures of predictions: {type(error).__name__}: {error}")
+                return
+            self._loggers.pictures("predictions", pictures, iteration)
+
+    def judged(self, iteration: int) -> Evaluation | None:
+        """The evaluation of the weights after `iteration`, where there was one."""
+        return self._judged[1] if self._judged is not None and self._judged[0] == iteration else None
+
+    def _add_text(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._added(self._text.add(f"{stamp}  {' '.join(text.splitlines())}"), self._text)
+
+    def _added(self, written: bool, lines: Lines) -> None:
+        """Say once that the logs cannot be written."""
+        if not written and not self._said_lost:
+            self._said_lost = True
+            told = f"{self.path.parent}: the logs cannot be written ({lines.reason}); the run goes on without them"
+            self.console.print(told, highlight=False, markup=False, emoji=False)
 
     def _remaining(self, iteration: int) -> str:
         done = max(1, iteration - self._first)
         seconds = int((time.monotonic() - self._started) / done * (self.total - iteration))
         return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
-    def _drop_beyond(self, iteration: int, measured: int) -> None:
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line the killed process was writing
-            comes_again = entry.get("kind") == "evaluation" and entry["epoch"] >= measured
-            if entry.get("iteration", 0) <= iteration and not comes_again:
-                kept.append(line)
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    def _close(self) -> None:
+        self._lines.close()
+        self._text.close()
+
+
+def _without_what_comes_again(path: Path, iteration: int, measured: int) -> Lines:
+    """The log, held by us and open at its end, without lines from beyond the checkpoint and a line cut short."""
+    lines = Lines(path, alone=True)
+    kept, whole = [], path.read_bytes()
+    for line in whole.splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+            comes_again = entry["kind"] == "evaluation" and entry["epoch"] >= measured
+            beyond = entry.get("iteration", 0) > iteration
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # the line that the killed process was writing
+        if not comes_again and not beyond and line.endswith(b"\n"):
+            kept.append(line)
+    if b"".join(kept) != whole:
+        try:
+            write_text(path, b"".join(kept).decode())
+        finally:
+            lines.close()
+        return Lines(path, alone=True)
+    return lines
+
+
+def _absolute(path: Any) -> Any:
+    return os.path.abspath(path) if isinstance(path, Path) else path
 
 
 class Silence:
@@ -133,8 +238,14 @@ class Silence:
     def write(self, kind: str, **values: Any) -> None:
         """Nothing."""
 
+    def start(self, data: DataPaths, notes: list[str], device: torch.device) -> None:
+        """Nothing."""
+
     def iteration(self, iteration: int, epoch: int, losses: dict[str, float], lr: float, pictures: float) -> None:
         """Nothing."""
 
-    def evaluation(self, iteration: int, epoch: int, metrics: dict[str, Any], seconds: float) -> None:
+    def evaluation(self, iteration: int, epoch: int, evaluation: Evaluation, seconds: float) -> None:
+        """Nothing."""
+
+    def judged(self, iteration: int) -> None:
         """Nothing."""

@@ -23,7 +23,15 @@ from sais.structures import SaisError
 
 FREE = (
     *("run.device", "run.workers", "run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
-    *("run.on_bad_loss", "run.recompute", "optim.micro_batch", "optim.lr", "optim.clip", "schedule.patience"),
+    *(
+        "run.on_bad_loss",
+        "run.recompute",
+        "run.loggers",
+        "optim.micro_batch",
+        "optim.lr",
+        "optim.clip",
+        "schedule.patience",
+    ),
 )
 """Settings that a resumed run may take anew; every other one would make it another run."""
 

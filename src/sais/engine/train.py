@@ -1,9 +1,10 @@
 """Training: the course of a run stands here in `train`, the route of a batch in `step` and `system.sais_losses`.
 
-A run's folder holds `experiment.json`, `log.jsonl`, `tensorboard/`, `last.safetensors` (everything to resume from),
-`best.safetensors` (best mask AP on the validation split), as long as it is not finished `previous.safetensors` (what
-`last` was one checkpoint earlier) and, at the end, `model.safetensors` (the last weights). Everything random hangs on
-(seed, epoch, picture), so a resumed run computes what the uninterrupted one would have.
+A run's folder holds `experiment.json`, `log.jsonl`, `log.txt`, what its loggers write (`tensorboard/`),
+`last.safetensors` (everything to resume from), `best.safetensors` (best mask AP on the validation split), as long as it
+is not finished `previous.safetensors` (what `last` was one checkpoint earlier), and at the end `model.safetensors`, the
+last weights. Everything random hangs on (seed, epoch, picture), so a resumed run computes what the uninterrupted one
+would have.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from typing import Any
 
 import torch
 
-from sais.config import Experiment, to_dict
+from sais.config import Experiment
 from sais.data.index import Index, trainable
 from sais.data.loader import EpochBatches, Loaded, training_loader
 from sais.data.paths import DataPaths
 from sais.engine.distributed import ALONE, Ranks
-from sais.engine.evaluate import evaluate
+from sais.engine.evaluate import Evaluation, evaluate
 from sais.engine.interrupt import StopRequest
 from sais.engine.optim import learning_rate
 from sais.engine.run import BEST, MODEL, PREVIOUS, Run, nothing_half_written, save_model, save_run
-from sais.engine.runlog import RunLog, Silence
+from sais.engine.runlog import RunLog, Silence, check_before_running
 from sais.engine.start import resume_run, start_run
 from sais.engine.step import IN_A_ROW, BadLossError, step
 from sais.engine.system import SAIS_SYSTEM, System
@@ -45,6 +46,8 @@ class TrainResult:
     seconds: float
     broken: set[str] = field(default_factory=set)
     """Pictures that could not be read and were left out."""
+    evaluation: Evaluation | None = None
+    """Of the weights it ended with, where they were evaluated."""
 
 
 @dataclass
@@ -102,6 +105,8 @@ def train(
     Raises:
         SaisError: anything the user can mend, in one line.
     """
+    if ranks.first:
+        check_before_running(out, experiment.run.loggers)
     index = data.train_index()
     valid = data.valid_index(index.class_names)
     if not index.images:
@@ -115,9 +120,9 @@ def train(
     per_epoch = len(batches)
     total = per_epoch * run.experiment.schedule.epochs
     last = total if steps is None else min(steps, total)
-    log = RunLog(out, total, run.iteration, run.measured) if ranks.first else Silence()
+    log = RunLog(out, total, run.experiment, run.iteration, run.measured) if ranks.first else Silence()
     with nothing_half_written(out), log, StopRequest() as stop:
-        log.write("start", iteration=run.iteration, experiment=to_dict(run.experiment), data=data.name, notes=notes)
+        log.start(data, notes, run.device)
         for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
             log.say(note)
         pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
@@ -133,7 +138,7 @@ def train(
         if run.skipped:
             log.say(f"skipped {run.skipped} batches for their loss (--run.on-bad-loss skip): see log.jsonl")
         log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.broken))
-    return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken)
+    return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken, log.judged(run.iteration))
 
 
 def _epochs(run: Run, course: Course) -> None:
@@ -313,7 +318,7 @@ def _after_epoch(run: Run, epoch: int, course: Course) -> None:
         log.say(f"{run.valid.name}: no annotations, nothing to score")
         return
     run.metrics = evaluation.metrics.to_dict()
-    log.evaluation(run.iteration, epoch, run.metrics, time.monotonic() - started)
+    log.evaluation(run.iteration, epoch, evaluation, time.monotonic() - started)
     score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
     run.stale += 1
     if score > run.best:

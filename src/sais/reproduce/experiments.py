@@ -19,8 +19,9 @@ from sais.data.paths import DataPaths
 from sais.files import write_text
 from sais.recipes import recipe
 from sais.recipes.paper import KEEP_RATIO
+from sais.report.tables import plain_table
 from sais.reproduce import ceiling, figures, halves, table4
-from sais.reproduce.page import Section, picture_section, plain_table, table_section, write_page
+from sais.reproduce.page import Section, picture_section, table_section, write_page
 from sais.reproduce.plans import Budget, base_experiment, plans_for
 from sais.reproduce.report import csv_text, markdown, markdown_list, markdown_table
 from sais.reproduce.rows import TABLES, find_row, keep_ratio

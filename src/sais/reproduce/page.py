@@ -11,25 +11,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sais._version import __version__
 from sais.files import write_text
+from sais.report.page import document
+from sais.report.tables import plain_table
 from sais.reproduce import plots
 from sais.reproduce.report import MAIN, PAPER_DATA, RULE, Comparison, comparisons, grid, rows_of
 from sais.reproduce.rows import Table
-from sais.reproduce.style import STYLE
 from sais.reproduce.words import conditions, epochs_in_words, signed
 
 if TYPE_CHECKING:
     from sais.reproduce.runs import Result
 
-GROUPS = ("paper", "measured")
-"""Words before the colon of a column's name that set it apart."""
 DOTS = (
     "A dot for each seed, an upright bar for their mean; open diamonds are the paper's figures, of another data set. A "
     "difference is as wide on the left as on the right."
@@ -112,55 +109,6 @@ def picture_section(
     return Section(title, text, pictures=tuple(pictures), commands=tuple(commands))
 
 
-def plain_table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    caption: str = "",
-    groups: Mapping[str, str] | None = None,
-) -> str:
-    """An HTML table of any text.
-
-    Args:
-        columns: names; "paper: AP" and "measured: AP" go below a heading for all neighbours of their group.
-        rows: cells in the columns' order, the row's name first.
-        caption: said above the table.
-        groups: what to write above the columns of a group, by its word; the word itself by default. A second line is
-            set small.
-
-    Raises:
-        ValueError: a row with fewer or more cells than columns.
-    """
-    if wrong := [row for row in rows if len(row) != len(columns)]:
-        raise ValueError(f"{len(wrong[0])} cells for {len(columns)} columns: {wrong[0]}")
-    split = [_group(name) for name in columns]
-    spans = [(group, len(list(members))) for group, members in groupby(group for group, _ in split)]
-    parts = [f"<caption>{escape(caption)}</caption>"] if caption else []
-    parts += [f'<colgroup span="{count}"{_class(group)}></colgroup>' for group, count in spans]
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
-    head = [
-        f'<th scope="col"{_class(group, number)}>{_short(name)}</th>'
-        for (group, name), number in zip(split, numeric, strict=True)
-    ]
-    if any(group for group, _ in spans):
-        above = "".join(
-            f'<th scope="colgroup" colspan="{count}"{_class(group)}>{_two_lines((groups or {}).get(group, group))}</th>'
-            if group
-            else f'<td colspan="{count}"></td>'
-            for group, count in spans
-        )
-        parts.append(f'<thead><tr class="groups">{above}</tr><tr>{"".join(head)}</tr></thead>')
-    else:
-        parts.append(f"<thead><tr>{''.join(head)}</tr></thead>")
-    body = []
-    for row in rows:
-        cells = [f'<th scope="row">{escape(row[0])}</th>']
-        marks = [_class(group, number) for (group, _), number in zip(split, numeric, strict=True)]
-        cells += [f"<td{mark}>{_cell(cell)}</td>" for cell, mark in zip(row[1:], marks[1:], strict=True)]
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    lines = "\n".join([*parts, "<tbody>", *body, "</tbody>"])
-    return f'<div class="scroll" tabindex="0"><table>\n{lines}\n</table></div>'
-
-
 def write_page(
     out: Path,
     sections: Sequence[Section],
@@ -183,28 +131,10 @@ def write_page(
         for name, one in zip(names, sections, strict=True)
     )
     body = "\n".join(_section(one, name, out) for name, one in zip(names, sections, strict=True))
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>{escape(title)}</h1>
+    head = f"""<h1>{escape(title)}</h1>
 <p class="intro">{escape(intro)}</p>
-<nav aria-label="Contents"><ol>{contents or "<li>Nothing was run yet.</li>"}</ol></nav>
-</header>
-<main>
-{body}
-</main>
-<footer>Written by sais {escape(__version__)}.</footer>
-</body>
-</html>
-"""
+<nav aria-label="Contents"><ol>{contents or "<li>Nothing was run yet.</li>"}</ol></nav>"""
+    page = document(title, head, body)
     path = out / "index.html"
     write_text(path, page)
     return path
@@ -250,43 +180,6 @@ def _paired(one: Comparison) -> str:
         return "-"
     spread = f"{signed(min(values))} to {signed(max(values))}" if len(values) > 1 else f"seed {next(iter(one.paired))}"
     return f"{signed(fmean(values))} ({spread})"
-
-
-def _group(name: str) -> tuple[str, str]:
-    """("paper", "AP") of "paper: AP"; ("", "AP") of "AP"."""
-    group, colon, rest = name.partition(": ")
-    return (group, rest) if colon and group in GROUPS else ("", name)
-
-
-def _class(group: str, number: bool = False) -> str:
-    words = [*([group] if group else []), *(["number"] if number else [])]
-    return f' class="{" ".join(words)}"' if words else ""
-
-
-NUMBER = re.compile(r"[-+]?\d[\d.,]*( (s|min|h))?")
-SHORT = 14
-"""Letters that are kept in one line."""
-SPREAD = re.compile(r"([-+]?\d[\d.]*) (\([^()]*\))")
-
-
-def _is_number(text: str) -> bool:
-    return text == "-" or bool(NUMBER.fullmatch(text) or SPREAD.fullmatch(text))
-
-
-def _cell(text: str) -> str:
-    """What stands in a cell; the spread of a number small below it, and a short text in one line."""
-    if spread := SPREAD.fullmatch(text):
-        return f"{escape(spread[1])}<small>{escape(spread[2])}</small>"
-    return _short(text)
-
-
-def _short(text: str) -> str:
-    return f'<span class="short">{escape(text)}</span>' if len(text) <= SHORT else escape(text)
-
-
-def _two_lines(text: str) -> str:
-    first, _, second = text.partition("\n")
-    return escape(first) + (f"<small>{escape(second)}</small>" if second else "")
 
 
 def _list(items: Sequence[str]) -> str:

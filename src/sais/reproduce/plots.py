@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 import math
 import re
 import statistics
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sais.report.record import read_log
 from sais.reproduce.report import MAIN, NOT_RUN, Line, rows_of
 from sais.reproduce.rows import ROWS, Table
 
@@ -126,24 +126,6 @@ def evaluation_curves(table: Table, results: Sequence[Result], logs: Mapping[str
         panel.locator_params(axis="x", integer=True)
 
     return _panels(f"{table.key}-epochs", f"{table.title}: AP over epochs", table, curves, paint, "epoch")
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log.jsonl (or of the folder it lies in) but a line cut short; none where there is no file."""
-    path = path / "log.jsonl" if path.is_dir() else path
-    entries = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # the line that a running process is writing
-                if isinstance(entry, dict) and "kind" in entry:
-                    entries.append(entry)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    return entries
 
 
 def _logs(

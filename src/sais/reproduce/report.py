@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sais.report.record import duration
 from sais.reproduce.rows import ROWS, Figures, Table
-from sais.reproduce.words import conditions, duration, listed, signed
+from sais.reproduce.words import conditions, listed, signed
 
 if TYPE_CHECKING:
     from sais.reproduce.runs import Result

@@ -24,11 +24,11 @@ from sais.config import MOVED, Experiment, to_dict
 from sais.data.index import Index
 from sais.data.paths import DataPaths
 from sais.engine.evaluate import evaluate
+from sais.engine.machine import describe_machine
 from sais.engine.system import System
 from sais.engine.train import train
 from sais.files import write_text
 from sais.predict import choose_device
-from sais.reproduce.machine import describe_machine
 from sais.structures import SaisError
 
 WAIT = 5.0
@@ -37,7 +37,7 @@ WAIT = 5.0
 
 IDLE = (
     *("name", "run.device", "run.workers", "run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
-    *("run.on_bad_loss", "run.recompute", "optim.micro_batch"),
+    *("run.on_bad_loss", "run.recompute", "run.loggers", "optim.micro_batch"),
 )
 """Settings that decide nothing of a run's numbers: they are no part of its digest."""
 
@@ -70,7 +70,7 @@ class Plan:
     random_init: bool = False
 
     def digest(self, data: dict[str, Any]) -> str:
-        """Eight digits of everything that decides the numbers; not the device, workers or how often to look."""
+        """Eight digits of everything that decides the numbers; not the device, workers or when to look and where."""
         settings = settings_that_count(self.experiment)
         whole = [settings, self.system.name, self.steps, self.random_init, data]
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]

@@ -17,8 +17,8 @@ import torch
 from sais.bench.contestants import Contestant, find_contestants
 from sais.bench.systems import OWN, Conditions, Memory, Timing, measure_memory, measure_times
 from sais.engine.allocator import can_keep_big_blocks
-from sais.reproduce.machine import describe_machine
-from sais.reproduce.machine import in_words as machine_in_words
+from sais.engine.machine import describe_machine
+from sais.engine.machine import in_words as machine_in_words
 from sais.reproduce.runs import Result
 from sais.reproduce.words import conditions
 

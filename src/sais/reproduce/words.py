@@ -16,7 +16,7 @@ def conditions(results: Sequence[Result]) -> dict[str, str]:
 
     Where rows differ in one of these, each value is followed by the rows that have it.
     """
-    from sais.reproduce.machine import in_words
+    from sais.engine.machine import in_words
 
     return {
         "data": _each(results, _data_in_words),
@@ -42,15 +42,6 @@ def signed(value: float) -> str:
 def listed(numbers: Iterable[int]) -> str:
     """0, 1, 2."""
     return ", ".join(map(str, numbers))
-
-
-def duration(seconds: float | None) -> str:
-    """A length of time for a person; - for None."""
-    if seconds is None:
-        return "-"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _each(results: Sequence[Result], words: Callable[[Result], str]) -> str:

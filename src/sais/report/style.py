@@ -85,3 +85,68 @@ footer { color: var(--soft); font-size: .85rem }
   section { break-inside: avoid-page; border: 0; padding: 0 }
 }
 """
+
+RUN_STYLE = """
+.eyebrow { margin: 0; color: var(--soft); font-size: .85rem; letter-spacing: .06em; text-transform: uppercase }
+h1 { overflow-wrap: anywhere }
+h3 { margin: 1.8rem 0 .3rem; font-size: 1.05rem }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 1rem; margin: 1.6rem 0 0 }
+.figures div { padding: .9rem 1.1rem; background: var(--card); border: 1px solid var(--line); border-radius: .7rem }
+.figures dt { color: var(--soft); font-size: .85rem }
+.figures dd { margin: 0; font-size: 2rem; font-weight: 600; line-height: 1.2; letter-spacing: -.02em;
+  font-variant-numeric: tabular-nums }
+.figures dd span { font-size: 1rem; font-weight: 400; letter-spacing: 0; color: var(--soft) }
+.figures p { margin: .1rem 0 0; color: var(--soft); font-size: .82rem }
+nav.inline { padding: 0; border: 0; background: none; margin: 1.4rem 0 0 }
+nav.inline ol { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem }
+.said { margin: .4rem 0 0; padding-left: 1.2rem }
+.said li { margin: .3rem 0 }
+.warn { padding: .7rem 1rem; border-left: .25rem solid var(--series-2); background: var(--ground); margin: 1rem 0 }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1.6rem 1.8rem;
+  margin-top: 1rem }
+.chart { margin: 0 }
+.chart figcaption { margin: 0 0 .3rem; color: var(--ink); font-weight: 600; font-size: .92rem }
+.chart svg text { font-size: 11px; fill: var(--soft); font-variant-numeric: tabular-nums }
+.chart .grid { stroke: var(--grid); stroke-width: 1 }
+.chart .line { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round }
+.chart .dashed { stroke-dasharray: 5 4 }
+.chart .dot { fill: var(--c) }
+.chart .strip { fill: transparent }
+.chart .strip:hover { fill: var(--soft); fill-opacity: .14 }
+.chart .note { margin: .3rem 0 0; color: var(--soft); font-size: .82rem }
+.legend { list-style: none; margin: .3rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: .15rem 1rem;
+  font-size: .82rem; color: var(--soft) }
+.legend i { display: inline-block; width: 1.1rem; height: 0; margin-right: .4rem; vertical-align: .25em;
+  border-top: .16rem solid var(--c) }
+.legend i.dashed { border-top-style: dashed }
+td.bar { width: 40%; min-width: 7rem; vertical-align: middle }
+td.bar div { height: .7rem; border-radius: .15rem; background: var(--series-1); min-width: 1px }
+td.bar div.weak { background: var(--series-2) }
+table.wide { width: 100% }
+.kinds th, .kinds td { vertical-align: middle }
+.kinds td.bar { width: 24% }
+.beside { display: flex; flex-wrap: wrap; gap: 0 3.5rem; align-items: flex-end }
+table.wide td.text { color: var(--soft); min-width: 16rem }
+.confusion th[scope=col] { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
+  padding: .55rem .4rem; vertical-align: top; font-weight: 500; max-height: 12rem }
+.confusion td { text-align: center; min-width: 2.5rem; padding: .35rem .3rem; border-bottom: 1px solid var(--line);
+  background: color-mix(in srgb, var(--series-1) calc(55% * var(--share, 0)), transparent) }
+.confusion td.right { background: color-mix(in srgb, var(--series-3) calc(55% * var(--share, 0)), transparent) }
+.confusion td.none { color: var(--grid) }
+.confusion .edge { border-left: 2px solid var(--line) }
+.confusion tr.last > * { border-top: 2px solid var(--line) }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); gap: 1.4rem }
+.pairs figure { margin: 0; break-inside: avoid }
+.pairs img { width: 100% }
+.pairs figcaption { display: flex; justify-content: space-between; gap: 1rem; margin-top: .35rem; max-width: none }
+.pairs figcaption b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums }
+details { margin: 1rem 0 0 }
+summary { cursor: pointer; color: var(--link) }
+@media print {
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact }
+  nav { display: none }
+  .pairs { grid-template-columns: 1fr 1fr }
+  .charts { grid-template-columns: 1fr 1fr 1fr }
+}
+"""
+"""What the report of a run has beside."""
