@@ -231,6 +231,21 @@ def test_build_targets_by_value() -> None:
     assert ((targets.centerness[positive] > 0) & (targets.centerness[positive] <= 1)).all()
 
 
+@pytest.mark.parametrize("rule", ["center", "area"])
+def test_a_batch_is_its_images_one_by_one(rule: str) -> None:
+    sizes = sizes_of(160, 192)
+    points = locations(sizes, STRIDES)
+    boxes = [random_boxes(np.random.default_rng([3, number]), 160, 192) for number in range(3)]
+    boxes = [boxes[0], boxes[1], boxes[0], np.zeros((0, 4), np.float32), boxes[2]]  # the same boxes twice
+    objects = [objects_of(one.tolist(), list(range(len(one)))) for one in boxes]
+    together = build_targets(objects, sizes, STRIDES, points, rule)
+    for number, one in enumerate(objects):
+        alone = build_targets([one], sizes, STRIDES, points, rule)
+        assert torch.equal(alone.object_index[0], assign(one.boxes, sizes, STRIDES, points, rule))
+        for name in ("object_index", "labels", "distances", "centerness"):
+            assert torch.equal(getattr(together, name)[number], getattr(alone, name)[0]), (number, name)
+
+
 def test_mask_positives_depend_on_seed_epoch_and_image_alone() -> None:
     sizes = sizes_of(128, 128)
     points = locations(sizes, STRIDES)

@@ -9,6 +9,7 @@ keep for backward, of the size of the logits and of the prototypes, however many
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,7 @@ def compute_losses(
         weights: of classification, box, centerness and mask.
         mask_margin: how far beyond the box the mask loss looks, as a share of its sides.
     """
-    positive = targets.object_index >= 0
+    positive = (targets.object_index >= 0).nonzero(as_tuple=True)  # once: a GPU answers slowly
     positives = normalisers.positives.clamp(min=1)
     wanted, predicted = targets.distances[positive], outputs.distances[positive]  # (P, 4) both
     centerness = targets.centerness[positive]  # (P,)
@@ -105,11 +106,9 @@ def compute_losses(
     mask_loss = zero
     if outputs.prototypes is not None and outputs.coefficients is not None:
         # Unbound, since the gradient of an indexed batch is as large as the batch, for every picture of it.
-        each = zip(outputs.prototypes.unbind(), outputs.coefficients.unbind(), strict=True)
-        mask_loss = zero + sum(
-            image_mask_loss(prototypes, coefficients[c], targets.object_index[i, c], objects[i], mask_margin)
-            for i, ((prototypes, coefficients), c) in enumerate(zip(each, chosen, strict=True))
-        )
+        coefficients = [each[c] for each, c in zip(outputs.coefficients.unbind(), chosen, strict=True)]
+        owners = [index[c] for index, c in zip(targets.object_index, chosen, strict=True)]
+        mask_loss = zero + mask_losses(outputs.prototypes.unbind(), coefficients, owners, objects, mask_margin)
     return LossTerms(
         classification=weights[0] * classification_loss(outputs.class_logits, targets.labels) / positives,
         box=weights[1] * box_loss.sum() / normalisers.centerness.clamp(min=1),
@@ -168,33 +167,54 @@ def box_losses(predicted: Tensor, wanted: Tensor, kind: str = "iou") -> Tensor:
 def image_mask_loss(
     prototypes: Tensor, coefficients: Tensor, owners: Tensor, objects: Objects, margin: float = 0.0
 ) -> Tensor:
-    """Sum over the chosen locations of one image of the mask cross-entropy inside the box, divided by the box's area.
+    """`mask_losses` of one image: prototypes (K, h, w), coefficients (M, K), owners (M,)."""
+    return mask_losses([prototypes], [coefficients], [owners], [objects], margin)
 
-    Locations of one object share its window of the grid, so that only chosen x window logits ever exist.
+
+def mask_losses(
+    prototypes: Sequence[Tensor],
+    coefficients: Sequence[Tensor],
+    owners: Sequence[Tensor],
+    objects: Sequence[Objects],
+    margin: float = 0.0,
+) -> Tensor:
+    """Sum over the chosen locations of all images of the mask cross-entropy inside the box, divided by the box's area.
+
+    Locations of one object share its window of the grid, so that only chosen x window logits ever exist, for one object
+    at a time.
 
     Args:
-        prototypes: (K, h, w).
-        coefficients: (M, K) of the chosen locations.
-        owners: (M,) the object of each.
-        objects: of this image; their mask windows are grown by `margin` already.
+        prototypes: B tensors (K, h, w).
+        coefficients: B tensors (M, K) of the chosen locations.
+        owners: B tensors (M,), the object of each.
+        objects: B entries; their mask windows are grown by `margin` already.
         margin: only to find the area of the box inside the window.
     """
-    windows = objects.mask_windows.tolist()
-    sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in windows]
-    values = objects.mask_values.split(sizes)
+    sides = [o.boxes[:, 2:] - o.boxes[:, :2] for o in objects]
     growth = (1 + 2 * margin) ** 2
-    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
-    areas = (sides.prod(1) / MASK_STRIDE**2 * growth).clamp(min=1).tolist()  # in grid cells
-    order = torch.argsort(owners, stable=True)
-    pieces, first = [], 0
-    present, counts = torch.unique_consecutive(owners[order], return_counts=True)
-    for owner, number in torch.stack([present, counts], 1).tolist():
-        rows = slice(first, first + number)
-        first += number
-        if sizes[owner]:  # an annotation with a box but no outline trains everything but the mask
-            pieces.append(_Piece(rows, windows[owner], values[owner], areas[owner]))
-    loss: Tensor = _MaskSum.apply(prototypes, coefficients[order], pieces)
-    return loss
+    areas = _on_the_host([(s.prod(1) / MASK_STRIDE**2 * growth).clamp(min=1) for s in sides])  # in grid cells
+    windows = _on_the_host([o.mask_windows for o in objects])
+    orders = [torch.argsort(one, stable=True) for one in owners]
+    sorted_owners = _on_the_host([one[order] for one, order in zip(owners, orders, strict=True)])
+    total = prototypes[0].new_zeros(())
+    for image, order in enumerate(orders):
+        places = windows[image].tolist()
+        sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in places]
+        values = objects[image].mask_values.split(sizes)
+        present, counts = torch.unique_consecutive(sorted_owners[image], return_counts=True)
+        pieces, first = [], 0
+        for owner, number in zip(present.tolist(), counts.tolist(), strict=True):
+            rows = slice(first, first + number)
+            first += number
+            if sizes[owner]:  # an annotation with a box but no outline trains everything but the mask
+                pieces.append(_Piece(rows, places[owner], values[owner], float(areas[image][owner])))
+        total = total + _MaskSum.apply(prototypes[image], coefficients[image][order], pieces)
+    return total
+
+
+def _on_the_host(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The same in the CPU's memory, fetched at once: a GPU answers slowly."""
+    return torch.cat(list(tensors)).cpu().split([len(one) for one in tensors])
 
 
 @dataclass

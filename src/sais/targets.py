@@ -41,17 +41,23 @@ def build_targets(
     Returns:
         The targets, (B, L, .), on the device of `points`.
     """
-    index = torch.stack([assign(o.boxes, level_sizes, strides, points, rule) for o in objects])  # (B, L)
-    labels = torch.full_like(index, -1)
-    distances = points.new_zeros(*index.shape, 4)
-    central = points.new_zeros(index.shape)
-    for image, image_objects in enumerate(objects):
-        positive = (index[image] >= 0).nonzero().squeeze(1)
-        owner = index[image, positive]
-        labels[image, positive] = image_objects.labels[owner]
-        distances[image, positive] = distances_from_boxes(points[positive], image_objects.boxes[owner])
-        central[image, positive] = centerness(distances[image, positive])
-    return DenseTargets(index, labels, distances, central)
+    length = len(points)
+    boxes, labels = torch.cat([o.boxes for o in objects]), torch.cat([o.labels for o in objects])
+    counts = torch.tensor([len(o.boxes) for o in objects])
+    images = torch.repeat_interleave(counts).to(points.device)  # (N,) of all objects of the batch
+    index = _assign(boxes, images, len(objects), level_sizes, strides, points, rule)  # (B * L,)
+    positive = (index >= 0).nonzero().squeeze(1)
+    owner = index[positive]
+    distances = points.new_zeros(len(index), 4)
+    distances[positive] = distances_from_boxes(points[positive % length], boxes[owner])
+    central = points.new_zeros(len(index))
+    central[positive] = centerness(distances[positive])
+    label = torch.full_like(index, -1)
+    label[positive] = labels[owner]
+    first = (counts.cumsum(0) - counts).to(points.device)
+    index[positive] -= first[positive // length]
+    shape = len(objects), length
+    return DenseTargets(index.view(shape), label.view(shape), distances.view(*shape, 4), central.view(shape))
 
 
 def assign(
@@ -70,22 +76,40 @@ def assign(
     Returns:
         (L,) int64, index into `boxes`; -1 is background.
     """
-    index = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
+    images = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return _assign(boxes, images, 1, level_sizes, strides, points, rule)
+
+
+def _assign(
+    boxes: Tensor,
+    images: Tensor,
+    batch: int,
+    level_sizes: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    points: Tensor,
+    rule: str,
+) -> Tensor:
+    """The objects of all images at once: boxes (N, 4) and the image (N,) of each -> (B * L,) index into `boxes`.
+
+    A GPU is asked for many small things; for one image after the other it would be asked as many times.
+    """
+    index = torch.full((batch * len(points),), -1, dtype=torch.int64, device=points.device)
     if len(boxes) == 0:
         return index
-    location, owner = candidates(boxes, level_sizes, strides, points)
+    place, owner = candidates(boxes, level_sizes, strides, points)
+    location = place + images[owner] * len(points)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = torch.argsort(areas, stable=True)  # Eq. 2; equal areas keep their index order
     rank = points.new_empty(len(order))  # float32, since MPS reduces no int64; exact for 16 million objects
     rank[order] = torch.arange(len(order), device=order.device, dtype=rank.dtype)
     if rule == "center":  # Eq. 4, keep only each location's most central candidates
-        central = squared_centerness(distances_from_boxes(points[location], boxes[owner]))
-        greatest = points.new_full((len(points),), -1.0).scatter_reduce_(0, location, central, "amax")
+        central = squared_centerness(distances_from_boxes(points[place], boxes[owner]))
+        greatest = points.new_full((len(index),), -1.0).scatter_reduce_(0, location, central, "amax")
         kept = central == greatest[location]
         location, owner = location[kept], owner[kept]
     elif rule != "area":
         raise ValueError(f"rule must be 'center' or 'area', not {rule!r}")
-    winner = points.new_full((len(points),), float(len(boxes)))
+    winner = points.new_full((len(index),), float(len(boxes)))
     winner = winner.scatter_reduce_(0, location, rank[owner], "amin").long()
     positive = winner < len(boxes)
     index[positive] = order[winner[positive]]
@@ -142,13 +166,23 @@ def choose_mask_positives(
         B tensors (M,) int64 of location indices, ascending.
     """
     chosen = []
-    for index, image_objects, image_id in zip(targets.object_index, objects, image_ids, strict=True):
-        windows = image_objects.mask_windows
-        outlined = torch.cat([windows[:, 2] > windows[:, 0], windows.new_zeros(1, dtype=torch.bool)])
-        positive = outlined[index].nonzero().squeeze(1)  # -1, the background, takes the last
+    drawn_from = _outlined(targets, objects)
+    for positive, image_id in zip(drawn_from, image_ids, strict=True):
         if len(positive) > limit:
             generator = torch.Generator().manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + image_id) % 2**63)
-            draw = torch.randperm(len(positive), generator=generator)[:limit].sort().values
-            positive = positive[draw.to(positive.device)]
+            positive = positive[torch.randperm(len(positive), generator=generator)[:limit].sort().values]
         chosen.append(positive)
-    return chosen
+    together = torch.cat(chosen).to(targets.object_index.device)  # once, since a GPU answers slowly
+    return list(together.split([len(one) for one in chosen]))
+
+
+def _outlined(targets: DenseTargets, objects: list[Objects]) -> list[Tensor]:
+    """The locations of each image, ascending and on the host, whose object has an outline."""
+    windows = [o.mask_windows for o in objects]
+    has_outline = torch.cat([windows[0].new_zeros(1, dtype=torch.bool), *(w[:, 2] > w[:, 0] for w in windows)])
+    counts = torch.tensor([len(w) for w in windows])
+    first = (counts.cumsum(0) - counts).to(targets.object_index.device)[:, None]
+    index = targets.object_index
+    outlined = has_outline[torch.where(index >= 0, index + first + 1, 0)]  # the background takes the first
+    image, place = outlined.nonzero().cpu().unbind(1)
+    return list(place.split(torch.bincount(image, minlength=len(objects)).tolist()))
