@@ -6,6 +6,7 @@
     evaluation seconds outside the network of an evaluation, against whole frames and pycocotools
     memory     bytes kept for backward, part by part, batch-norm frozen for all, and as YOLACT's paper trains it
     loader     pictures a second and core, against the usual pipeline of torchvision, and that both say the same
+    kills      kill a training run at random moments and resume it: nothing may be lost
     training   the same of SAIS-R50-768 with all that it need not keep, Mask R-CNN, FCOS and YOLACT, and times of a step
 
 Like `sais reproduce`, they leave their results in --out and show them on its page.
@@ -37,7 +38,9 @@ KEPT = ("network", "post", "end to end")
 class Arguments:
     """SAIS beside its peers, under the same conditions. See benchmarks/README.md."""
 
-    what: tyro.conf.Positional[Literal["accuracy", "speed", "ratios", "evaluation", "memory", "training", "loader"]]
+    what: tyro.conf.Positional[
+        Literal["accuracy", "speed", "ratios", "evaluation", "memory", "training", "loader", "kills"]
+    ]
     """What to compare."""
     data: Path | None = None
     """accuracy, loader: folder of the data set (also a name in the folder $SAIS_DATA)."""
@@ -75,6 +78,8 @@ class Arguments:
     """speed: rows of Table IV that are timed."""
     lite: bool = False
     """speed: time the small models of `accuracy` instead, at 192x192."""
+    kills: int = 200
+    """kills: how many in all."""
     pictures: int = 500
     """evaluation, loader: how many, at most."""
     only: tuple[str, ...] = ()
@@ -90,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     check_writable(arguments.out)
     command = shlex.join(["python", "-m", "benchmarks", *argv])
     runs = {"accuracy": _accuracy, "speed": _speed, "ratios": _ratios, "evaluation": _evaluation}
-    runs |= {"memory": _memory, "training": _training, "loader": _loader}
+    runs |= {"memory": _memory, "training": _training, "loader": _loader, "kills": _kills}
     print(runs[arguments.what](arguments, command))
     return 0
 
@@ -185,6 +190,21 @@ def _evaluation(arguments: Arguments, command: str) -> str:
     text = f"{said}, {arguments.objects} detections each.\n\n{markdown_table(columns, list(evaluation.lines(found)))}"
     write_text(arguments.out / "evaluation.md", text + "\n")
     return text
+
+
+def _kills(arguments: Arguments, command: str) -> str:
+    from benchmarks import kills
+    from sais.commands.arguments import progress_bar
+
+    with progress_bar("kills", arguments.kills) as progress:
+        toll = kills.kill_and_resume(arguments.kills, arguments.out / "kills", progress=progress)
+    if toll.faults:
+        raise SaisError(f"after {toll.kills} kills: " + "; ".join(toll.faults))
+    return (
+        f"`{command}`: {toll.kills} kills in {toll.runs} runs, {toll.before_the_first_checkpoint} before the first "
+        f"checkpoint, {toll.while_writing} while one was written. No checkpoint was unreadable, every run ended as the "
+        "undisturbed one, to the bit."
+    )
 
 
 def _loader(arguments: Arguments, command: str) -> str:

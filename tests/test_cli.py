@@ -21,9 +21,10 @@ from sais.commands.predict import Found, PredictArguments, drawn_names
 from sais.commands.recipes import RecipesArguments
 from sais.commands.report import ReportArguments
 from sais.commands.reproduce import ReproduceArguments
+from sais.commands.run_folders import run_folder
 from sais.commands.runs import RunsArguments
 from sais.commands.shapes import ShapesArguments
-from sais.commands.train import TrainArguments, run_folder, settle, split_recipe
+from sais.commands.train import TrainArguments, settle, split_recipe
 from sais.commands.version import VersionArguments
 from sais.data.paths import DataPaths, locate
 from sais.recipes import RECIPES, recipe
@@ -349,7 +350,7 @@ def fails_after_output(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_no_dead_end(tmp_path: Path) -> None:
-    from sais.commands.train import run_folder, stopped_early
+    from sais.commands.run_folders import run_folder, stopped_early
 
     out = tmp_path / "run"
     out.mkdir()

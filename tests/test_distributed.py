@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from sais.checkpoint import load
-from sais.commands.train import _folder, taken_anew
+from sais.commands.run_folders import choose_folder
+from sais.commands.train import taken_anew
 from sais.data.loader import EpochBatches
 from sais.structures import SaisError
 
@@ -126,19 +127,20 @@ def test_ranks_share_every_batch() -> None:
 
 def test_a_restarted_run_finds_what_it_had_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b"), False)
+    assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b"), False)
     begun = tmp_path / "runs/a-b"
     begun.mkdir(parents=True)
     (begun / "experiment.json").touch()
-    assert _folder(None, "a-b", resume=False, restarted=True)[1] is False  # it died before it saved anything
+    assert choose_folder(None, "a-b", resume=False, restarted=True)[1] is False  # it died before it saved anything
     (begun / "last.safetensors").touch()
-    assert _folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b"), True)
-    assert _folder(begun, "a-b", resume=False, restarted=True) == (begun, True)
-    assert _folder(None, "a-b", resume=False, restarted=False) == (Path("runs/a-b-2"), False)
+    assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b"), True)
+    assert choose_folder(begun, "a-b", resume=False, restarted=True) == (begun, True)
+    assert choose_folder(None, "a-b", resume=False, restarted=False) == (Path("runs/a-b-2"), False)
     (begun / "model.safetensors").touch()  # finished: another run
-    assert _folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b-2"), False)
+    assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b-2"), False)
 
 
 def test_settings_of_the_command_line_are_named() -> None:
     words = ["--resume", "--lr", "0.1", "--run.checkpoint-every=5", "--data", "x", "--model.masks", "--batch", "4"]
+    words += ["--device", "auto"]  # what the machine has is no wish
     assert taken_anew(words) == ("optim.lr", "run.checkpoint_every", "model.masks", "optim.batch")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from sais.commands.arguments import check_writable, parse, prepare_torch
+from sais.commands.run_folders import choose_folder
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.recipes import RECIPES, recipe
@@ -57,8 +56,9 @@ class TrainArguments:
     """As --schedule.epochs; the drops of a stepped lr move with it."""
     steps: int | None = None
     """Stop after so many iterations, for a trial."""
-    batch: int | None = None
-    """Images in one step over all devices, as --optim.batch; lr follows unless given."""
+    batch: int | Literal["auto"] | None = None
+    """Images in one step over all devices, as --optim.batch; lr follows unless given. auto: as many as fit into the
+    memory, but not so many that an epoch has fewer than 50 steps."""
     size: tuple[int, ...] = ()
     """Input size as --input.size: height and width, or one number for both."""
     lr: float | None = None
@@ -89,6 +89,9 @@ def run(argv: Sequence[str]) -> int:
     if not name:
         raise SaisError(f"sais train needs a recipe first: {PROG} --data DIR; known are {', '.join(RECIPES)}")
     given_lr = any(word.partition("=")[0] in ("--lr", "--optim.lr") for word in rest)
+    automatic = arguments.batch == "auto"
+    if automatic:
+        arguments = dataclasses.replace(arguments, batch=None)
     experiment, said = settle(start, arguments, given_lr)
     paths = DataPaths(
         arguments.data,
@@ -103,6 +106,9 @@ def run(argv: Sequence[str]) -> int:
     from sais.engine.distributed import joined
 
     with joined(experiment.run.device) as ranks:
+        if automatic and not arguments.resume:
+            experiment, more = fitting(experiment, paths, ranks, given_lr)
+            said += more
         return _train(arguments, experiment, paths, f"{name.replace(':', '.')}-{paths.name}", said, rest, ranks)
 
 
@@ -119,7 +125,7 @@ def _train(
     from sais.engine.distributed import restarted
     from sais.engine.train import train
 
-    chosen = _folder(arguments.out, name, arguments.resume, restarted()) if ranks.first else (Path(), False)
+    chosen = choose_folder(arguments.out, name, arguments.resume, restarted()) if ranks.first else (Path(), False)
     out, resume = ranks.of_first(chosen)
     check_writable(out)
     if arguments.resume and not resume:
@@ -149,6 +155,26 @@ def _train(
     return 0
 
 
+LEAST_STEPS = 50
+"""An epoch of so many steps is not made shorter for a larger batch."""
+
+
+def fitting(experiment: Experiment, paths: DataPaths, ranks: Ranks, given_lr: bool) -> tuple[Experiment, list[str]]:
+    """The experiment with the greatest sensible batch that fits into every rank's memory, and what to say of it."""
+    from sais.engine.fit import batch_that_fits
+    from sais.predict import choose_device
+
+    index = paths.train_index()
+    fit = batch_that_fits(experiment, len(index.class_names), choose_device(experiment.run.device))
+    fits = min(ranks.gathered(fit.batch)) * ranks.world
+    most = max(experiment.optim.batch, len(index.images) // LEAST_STEPS)
+    batch = max(1, min(fits, most) // ranks.world) * ranks.world
+    why = f"{fits} would fit; an epoch keeps {LEAST_STEPS} steps" if most < fits else str(fit)
+    changed_batch = changed(experiment, "optim", batch=batch)
+    settled, said = (changed_batch, []) if given_lr else scaled_lr(experiment, changed_batch)
+    return settled, [f"--batch auto: {batch} ({why})", *said]
+
+
 def _report(result: TrainResult) -> str:
     """Write the run's page; says where it is, or why there is none: the run is done, whatever fails here."""
     from sais.report.write import write_report
@@ -176,7 +202,11 @@ SHORT = {
 
 def taken_anew(words: Sequence[str]) -> tuple[str, ...]:
     """The settings that the command line gives, by name: a resumed run takes these instead of its own, where it may."""
-    given = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    given = [
+        word[2:].partition("=")[0].replace("-", "_")
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+        if word.startswith("--") and "auto" not in (after, word.partition("=")[2])
+    ]
     groups = {f.name for f in dataclasses.fields(Experiment)}
     named = [SHORT.get(word, word) for word in given]
     return tuple(dict.fromkeys(word for word in named if word.partition(".")[0] in groups and "." in word))
@@ -218,50 +248,6 @@ def settle(start: Experiment, arguments: TrainArguments, given_lr: bool) -> tupl
         experiment, more = scaled_lr(start, experiment)
         said += more
     return experiment, said
-
-
-def run_folder(out: Path | None, name: str, resume: bool) -> Path:
-    """The folder of the run: `out`, or runs/NAME, numbered where that exists; with `resume` the latest that exists.
-
-    Raises:
-        SaisError: nothing to resume, or `out` holds a run already and resuming was not asked for.
-    """
-    if out is not None:
-        if resume and not out.is_dir():
-            raise SaisError(f"{out}: no run to resume; leave out --resume to start one")
-        if not resume and out.is_dir() and any(out.iterdir()) and not stopped_early(out):
-            raise SaisError(f"{out} is not empty; go on with it (--resume) or choose another --out")
-        return out
-    numbers = [int(m[1] or 1) for p in Path("runs").glob(name + "*") if (m := _numbered(p.name, name))]
-    if resume:
-        if not numbers:
-            raise SaisError(f"runs/{name}: no run to resume; leave out --resume to start one, or name it with --out")
-        number = max(numbers)
-    else:
-        number = max(numbers, default=0) + 1
-    return Path("runs") / (name if number == 1 else f"{name}-{number}")
-
-
-def _folder(out: Path | None, name: str, resume: bool, restarted: bool) -> tuple[Path, bool]:
-    """The folder of the run, and whether there is something to go on with. A run that torchrun started again goes on
-    with what it had saved, or begins once more."""
-    if restarted and not resume:
-        with contextlib.suppress(SaisError):  # nothing there yet
-            begun = run_folder(out, name, resume=True)
-            unfinished = not (begun / "model.safetensors").exists()
-            if unfinished and not stopped_early(begun) and any(begun.glob("*.safetensors")):
-                return begun, True
-    folder = run_folder(out, name, resume)
-    return folder, resume and not stopped_early(folder)
-
-
-def stopped_early(out: Path) -> bool:
-    """Whether a run was started in `out` and killed before its first checkpoint."""
-    return (out / "experiment.json").is_file() and not any(out.glob("[!.]*.safetensors"))
-
-
-def _numbered(folder: str, name: str) -> re.Match[str] | None:
-    return re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder)
 
 
 def _size(size: tuple[int, ...], experiment: Experiment) -> tuple[int, int]:

@@ -129,7 +129,7 @@ def _remedies(experiment: Experiment, device: torch.device, pictures: int) -> st
     """What can still be lowered, in the order in which it costs least."""
     tries = []
     if pictures > 1:
-        tries.append(f"--batch {pictures // 2}")
+        tries.append(f"--optim.micro-batch {pictures // 2} (with the same result)")
     if experiment.run.recompute != "all":
         tries.append("--run.recompute all")
     if experiment.run.precision == "fp32" and device.type != "mps":

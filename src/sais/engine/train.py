@@ -22,6 +22,7 @@ from sais.data.loader import EpochBatches, Loaded, training_loader
 from sais.data.paths import DataPaths
 from sais.engine.distributed import ALONE, Ranks
 from sais.engine.evaluate import Evaluation, evaluate
+from sais.engine.fit import is_out_of_memory, out_of_memory
 from sais.engine.interrupt import StopRequest
 from sais.engine.optim import learning_rate
 from sais.engine.run import BEST, MODEL, PREVIOUS, Run, nothing_half_written, save_model, save_run
@@ -198,6 +199,11 @@ def _stepped(run: Run, batch: Batch | None, epoch: int, lr: float, log: RunLog |
     """A step; None where there was none, or where its loss was bad and may be skipped."""
     try:
         terms = step(run, batch, epoch, lr)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        at_once = run.experiment.optim.micro_batch or run.experiment.optim.batch // run.ranks.world
+        raise out_of_memory(run.experiment, run.device, at_once) from error
     except BadLossError as error:
         if run.experiment.run.on_bad_loss == "stop":
             raise SaisError(f"{error}; the last checkpoint is as it was before") from error
