@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,10 +13,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from sais.config import AugmentConfig, InputConfig
 from sais.data.index import Index
+from sais.data.records import PackedRecords
 from sais.data.samples import Key, TrainingSamples, read_fitted, read_sample
 from sais.geometry.raster import coverages
 from sais.images import PADDING, place
 from sais.structures import MASK_STRIDE, Batch, Objects, Placement, SaisError, Sample
+
+PREFETCH = 2
+"""Batches that each worker has ready. They lie in shared memory, of which a container may have as little as 64 MB: a
+batch of 16 at 768 x 768 is 28 MB."""
 
 
 @dataclass
@@ -26,6 +32,10 @@ class Loaded:
     """None where no picture of the batch could be read."""
     broken: list[str] = field(default_factory=list)
     """One line for each unreadable picture."""
+
+    def pin_memory(self) -> Loaded:
+        """The same in memory that a GPU reads by itself; a `DataLoader` that pins asks for it."""
+        return Loaded(self.batch and self.batch.pin_memory(), self.broken)
 
 
 @dataclass
@@ -52,7 +62,7 @@ class TrainingPictures(Dataset[Item]):
         self.mask_margin = mask_margin
 
     def __len__(self) -> int:
-        return len(self.samples.index.images)
+        return len(self.samples.records)
 
     def __getitem__(self, key: Key) -> Item:
         try:
@@ -66,15 +76,15 @@ class FittedPictures(Dataset[Item]):
     """Pictures on their canvases without any randomness and without objects; an unreadable one comes as its message."""
 
     def __init__(self, index: Index, settings: InputConfig) -> None:
-        self.index = index
+        self.records = PackedRecords(index.images, with_annotations=False)
         self.settings = settings
 
     def __len__(self) -> int:
-        return len(self.index.images)
+        return len(self.records)
 
     def __getitem__(self, position: int) -> Item:
         try:
-            sample = read_fitted(self.index.images[position], self.settings)
+            sample = read_fitted(self.records[position], self.settings)
         except SaisError as error:
             return Item(None, None, [str(error)])
         return Item(sample, rasterised(sample))
@@ -201,21 +211,33 @@ class WholePictures(Dataset[Sample | str]):
     """Pictures as they are in their files, without objects; an unreadable one comes as its error message."""
 
     def __init__(self, index: Index) -> None:
-        self.index = index
+        self.records = PackedRecords(index.images, with_annotations=False)
 
     def __len__(self) -> int:
-        return len(self.index.images)
+        return len(self.records)
 
     def __getitem__(self, position: int) -> Sample | str:
         try:
-            return read_sample(self.index.images[position], with_objects=False)
+            return read_sample(self.records[position], with_objects=False)
         except SaisError as error:
             return str(error)
 
 
 def picture_loader(index: Index, batch: int, workers: int) -> DataLoader[list[Sample | str]]:
     """A loader of all pictures as they are, some at a time: for what looks at a picture on more than one canvas."""
-    return DataLoader(WholePictures(index), batch, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
+    return DataLoader(
+        WholePictures(index),  # type: ignore[arg-type]
+        batch,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=freeze,
+    )
+
+
+def freeze(worker: int) -> None:
+    """In a fresh worker: what came from the parent is no rubbish and need not be looked through for any, which would
+    make a copy of it."""
+    gc.freeze()
 
 
 def _loader(
@@ -226,6 +248,8 @@ def _loader(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
+        worker_init_fn=freeze,
         persistent_workers=workers > 0,
+        prefetch_factor=PREFETCH if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
