@@ -34,13 +34,14 @@ FULL, LITE = ("benchmarks.contestants:few", "benchmarks.installed:contestants"),
 KEPT = ("network", "post", "end to end")
 
 
+What = Literal["accuracy", "speed", "ratios", "evaluation", "memory", "training", "loader", "kills"]
+
+
 @dataclass(frozen=True)
 class Arguments:
     """SAIS beside its peers, under the same conditions. See benchmarks/README.md."""
 
-    what: tyro.conf.Positional[
-        Literal["accuracy", "speed", "ratios", "evaluation", "memory", "training", "loader", "kills"]
-    ]
+    what: tyro.conf.Positional[What]
     """What to compare."""
     data: Path | None = None
     """accuracy, loader: folder of the data set (also a name in the folder $SAIS_DATA)."""

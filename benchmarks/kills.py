@@ -4,9 +4,9 @@
 
 A run on synthetic shapes is trained once without disturbance. Then the same run is started in a process that is killed
 (SIGKILL) after a random time, resumed in another that is killed too, and so on until it is done; then a new run begins.
-After each kill every checkpoint is read, checksum and all. At each end weights, average, optimiser, what was counted and
-the log must be those of the undisturbed run, bit for bit. It is saved after every iteration, so that many kills hit a
-checkpoint that is being written.
+After each kill every checkpoint is read, checksum and all. At each end weights, average, optimiser, what was counted
+and the log must be those of the undisturbed run, bit for bit. It is saved after every iteration, so that many kills hit
+a checkpoint that is being written.
 """
 
 from __future__ import annotations

@@ -102,12 +102,13 @@ class Reference:
 
 
 def masks_of_whole_pictures(segmentations: Sequence[Any], height: int, width: int) -> torch.Tensor:
-    """(N, H, W) uint8 by pycocotools, polygons merged."""
+    """(N, H, W) uint8 by pycocotools, the polygons of an object merged."""
     from pycocotools import mask as coder
 
     masks = []
     for segmentation in segmentations:
-        bits = coder.decode(coder.frPyObjects(segmentation, height, width))
+        encoded = isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list)
+        bits = coder.decode(segmentation if encoded else coder.frPyObjects(segmentation, height, width))
         masks.append(torch.as_tensor(bits.reshape(height, width, -1), dtype=torch.uint8).any(2))
     return torch.stack(masks) if masks else torch.zeros((0, height, width), dtype=torch.uint8)
 

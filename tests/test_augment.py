@@ -493,8 +493,9 @@ def test_a_sheet_shows_what_training_will_see(shapes: Path, tmp_path: Path, caps
     assert cli.main([*words, "--augment.mosaic", "1", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"wrote {out}\n"
     sheet = np.asarray(Image.open(out))
-    samples = TrainingSamples(index_of(shapes), InputConfig(size=(64, 96)), AugmentConfig(mosaic=1.0), 0)
-    wanted, broken = draw_samples(samples, [Key(0, i) for i in range(3)])
+    index = index_of(shapes)
+    samples = TrainingSamples(index, InputConfig(size=(64, 96)), AugmentConfig(mosaic=1.0), 0)
+    wanted, broken = draw_samples(samples, [Key(0, i) for i in range(3)], index.class_names)
     np.testing.assert_array_equal(sheet, wanted)
     assert broken == []
     assert cli.main([*words, "--image", "2", "--out", str(out)]) == 0

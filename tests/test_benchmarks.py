@@ -11,10 +11,11 @@ pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
 pytest.importorskip("faster_coco_eval")
 
-from benchmarks import evaluation, post, ratios
+from benchmarks import evaluation, loader, post, ratios
 from benchmarks.__main__ import main
 from sais.bench.masks import Case, make_inputs
 from sais.bench.systems import Conditions, Timing
+from sais.data.formats import find
 
 
 def test_both_ways_of_an_evaluation_have_the_same_ap(tmp_path: Path) -> None:
@@ -70,3 +71,21 @@ def test_evaluation_by_its_command(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "| sais |" in capsys.readouterr().out
     assert "2 pictures of 640 x 480, 5 detections each" in (tmp_path / "evaluation.md").read_text()
     assert np.isfinite(float((tmp_path / "evaluation.md").read_text().splitlines()[-1].split("|")[5]))
+
+
+def test_both_loaders_say_the_same(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bits at the input's own size: nothing is resampled, so masks are equal to the last bit."""
+    index, annotations = find(shapes, "train"), loader.coco_file(shapes)
+    same = loader.compare(index, annotations, (96, 128), 12)
+    assert same.objects == sum(len(record.annotations) for record in index.images) > 30
+    assert same.box == same.beyond == 0
+    assert same.difference / same.objects < 1e-3  # a byte holds 255 steps, four by four pixels have 16
+    larger = loader.compare(index, annotations, (192, 256), 12)
+    assert larger.box < 1e-4
+    assert larger.difference / larger.objects < 1e-3
+    words = ["loader", "--data", str(shapes), "--size", "64", "--pictures", "6", "--repeats", "2"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert (tmp_path / "loader.md").read_text() in said
+    assert [row[0] for row in loader.speed_lines({loader.OURS: [4.0, 2.0], "other": [2.0, 2.0]})] == ["sais", "other"]
+    assert list(loader.speed_lines({loader.OURS: [4.0, 2.0], "other": [2.0, 2.0]}))[1][3] == "1.50"

@@ -113,8 +113,8 @@ def test_exceptions_of_memory_are_told_from_others() -> None:
 
 def test_what_to_lower_is_what_can_still_be_lowered() -> None:
     assert str(out_of_memory(SMALL, CPU)) == (
-        "out of memory on cpu with 16 pictures of 128 x 128 in a step; try --optim.micro-batch 8 (with the same result), "
-        "--run.recompute all, --run.precision bf16, a smaller --size"
+        "out of memory on cpu with 16 pictures of 128 x 128 in a step; try --optim.micro-batch 8 (with the same "
+        "result), --run.recompute all, --run.precision bf16, a smaller --size"
     )
     least = replace(SMALL, run=RunConfig(recompute="all", precision="bf16"))
     assert str(out_of_memory(least, CPU, 1)) == (

@@ -25,6 +25,7 @@ from sais.data.loader import (
     rasterised,
     training_loader,
 )
+from sais.data.records import PackedRecords
 from sais.data.samples import Key, TrainingSamples
 from sais.geometry.raster import Polygons
 from sais.images import PADDING
@@ -240,3 +241,71 @@ def test_a_missing_picture_is_broken_not_raised(tmp_path: Path) -> None:
     (tmp_path / "a.png").unlink()
     (message,) = FittedPictures(index, SETTINGS)[0].broken
     assert str(tmp_path / "a.png") in message
+
+
+def test_packed_records_are_the_records(shapes: Path, tmp_path: Path) -> None:
+    own = index_of(tmp_path, annotation(1, SQUARE), annotation(2, SQUARE, crowd=True), annotation(3, None)).images
+    for records in (find(shapes, "train").images, own, ()):
+        packed, bare = PackedRecords(records), PackedRecords(records, with_annotations=False)
+        assert len(packed) == len(bare) == len(records)
+        for i in reversed(range(len(records))):
+            made, wanted = packed[i], records[i]
+            assert (made.id, made.path, made.size) == (wanted.id, wanted.path, wanted.size)
+            assert bare[i].path == wanted.path
+            assert bare[i].annotations == ()
+            assert len(made.annotations) == len(wanted.annotations)
+            for one, other in zip(made.annotations, wanted.annotations, strict=True):
+                np.testing.assert_array_equal(one.box, other.box)
+                assert one.box.dtype == np.float32
+                for name in ("id", "label", "segmentation", "crowd", "area"):
+                    assert getattr(one, name) == getattr(other, name)
+    assert packed.size == 0
+
+
+def test_a_batch_is_pinned_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU nothing can be pinned: that every tensor is asked to, and nothing else changes."""
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    loaded = collate([Item(s, rasterised(s), ["x"]) for s in (sample_of(32, 96), sample_of(64, 32, 2))])
+    again = loaded.pin_memory()
+    same(loaded, again)
+    assert len(pinned) == 1 + 2 * 4
+    assert Loaded(None, ["y"]).pin_memory() == Loaded(None, ["y"])
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    pinned.clear()
+    assert isinstance(pin_memory(loaded), Loaded)  # what a DataLoader calls
+    assert len(pinned) == 9
+
+
+def private_memory(process: int) -> float:
+    """MiB that a process shares with nobody."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's account of shared memory")
+def test_workers_do_not_come_to_own_the_index(tmp_path: Path) -> None:
+    """Outlines of 20 MB as Python objects: a worker that looked at them there would have copied most of them."""
+    outline = [[float(i % 32) + 0.001 * i for i in range(800)] for _ in range(4)]
+    records = []
+    path = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(path)
+    for i in range(200):
+        shape = [[value + i * 1e-6 for value in part] for part in outline]
+        note = Annotation(i, np.array([1, 1, 31, 31], np.float32), 0, shape, False, 100.0)
+        records.append(ImageRecord(i, path, (32, 32), (note,)))
+    index = Index("train", ("thing",), (1,), tuple(records))
+    loader, batches = training_loader(index, InputConfig(size=(32, 32)), AugmentConfig(), 10, 0, workers=1)
+    memory = []
+    for batches.epoch in range(2):
+        for n, _ in enumerate(loader):
+            if n in (4, 19):
+                memory.append(private_memory(loader._iterator._workers[0].pid))  # type: ignore[union-attr]
+    assert max(memory) - memory[0] < 5

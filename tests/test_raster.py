@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sais.geometry.raster import Bitmap, ObjectMask, Polygons, bounding_box, coverage, flipped, inside, moved
+from sais.geometry.raster import Bitmap, ObjectMask, Polygons, bounding_box, coverage, coverages, flipped, inside, moved
+from sais.geometry.scanlines import lie_apart
 
 
 def slow_inside(mask: ObjectMask, x: float, y: float) -> bool:
@@ -134,3 +135,26 @@ def test_area_of_a_disc_by_coverage() -> None:
     disc = Polygons((np.stack([100 + 60 * np.cos(angles), 90 + 60 * np.sin(angles)], 1),))
     area = coverage(disc, (0, 0, 50, 50)).astype(float).sum() / 255 * 16
     assert area == pytest.approx(np.pi * 3600, rel=2e-3)
+
+
+def test_coverages_of_many_are_those_found_point_by_point() -> None:
+    """Polygons of any shape, parts that overlap and parts that do not, windows that cut them or are empty."""
+    random = np.random.default_rng(0)
+    apart = 0
+    for _ in range(150):
+        masks: list[ObjectMask] = []
+        windows = []
+        for _ in range(int(random.integers(0, 5))):
+            parts = tuple(
+                random.uniform(-20, 120, (random.integers(0, 9), 2)) * random.uniform(0.1, 1) for _ in range(2)
+            )
+            masks.append(Polygons(parts[: random.integers(0, 3)]))
+            apart += lie_apart(masks[-1].parts) and len(masks[-1].parts) == 2  # type: ignore[union-attr]
+            x, y, w, h = random.integers(0, 15, 4).tolist()
+            windows.append((x, y, x + w, y + h))
+        for mask, (x1, y1, x2, y2), found in zip(masks, windows, coverages(masks, windows), strict=True):
+            points = inside(moved(mask, 1, 1, 0, 0), (x1 * 4, y1 * 4, x2 * 4, y2 * 4))
+            share = points.reshape(y2 - y1, 4, x2 - x1, 4).mean((1, 3))
+            np.testing.assert_array_equal(found, np.rint(share * 255))
+            assert found.dtype == np.uint8
+    assert apart > 20

@@ -107,6 +107,10 @@ class Objects:
         """The same objects on another device."""
         return Objects(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
 
+    def pin_memory(self) -> Objects:
+        """The same objects in memory that a GPU reads by itself."""
+        return Objects(*(getattr(self, name).pin_memory() for name in self.__dataclass_fields__))
+
 
 @dataclass
 class Batch:
@@ -123,6 +127,11 @@ class Batch:
         """The same batch on another device."""
         pictures = self.pictures.to(device, non_blocking=True)
         return Batch(pictures, [o.to(device) for o in self.objects], self.image_ids, self.placements)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU reads by itself, so that `to` need not wait."""
+        pictures = self.pictures.pin_memory()
+        return Batch(pictures, [o.pin_memory() for o in self.objects], self.image_ids, self.placements)
 
 
 @dataclass

@@ -73,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
     settings = arguments.experiment
     index = find(locate(arguments.data), arguments.split)
     samples = TrainingSamples(index, settings.input, settings.augment, settings.run.seed)
-    sheet, broken = draw_samples(samples, _keys(arguments, index), arguments.columns)
+    sheet, broken = draw_samples(samples, _keys(arguments, index), index.class_names, arguments.columns)
     make_folder(arguments.out.parent)
     Image.fromarray(sheet).save(arguments.out, quality=85)
     for line in broken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,10 +14,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from sais.config import AugmentConfig, InputConfig
 from sais.data.index import Index
+from sais.data.records import PackedRecords
 from sais.data.samples import Key, TrainingSamples, read_fitted, read_sample
 from sais.geometry.raster import coverages
 from sais.images import PADDING, place
 from sais.structures import MASK_STRIDE, Batch, Objects, Placement, SaisError, Sample
+
+PREFETCH = 2
+"""Batches that each worker has ready. They lie in shared memory, of which a container may have as little as 64 MB: a
+batch of 16 at 768 x 768 is 28 MB."""
 
 
 @dataclass
@@ -27,6 +33,10 @@ class Loaded:
     """None where no picture of the batch could be read."""
     broken: list[str] = field(default_factory=list)
     """One line for each unreadable picture."""
+
+    def pin_memory(self) -> Loaded:
+        """The same in memory that a GPU reads by itself; a `DataLoader` that pins asks for it."""
+        return Loaded(self.batch and self.batch.pin_memory(), self.broken)
 
 
 @dataclass
@@ -53,7 +63,7 @@ class TrainingPictures(Dataset[Item]):
         self.mask_margin = mask_margin
 
     def __len__(self) -> int:
-        return len(self.samples.index.images)
+        return len(self.samples.records)
 
     def __getitem__(self, key: Key) -> Item:
         try:
@@ -67,15 +77,15 @@ class FittedPictures(Dataset[Item]):
     """Pictures on their canvases without any randomness and without objects; an unreadable one comes as its message."""
 
     def __init__(self, index: Index, settings: InputConfig) -> None:
-        self.index = index
+        self.records = PackedRecords(index.images, with_annotations=False)
         self.settings = settings
 
     def __len__(self) -> int:
-        return len(self.index.images)
+        return len(self.records)
 
     def __getitem__(self, position: int) -> Item:
         try:
-            sample = read_fitted(self.index.images[position], self.settings)
+            sample = read_fitted(self.records[position], self.settings)
         except SaisError as error:
             return Item(None, None, [str(error)])
         return Item(sample, rasterised(sample))
@@ -217,25 +227,34 @@ class WholePictures(Dataset[Sample | str]):
     """Pictures as they are in their files, without objects; an unreadable one comes as its error message."""
 
     def __init__(self, index: Index) -> None:
-        self.index = index
+        self.records = PackedRecords(index.images, with_annotations=False)
 
     def __len__(self) -> int:
-        return len(self.index.images)
+        return len(self.records)
 
     def __getitem__(self, position: int) -> Sample | str:
         try:
-            return read_sample(self.index.images[position], with_objects=False)
+            return read_sample(self.records[position], with_objects=False)
         except SaisError as error:
             return str(error)
 
 
 def picture_loader(index: Index, batch: int, workers: int) -> DataLoader[list[Sample | str]]:
     """A loader of all pictures as they are, some at a time: for what looks at a picture on more than one canvas."""
-    return DataLoader(WholePictures(index), batch, num_workers=workers, collate_fn=list)  # type: ignore[arg-type]
+    return DataLoader(
+        WholePictures(index),  # type: ignore[arg-type]
+        batch,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=begin_worker,
+    )
 
 
-def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; a worker that died of it would end the run before it is saved."""
+def begin_worker(worker: int) -> None:
+    """A `worker_init_fn`. What came from the parent is no rubbish and need not be looked through for any, which would
+    make a copy of it. And Ctrl-C reaches every process of a terminal: a worker that died of it would end the run before
+    it is saved."""
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -247,7 +266,8 @@ def _loader(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
+        worker_init_fn=begin_worker,
         persistent_workers=workers > 0,
-        worker_init_fn=leave_interrupts_to_the_main_process,
+        prefetch_factor=PREFETCH if workers else None,
         pin_memory=torch.cuda.is_available(),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from sais.config import AugmentConfig, InputConfig
 from sais.data.augment import augmented, batch_size
 from sais.data.index import ImageRecord, Index, object_mask, trainable
+from sais.data.records import PackedRecords
 from sais.data.transforms import fitted
 from sais.images import read_picture
 from sais.structures import SaisError, Sample
@@ -43,7 +44,7 @@ class TrainingSamples:
     """
 
     def __init__(self, index: Index, settings: InputConfig, options: AugmentConfig, seed: int) -> None:
-        self.index = index
+        self.records = PackedRecords(index.images)
         self.settings = settings
         self.options = options
         self.seed = seed
@@ -58,7 +59,7 @@ class TrainingSamples:
         Raises:
             SaisError: the picture itself cannot be read.
         """
-        sample = read_sample(self.index.images[key.position])
+        sample = read_sample(self.records[key.position])
         random = np.random.default_rng([self.seed, key.epoch, key.position])
         size = batch_size(self.settings, self.options, self.seed, key.epoch, key.batch)
         options = self.options
@@ -70,7 +71,7 @@ class TrainingSamples:
             positions = self._partners[with_objects]
             for _ in range(PARTNERS_TRIED if len(positions) else 0):
                 try:
-                    return read_sample(self.index.images[positions[random.integers(len(positions))]])
+                    return read_sample(self.records[int(positions[random.integers(len(positions))])])
                 except SaisError as error:
                     broken.append(str(error))
             return None

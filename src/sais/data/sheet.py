@@ -13,12 +13,15 @@ from sais.geometry.raster import inside
 from sais.structures import SaisError, Sample
 
 
-def draw_samples(samples: TrainingSamples, keys: Sequence[Key], columns: int = 4) -> tuple[np.ndarray, list[str]]:
+def draw_samples(
+    samples: TrainingSamples, keys: Sequence[Key], class_names: Sequence[str], columns: int = 4
+) -> tuple[np.ndarray, list[str]]:
     """Samples as training reads them, each canvas drawn at its own size.
 
     Args:
         samples: of a data set.
         keys: which of them.
+        class_names: of the data set.
         columns: pictures in a row.
 
     Returns:
@@ -36,11 +39,11 @@ def draw_samples(samples: TrainingSamples, keys: Sequence[Key], columns: int = 4
             continue
         broken += unreadable
         height, width = sample.picture.shape[:2]
-        pictures.append(drawn(sample, samples.index.class_names))
-        name = samples.index.images[key.position].path.name
+        pictures.append(drawn(sample, class_names))
+        name = samples.records[key.position].path.name
         captions.append(f"{name}: {len(sample.boxes)} objects, {width} x {height}")
     if not pictures:
-        raise SaisError(f"{samples.index.name}: none of the pictures can be read: {broken[0]}")
+        raise SaisError(f"none of the pictures can be read: {broken[0]}")
     tile = max(p.shape[0] for p in pictures), max(p.shape[1] for p in pictures)
     return contact_sheet(pictures, columns, tile, captions), list(dict.fromkeys(broken))
 
