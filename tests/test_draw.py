@@ -9,7 +9,7 @@ import pytest
 
 import sais.draw
 from sais.detections import Detections, Patch
-from sais.draw import PALETTE, contact_sheet, draw, draw_objects
+from sais.draw import PALETTE, contact_sheet, draw, draw_objects, paint
 
 
 def scene(number: int = 2, size: tuple[int, int] = (200, 300)) -> Detections:
@@ -128,6 +128,24 @@ def test_ground_truth() -> None:
     assert tuple(found[100, 30]) != (100, 100, 100)
     assert tuple(draw_objects(GREY, d.boxes, d.labels, d.class_names)[100, 30]) == (100, 100, 100)
     np.testing.assert_array_equal(draw_objects(GREY, np.zeros((0, 4)), np.zeros(0), ("a",)), GREY)
+
+
+def test_colours_may_be_chosen() -> None:
+    d = scene()
+    one_by_one = paint(GREY, d.boxes, [], d.patches)
+    turned = list(range(len(d)))[::-1]
+    np.testing.assert_array_equal(paint(GREY, d.boxes, [], d.patches, colours=range(len(d))), one_by_one)
+    swapped = paint(GREY, d.boxes, [], d.patches, colours=turned)
+    inside = d.patches[0].y + d.patches[0].shape[0] // 2, d.patches[0].x + d.patches[0].shape[1] // 2
+    assert tuple(swapped[inside]) != tuple(one_by_one[inside])
+    np.testing.assert_array_equal(
+        paint(GREY, d.boxes[:1], [], d.patches[:1], colours=[len(PALETTE) + 3]),
+        paint(GREY, d.boxes[:1], [], d.patches[:1], colours=[3]),
+    )
+    texts = [d.class_names[label] for label in d.labels]
+    usual = draw_objects(GREY, d.boxes, d.labels, d.class_names, d.patches)
+    np.testing.assert_array_equal(paint(GREY, d.boxes, texts, d.patches), usual)
+    assert (paint(GREY, d.boxes, texts, d.patches, letters=2.0) != usual).any()
 
 
 def test_refuses() -> None:

@@ -18,7 +18,7 @@ from sais.config import Experiment
 from sais.data.formats import find
 from sais.data.paths import DataPaths
 from sais.engine.loggers import Loggers, check_loggers
-from sais.engine.pictures import GAP, SIDE, detections_of, handful, judged_pictures, objects_of
+from sais.engine.pictures import GAP, SIDE, detections_of, handful, judged_pictures, objects_of, resized
 from sais.engine.train import train
 from sais.geometry.rle import encode_patch
 from sais.structures import SaisError
@@ -272,3 +272,18 @@ def test_pictures_show_what_is_there_and_what_was_found(shapes: Path, tmp_path: 
     assert changed[25:45, width + GAP + 55 : width + GAP + 85].mean() > 0.95
     gone = replace(record, path=tmp_path / "gone.jpg")
     assert judged_pictures([gone], index, []) == []
+
+
+def test_pictures_and_what_is_drawn_on_them_shrink_together(shapes: Path) -> None:
+    index = find(shapes, "valid")
+    for record in index.images:
+        there = objects_of(record, index)
+        height, width = record.size
+        small = resized(there, (height // 2, width // 2))
+        assert small.boxes == pytest.approx(there.boxes / 2)
+        assert small.labels.tolist() == there.labels.tolist()
+        for patch, whole in zip(small.patches, there.patches, strict=True):
+            assert patch.area == pytest.approx(whole.area / 4, abs=3 + 0.1 * whole.area)
+            assert abs(patch.x - whole.x / 2) < 1
+            assert abs(patch.y - whole.y / 2) < 1
+    assert resized(there, record.size) is there

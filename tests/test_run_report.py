@@ -321,6 +321,7 @@ def test_sais_report_says_what_sais_eval_says(
     assert main(["report", str(trained), "--workers", "0", "--out", str(out)]) == 0  # the run knows its data
     assert capsys.readouterr().out == f"wrote {out}\n"
     page = Page(out.read_text())
+    assert "by masks: model.safetensors." in page.text
     for kind in ("mask", "box"):
         scores = [f"{100 * wanted[kind][name]:.1f}" for name in ("AP", "AP50", "AP75")]
         assert f"{kind} AP {scores[0]} AP50 {scores[1]} · AP75 {scores[2]}" in page.text
@@ -344,7 +345,7 @@ def test_sais_report_of_a_run_whose_data_or_model_are_not_there(
     assert main(["report", str(moved)]) == 0
     assert "no validation split" in Page((moved / "report.html").read_text()).text
     assert main(["report", str(moved), "--data", str(shapes), "--split", "train", "--workers", "0"]) == 0
-    assert "Judged on 12 pictures of train" in Page((moved / "report.html").read_text()).text
+    assert "Judged on 12 pictures of train with" in Page((moved / "report.html").read_text()).text
     assert main(["report", str(tmp_path)]) == 2
     assert "no log.jsonl there" in capsys.readouterr().err
 

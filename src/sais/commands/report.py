@@ -55,8 +55,11 @@ def run(argv: Sequence[str]) -> int:
     from sais.engine.evaluate import evaluate
     from sais.report.write import write_report
 
-    evaluation, missing = None, _no_model(arguments.run)
+    evaluation, weights, missing = None, "", _no_model(arguments.run)
     if not missing:
+        from sais.predict import model_file
+
+        weights = model_file(arguments.run).name
         predictor = open_model("report", arguments.run, Way(arguments.device))
         index, missing = _index(arguments, record, tuple(predictor.class_names))
         if index is not None:
@@ -66,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
                 )
     if missing:
         print(missing)
-    print(f"wrote {write_report(arguments.run, evaluation, missing, arguments.out)}")
+    print(f"wrote {write_report(arguments.run, evaluation, missing, arguments.out, weights)}")
     return 0
 
 
@@ -87,9 +90,10 @@ def _index(arguments: ReportArguments, record: RunRecord, classes: tuple[str, ..
     if not record.paths:
         return None, "The run's log does not say where its data lie; --data DIR judges the model on them."
     places: dict[str, Any] = {}
-    for name in {field.name for field in fields(DataPaths)} & record.paths.keys():
-        value = record.paths[name]
-        places[name] = value if value is None or name in ("train", "valid") else Path(value)
+    for field in fields(DataPaths):
+        if field.name in record.paths:
+            value = record.paths[field.name]
+            places[field.name] = Path(value) if value is not None and "Path" in str(field.type) else value
     try:
         index = DataPaths(**places).valid_index(classes)
     except SaisError as error:

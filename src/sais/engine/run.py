@@ -123,7 +123,8 @@ def nothing_half_written(out: Path) -> Iterator[None]:
         if not any(out.glob("*.safetensors")):
             for name in ("experiment.json", "log.jsonl", "log.txt", "loggers.json"):
                 (out / name).unlink(missing_ok=True)
-            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+            for name in ("tensorboard", "wandb"):
+                shutil.rmtree(out / name, ignore_errors=True)
             with contextlib.suppress(OSError):  # something else lies there
                 out.rmdir()
         raise

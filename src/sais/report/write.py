@@ -18,7 +18,11 @@ NAME = "report.html"
 
 
 def write_report(
-    folder: Path, evaluation: Evaluation | None = None, missing: str = "", out: Path | None = None
+    folder: Path,
+    evaluation: Evaluation | None = None,
+    missing: str = "",
+    out: Path | None = None,
+    weights: str = "the weights it ended with",
 ) -> Path:
     """Write the report of a run, whole or not at all, and return its path.
 
@@ -27,17 +31,18 @@ def write_report(
         evaluation: of its weights. None: the report has what the log tells.
         missing: why there is no evaluation, a sentence for the page.
         out: the file; report.html in the folder by default.
+        weights: what was evaluated, for the page.
 
     Raises:
         SaisError: the folder holds no run, or the file cannot be written.
     """
     record = read_run(folder)
     path = folder / NAME if out is None else out
-    write_text(path, report_page(record, evaluation, missing))
+    write_text(path, report_page(record, evaluation, missing, weights))
     return path
 
 
-def report_page(record: RunRecord, evaluation: Evaluation | None, missing: str = "") -> str:
+def report_page(record: RunRecord, evaluation: Evaluation | None, missing: str = "", weights: str = "") -> str:
     """The HTML of the report. See `write_report`."""
     judgement, every, metrics, found = None, None, None, None
     if evaluation is not None and evaluation.metrics is not None:
@@ -51,7 +56,7 @@ def report_page(record: RunRecord, evaluation: Evaluation | None, missing: str =
     sections = []
     if judgement and every and metrics and evaluation:
         said = findings.in_short(metrics, judgement, every)
-        sections.append(("In short", _judged_on(evaluation, judgement), said))
+        sections.append(("In short", _judged_on(evaluation, judgement, weights), said))
     sections.append(("Training", "Losses and speed are smoothed.", curves.training(record)))
     if judgement and every and metrics:
         sections += [
@@ -106,11 +111,12 @@ def _slug(title: str) -> str:
     return title.lower().replace(" ", "-")
 
 
-def _judged_on(evaluation: Evaluation, judgement: Judgement) -> str:
+def _judged_on(evaluation: Evaluation, judgement: Judgement, weights: str) -> str:
     metrics = evaluation.metrics
     assert metrics is not None
     kind = "masks" if metrics.mask is not None else "boxes (there are no masks to judge)"
-    said = f"Judged on {metrics.images} pictures of {evaluation.index.name} with {metrics.objects} objects, by {kind}."
+    place = f"{metrics.images} pictures of {evaluation.index.name} with {metrics.objects} objects"
+    said = f"Judged on {place}, by {kind}" + (f": {weights}." if weights else ".")
     if not metrics.detections:
         said += " The model found nothing at all in them."
     if evaluation.broken:
