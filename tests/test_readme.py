@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,12 @@ def blocks(root: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
 
 
+def environment(root: Path) -> dict[str, str]:
+    """For a process of its own, in another folder: this checkout's package, one thread."""
+    path = os.pathsep.join(p for p in (str(root / "src"), os.environ.get("PYTHONPATH")) if p)
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
 @pytest.mark.slow
 def test_every_command_and_the_python_of_the_readme(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -34,6 +43,10 @@ def test_every_command_and_the_python_of_the_readme(
     commands = [shlex.split(line) for block in blocks(root, "bash") for line in block.splitlines() if line.strip()]
     wanted = [
         "check",
+        "train",
+        "train",
+        "runs",
+        "draw-augmented",
         "train",
         "train",
         "eval",
@@ -46,12 +59,23 @@ def test_every_command_and_the_python_of_the_readme(
         "draw-targets",
         "reproduce",
     ]
-    assert [c[1] for c in commands] == wanted
-    for program, command, *words in commands:
-        assert program == "sais"
-        assert main([command, *words, *QUICK.get(command, [])]) == 0, (command, capsys.readouterr().err)
+    ours = [words[words.index("sais") + 1 :] for words in commands]
+    assert [words[0] for words in ours] == wanted
+    for words, (command, *options) in zip(commands, ours, strict=True):
+        added = QUICK.get(command, [])
+        if words[0] == "torchrun":
+            started = [sys.executable, "-m", "torch.distributed.run", *words[1:], *added]
+            done = subprocess.run(started, capture_output=True, text=True, env=environment(root))
+            assert done.returncode == 0, done.stderr
+            continue
+        assert words[0] == "sais"
+        assert main([command, *options, *added]) == 0, (command, capsys.readouterr().err)
     for written in (
         "runs/first/best.safetensors",
+        "runs/first/report.html",
+        "runs/two/model.safetensors",
+        "runs/tuned/model.safetensors",
+        "sheet.jpg",
         "runs/first/model.safetensors",
         "predictions/predictions.json",
         "in_tiles/predictions.json",

@@ -227,7 +227,7 @@ def test_weights_for_other_classes_keep_what_both_know(
 
     still = replace(tiny, optim=replace(tiny.optim, lr=1e-12, weight_decay=0.0))
     weights = trained / "model.safetensors"
-    train(still, changed(shapes, tmp_path / "three", renamed), tmp_path / "run", steps=1, weights=weights)
+    train(still, changed(shapes, tmp_path / "three", renamed), tmp_path / "run", steps=1, weights=trained)
     said = "trained for 5 classes: head.class_logits anew; kept of it: cross, star; new: hoop"
     assert said in capsys.readouterr().out
     old, new = load(weights).part("model"), load(tmp_path / "run/last.safetensors").part("model")

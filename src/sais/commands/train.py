@@ -76,7 +76,7 @@ class TrainArguments:
     report: bool = True
     """Write the run's page, report.html in its folder, at the end."""
     weights: Path | None = None
-    """Start from the weights of this model file; where its classes are others, those of the same name are kept."""
+    """Start from the weights of this run or model file; of other classes, those of the same name are kept."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
     """The recipe's settings."""
 

@@ -18,7 +18,7 @@ from sais.engine.run import LAST, PREVIOUS, Run
 from sais.engine.system import System
 from sais.files import write_text
 from sais.model.backbones import Backbone, load_imagenet_weights
-from sais.predict import choose_device
+from sais.predict import choose_device, model_file
 from sais.structures import SaisError
 
 FREE = (
@@ -56,7 +56,8 @@ def start_run(
     torch.manual_seed(experiment.run.seed)
     model = system.build(experiment, len(index.class_names))
     if weights is not None:
-        notes = start_from(model, load(weights), index.class_names, system, weights)
+        path = model_file(weights)
+        notes = start_from(model, load(path), index.class_names, system, path)
     elif from_scratch:
         notes = ["backbone from random weights: nothing of it is frozen"]
     else:

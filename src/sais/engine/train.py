@@ -97,8 +97,8 @@ def train(
         skip_broken: leave unreadable pictures out, and count them. After the first epoch they always are: what was
             readable then is no mistake in the data set.
         random_init: start the backbone from random weights; it is then trained whole.
-        weights: start from this checkpoint of the same network instead of ImageNet weights; of other classes than
-            these, what speaks of classes is made anew.
+        weights: start from this checkpoint or run of the same network instead of ImageNet weights; where its classes
+            are others, what speaks of classes is made anew.
         system: what is trained, SAIS unless a comparison with another is made.
         ranks: the processes that train together; of `engine.distributed.joined`.
         anew: of a resumed run, settings taken from `experiment`; of `engine.start.FREE`.
