@@ -145,6 +145,10 @@ class Agreement:
     """Greatest distance of two sides, canvas pixels."""
     difference: float = 0.0
     """Sum over objects of the mean absolute difference of coverage 0 .. 1 in the object's window."""
+    cells: int = 0
+    """Of all windows."""
+    by_cell: float = 0.0
+    """Sum over all cells of the absolute difference of coverage."""
     beyond: float = 0.0
     """Sum over objects of the share of the reference's mask outside of that window."""
     ours_off: float = 0.0
@@ -183,6 +187,8 @@ def compare(index: Index, annotations: Path, size: tuple[int, int], pictures: in
             here = cells[y1:y2, x1:x2]
             found.objects += 1
             found.difference += float(np.abs(patch - here).mean())
+            found.cells += number
+            found.by_cell += float(np.abs(patch - here).sum())
             found.beyond += float(1 - here.sum() / max(cells.sum(), 1e-9)) if cells.sum() else 0.0
             found.ours_off += float(np.abs(patch - true).mean())
             found.reference_off += float(np.abs(here - true).mean())
@@ -215,6 +221,7 @@ def agreement_lines(found: Agreement) -> Iterator[list[str]]:
     yield ["objects compared, all of the same class", str(found.objects)]
     yield ["boxes: greatest distance, canvas pixels", f"{found.box:.1e}"]
     yield ["masks: mean absolute difference of coverage, ours - reference averaged", f"{found.difference / n:.4f}"]
+    yield ["masks: the same, every cell counted alike, not every object", f"{found.by_cell / max(found.cells, 1):.4f}"]
     yield ["masks: share of the reference outside of our windows", f"{found.beyond / n:.4f}"]
     yield ["masks: ours - outline measured at 16 x 16 points of a cell", f"{found.ours_off / n:.4f}"]
     yield ["masks: reference - outline measured so", f"{found.reference_off / n:.4f}"]

@@ -256,6 +256,17 @@ def test_a_window_cuts_exactly_and_beyond_the_picture_there_is_only_ground() -> 
             np.testing.assert_array_equal(inside(mask, (0, 0, x2 - x1, y2 - y1)), dense)
 
 
+def test_an_outline_that_left_the_picture_does_not_reach_onto_the_ground() -> None:
+    outline = Polygons((np.array([[-6.0, 10], [30, 10], [30, 40], [-6, 40]]),))
+    box = np.array([[0, 10, 30, 40]], np.float32)  # as the reader clips it
+    sample = Sample(1, np.zeros((50, 50, 3), np.uint8), box, np.zeros(1, np.int64), [outline])
+    seen = windowed(sample, (-20, -20, 80, 80))
+    dense = inside(seen.masks[0], (0, 0, 100, 100))  # type: ignore[arg-type]
+    assert dense.sum() == 30 * 30
+    assert dense[30:60, 20:50].all()
+    assert seen.boxes.tolist() == [[20, 30, 50, 60]]
+
+
 def test_a_mosaic_is_four_pictures_without_padding() -> None:
     """Four flat colours and no objects: a corner of each, borders on one row and one column, nothing else."""
     colours = [(i * 60, 255 - i * 60, 9) for i in range(4)]

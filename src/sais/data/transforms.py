@@ -107,9 +107,10 @@ def windowed(sample: Sample, window: Window, ground: tuple[int, int, int] = PADD
     picture = np.empty((y2 - y1, x2 - x1, 3), np.uint8)
     picture[:] = ground
     inner = overlap(window, (0, 0, width, height))
-    picture[slices((inner[0] - x1, inner[1] - y1, inner[2] - x1, inner[3] - y1))] = sample.picture[slices(inner)]
+    shown = inner[0] - x1, inner[1] - y1, inner[2] - x1, inner[3] - y1
+    picture[slices(shown)] = sample.picture[slices(inner)]
     laid = laid_out(sample, (height, width), (-y1, -x1))
-    return still_seen(replace(laid, picture=picture), within=(0, 0, x2 - x1, y2 - y1))
+    return still_seen(replace(laid, picture=picture), within=shown)
 
 
 def visible(sample: Sample) -> Sample:
