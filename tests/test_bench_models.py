@@ -172,7 +172,7 @@ def test_the_usual_way_is_left_out_where_it_would_fill_the_memory(monkeypatch: p
         (["curves", "--counts", "0"], "1 or more"),
         (["curves", "--megapixels", "0.0000001"], "0.001 or more"),
         (["curves", "--objects", "5"], "--counts"),
-        (["masks", "--out", "here"], "--out goes with models and curves"),
+        (["masks", "--out", "here"], "--out goes with models, curves and training"),
         (["models", "sais-lite", "--precisions", "fp16", "--device", "cpu"], "nobody to measure"),
         (["models", "sais-lite", "--input", "100"], "multiples of 32"),
         (["models", "sais-lite", "--input", "0"], "must be positive"),
