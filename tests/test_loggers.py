@@ -206,7 +206,7 @@ def test_a_run_tells_its_loggers_and_goes_on_without_one_that_fails(
     steps = [["scalars", [*losses, "lr", "pictures_per_second"], i] for i in range(1, 7)]
     scores = [f"{kind}/{name}" for kind in ("box", "mask") for name in ("AP", "AP50", "AP75")]
     looks = [["scalars", scores, i] for i in (3, 6)]
-    shown = [["pictures", "predictions", [[96, 2 * 128 + GAP, 3]] * 4, i] for i in (3, 6)]
+    shown = [["pictures", "predictions", [[2 * 96, 2 * 2 * 128 + GAP, 3]] * 4, i] for i in (3, 6)]
     wanted = [["open", 0], ["open", 0], *steps[:3], looks[0], shown[0], *steps[3:], looks[1], shown[1], ["end", True]]
     assert told == wanted
     assert not (tmp_path / "run" / "tensorboard").exists()
@@ -264,12 +264,12 @@ def test_pictures_show_what_is_there_and_what_was_found(shapes: Path, tmp_path: 
     assert found.patches[0].area == 1200
     (nothing,) = judged_pictures([record], index, [result | {"score": 0.29}])
     (something,) = judged_pictures([record], index, [result | {"score": 0.31}])
-    height, width = record.size
+    height, width = (2 * edge for edge in record.size)  # small pictures are shown enlarged
     assert max(height, width) <= SIDE
     assert nothing.shape == (height, 2 * width + GAP, 3)
     changed = (nothing != something).any(-1)
     assert not changed[:, : width + GAP].any()  # what is there is the same
-    assert changed[25:45, width + GAP + 55 : width + GAP + 85].mean() > 0.95
+    assert changed[50:90, width + GAP + 110 : width + GAP + 170].mean() > 0.95
     gone = replace(record, path=tmp_path / "gone.jpg")
     assert judged_pictures([gone], index, []) == []
 

@@ -199,8 +199,10 @@ def test_many_classes_stay_readable(count: int, valid: Index, tmp_path: Path) ->
     for result in results[::3]:
         result["category_id"] = 1 + (result["category_id"] + 4) % count
     page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(index, results)))
-    assert f"The best 12 of {count}" in page.text
-    assert f"The {count - 24} between" in page.text
+    some = len({a.label for r in records for a in r.annotations})
+    assert f"The best 12 of {some}" in page.text
+    assert f"The {some - 24} between" in page.text
+    assert f"{count - some} classes without an object to find" in page.text
     assert f"of {count} classes that are confused most" in page.text
     assert page.tags.count("tr") < count + 150
 
@@ -272,7 +274,8 @@ def test_pictures_that_are_gone_are_counted(valid: Index, tmp_path: Path) -> Non
 
 
 def test_a_page_stays_small(valid: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MOST", 30_000)
+    whole = pictures.best_and_worst(judge(valid, truth_as_results(valid), "segm"))
+    monkeypatch.setattr(pictures, "MOST", len(whole) // 2)
     page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, truth_as_results(valid))))
     assert 0 < len(page.pictures) < 4
     assert f"Left out to keep the page small: {4 - len(page.pictures)}." in page.text
@@ -321,7 +324,7 @@ def test_sais_report_says_what_sais_eval_says(
     assert main(["report", str(trained), "--workers", "0", "--out", str(out)]) == 0  # the run knows its data
     assert capsys.readouterr().out == f"wrote {out}\n"
     page = Page(out.read_text())
-    assert "by masks: model.safetensors." in page.text
+    assert "Judged: model.safetensors, on 4 pictures of valid" in page.text
     for kind in ("mask", "box"):
         scores = [f"{100 * wanted[kind][name]:.1f}" for name in ("AP", "AP50", "AP75")]
         assert f"{kind} AP {scores[0]} AP50 {scores[1]} · AP75 {scores[2]}" in page.text
@@ -345,7 +348,7 @@ def test_sais_report_of_a_run_whose_data_or_model_are_not_there(
     assert main(["report", str(moved)]) == 0
     assert "no validation split" in Page((moved / "report.html").read_text()).text
     assert main(["report", str(moved), "--data", str(shapes), "--split", "train", "--workers", "0"]) == 0
-    assert "Judged on 12 pictures of train with" in Page((moved / "report.html").read_text()).text
+    assert "Judged: model.safetensors, on 12 pictures of train with" in Page((moved / "report.html").read_text()).text
     assert main(["report", str(tmp_path)]) == 2
     assert "no log.jsonl there" in capsys.readouterr().err
 

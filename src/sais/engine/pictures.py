@@ -25,9 +25,11 @@ SIDE = 384
 GAP = 6
 """Pixels between the two, in a grey that is quiet on white and on black."""
 GREY = 136
+ENLARGED = 2.0
+"""At most: names on a small picture would hide it."""
 NAMED = 8
 """Objects in a picture above which their names would hide them, and are left out."""
-LETTERS = 1.6
+LETTERS = 1.5
 """How much larger than usual the names are written: these pictures are shown small."""
 
 
@@ -122,7 +124,7 @@ def side_by_side(
         side: longest side of each of the two, in pixels.
         colours: of each of `found`, such as that of the object it is; by default as for `there`.
     """
-    share = min(1.0, side / max(there.size))
+    share = min(ENLARGED, side / max(there.size))
     height, width = (max(1, round(edge * share)) for edge in there.size)
     small = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
     there, found = resized(there, (height, width)), resized(found, (height, width))

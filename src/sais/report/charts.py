@@ -105,8 +105,8 @@ def chart(
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
     parts += _frame(x, y, along, told, whole, place)
     # A window of its own cuts off what leaves the frame, with a little room for the width of a line.
-    window = f"{LEFT} {TOP - 4} {across + 8} {down + 8}"
-    size = f'x="{LEFT}" y="{TOP - 4}" width="{across + 8}" height="{down + 8}"'
+    window = f"{LEFT - 4} {TOP - 4} {across + 8} {down + 8}"
+    size = f'x="{LEFT - 4}" y="{TOP - 4}" width="{across + 8}" height="{down + 8}"'
     parts.append(f'<svg {size} viewBox="{window}">')
     for line in lines:
         spots = [place(*point) for point in line.points]
@@ -153,7 +153,7 @@ def _frame(
         parts.append(f'<text x="{LEFT - 7}" y="{py + 3.8:.1f}" text-anchor="end">{escape(told(value))}</text>')
     for value in ticks(*x, about=5, whole=whole):
         px, _ = place(value, y[0])
-        if px < WIDTH - RIGHT - 45 or not along:  # where the name of x stands
+        if px < WIDTH - RIGHT - 6.2 * len(along) - 14:  # where the name of x stands
             parts.append(f'<text x="{px:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{value:g}</text>')
     parts.append(f'<text class="along" x="{WIDTH - RIGHT}" y="{HEIGHT - 10}" text-anchor="end">{escape(along)}</text>')
     return parts

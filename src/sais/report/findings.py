@@ -66,14 +66,17 @@ def classes(metrics: Metrics, judgement: Judgement) -> str:
     assert main is not None
     counts = _counts(judgement)
     halves = main.curves.mean(axis=1)  # (2, C) AP50 and AP75; NaN, as the curve, where a class has no object
-    rows = []
+    rows, absent = [], []
     for place, (name, value) in enumerate(main.per_class.items()):
+        if math.isnan(value):
+            absent.append(name)
+            continue
         box = metrics.box.per_class[name] if metrics.mask is not None and metrics.box is not None else None
         numbers = [str(counts[place]), _shown(value), _shown(halves[0, place]), _shown(halves[1, place])]
         numbers += [] if box is None else [_shown(box)]
         cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
-        bar = f'<td class="bar"><div style="width:{0 if math.isnan(value) else 100 * value:.1f}%"></div></td>'
-        rows.append((-1.0 if math.isnan(value) else value, f'<tr><th scope="row">{escape(name)}</th>{bar}{cells}</tr>'))
+        bar = f'<td class="bar"><div style="width:{100 * value:.1f}%"></div></td>' if value else "<td></td>"
+        rows.append((value, f'<tr><th scope="row">{escape(name)}</th>{bar}{cells}</tr>'))
     rows.sort(key=lambda row: -row[0])
     kind = "mask" if metrics.mask is not None else "box"
     heads = ["objects", f"{kind} AP", "AP50", "AP75", *(["box AP"] if kind == "mask" and metrics.box else [])]
@@ -84,12 +87,17 @@ def classes(metrics: Metrics, judgement: Judgement) -> str:
         inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
         return f'<div class="scroll" tabindex="0"><table class="wide">{inside}</table></div>'
 
+    without = ""
+    if absent:
+        names = escape(", ".join(absent))
+        summary = f"{len(absent)} class{'es' if len(absent) != 1 else ''} without an object to find"
+        without = f"<details><summary>{summary}</summary><p>{names}</p></details>"
     if len(rows) <= MANY:
-        return table(rows)
+        return (table(rows) if rows else "") + without
     edge = MANY // 2
     return (
         f"<h3>The best {edge} of {len(rows)}</h3>{table(rows[:edge])}<h3>The worst {edge}</h3>{table(rows[-edge:])}"
-        f"<details><summary>The {len(rows) - 2 * edge} between</summary>{table(rows[edge:-edge])}</details>"
+        f"<details><summary>The {len(rows) - 2 * edge} between</summary>{table(rows[edge:-edge])}</details>{without}"
     )
 
 

@@ -147,16 +147,17 @@ def match(labels: np.ndarray, wanted: np.ndarray, ious: np.ndarray, covered: np.
     partners = np.full(len(labels), -1)
     verdicts = np.full(len(labels), BACKGROUND)
     taken = np.zeros(len(wanted), bool)
+    best = ious.max(1, initial=0.0)  # most detections overlap nothing, and need not be looked at
     for kind in (RIGHT, CLASS):
-        for d in np.flatnonzero(partners < 0):
+        for d in np.flatnonzero((partners < 0) & (best >= IOU)):
             fitting = (wanted == labels[d]) if kind == RIGHT else (wanted != labels[d])
             overlap = np.where(fitting & ~taken, ious[d], -1.0)
-            if len(wanted) and overlap.max() >= IOU:
+            if overlap.max() >= IOU:
                 partners[d] = overlap.argmax()
                 verdicts[d] = kind
                 taken[partners[d]] = True
     objects = np.full(len(wanted), MISSED)
-    for d in np.flatnonzero(partners < 0):
+    for d in np.flatnonzero((partners < 0) & (covered | (best >= POOR))):
         poor = (wanted == labels[d]) & (ious[d] >= POOR)
         if (taken & (ious[d] >= IOU)).any():
             verdicts[d] = DUPLICATE

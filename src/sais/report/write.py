@@ -116,7 +116,7 @@ def _judged_on(evaluation: Evaluation, judgement: Judgement, weights: str) -> st
     assert metrics is not None
     kind = "masks" if metrics.mask is not None else "boxes (there are no masks to judge)"
     place = f"{metrics.images} pictures of {evaluation.index.name} with {metrics.objects} objects"
-    said = f"Judged on {place}, by {kind}" + (f": {weights}." if weights else ".")
+    said = f"Judged{f': {weights},' if weights else ''} on {place}, by {kind}."
     if not metrics.detections:
         said += " The model found nothing at all in them."
     if evaluation.broken:
