@@ -93,10 +93,12 @@ def entries(out: Path, kind: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def six_epochs(tiny: Experiment) -> Experiment:
-    """AdamW, average of the weights, zoom and colours: everything that could be forgotten."""
+    """AdamW, average of the weights, zoom, mosaic, several sizes: everything that could be forgotten."""
     return replace(
         tiny,
-        augment=replace(tiny.augment, scale_jitter=(0.7, 1.4), colour_jitter=0.2),
+        augment=replace(
+            tiny.augment, scale_jitter=(0.7, 1.4), colour_jitter=0.2, mosaic=0.5, copy_paste=0.5, multi_scale=(0.5, 1.0)
+        ),
         schedule=replace(tiny.schedule, epochs=6, warmup=5),
         run=replace(tiny.run, ema=0.99, evaluate_every=1, checkpoint_every=2),
     )
