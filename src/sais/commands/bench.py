@@ -167,10 +167,13 @@ def _training(arguments: BenchArguments) -> None:
         f"MB of activations kept for backward for one picture of {request.objects} objects; a step of {request.batch}"
     )
     _print(title, columns, lines)
+    times = (
+        f" Times: medians of {arguments.repeats} turns; 'blocks kept': with the allocator as `sais train` sets it; "
+        "'of the processor': with that allocator, the seconds that the processor worked for it."
+    )
     print(
         f"{_machine(device)}. Each storage once, parameters left out. 'Once a step': however many pictures. 'Peak': "
-        f"what the first step of {request.batch} adds to the loaded model. Medians of {arguments.repeats} turns; "
-        "'blocks kept': with the allocator that `sais train` uses."
+        f"what the first step of {request.batch} adds to the loaded model." + times * arguments.times
     )
     if arguments.out is not None:
         figures = {"machine": _machine(device), "request": asdict(request), "rows": [asdict(row) for row in rows]}

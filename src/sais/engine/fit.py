@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sais.config import Experiment
-from sais.engine.kept import saved_per_picture
+from sais.engine.kept import greatest_bytes
 from sais.engine.optim import build_optimizer
 from sais.engine.system import SAIS_SYSTEM, System
 from sais.images import CANVAS_MULTIPLE
@@ -28,8 +29,9 @@ OBJECTS = 20
 """On the picture that is measured; each costs next to nothing."""
 SHARE = 0.85
 """Of the free memory that may be used: what libraries need for a moment is not measured."""
-WORKING_SHARE = 0.5
-"""Of what is kept, on a CPU: gradients of maps and libraries' working memory (docs/performance.md, "peak")."""
+UNCOUNTED = 1.4
+"""Resident bytes for one that is counted: libraries' working memory, and what the allocator wastes. Measured on a CPU
+with paper-lite0 at 256x256: 1.14 for each picture, 1.56 with everything computed again."""
 
 _SIGNS = (
     "out of memory",  # CUDA, MPS, XPU
@@ -228,17 +230,21 @@ def _measured(experiment: Experiment, num_classes: int, device: torch.device, sy
 
 
 def _counted(experiment: Experiment, num_classes: int, device: torch.device, system: System) -> tuple[int, int]:
-    """The same, counted: forward passes alone."""
+    """The same, counted."""
     model = system.build(experiment, num_classes).to(device).train()
 
-    def losses(pictures: int) -> dict[str, Tensor]:
-        return system.losses(model, _batch(experiment, num_classes, pictures).to(device), experiment, 0)
+    def step(pictures: int) -> None:
+        _total(system.losses(model, _batch(experiment, num_classes, pictures).to(device), experiment, 0)).backward()
 
-    saved = saved_per_picture(model, losses, {})
+    peaks = []
+    for pictures in (1, 2):
+        model.zero_grad(set_to_none=True)
+        peaks.append(greatest_bytes(partial(step, pictures)))
+    per_picture = max(1, peaks[1] - peaks[0])
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     states = 2 if experiment.optim.name == "adamw" else 1
-    fixed = _bytes(model) * (2 if experiment.run.ema else 1) + trained * (1 + states) + saved.per_step
-    return fixed, max(1, int((1 + WORKING_SHARE) * saved.total))
+    fixed = _bytes(model) * (2 if experiment.run.ema else 1) + trained * states
+    return fixed + int(UNCOUNTED * max(0, peaks[0] - per_picture)), int(UNCOUNTED * per_picture)
 
 
 def _total(terms: dict[str, Tensor]) -> Tensor:

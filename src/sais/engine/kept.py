@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 LOSSES = "losses"
 """The part that whatever is kept outside of the named parts belongs to."""
@@ -84,3 +86,42 @@ class _Kept:
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
+
+
+def greatest_bytes(function: Callable[[], None]) -> int:
+    """The most bytes that tensors made while `function` runs took at one time, backward and all.
+
+    On a CPU, where the peak of a process cannot be told from what it had before. Libraries' own working memory is not
+    seen.
+    """
+    with _Living() as living:
+        function()
+    return living.greatest
+
+
+class _Living(TorchDispatchMode):
+    """Sees every operation, and so every storage that comes; weak references tell when it goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.greatest = 0
+        self._seen: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = function(*args, **(kwargs or {}))
+        given = {id(one.untyped_storage()) for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
+        for one in tree_leaves(results):
+            if isinstance(one, torch.Tensor) and id(one.untyped_storage()) not in given | self._seen.keys():
+                self._follow(one.untyped_storage())
+        return results
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+
+        def gone(_: Any) -> None:
+            self.now -= size
+            del self._seen[key]
+
+        self._seen[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.greatest = max(self.greatest, self.now)
