@@ -17,6 +17,8 @@ from sais.report.tables import plain_table
 
 TERMS = ("total", "classification", "box", "centerness", "mask")
 """Losses in the order they are shown; others follow."""
+TITLES = {"total": "loss, all terms", "gradient": "norm of the gradient"}
+"""What is not called after its name."""
 NO_LOSS = {"kind", "time", "iteration", "epoch", "lr", "pictures_per_second"}
 """What an iteration's line has beside its losses."""
 
@@ -114,7 +116,7 @@ def _losses(record: RunRecord) -> Iterator[str]:
         points = _points(record, name)
         if points:
             line = Line(name, smoothed(points, 120), number)
-            title = "loss, all terms" if name == "total" else f"{name} loss"
+            title = TITLES.get(name, f"{name} loss")
             yield figure(title, chart([line], title, "iteration", y=settled([line]), whole=True))
 
 
