@@ -260,3 +260,26 @@ def test_a_run_without_progress_ends_early(
     assert "no better AP in 2 evaluations (--schedule.patience): the run ends here" in capsys.readouterr().out
     assert load(tmp_path / "run/best.safetensors").state["iteration"] == 6
     assert (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_run_is_saved_by_time_too(
+    tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that has always passed: what fails in the second step leaves the checkpoint of the first."""
+
+    def fail() -> None:
+        raise ValueError("a fault of ours")
+
+    disturbed(monkeypatch, 2, fail)
+    by_time = replace(tiny, run=replace(tiny.run, checkpoint_minutes=1e-9))
+    with pytest.raises(ValueError, match="a fault of ours"):
+        train(by_time, DataPaths(shapes), tmp_path / "run")
+    assert load(tmp_path / "run/last.safetensors").state["iteration"] == 1
+
+
+def test_memory_that_runs_out_is_told_in_one_line(
+    tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disturbed(monkeypatch, 1, lambda: torch.empty(2**60, dtype=torch.uint8))
+    with pytest.raises(SaisError, match=r"out of memory on cpu with 4 pictures of 64 x 64.*--optim.micro-batch 2"):
+        train(tiny, DataPaths(shapes), tmp_path / "run")

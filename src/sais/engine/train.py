@@ -9,6 +9,7 @@ would have.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,8 @@ def train(
     total = per_epoch * run.experiment.schedule.epochs
     last = total if steps is None else min(steps, total)
     log = RunLog(out, total, run.experiment, run.iteration, run.measured) if ranks.first else Silence()
-    with nothing_half_written(out), log, StopRequest() as stop:
+    tidy = nothing_half_written(out) if ranks.first else contextlib.nullcontext()
+    with tidy, log, StopRequest() as stop:
         log.start(data, notes, run.device)
         for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
             log.say(note)
