@@ -150,22 +150,26 @@ def test_one_process_at_a_time(quiet: Experiment, shapes: Path, tmp_path: Path) 
     assert is_locked(tmp_path / "missing") is None
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forked processes here")
+def test_a_killed_process_holds_nothing_nor_do_those_that_read_for_it(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     code = (
-        "import sys, pathlib\nfrom sais.engine.lines import Lines\n"
-        "lines = Lines(pathlib.Path(sys.argv[1]), alone=True)\nprint('here', flush=True)\nsys.stdin.read()"
+        "import os, signal, sys, pathlib\nfrom sais.engine.lines import Lines\n"
+        "lines = Lines(pathlib.Path(sys.argv[1]), alone=True)\nworker = os.fork()\n"
+        "if worker == 0: signal.pause()\nprint(worker, flush=True)\nsignal.pause()"
     )
     source = str(Path(__file__).resolve().parents[1] / "src")
     environment = os.environ | {"PYTHONPATH": source + os.pathsep + os.environ.get("PYTHONPATH", "")}
-    command = [sys.executable, "-c", code, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as child:
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None
-        assert child.stdout.readline().strip() == b"here"
+        worker = int(child.stdout.readline())
         assert is_locked(path) is True
         child.send_signal(signal.SIGKILL)
         child.wait()
-        assert is_locked(path) is False
+        try:
+            assert is_locked(path) is False
+        finally:
+            os.kill(worker, signal.SIGKILL)
 
 
 def test_the_first_line_says_where_the_run_was_made(quiet: Experiment, shapes: Path, tmp_path: Path) -> None:

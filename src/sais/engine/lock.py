@@ -1,13 +1,32 @@
-"""Whether a process is at a run: its log is locked for as long as the process lives, and a killed one holds nothing."""
+"""Whether a process is at a run: its log is locked for as long as the process lives, and a killed one holds nothing.
+
+Neither do the processes that read pictures for it: they would outlive a killed one for some seconds, in which the run
+could not be resumed.
+"""
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from pathlib import Path
 from typing import IO
 
 PATIENCE = 0.5
 """Seconds that `lock` waits: `is_locked` of another process holds the file for a moment too."""
+
+
+_held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked process: close what the parent holds. The parent's own lock stays."""
+    for file in list(_held):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def lock(file: IO[bytes]) -> bool:
@@ -20,6 +39,7 @@ def lock(file: IO[bytes]) -> bool:
         if time.monotonic() > until:
             return False
         time.sleep(PATIENCE / 10)
+    _held.add(file)
     return True
 
 
