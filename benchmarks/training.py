@@ -1,19 +1,24 @@
 """Training side by side: bytes kept for backward, part by part, and the time of a step; the ratios and their bars.
 
-The peers are those of `contestants`: SAIS' backbone, frozen as in SAIS' recipe and folded, channels-last. Mask R-CNN
-trains on 512 regions, 128 of them with an object, as behind a proposal network that has learnt.
+The peers are those of `contestants`: SAIS' backbone, frozen as in SAIS' recipe and folded; torchvision's models lie
+contiguous on a CPU, where they train quicker so. Mask R-CNN trains on 512 regions, 128 of them with an object, as
+behind a proposal network that has learnt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import NoReturn, cast
+
+import torch
+from torch import nn
 
 from benchmarks.contestants import yolact_contestant
 from benchmarks.torchvision_peers import FCOS
 from benchmarks.torchvision_peers.contestants import mask_rcnn_contestant
-from sais.bench.contestants import Contestant, training_of
+from sais.bench.contestants import Contestant, Training, training_of
+from sais.bench.scene import Scene
 from sais.bench.training import TrainingRequest, TrainingRow, bench_training
 from sais.config import Experiment, ModelConfig
 from sais.recipes.paper import RESNET50
@@ -40,7 +45,23 @@ BARS = (
 
 def peers() -> list[Contestant]:
     """Mask R-CNN and FCOS at 768, YOLACT at its own 550."""
-    return [mask_rcnn_contestant(MASK_RCNN, 768, RESNET50), _fcos(), yolact_contestant(YOLACT, 550, RESNET50)]
+    mask_rcnn = _contiguous(mask_rcnn_contestant(MASK_RCNN, 768, RESNET50))
+    return [mask_rcnn, _contiguous(_fcos()), yolact_contestant(YOLACT, 550, RESNET50)]
+
+
+def _contiguous(contestant: Contestant) -> Contestant:
+    """With contiguous weights and maps on a CPU, as torchvision ships its models: Mask R-CNN trains a fifth quicker."""
+
+    def train(scene: Scene, device: str) -> Training:
+        assert contestant.train is not None
+        training = contestant.train(scene, device)
+        if device == "cpu":
+            training.model.to(memory_format=torch.contiguous_format)
+            backbone = cast(nn.Module, training.model.backbone)
+            backbone.get_submodule("network").register_forward_pre_hook(lambda _, maps: maps[0].contiguous())
+        return training
+
+    return replace(contestant, train=train)
 
 
 def _fcos() -> Contestant:

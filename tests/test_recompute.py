@@ -20,7 +20,7 @@ from sais.engine.kept import Saved, saved_per_picture
 from sais.engine.system import SAIS_SYSTEM, sais_losses
 from sais.model.inference import for_inference
 from sais.model.recompute import KINDS, made_again
-from sais.model.sais import SAIS, build_model, set_recompute
+from sais.model.sais import SAIS, build_model, set_layout, set_recompute
 from sais.structures import SaisError
 
 SCENE = make_scene(30, (120, 160), 5)
@@ -202,3 +202,24 @@ def test_distributed_training(kind: str, one_rank: None) -> None:
     found = gradients(DistributedDataParallel(built(model, kind)), experiment)
     assert found.keys() == {f"module.{name}" for name in wanted}
     assert all(torch.allclose(found[f"module.{name}"], wanted[name], atol=1e-6) for name in wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_canvases_train_contiguous_with_the_same_gradients(kind: str) -> None:
+    """From 512 x 512 on; the maps follow the weights, whatever is made again, and names stay."""
+    experiment = experiment_of(LITE, kind)
+    last, contiguous = built(LITE, kind), built(LITE, kind)
+    set_layout(last, (480, 512))
+    set_layout(contiguous, (512, 512))
+    weight = contiguous.head.class_logits.weight
+    assert weight.is_contiguous()
+    assert not last.head.class_logits.weight.is_contiguous()
+    seen: list[bool] = []
+    contiguous.head.class_logits.register_forward_pre_hook(lambda _, maps: seen.append(maps[0].is_contiguous()))
+    ours, theirs = gradients(contiguous, experiment), gradients(last, experiment)
+    assert seen
+    assert all(seen)
+    assert ours.keys() == theirs.keys()
+    greatest = max(float(one.abs().max()) for one in theirs.values())
+    for name, gradient in theirs.items():
+        assert (ours[name] - gradient).abs().max() <= 1e-6 * greatest, name

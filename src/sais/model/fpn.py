@@ -29,6 +29,8 @@ class FPN(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """[C3, C4, C5] (B, ., h, w) -> [P3 .. P7] (B, channels, H / stride, W / stride)."""
+        if self.last_levels.p6.weight.is_contiguous():  # maps lie as the weights do (`sais.set_layout`)
+            maps = [each.contiguous() for each in maps]
         levels = list(self.pyramid(OrderedDict(zip("345", maps, strict=True))).values())
         levels, _ = self.last_levels(levels, maps, list("345"))
         return list(levels)

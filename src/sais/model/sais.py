@@ -69,6 +69,24 @@ def set_recompute(model: SAIS, kind: str) -> None:
         model.protonet.recompute = kind
 
 
+LARGE = 64 * 64
+"""Cells of P3 from which on contiguous maps train quicker."""
+
+
+def set_layout(model: SAIS, canvas: tuple[int, int]) -> None:
+    """Lay out FPN, head and ProtoNet for training on a CPU with canvases of this size (height, width), in place.
+
+    oneDNN's gradient of the weights takes up to five times as long on large maps that are channels-last as on
+    contiguous ones (`docs/performance.md`); on small ones it is the other way round. The backbone stays as it is, and
+    so does every result but for rounding.
+    """
+    contiguous = (canvas[0] // STRIDES[0]) * (canvas[1] // STRIDES[0]) >= LARGE
+    layout = torch.contiguous_format if contiguous else torch.channels_last
+    for part in (model.fpn, model.head, model.protonet):
+        if part is not None:
+            part.to(memory_format=layout)
+
+
 def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     """The network that `config` describes, randomly initialised; its frozen parts are frozen if config.pretrained.
 
@@ -103,4 +121,4 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     return model.to(memory_format=torch.channels_last)
 
 
-__all__ = ["SAIS", "STRIDES", "build_model", "load_imagenet_weights", "set_recompute"]
+__all__ = ["SAIS", "STRIDES", "build_model", "load_imagenet_weights", "set_layout", "set_recompute"]
