@@ -228,7 +228,8 @@ def test_eight_pictures_are_learnt_by_heart(
     masks = system is MASK_RCNN
     experiment = replace(
         tiny,
-        input=replace(tiny.input, size=(128, 128), flip=0.0),
+        input=replace(tiny.input, size=(128, 128)),
+        augment=replace(tiny.augment, flip=0.0),
         model=replace(tiny.model, masks=masks),
         test=replace(tiny.test, score=0.05),
         optim=replace(tiny.optim, lr=lr, clip=10.0),

@@ -70,7 +70,7 @@ def test_four_pictures_are_learnt_by_heart(tiny: Experiment, tmp_path: Path) -> 
     data = discs_and_squares(tmp_path / "four")
     experiment = replace(
         tiny,
-        input=replace(tiny.input, flip=0.0),
+        augment=replace(tiny.augment, flip=0.0),
         model=replace(tiny.model, distance_unit="stride"),
         optim=replace(tiny.optim, lr=3e-3),
         schedule=replace(tiny.schedule, epochs=60),

@@ -99,7 +99,8 @@ def test_eight_pictures_are_learnt_by_heart(tiny: Experiment, tmp_path: Path) ->
     write_shapes(tmp_path / "eight", train=8, valid=1, size=(96, 96), seed=3)
     experiment = replace(
         tiny,
-        input=replace(tiny.input, size=(128, 128), flip=0.0),
+        input=replace(tiny.input, size=(128, 128)),
+        augment=replace(tiny.augment, flip=0.0),
         optim=replace(tiny.optim, lr=1e-3, clip=10.0),
         schedule=replace(tiny.schedule, epochs=60),
     )

@@ -28,7 +28,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     weights, as the paper's detector does, except that AdamW, whose decay is far stronger, spares them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    heights = stages_from_the_top(model.backbone) if isinstance(model.backbone, Backbone) else {}
+    backbone = getattr(model, "backbone", None)
+    heights = stages_from_the_top(backbone) if isinstance(backbone, Backbone) else {}
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:

@@ -15,26 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sais.config import Experiment
 from sais.data.index import Index, trainable
-from sais.data.loader import EpochBatches, Loaded, training_loader
 from sais.data.paths import DataPaths
+from sais.engine.course import Course, loader_of, out_of_patience, replace_workers, save, stop_or_save, usable
 from sais.engine.distributed import ALONE, Ranks
 from sais.engine.evaluate import Evaluation, evaluate
 from sais.engine.fit import is_out_of_memory, out_of_memory
 from sais.engine.interrupt import StopRequest
 from sais.engine.optim import learning_rate
-from sais.engine.run import BEST, MODEL, PREVIOUS, Run, nothing_half_written, save_model, save_run
+from sais.engine.run import BEST, MODEL, PREVIOUS, Run, nothing_half_written, save_model
 from sais.engine.runlog import RunLog, Silence, check_before_running
 from sais.engine.start import resume_run, start_run
 from sais.engine.step import IN_A_ROW, BadLossError, step
 from sais.engine.system import SAIS_SYSTEM, System
 from sais.structures import Batch, SaisError
-
-WORKER_DEATHS = 3
-"""So many times reading processes that died are replaced."""
 
 
 @dataclass
@@ -50,25 +45,6 @@ class TrainResult:
     """Pictures that could not be read and were left out."""
     evaluation: Evaluation | None = None
     """Of the weights it ended with, where they were evaluated."""
-
-
-@dataclass
-class Course:
-    """What one call of `train` works with, besides the run itself."""
-
-    log: RunLog | Silence
-    stop: StopRequest
-    loader: Any
-    batches: EpochBatches
-    last: int
-    """The iteration to stop after."""
-    skip_broken: bool
-    saved: float = field(default_factory=time.monotonic)
-    """When the run was last saved."""
-    saved_at: tuple[int, int] = (-1, -1)
-    """Iteration and measured epochs of the run as it was last saved."""
-    unsaved: str = ""
-    """Why the last attempt to save failed; "" where it did not."""
 
 
 def train(
@@ -118,7 +94,7 @@ def train(
         if resume
         else start_run(experiment, out, index, valid, random_init, weights, system, ranks)
     )
-    loader, batches = _loader(run)
+    loader, batches = loader_of(run)
     per_epoch = len(batches)
     total = per_epoch * run.experiment.schedule.epochs
     last = total if steps is None else min(steps, total)
@@ -130,17 +106,8 @@ def train(
             log.say(note)
         pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
         log.say(f"{pictures}, {total} in all, on {_where(run)}; {out}")
-        course = Course(log, stop, loader, batches, last, skip_broken)
-        _epochs(run, course)
-        if run.iteration == total or _out_of_patience(run):
-            save_model(run, out / MODEL)
-            if ranks.first:
-                (out / PREVIOUS).unlink(missing_ok=True)
-        if run.broken:
-            log.say(f"left out {len(run.broken)} unreadable pictures: see log.jsonl")
-        if run.skipped:
-            log.say(f"skipped {run.skipped} batches for their loss (--run.on-bad-loss skip): see log.jsonl")
-        log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.broken))
+        _epochs(run, Course(log, stop, loader, batches, last, skip_broken))
+        _end(run, run.iteration == total or out_of_patience(run), log)
     return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken, log.judged(run.iteration))
 
 
@@ -155,7 +122,7 @@ def _epochs(run: Run, course: Course) -> None:
             if "DataLoader worker (pid" not in str(error):
                 raise
             deaths += 1
-            _replace_workers(run, course, deaths, error)
+            replace_workers(run, course, deaths, error)
     if course.unsaved:
         raise SaisError(course.unsaved)
 
@@ -167,12 +134,12 @@ def _next_epoch(run: Run, course: Course) -> bool:
         with course.stop.at_once():  # everything was saved; an evaluation that is cut short is made up for
             _after_epoch(run, epoch - 1, course)
         run.measured = epoch
-        _save(run, course)
-    if run.iteration >= course.last or _out_of_patience(run):
+        save(run, course)
+    if run.iteration >= course.last or out_of_patience(run):
         return False
     course.batches.epoch = epoch
     _epoch(run, course, epoch)
-    _save(run, course)  # before the evaluation, so that nothing that goes wrong there costs an epoch
+    save(run, course)  # before the evaluation, so that nothing that goes wrong there costs an epoch
     return True
 
 
@@ -183,7 +150,7 @@ def _epoch(run: Run, course: Course, epoch: int) -> None:
     then = time.monotonic()
     for loaded in course.loader:
         lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
-        batch = _usable(run, loaded, course)
+        batch = usable(run, loaded, course)
         terms = _stepped(run, batch, epoch, lr, course.log)
         run.iteration += 1
         now = time.monotonic()
@@ -191,7 +158,7 @@ def _epoch(run: Run, course: Course, epoch: int) -> None:
         if terms is not None:
             pictures = settings.optim.batch / max(now - then, 1e-9)
             course.log.iteration(run.iteration, epoch, terms, lr, pictures)
-        _stop_or_save(run, course)
+        stop_or_save(run, course)
         then = time.monotonic()
         if run.iteration >= course.last:
             return
@@ -219,80 +186,22 @@ def _stepped(run: Run, batch: Batch | None, epoch: int, lr: float, log: RunLog |
     return terms
 
 
-def _stop_or_save(run: Run, course: Course) -> None:
-    """Between two steps: end the run where a signal asked for it, save it where that is due."""
-    number = course.stop.signal or 0
-    minutes = run.experiment.run.checkpoint_minutes
-    late = bool(minutes) and time.monotonic() - course.saved > 60 * minutes
-    if run.ranks.world > 1:  # a signal may reach one rank before another, and clocks differ
-        number, late = run.ranks.greatest(torch.tensor([number, late])).tolist()
-    if number:
-        _save(run, course)
-        course.log.say(f"stopped and saved at iteration {run.iteration}; go on with --resume")
-        course.stop.end(number)
-    every = run.experiment.run.checkpoint_every
-    if late or (every and run.iteration % every == 0 and run.iteration % len(course.batches)):
-        _save(run, course)
-
-
-def _save(run: Run, course: Course) -> None:
-    """Save the run. A disk that is full for a while does not end it: the next checkpoint tries again."""
-    run.broken = set().union(*run.ranks.gathered(run.broken)) if run.ranks.world > 1 else run.broken
-    if course.saved_at == (run.iteration, run.measured):
-        return  # it would only take the place of the checkpoint before
-    course.saved, course.unsaved = time.monotonic(), ""
-    try:
-        save_run(run)
-        course.saved_at = run.iteration, run.measured
-    except SaisError as error:
-        if run.iteration >= course.last:
-            raise
-        course.unsaved = str(error)
-        course.log.say(f"NOT SAVED: {error}. Training goes on, the next checkpoint tries again")
-        course.log.write("note", iteration=run.iteration, unsaved=str(error))
-
-
-def _loader(run: Run) -> tuple[Any, EpochBatches]:
-    settings, share = run.experiment, (run.ranks.rank, run.ranks.world)
-    seed, workers, margin = settings.run.seed, settings.run.workers, settings.losses.mask_margin
-    inputs, batch = (settings.input, settings.augment), settings.optim.batch
-    return training_loader(run.index, *inputs, batch, seed, workers, margin, share)
-
-
-def _replace_workers(run: Run, course: Course, deaths: int, error: RuntimeError) -> None:
-    """New reading processes for those of which the system killed one; a SaisError where that happens too often."""
-    said = "a process that reads pictures was killed, most often for want of memory"
-    if deaths > WORKER_DEATHS:
-        _save(run, course)
-        raise SaisError(f"{said}, for the {deaths}th time; go on with --resume and fewer --workers") from error
-    course.log.say(f"{said}; new ones go on from iteration {run.iteration}")
-    course.log.write("note", iteration=run.iteration, workers_killed=str(error))
-    course.loader, course.batches = _loader(run)
-
-
-def _usable(run: Run, loaded: Loaded, course: Course) -> Batch | None:
-    """The batch without its broken pictures; raises unless they may be left out."""
-    may_be_left_out = course.skip_broken or run.iteration >= len(course.batches)
-    for line in loaded.broken:
-        if not may_be_left_out:
-            raise SaisError(f"{line} (or leave such pictures out with --skip-broken)")
-        if line not in run.broken:
-            run.broken.add(line)
-            course.log.say(f"left out: {line}")
-            course.log.write("note", iteration=run.iteration, broken=line)
-    if loaded.batch is None and len(run.broken) >= len(run.index.images):
-        raise SaisError(f"{run.index.name}: not one picture can be read; check the data set with `sais check`")
-    return loaded.batch
+def _end(run: Run, whole: bool, log: RunLog | Silence) -> None:
+    """The weights of a run that is done, and what there is to say of it."""
+    if whole:
+        save_model(run, run.out / MODEL)
+        if run.ranks.first:
+            (run.out / PREVIOUS).unlink(missing_ok=True)
+    if run.broken:
+        log.say(f"left out {len(run.broken)} unreadable pictures: see log.jsonl")
+    if run.skipped:
+        log.say(f"skipped {run.skipped} batches for their loss (--run.on-bad-loss skip): see log.jsonl")
+    log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.broken))
 
 
 def _where(run: Run) -> str:
     """The device, and how many there are."""
     return f"{run.device}, {run.ranks.world} processes" if run.ranks.world > 1 else str(run.device)
-
-
-def _out_of_patience(run: Run) -> bool:
-    patience = run.experiment.schedule.patience
-    return patience > 0 and run.stale >= patience
 
 
 def _changed(index: Index | None) -> list[str]:
@@ -332,5 +241,5 @@ def _after_epoch(run: Run, epoch: int, course: Course) -> None:
     if score > run.best:
         run.best, run.stale = score, 0
         save_model(run, run.out / BEST)
-    if _out_of_patience(run):
+    if out_of_patience(run):
         log.say(f"no better AP in {run.stale} evaluations (--schedule.patience): the run ends here; {BEST} is the best")
