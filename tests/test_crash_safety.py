@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -199,6 +200,27 @@ def test_a_killed_worker_is_replaced(
     train(with_workers, DataPaths(shapes), tmp_path / "run")
     assert "a process that reads pictures was killed" in capsys.readouterr().out
     assert len(list(deaths.iterdir())) == 3
+    assert same_weights(tmp_path / "run", straight)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_in_the_middle_of_a_step_disturbs_nothing(
+    tiny: Experiment, straight: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch would raise there and then; half a step would be made twice."""
+    build = engine.step
+
+    def killing(run: Any, *rest: Any) -> Any:
+        terms = build(run, *rest)
+        if run.iteration + 1 == 3:  # the update is made, and not yet counted
+            for worker in multiprocessing.active_children():
+                os.kill(int(worker.pid or 0), signal.SIGKILL)
+                worker.join()
+        return terms
+
+    monkeypatch.setattr(engine, "step", killing)
+    with_workers = replace(tiny, run=replace(tiny.run, workers=1))
+    train(with_workers, DataPaths(shapes), tmp_path / "run")
     assert same_weights(tmp_path / "run", straight)
 
 

@@ -53,6 +53,24 @@ class StopRequest:
             end_by(number)
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """While it lasts, the death of a process that reads pictures raises nothing.
+
+    torch raises where it hears of one, be it in the middle of an update, half of which would then be made twice. Later,
+    when the next batch is asked for, it hears of it again.
+    """
+    number = getattr(signal, "SIGCHLD", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 def end_by(number: int) -> None:
     """Raise what ends a program that got the signal: KeyboardInterrupt, or SystemExit (128 + `number`)."""
     if number == signal.SIGINT:

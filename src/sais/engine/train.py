@@ -22,7 +22,7 @@ from sais.engine.course import Course, loader_of, out_of_patience, replace_worke
 from sais.engine.distributed import ALONE, Ranks
 from sais.engine.evaluate import Evaluation, evaluate
 from sais.engine.fit import is_out_of_memory, out_of_memory
-from sais.engine.interrupt import StopRequest
+from sais.engine.interrupt import StopRequest, undisturbed
 from sais.engine.optim import learning_rate
 from sais.engine.run import BEST, MODEL, PREVIOUS, Run, nothing_half_written, save_model
 from sais.engine.runlog import RunLog, Silence, check_before_running
@@ -131,8 +131,12 @@ def _next_epoch(run: Run, course: Course) -> bool:
     """Make up for an evaluation that is due, then train what is left of the epoch; False where nothing is left."""
     epoch, course.batches.first = divmod(run.iteration, len(course.batches))
     if course.batches.first == 0 and run.measured < epoch:
-        with course.stop.at_once():  # everything was saved; an evaluation that is cut short is made up for
-            _after_epoch(run, epoch - 1, course)
+        try:
+            with course.stop.at_once():  # everything was saved; an evaluation that is cut short is made up for
+                _after_epoch(run, epoch - 1, course)
+        except (KeyboardInterrupt, SystemExit):
+            course.log.say(f"stopped in the evaluation after iteration {run.iteration}; go on with --resume")
+            raise
         run.measured = epoch
         save(run, course)
     if run.iteration >= course.last or out_of_patience(run):
@@ -151,14 +155,15 @@ def _epoch(run: Run, course: Course, epoch: int) -> None:
     for loaded in course.loader:
         lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
         batch = usable(run, loaded, course)
-        terms = _stepped(run, batch, epoch, lr, course.log)
-        run.iteration += 1
-        now = time.monotonic()
-        run.seconds += now - then
-        if terms is not None:
-            pictures = settings.optim.batch / max(now - then, 1e-9)
-            course.log.iteration(run.iteration, epoch, terms, lr, pictures)
-        stop_or_save(run, course)
+        with undisturbed():
+            terms = _stepped(run, batch, epoch, lr, course.log)
+            run.iteration += 1
+            now = time.monotonic()
+            run.seconds += now - then
+            if terms is not None:
+                pictures = settings.optim.batch / max(now - then, 1e-9)
+                course.log.iteration(run.iteration, epoch, terms, lr, pictures)
+            stop_or_save(run, course)
         then = time.monotonic()
         if run.iteration >= course.last:
             return
