@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sais.config import ModelConfig
-from sais.model.fpn import STRIDES
+from sais.model.fpn import FPN, STRIDES
 from sais.model.head import Head
 from sais.model.sais import SAIS, build_model
 from sais.recipes import recipe
@@ -233,3 +233,16 @@ def test_pictures_do_not_influence_each_other() -> None:
     torch.testing.assert_close(alone.class_logits, outputs.class_logits[:1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(alone.prototypes, outputs.prototypes[:1], rtol=1e-4, atol=1e-5)
     assert math.isfinite(float(outputs.prototypes.sum()))
+
+
+def test_the_pyramid_is_torchvisions() -> None:
+    """Sides that are no powers of two; maps of either layout."""
+    fpn = FPN((8, 12, 16), 32)
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, c, 24 // s, 40 // s, generator=generator) for c, s in ((8, 1), (12, 2), (16, 4))]
+    wanted = fpn.pyramid(dict(zip("345", maps, strict=True)))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = fpn.to(memory_format=layout)([one.contiguous(memory_format=layout) for one in maps])
+        assert [tuple(one.shape[2:]) for one in found] == [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)]
+        for one, other in zip(found, wanted.values(), strict=False):
+            assert torch.allclose(one, other, atol=1e-5)

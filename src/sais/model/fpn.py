@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
@@ -29,8 +28,19 @@ class FPN(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """[C3, C4, C5] (B, ., h, w) -> [P3 .. P7] (B, channels, H / stride, W / stride)."""
-        if self.last_levels.p6.weight.is_contiguous():  # maps lie as the weights do (`sais.set_layout`)
-            maps = [each.contiguous() for each in maps]
-        levels = list(self.pyramid(OrderedDict(zip("345", maps, strict=True))).values())
+        pyramid = self.pyramid
+        merged = pyramid.inner_blocks[-1](maps[-1])
+        levels = [pyramid.layer_blocks[-1](self._laid_out(merged))]
+        for lateral, last, each in zip(
+            reversed(pyramid.inner_blocks[:-1]), reversed(pyramid.layer_blocks[:-1]), reversed(maps[:-1]), strict=True
+        ):
+            beside = lateral(each)
+            merged = beside + functional.interpolate(merged, size=beside.shape[-2:], mode="nearest")
+            levels.insert(0, last(self._laid_out(merged)))
         levels, _ = self.last_levels(levels, maps, list("345"))
         return list(levels)
+
+    def _laid_out(self, maps: Tensor) -> Tensor:
+        """Maps lie as the weights do (`sais.set_layout`). Here, and not before the 1x1 convolutions, which would keep a
+        second copy of the backbone's maps for backward."""
+        return maps.contiguous() if self.last_levels.p6.weight.is_contiguous() else maps
