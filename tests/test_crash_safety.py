@@ -170,6 +170,7 @@ def test_a_spoilt_checkpoint_is_known_and_the_one_before_goes_on(
         load(out / "last.safetensors")
     train(often, DataPaths(shapes), out, resume=True)
     assert "Going on from previous.safetensors" in capsys.readouterr().out
+    assert (out / "last.safetensors.spoilt").exists()  # and in nobody's way
     assert same_weights(out, straight)
     assert [step["iteration"] for step in entries(out, "iteration")] == [1, 2, 3, 4, 5, 6]
     assert not (out / "previous.safetensors").exists()  # of no use to a finished run
@@ -306,3 +307,27 @@ def test_memory_that_runs_out_is_told_in_one_line(
     disturbed(monkeypatch, 1, lambda: torch.empty(2**60, dtype=torch.uint8))
     with pytest.raises(SaisError, match=r"out of memory on cpu with 4 pictures of 64 x 64.*--optim.micro-batch 2"):
         train(tiny, DataPaths(shapes), tmp_path / "run")
+
+
+def test_a_data_set_that_goes_away_ends_the_run_and_leaves_the_checkpoint(
+    tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second of ten epochs, as a network drive does: the rest of them must not pass without training."""
+    data = shutil.copytree(shapes, tmp_path / "data")
+    many = replace(tiny, schedule=replace(tiny.schedule, epochs=10), optim=replace(tiny.optim, batch=1))
+    disturbed(monkeypatch, 13, lambda: shutil.rmtree(data / "images"))
+    with pytest.raises(SaisError, match="no picture of 10 batches in a row can be read.*--resume when it is back"):
+        train(many, DataPaths(data, valid=""), tmp_path / "run")
+    assert load(tmp_path / "run/last.safetensors").state["iteration"] == 12
+
+
+def test_best_weights_that_find_no_room_do_not_end_the_run(
+    tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second file that is written is the best of the first epoch; the second epoch's finds room."""
+    failing(monkeypatch, lambda call: call == 2)
+    measured = replace(tiny, run=replace(tiny.run, evaluate_every=1), test=replace(tiny.test, score=0.0))
+    train(measured, DataPaths(shapes), tmp_path / "run")
+    assert "NOT SAVED" in capsys.readouterr().out
+    assert load(tmp_path / "run/best.safetensors").state["iteration"] == 6
+    assert (tmp_path / "run/model.safetensors").exists()

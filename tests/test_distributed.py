@@ -142,5 +142,5 @@ def test_a_restarted_run_finds_what_it_had_saved(tmp_path: Path, monkeypatch: py
 
 def test_settings_of_the_command_line_are_named() -> None:
     words = ["--resume", "--lr", "0.1", "--run.checkpoint-every=5", "--data", "x", "--model.masks", "--batch", "4"]
-    words += ["--device", "auto"]  # what the machine has is no wish
     assert taken_anew(words) == ("optim.lr", "run.checkpoint_every", "model.masks", "optim.batch")
+    assert taken_anew(["--batch", "auto", "--device", "auto", "--model.no-masks"]) == ("run.device", "model.masks")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,8 @@ def _train(
     check_writable(out)
     if arguments.resume and not resume:
         said = [*said, f"{out}: it stopped before anything was saved; starting anew"]
+    if arguments.resume and (arguments.weights or arguments.random_init):
+        raise SaisError("--resume goes on with the run's own weights; leave out --weights and --random-init")
     anew = taken_anew(words) if resume else ()
     if resume:  # the engine goes on with what the run was started with
         said = [f"resuming {out} with the settings stored there" + (f", but for {', '.join(anew)}" if anew else "")]
@@ -161,11 +164,13 @@ LEAST_STEPS = 50
 
 def fitting(experiment: Experiment, paths: DataPaths, ranks: Ranks, given_lr: bool) -> tuple[Experiment, list[str]]:
     """The experiment with the greatest sensible batch that fits into every rank's memory, and what to say of it."""
-    from sais.engine.fit import batch_that_fits
+    from sais.engine.fit import batch_that_fits, free_memory
     from sais.predict import choose_device
 
     index = paths.train_index()
-    fit = batch_that_fits(experiment, len(index.class_names), choose_device(experiment.run.device))
+    device = choose_device(experiment.run.device)
+    beside = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # they share the memory
+    fit = batch_that_fits(experiment, len(index.class_names), device, free=free_memory(device) // beside)
     fits = min(ranks.gathered(fit.batch)) * ranks.world
     most = max(experiment.optim.batch, len(index.images) // LEAST_STEPS)
     batch = max(1, min(fits, most) // ranks.world) * ranks.world
@@ -205,10 +210,10 @@ def taken_anew(words: Sequence[str]) -> tuple[str, ...]:
     given = [
         word[2:].partition("=")[0].replace("-", "_")
         for word, after in zip(words, [*words[1:], ""], strict=True)
-        if word.startswith("--") and "auto" not in (after, word.partition("=")[2])
+        if word.startswith("--") and (word, after) != ("--batch", "auto") and word != "--batch=auto"
     ]
     groups = {f.name for f in dataclasses.fields(Experiment)}
-    named = [SHORT.get(word, word) for word in given]
+    named = [SHORT.get(word, word).replace(".no_", ".") for word in given]
     return tuple(dict.fromkeys(word for word in named if word.partition(".")[0] in groups and "." in word))
 
 

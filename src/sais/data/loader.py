@@ -252,11 +252,10 @@ def picture_loader(index: Index, batch: int, workers: int) -> DataLoader[list[Sa
 
 def begin_worker(worker: int) -> None:
     """A `worker_init_fn`. What came from the parent is no rubbish and need not be looked through for any, which would
-    make a copy of it. And Ctrl-C reaches every process of a terminal, SIGTERM all that SLURM ends: a worker that died
-    of them would disturb a run that is about to be saved. It ends when the main process does."""
+    make a copy of it. And Ctrl-C reaches every process of a terminal: a worker that died of it would disturb a run that
+    is about to be saved."""
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _loader(

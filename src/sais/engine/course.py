@@ -33,6 +33,8 @@ class Course:
     """When the run was last saved."""
     saved_at: tuple[int, int] = (-1, -1)
     """Iteration and measured epochs of the run as it was last saved."""
+    unread: int = 0
+    """Batches, the last ones in a row, of which no picture could be read."""
     unsaved: str = ""
     """Why the last attempt to save failed; "" where it did not."""
 
@@ -54,7 +56,8 @@ def stop_or_save(run: Run, course: Course) -> None:
         number, late = run.ranks.greatest(torch.tensor([number, late])).tolist()
     if number:
         save(run, course)
-        course.log.say(f"stopped and saved at iteration {run.iteration}; go on with --resume")
+        how = f"NOT SAVED ({course.unsaved}); the checkpoint before stands" if course.unsaved else "saved"
+        course.log.say(f"stopped and {how} at iteration {run.iteration}; go on with --resume")
         course.stop.end(number)
     every = run.experiment.run.checkpoint_every
     if late or (every and run.iteration % every == 0 and run.iteration % len(course.batches)):
@@ -82,7 +85,8 @@ def replace_workers(run: Run, course: Course, deaths: int, error: RuntimeError) 
     """New reading processes for those of which the system killed one; a SaisError where that happens too often."""
     said = "a process that reads pictures was killed, most often for want of memory"
     if deaths > WORKER_DEATHS:
-        save(run, course)
+        if run.ranks.world == 1:  # the others are in the middle of their step
+            save(run, course)
         raise SaisError(f"{said}, for the {deaths}th time; go on with --resume and fewer --workers") from error
     course.log.say(f"{said}; new ones go on from iteration {run.iteration}")
     course.log.write("note", iteration=run.iteration, workers_killed=str(error))

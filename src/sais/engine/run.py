@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -80,8 +82,9 @@ def save_run(run: Run) -> None:
     previous = run.out / PREVIOUS
     try:
         save(run.out / LAST, checkpoint, previous)
-    except SaisError:
-        if not (previous.exists() and (run.out / LAST).exists()):
+    except SaisError as error:
+        full = any(sign in str(error) for sign in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
+        if not (full and previous.exists() and (run.out / LAST).exists()):
             raise
         previous.unlink()
         save(run.out / LAST, checkpoint)

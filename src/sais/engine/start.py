@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def resume_run(
     Args:
         anew: settings taken from `experiment` instead of the stored ones; of `FREE`.
     """
-    checkpoint, path, notes = _last_readable(out)
+    checkpoint, path, notes = _last_readable(out, ranks)
     stored, more = with_settings(checkpoint.experiment, experiment, anew)
     if not checkpoint.part("optimizer"):
         raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
@@ -182,8 +183,9 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
 
 
-def _last_readable(out: Path) -> tuple[Checkpoint, Path, list[str]]:
-    """The last checkpoint of a run; where that cannot be read, the one before, which is said."""
+def _last_readable(out: Path, ranks: Ranks) -> tuple[Checkpoint, Path, list[str]]:
+    """The last checkpoint of a run; where that cannot be read, the one before, which is said. The spoilt one is set
+    aside, so that it never takes the place of a good one."""
     last, previous = out / LAST, out / PREVIOUS
     if not last.exists() and not previous.exists():
         raise SaisError(f"{last}: nothing to resume; start the run without --resume")
@@ -193,7 +195,10 @@ def _last_readable(out: Path) -> tuple[Checkpoint, Path, list[str]]:
         if not previous.exists():
             raise
         reason = str(error)
-    return load(previous), previous, [f"{reason}. Going on from {previous.name}"]
+    checkpoint = load(previous)
+    if ranks.first and last.exists():
+        os.replace(last, last.with_name(f"{last.name}.spoilt"))
+    return checkpoint, previous, [f"{reason}. Going on from {previous.name}"]
 
 
 def _run(

@@ -132,18 +132,20 @@ def _next_epoch(run: Run, course: Course) -> bool:
     epoch, course.batches.first = divmod(run.iteration, len(course.batches))
     if course.batches.first == 0 and run.measured < epoch:
         try:
-            with course.stop.at_once():  # everything was saved; an evaluation that is cut short is made up for
+            with undisturbed(), course.stop.at_once():  # all was saved; an evaluation that is cut short is made up for
                 _after_epoch(run, epoch - 1, course)
+                run.measured = epoch
         except (KeyboardInterrupt, SystemExit):
             course.log.say(f"stopped in the evaluation after iteration {run.iteration}; go on with --resume")
             raise
-        run.measured = epoch
-        save(run, course)
+        with undisturbed():
+            save(run, course)
     if run.iteration >= course.last or out_of_patience(run):
         return False
     course.batches.epoch = epoch
     _epoch(run, course, epoch)
-    save(run, course)  # before the evaluation, so that nothing that goes wrong there costs an epoch
+    with undisturbed():
+        save(run, course)  # before the evaluation, so that nothing that goes wrong there costs an epoch
     return True
 
 
@@ -156,7 +158,7 @@ def _epoch(run: Run, course: Course, epoch: int) -> None:
         lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
         batch = usable(run, loaded, course)
         with undisturbed():
-            terms = _stepped(run, batch, epoch, lr, course.log)
+            terms = _stepped(run, batch, epoch, lr, course)
             run.iteration += 1
             now = time.monotonic()
             run.seconds += now - then
@@ -169,7 +171,7 @@ def _epoch(run: Run, course: Course, epoch: int) -> None:
             return
 
 
-def _stepped(run: Run, batch: Batch | None, epoch: int, lr: float, log: RunLog | Silence) -> dict[str, float] | None:
+def _stepped(run: Run, batch: Batch | None, epoch: int, lr: float, course: Course) -> dict[str, float] | None:
     """A step; None where there was none, or where its loss was bad and may be skipped."""
     try:
         terms = step(run, batch, epoch, lr)
@@ -182,21 +184,27 @@ def _stepped(run: Run, batch: Batch | None, epoch: int, lr: float, log: RunLog |
         if run.experiment.run.on_bad_loss == "stop":
             raise SaisError(f"{error}; the last checkpoint is as it was before") from error
         run.skipped, run.in_a_row = run.skipped + 1, run.in_a_row + 1
-        log.say(f"skipped: {error}")
-        log.write("note", iteration=run.iteration + 1, skipped=str(error))
+        course.log.say(f"skipped: {error}")
+        course.log.write("note", iteration=run.iteration + 1, skipped=str(error))
         if run.in_a_row == IN_A_ROW:
             raise SaisError(f"{IN_A_ROW} batches in a row skipped, so it is not the batches: {error}") from error
         return None
     run.in_a_row = 0
+    course.unread = course.unread + 1 if terms is None else 0
+    if course.unread == IN_A_ROW:  # not a broken picture or two: saving would make an untrained epoch of it
+        raise SaisError(
+            f"no picture of {IN_A_ROW} batches in a row can be read: {run.index.name} has gone; go on with --resume "
+            "when it is back, the last checkpoint is as it was"
+        )
     return terms
 
 
 def _end(run: Run, whole: bool, log: RunLog | Silence) -> None:
     """The weights of a run that is done, and what there is to say of it."""
     if whole:
-        save_model(run, run.out / MODEL)
-        if run.ranks.first:
+        if run.ranks.first:  # of no use any more, and it makes room
             (run.out / PREVIOUS).unlink(missing_ok=True)
+        save_model(run, run.out / MODEL)
     if run.broken:
         log.say(f"left out {len(run.broken)} unreadable pictures: see log.jsonl")
     if run.skipped:
@@ -231,8 +239,13 @@ def _after_epoch(run: Run, epoch: int, course: Course) -> None:
     ids = run.index.category_ids
     finder = run.system.finder(run.evaluated, settings, run.index.class_names, ids, str(run.device))
     skip_broken = course.skip_broken or run.metrics is not None  # what could be read before is no mistake in the data
-    batch = max(1, settings.optim.batch // run.ranks.world)
-    evaluation = evaluate(finder, run.valid, batch, settings.run.workers, skip_broken, ranks=run.ranks)
+    batch = settings.optim.micro_batch or max(1, settings.optim.batch // run.ranks.world)
+    try:
+        evaluation = evaluate(finder, run.valid, batch, settings.run.workers, skip_broken, ranks=run.ranks)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(settings, run.device, batch) from error
     if evaluation.broken:
         log.say(f"{run.valid.name}: left out {len(evaluation.broken)} unreadable pictures")
         log.write("note", iteration=run.iteration, broken=evaluation.broken)
@@ -243,8 +256,19 @@ def _after_epoch(run: Run, epoch: int, course: Course) -> None:
     log.evaluation(run.iteration, epoch, evaluation, time.monotonic() - started)
     score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
     run.stale += 1
-    if score > run.best:
+    if score > run.best and _best_is_saved(run, log):
         run.best, run.stale = score, 0
-        save_model(run, run.out / BEST)
     if out_of_patience(run):
         log.say(f"no better AP in {run.stale} evaluations (--schedule.patience): the run ends here; {BEST} is the best")
+
+
+def _best_is_saved(run: Run, log: RunLog | Silence) -> bool:
+    """Save the best weights. A disk that is full does not end the run: the next better ones try again."""
+    saved = True
+    try:
+        save_model(run, run.out / BEST)
+    except SaisError as error:
+        saved = False
+        log.say(f"NOT SAVED: {error}")
+        log.write("note", iteration=run.iteration, unsaved=str(error))
+    return run.ranks.of_first(saved)
