@@ -232,13 +232,15 @@ class _Piece:
 
 
 class _MaskSum(torch.autograd.Function):
-    """Cross-entropy of prototypes (K, h, w) and coefficients (M, K) inside the windows of pieces, each by its area.
+    """Cross-entropy of prototypes (K, h, w) and coefficients (M, K) inside the windows of pieces, each by its area: a
+    scalar, whose gradients have the shapes of both and are all that is kept.
 
     An image without objects still takes part in the graph: distributed training waits for every gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, pieces: list[_Piece]) -> Tensor:
+        """(K, h, w), (M, K) -> (); logits exist for one object at a time, (its locations, its window)."""
         cells = prototypes.permute(1, 2, 0)  # (h, w, K), the order in which they lie
         by_cell, by_row = torch.zeros_like(cells), torch.zeros_like(coefficients)  # the gradients
         total = prototypes.new_zeros(())

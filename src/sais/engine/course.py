@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sais.data.loader import EpochBatches, Loaded, training_loader
-from sais.engine.interrupt import StopRequest
+from sais.engine.interrupt import StopRequest, end_by
 from sais.engine.run import Run, save_run
 from sais.engine.runlog import RunLog, Silence
 from sais.structures import Batch, SaisError
@@ -58,7 +58,7 @@ def stop_or_save(run: Run, course: Course) -> None:
         save(run, course)
         how = f"NOT SAVED ({course.unsaved}); the checkpoint before stands" if course.unsaved else "saved"
         course.log.say(f"stopped and {how} at iteration {run.iteration}; go on with --resume")
-        course.stop.end(number)
+        end_by(number)
     every = run.experiment.run.checkpoint_every
     if late or (every and run.iteration % every == 0 and run.iteration % len(course.batches)):
         save(run, course)

@@ -42,10 +42,6 @@ class StopRequest:
         finally:
             self._at_once = False
 
-    def end(self, number: int) -> None:
-        """End the process as signal `number` would have."""
-        end_by(number)
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         second = self.signal is not None and number == signal.SIGINT
         self.signal = self.signal or number
