@@ -20,7 +20,7 @@ from sais.engine.kept import Saved, saved_per_picture
 from sais.engine.system import SAIS_SYSTEM, sais_losses
 from sais.model.inference import for_inference
 from sais.model.recompute import KINDS, made_again
-from sais.model.sais import SAIS, build_model, set_layout, set_recompute
+from sais.model.sais import SAIS, build_model, set_convolutions, set_recompute
 from sais.structures import SaisError
 
 SCENE = make_scene(30, (120, 160), 5)
@@ -215,8 +215,8 @@ def test_large_canvases_train_contiguous_with_the_same_gradients(kind: str) -> N
     """From 512 x 512 on; the maps follow the weights, whatever is made again, and names stay."""
     experiment = experiment_of(LITE, kind)
     last, contiguous = built(LITE, kind), built(LITE, kind)
-    set_layout(last, (480, 512))
-    set_layout(contiguous, (512, 512))
+    set_convolutions(last, "direct", (480, 512))
+    set_convolutions(contiguous, "direct", (512, 512))
     weight = contiguous.head.class_logits.weight
     assert weight.is_contiguous()
     assert not last.head.class_logits.weight.is_contiguous()

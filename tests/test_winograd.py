@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from sais.config import ModelConfig
-from sais.model import winograd
+from sais.model import winograd, winograd_inference
 from sais.model.inference import for_inference
 from sais.model.quickest import quickest
 from sais.model.sais import build_model
-from sais.model.winograd import WinogradConvolution, joint, transformed_weight, with_winograd
+from sais.model.winograd import joint, transformed_weight
+from sais.model.winograd_inference import WinogradConvolution, with_winograd
 from sais.structures import SaisError
 
 needs_nnpack = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="this torch has no NNPACK")
@@ -64,7 +65,7 @@ def test_large_maps_in_strips(height: int, width: int, batch: int, monkeypatch: 
     maps = torch.randn(batch, 8, height, width)
     whole = WinogradConvolution(layer)(maps)
     assert_equal(whole, exact(maps, layer))
-    monkeypatch.setattr(winograd, "STRIP", 20 * width)
+    monkeypatch.setattr(winograd_inference, "STRIP", 20 * width)
     strips = WinogradConvolution(layer)(maps)
     assert_equal(strips, exact(maps, layer))
 
@@ -73,14 +74,14 @@ def test_large_maps_in_strips(height: int, width: int, batch: int, monkeypatch: 
 def test_levels_of_all_sizes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = convolution(16, 16)
     levels = [torch.randn(2, 16, side, side + 4) for side in (52, 26, 13, 7, 4)]
-    monkeypatch.setattr(winograd, "LEAST_JOINT_CHANNELS", 16)
+    monkeypatch.setattr(winograd_inference, "LEAST_JOINT_CHANNELS", 16)
     calls = []
-    monkeypatch.setattr(winograd, "joint", lambda maps, *rest: calls.append(len(maps)) or joint(maps, *rest))
+    monkeypatch.setattr(winograd_inference, "joint", lambda maps, *rest: calls.append(len(maps)) or joint(maps, *rest))
     fast = WinogradConvolution(layer)
     for one, maps in zip(fast.each(levels), levels, strict=True):
         assert_equal(one, exact(maps, layer))
     assert calls == [4]
-    monkeypatch.setattr(winograd, "LEAST_JOINT_CHANNELS", 17)
+    monkeypatch.setattr(winograd_inference, "LEAST_JOINT_CHANNELS", 17)
     for one, maps in zip(fast.each(levels), levels, strict=True):
         assert_equal(one, exact(maps, layer))
     assert calls == [4]

@@ -206,6 +206,9 @@ class RunConfig:
     recompute: Literal["nothing", "norms", "all"] = "norms"
     """What backward computes again instead of keeping it; results stay the same. norms: all but convolutions, at little
     cost. all: nearly everything; least memory for about a quarter more time."""
+    convolutions: Literal["auto", "direct", "winograd"] = "auto"
+    """How 3x3 convolutions train on a CPU in fp32. winograd: with a quarter of the multiplications, rounding apart the
+    same. auto: so where that was measured to be faster, CPUs with AVX2 and without AVX-512."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is then evaluated and kept; none in the paper."""
     evaluate_every: int = 1

@@ -27,6 +27,7 @@ FREE = (
     *(
         "run.on_bad_loss",
         "run.recompute",
+        "run.convolutions",
         "run.loggers",
         "optim.micro_batch",
         "optim.lr",

@@ -17,7 +17,7 @@ from sais.config import Experiment
 from sais.detections import Detections
 from sais.geometry.boxes import grid_sizes, locations
 from sais.losses import Normalisers, compute_losses, count
-from sais.model.sais import STRIDES, build_model, set_layout, set_recompute
+from sais.model.sais import STRIDES, build_model, set_convolutions, set_recompute
 from sais.predict import Predictor, choose_device
 from sais.structures import Batch, DenseTargets, Objects, Placement
 from sais.targets import build_targets, choose_mask_positives
@@ -122,7 +122,7 @@ def _build(experiment: Experiment, num_classes: int) -> nn.Module:
     model = build_model(experiment.model, num_classes)
     set_recompute(model, experiment.run.recompute)
     if choose_device(experiment.run.device).type == "cpu" and experiment.run.precision == "fp32":
-        set_layout(model, experiment.input.size)
+        set_convolutions(model, experiment.run.convolutions, experiment.input.size)
     return model
 
 

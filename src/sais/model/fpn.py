@@ -41,6 +41,6 @@ class FPN(nn.Module):
         return list(levels)
 
     def _laid_out(self, maps: Tensor) -> Tensor:
-        """Maps lie as the weights do (`sais.set_layout`). Here, and not before the 1x1 convolutions, which would keep a
-        second copy of the backbone's maps for backward."""
+        """Maps lie as the weights do (`sais.set_convolutions`). Here, and not before the 1x1 convolutions, which would
+        keep a second copy of the backbone's maps for backward."""
         return maps.contiguous() if self.last_levels.p6.weight.is_contiguous() else maps

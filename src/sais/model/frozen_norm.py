@@ -68,12 +68,16 @@ class FoldedConvolution(nn.Module):
         """What the batch-norm does to each channel: two tensors (out channels,)."""
         return self._norm[0].scale_and_shift()
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight (out, in, kernel, kernel) and bias (out,) with the batch-norm in them."""
+        scale, shift = self.scale_and_shift()
+        return self.weight * scale[:, None, None, None], shift
+
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h / stride, w / stride)."""
-        scale, shift = self.scale_and_shift()
         if self.same:
             maps = pad_same(maps, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation))
-        weight = self.weight * scale[:, None, None, None]
+        weight, shift = self.folded()
         return functional.conv2d(maps, weight, shift, self.stride, self.padding, self.dilation, self.groups)
 
 

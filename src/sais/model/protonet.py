@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sais.model.recompute import made_again
+from sais.model.training_convolution import trains_quickly
 
 
 class ProtoNet(nn.Module):
@@ -53,11 +54,11 @@ class ProtoNet(nn.Module):
         """(B, channels, h, w) -> (B, channels, 2 h, 2 w), and the convolution behind."""
         larger = functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
         on_a_cpu = larger.device.type == "cpu" and larger.dtype == torch.float32
-        if not (on_a_cpu and self.training and torch.is_grad_enabled()):
-            convolved: Tensor = self.after[0](larger)
+        convolution = cast(nn.Conv2d, self.after[0])
+        if trains_quickly(convolution) or not (on_a_cpu and self.training and torch.is_grad_enabled()):
+            convolved: Tensor = convolution(larger)
             return convolved
         # The gradient of the weights takes oneDNN up to five times as long on channels-last maps of this size.
-        convolution = cast(nn.Conv2d, self.after[0])
         weight = convolution.weight.contiguous()
         convolved = functional.conv2d(larger.contiguous(), weight, convolution.bias, padding=1)
         return convolved.contiguous(memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ import torch
 
 from sais.model.inference import JointHead
 from sais.model.sais import SAIS
-from sais.model.winograd import winograd_pays, with_winograd
+from sais.model.winograd_inference import winograd_pays, with_winograd
 from sais.structures import SaisError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -61,8 +61,8 @@ def make_stages_again(stages: Iterable[nn.Module], again: bool) -> None:
     for stage in stages:
         if again:
             stage.forward = partial(_stage_again, stage)
-        else:
-            vars(stage).pop("forward", None)
+        elif getattr(vars(stage).get("forward"), "func", None) is _stage_again:
+            del stage.forward
 
 
 def _stage_again(stage: nn.Module, maps: Tensor) -> Any:

@@ -11,7 +11,11 @@ from sais.model.fpn import FPN, STRIDES
 from sais.model.head import GROUPS, Head
 from sais.model.protonet import ProtoNet
 from sais.model.recompute import KINDS, make_stages_again
+from sais.model.training_convolution import train_quickly
+from sais.model.winograd import pays as winograd_pays
 from sais.structures import DenseOutputs, SaisError
+
+CONVOLUTIONS = ("auto", "direct", "winograd")
 
 
 class SAIS(nn.Module):
@@ -73,15 +77,27 @@ LARGE = 64 * 64
 """Cells of P3 from which on contiguous maps train quicker."""
 
 
-def set_layout(model: SAIS, canvas: tuple[int, int]) -> None:
-    """Lay out FPN, head and ProtoNet for training on a CPU with canvases of this size (height, width), in place.
+def set_convolutions(model: SAIS, kind: str, canvas: tuple[int, int]) -> None:
+    """Let the network train on a CPU, in fp32, by the quickest way through its 3x3 convolutions, in place.
 
-    oneDNN's gradient of the weights takes up to five times as long on large maps that are channels-last as on
-    contiguous ones (`docs/performance.md`); on small ones it is the other way round. The backbone stays as it is, and
-    so does every result but for rounding.
+    Results stay the same but for rounding. Times are in `docs/performance.md`.
+
+    Args:
+        kind: "winograd": with a quarter of the multiplications, the large ones. "direct": oneDNN's sums; its gradient
+            of the weights takes up to five times as long on large maps that are channels-last as on contiguous ones,
+            and longer on small ones that are contiguous, so FPN, head and ProtoNet lie as the canvas asks for.
+            "auto": winograd where it was measured to be faster (`winograd.pays`), else direct.
+        canvas: (height, width) that it trains on.
+
+    Raises:
+        SaisError: no such kind.
     """
-    contiguous = (canvas[0] // STRIDES[0]) * (canvas[1] // STRIDES[0]) >= LARGE
-    layout = torch.contiguous_format if contiguous else torch.channels_last
+    if kind not in CONVOLUTIONS:
+        raise SaisError(f"convolutions {kind!r}: take one of {', '.join(CONVOLUTIONS)}")
+    by_winograd = kind == "winograd" or (kind == "auto" and winograd_pays())
+    train_quickly(model, by_winograd)
+    large = (canvas[0] // STRIDES[0]) * (canvas[1] // STRIDES[0]) >= LARGE
+    layout = torch.contiguous_format if large and not by_winograd else torch.channels_last
     for part in (model.fpn, model.head, model.protonet):
         if part is not None:
             part.to(memory_format=layout)
@@ -121,4 +137,4 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     return model.to(memory_format=torch.channels_last)
 
 
-__all__ = ["SAIS", "STRIDES", "build_model", "load_imagenet_weights", "set_layout", "set_recompute"]
+__all__ = ["SAIS", "STRIDES", "build_model", "load_imagenet_weights", "set_convolutions", "set_recompute"]

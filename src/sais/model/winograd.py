@@ -1,169 +1,240 @@
-"""3x3 convolutions with a quarter of the multiplications, on CPUs where multiplications are what takes the time.
+"""3x3 convolutions, and their gradients, with a quarter of the multiplications.
 
 Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015) makes a tile of
-n x n outputs of a 3x3 convolution from (n + 2)^2 products instead of 9 n^2. Two ways to it:
+4 x 4 outputs of a 3x3 convolution from 36 products instead of 144: inputs and weights are transformed, multiplied, and
+the products transformed back. All three are linear, so both gradients are made of the same products, transposed.
 
-- Large maps: torch carries it in NNPACK (n = 6), but its own choice of a kernel never falls on it.
-- Small maps: NNPACK transforms the weights in each pass, which is then most of its work. Here they are transformed once
-  (n = 4), and the tiles of all levels of a pyramid share one batched matrix product.
-
-Rounding differs from the direct sum's by about 1e-5 of the greatest output. Times are in `docs/performance.md`.
+The usual points of interpolation (0, 1, -1, 2, -2 and infinity) cost a digit; those chosen here cost less than half of
+that. Rounding then differs from the exact sum by about 1e-6 of an output's usual size, as that of a direct sum does
+(`docs/performance.md`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-HAS_NNPACK = torch.backends.nnpack.is_available()
-"""Asking initialises it, in every process; without that it refuses to work."""
-
-LEAST_CHANNELS = 128
-"""In and out; below, the transforms cost more than they save."""
-LARGE = 50 * 50
-"""Cells of a map from which NNPACK is the faster way."""
-STRIP = 128 * 128
-"""Cells that NNPACK is given at once: its working memory is twice the map's, so larger maps go strip by strip."""
-LEAST_JOINT_CHANNELS = 256
-"""Fewer channels make matrix products too small to win."""
-
 TILE, REACH = 4, 6
-"""Outputs and inputs of a tile's side, for the small maps."""
-INPUT_TRANSFORM = torch.tensor(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    dtype=torch.float64,
-)
-WEIGHT_TRANSFORM = torch.tensor(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
-) / torch.tensor([24.0], dtype=torch.float64)
-OUTPUT_TRANSFORM = torch.tensor(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64
-)
-"""B^T, G and A^T of F(4, 3) in the paper above."""
-INPUT_BOTH_WAYS = torch.kron(INPUT_TRANSFORM, INPUT_TRANSFORM)
-OUTPUT_BOTH_WAYS = torch.kron(OUTPUT_TRANSFORM, OUTPUT_TRANSFORM)
-"""(36, 36) and (16, 36): of both dimensions of a tile at once."""
+"""Outputs and inputs of a tile's side."""
+NEAR, FAR = 5 / 8, 3 / 2
+"""Points of interpolation, besides zero and infinity, with both signs: of all sixteenths a pair that rounds least."""
 
 
-def winograd_pays() -> bool:
-    """Whether this machine is of the kind on which it was measured to be faster: AVX2 without AVX-512, with NNPACK.
+def _transforms(near: float, far: float) -> tuple[Tensor, Tensor, Tensor]:
+    """B^T (6, 6), G (6, 3) and A^T (4, 6) of F(4, 3), for the points 0, near, -near, far, -far, infinity.
 
-    NNPACK does not use AVX-512, with which the direct sums catch up; other processors were not measured.
+    A row of B^T holds the polynomial with all points but its own as roots; G is divided by its value there.
     """
-    return HAS_NNPACK and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    n, f = near**2, far**2
+    rows = [[n * f, 0, -(n + f), 0, 1, 0]]
+    weights = [[1 / (n * f), 0, 0]]
+    outputs = [[1.0, 0, 0, 0]]
+    for point, other in ((near, f), (-near, f), (far, n), (-far, n)):
+        rows.append([0, -point * other, -other, point, 1, 0])
+        value = 2 * point**2 * (point**2 - other)
+        weights.append([power / value for power in (1, point, point**2)])
+        outputs.append([1, point, point**2, point**3])
+    rows.append([0, n * f, 0, -(n + f), 0, 1])
+    weights.append([0, 0, 1])
+    outputs.append([0, 0, 0, 1])
+    inputs, weight, output = (torch.tensor(one, dtype=torch.float64) for one in (rows, weights, outputs))
+    return inputs, weight, output.T.contiguous()
 
 
-def with_winograd(network: nn.Module) -> nn.Module:
-    """Replace each convolution for which it may pay, in place; returns the network."""
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Conv2d) and _fits(module):
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, WinogradConvolution(module))
-    return network
+INPUT_TRANSFORM, WEIGHT_TRANSFORM, OUTPUT_TRANSFORM = _transforms(NEAR, FAR)
+"""B^T, G and A^T in the paper above."""
+INPUT_BOTH_WAYS, WEIGHT_BOTH_WAYS, OUTPUT_BOTH_WAYS = (
+    torch.kron(one, one).contiguous() for one in (INPUT_TRANSFORM, WEIGHT_TRANSFORM, OUTPUT_TRANSFORM)
+)
+"""(36, 36), (36, 9) and (16, 36): of both dimensions of a tile at once."""
+STRIP = 96
+"""Tiles that are worked on together: their transforms fit the processor's cache, and memory stays small."""
 
 
-class WinogradConvolution(nn.Module):
-    """A 3x3 convolution with stride 1 and padding 1, by whichever way is the fastest for the map's size.
+def pays() -> bool:
+    """Whether this is a processor of the kind on which it was measured to be faster: AVX2 without AVX-512.
 
-    Args:
-        convolution: whose weights it takes, float32 on the CPU.
+    Multiplications are what takes the time there. With AVX-512 the direct sums catch up; others were not measured.
     """
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(convolution.weight.detach().clone(memory_format=torch.contiguous_format), False)
-        bias = convolution.bias
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
-        self._transformed: Tensor | None = None  # (36, in, out), made at the first call of `each` with small maps
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, in, h, w) -> (B, out, h, w); what is not float32 on the CPU goes torch's own way."""
-        large = maps.shape[2] * maps.shape[3] >= LARGE
-        if not (large and HAS_NNPACK and len(maps) and maps.dtype == torch.float32 and maps.device.type == "cpu"):
-            return functional.conv2d(maps, self.weight, self.bias, padding=1)
-        pictures = [_in_strips(picture, self.weight, self.bias) for picture in maps.split(1)]  # faster than at once
-        return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
-
-    def each(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """The convolution of several maps (B, in, h, w) of different sizes, the small ones in one product."""
-        small = [i for i, maps in enumerate(levels) if maps.shape[2] * maps.shape[3] < LARGE]
-        if len(small) < 2 or min(self.weight.shape[:2]) < LEAST_JOINT_CHANNELS:
-            return [self(maps) for maps in levels]
-        if self._transformed is None:
-            self._transformed = transformed_weight(self.weight)
-        done = dict(zip(small, joint(tuple(levels[i] for i in small), self._transformed, self.bias), strict=True))
-        return [done[i] if i in done else self(maps) for i, maps in enumerate(levels)]
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def transformed_weight(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) -> (36, in, out): G w G^T, summed in float64."""
-    both = torch.einsum("ai,ocij,bj->abco", WEIGHT_TRANSFORM, weight.double(), WEIGHT_TRANSFORM)
-    return both.flatten(0, 1).to(weight.dtype).contiguous()
+    """(out, in, 3, 3) -> (36, out, in): G w G^T, summed in the weight's own precision."""
+    taps = weight.permute(2, 3, 0, 1).reshape(9, -1)
+    return (WEIGHT_BOTH_WAYS.to(weight) @ taps).view(REACH**2, *weight.shape[:2])
 
 
 def joint(levels: Sequence[Tensor], transformed: Tensor, bias: Tensor | None = None) -> list[Tensor]:
     """Maps (B, in, h, w) of any sizes -> (B, out, h, w) each, channels-last: 3x3, stride 1, padding 1."""
-    tiles = [_tiles(maps) for maps in levels]
+    work = _Work(levels[0])
+    tiles = [_input_tiles(maps.permute(0, 2, 3, 1), 0, _tiles_down(maps), _Work(maps)) for maps in levels]
     counts = [one.shape[1] for one in tiles]
-    channels_in, channels_out = transformed.shape[1:]
-    together = torch.cat(tiles, 1)  # (36, T, in)
-    inputs = INPUT_BOTH_WAYS.to(together) @ together.flatten(1)
-    products = torch.bmm(inputs.view(REACH**2, -1, channels_in), transformed)  # (36, T, out)
-    outputs = (OUTPUT_BOTH_WAYS.to(products) @ products.flatten(1)).view(TILE**2, -1, channels_out)
-    if bias is not None:
-        outputs += bias
-    return [_from_tiles(part, maps) for part, maps in zip(outputs.split(counts, 1), levels, strict=True)]
+    outputs = _outputs(torch.cat(tiles, 1), transformed, bias, work)
+    found = []
+    for part, maps in zip(outputs.split(counts, 1), levels, strict=True):
+        rows = maps.new_empty(maps.shape[0], *maps.shape[2:], transformed.shape[1])
+        _lay_down(part, rows, 0, _tiles_down(maps))
+        found.append(rows.permute(0, 3, 1, 2))
+    return found
 
 
-def _tiles(maps: Tensor) -> Tensor:
-    """(B, in, h, w) -> (36, tiles, in): overlapping tiles of 6 x 6, four cells apart."""
-    batch, channels, height, width = maps.shape
-    down, across = -(-height // TILE), -(-width // TILE)
-    rows = maps.permute(0, 2, 3, 1)
-    padded = functional.pad(rows, (0, 0, 1, across * TILE + 1 - width, 1, down * TILE + 1 - height))
-    windows = padded.unfold(1, REACH, TILE).unfold(2, REACH, TILE)  # (B, down, across, in, 6, 6)
-    return windows.permute(4, 5, 0, 1, 2, 3).reshape(REACH**2, batch * down * across, channels)
+def convolve(maps: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """Write the convolution of maps (B, in, h, w) with weight (out, in, 3, 3), stride 1 and padding 1, into `out`.
+
+    Args:
+        out: (B, out, h, w), channels-last.
+    """
+    transformed, work = transformed_weight(weight), _Work(maps)
+    rows, filled = maps.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)
+    for first, last in _strips(maps):
+        tiles = _input_tiles(rows, first, last, work)
+        _lay_down(_outputs(tiles, transformed, bias, work), filled, first, last)
 
 
-def _from_tiles(tiles: Tensor, maps: Tensor) -> Tensor:
-    """(16, tiles, out) -> (B, out, h, w) for the h and w of `maps`."""
-    batch, _, height, width = maps.shape
-    down, across = -(-height // TILE), -(-width // TILE)
-    rows = tiles.view(TILE, TILE, batch, down, across, -1).permute(2, 3, 0, 4, 1, 5)
-    return rows.reshape(batch, down * TILE, across * TILE, -1)[:, :height, :width].permute(0, 3, 1, 2)
+def gradients(
+    maps: Tensor, weight: Tensor, gradient: Tensor, of_maps: bool = True, of_weight: bool = True
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of the maps (B, in, h, w) and of the weight (out, in, 3, 3), from that of the outputs (B, out, h, w).
+
+    With V and U the transformed inputs and weights, the outputs are A^T (V U) A. So the products' gradient is A g A^T,
+    the inputs' B (A g A^T U^T) B^T, summed where tiles overlap, and the weights' G^T (V^T A g A^T) G.
+    """
+    work, channels = _Work(maps), weight.shape[:2]
+    rows, gradient_rows = maps.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    spread = _Spread(maps) if of_maps else None
+    transformed = transformed_weight(weight) if of_maps else None
+    of_transformed = maps.new_empty(REACH**2, *channels) if of_weight else None
+    for first, last in _strips(maps):
+        products = _transformed(OUTPUT_BOTH_WAYS.T, _output_tiles(gradient_rows, first, last, work), "products", work)
+        if of_transformed is not None:
+            inputs = _transformed(INPUT_BOTH_WAYS, _input_tiles(rows, first, last, work), "inputs", work)
+            beta = 1.0 if first else 0.0
+            torch.baddbmm(of_transformed, products.transpose(1, 2), inputs, beta=beta, out=of_transformed)
+        if spread is not None and transformed is not None:
+            back = torch.bmm(products, transformed, out=work("back", REACH**2, products.shape[1], channels[1]))
+            spread.add(_transformed(INPUT_BOTH_WAYS.T, back, "spread", work), first, last)
+    weight_gradient = None
+    if of_transformed is not None:
+        taps = WEIGHT_BOTH_WAYS.to(weight).T @ of_transformed.flatten(1)
+        weight_gradient = taps.view(3, 3, *channels).permute(2, 3, 0, 1)
+    return spread.summed() if spread is not None else None, weight_gradient
 
 
-def _in_strips(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """NNPACK's convolution of one picture's map (1, in, h, w)."""
-    height, width = maps.shape[2:]
-    if height * width <= STRIP:
-        return _nnpack(maps, weight, bias)
-    rows = max(6, STRIP // width // 6 * 6)  # NNPACK's tiles have 6 x 6 outputs
-    out = maps.new_empty(1, weight.shape[0], height, width)
-    for first in range(0, height, rows):
-        last = min(first + rows, height)
-        above, below = min(first, 1), min(height - last, 1)  # a row of the neighbours on either side
-        strip = _nnpack(maps[:, :, first - above : last + below], weight, bias)
-        out[:, :, first:last] = strip[:, :, above : above + last - first]
+class _Work:
+    """Memory that the strips of one convolution share: to get it anew from the system takes as long as the arithmetic.
+
+    Args:
+        like: whose kind of number it holds.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._blocks: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """The block of that name, as a tensor of this shape, with anything in it."""
+        size = math.prod(shape)
+        block = self._blocks.get(name)
+        if block is None or len(block) < size:
+            block = self._blocks[name] = self._like.new_empty(size)
+        return block[:size].view(shape)
+
+
+class _Spread:
+    """The gradient of the maps, to which overlapping tiles are added.
+
+    Args:
+        maps: (B, in, h, w), of which it will be.
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        batch, channels, self.height, self.width = maps.shape
+        self.down, self.across = _tiles_down(maps), -(-self.width // TILE)
+        self.sums = maps.new_zeros(batch, self.down + 1, TILE, self.across + 1, TILE, channels)
+
+    def add(self, tiles: Tensor, first: int, last: int) -> None:
+        """(36, tiles, in) of some rows of tiles: two cells reach into the next tile, on either axis."""
+        batch, across = len(self.sums), self.across
+        laid = tiles.view(REACH, REACH, batch, last - first, across, -1)
+        here, beyond = slice(0, TILE), slice(TILE, REACH)
+        for y, to_rows in ((here, slice(first, last)), (beyond, slice(first + 1, last + 1))):
+            for x, to_columns in ((here, slice(0, across)), (beyond, slice(1, across + 1))):
+                part = laid[y, x].permute(2, 3, 0, 4, 1, 5)  # (B, down, rows, across, columns, in)
+                self.sums[:, to_rows, : part.shape[2], to_columns, : part.shape[4]] += part
+
+    def summed(self) -> Tensor:
+        """(B, in, h, w), channels-last."""
+        padded = self.sums.view(len(self.sums), (self.down + 1) * TILE, (self.across + 1) * TILE, -1)
+        return padded[:, 1 : self.height + 1, 1 : self.width + 1].permute(0, 3, 1, 2)
+
+
+def _tiles_down(maps: Tensor) -> int:
+    return -(-maps.shape[2] // TILE)
+
+
+def _strips(maps: Tensor) -> Iterator[tuple[int, int]]:
+    """First and last row of tiles (exclusive) of strips of about `STRIP` tiles, all alike but for the last."""
+    down, a_row = _tiles_down(maps), maps.shape[0] * -(-maps.shape[3] // TILE)
+    strips = max(1, -(-down * a_row // STRIP))
+    rows = max(1, -(-down // strips))
+    for first in range(0, down, rows):
+        yield first, min(first + rows, down)
+
+
+def _transformed(both_ways: Tensor, tiles: Tensor, name: str, work: _Work) -> Tensor:
+    """`both_ways` (n, m) of tiles (m, T, channels) -> (n, T, channels), in the block `name`."""
+    out = work(name, both_ways.shape[0], *tiles.shape[1:])
+    torch.mm(both_ways.to(tiles), tiles.flatten(1), out=out.flatten(1))
     return out
 
 
-def _nnpack(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out: Tensor = torch._nnpack_spatial_convolution(maps.contiguous(), weight, bias, padding=1)
-    return out
+def _outputs(tiles: Tensor, transformed: Tensor, bias: Tensor | None, work: _Work) -> Tensor:
+    """(36, T, in) inputs and (36, out, in) weights -> (16, T, out)."""
+    inputs = _transformed(INPUT_BOTH_WAYS, tiles, "inputs", work)
+    products = work("products", REACH**2, tiles.shape[1], transformed.shape[1])
+    torch.bmm(inputs, transformed.transpose(1, 2), out=products)
+    outputs = _transformed(OUTPUT_BOTH_WAYS, products, "outputs", work)
+    return outputs if bias is None else outputs.add_(bias)
 
 
-def _fits(convolution: nn.Conv2d) -> bool:
-    c = convolution
-    plain = (c.kernel_size, c.stride, c.padding, c.dilation, c.groups) == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
-    return plain and min(c.in_channels, c.out_channels) >= LEAST_CHANNELS
+def _input_tiles(rows: Tensor, first: int, last: int, work: _Work) -> Tensor:
+    """(B, h, w, in) -> (36, tiles, in): the overlapping tiles, 6 x 6 and four cells apart, of some rows of tiles."""
+    batch, height, width, channels = rows.shape
+    across = -(-width // TILE)
+    top, bottom = first * TILE - 1, last * TILE + 1
+    part = rows[:, max(top, 0) : min(bottom, height)]
+    part = functional.pad(part, (0, 0, 1, across * TILE + 1 - width, max(-top, 0), max(bottom - height, 0)))
+    windows = part.unfold(1, REACH, TILE).unfold(2, REACH, TILE)  # (B, rows of tiles, across, in, 6, 6)
+    tiles = work("input tiles", REACH, REACH, batch, last - first, across, channels)
+    return tiles.copy_(windows.permute(4, 5, 0, 1, 2, 3)).view(REACH**2, -1, channels)
+
+
+def _output_tiles(rows: Tensor, first: int, last: int, work: _Work) -> Tensor:
+    """(B, h, w, out) -> (16, tiles, out): tiles of 4 x 4 side by side, of some rows of tiles."""
+    batch, height, width, channels = rows.shape
+    across = -(-width // TILE)
+    part = rows[:, first * TILE : min(last * TILE, height)]
+    missing = (0, 0, 0, across * TILE - width, 0, max(last * TILE - height, 0))
+    if any(missing):
+        part = functional.pad(part, missing)
+    windows = part.unflatten(1, (-1, TILE)).unflatten(3, (-1, TILE))  # (B, rows of tiles, 4, across, 4, out)
+    tiles = work("output tiles", TILE, TILE, batch, last - first, across, channels)
+    return tiles.copy_(windows.permute(2, 4, 0, 1, 3, 5)).view(TILE**2, -1, channels)
+
+
+def _lay_down(tiles: Tensor, rows: Tensor, first: int, last: int) -> None:
+    """(16, tiles, out), of some rows of tiles, to their place in (B, h, w, out)."""
+    batch, height, width, channels = rows.shape
+    across = -(-width // TILE)
+    laid = tiles.reshape(TILE, TILE, batch, last - first, across, channels).permute(2, 3, 0, 4, 1, 5)
+    place = rows[:, first * TILE : last * TILE]
+    if last * TILE <= height and across * TILE == width:
+        place.unflatten(1, (-1, TILE)).unflatten(3, (-1, TILE)).copy_(laid)
+    else:
+        whole = laid.reshape(batch, (last - first) * TILE, across * TILE, channels)
+        place.copy_(whole[:, : place.shape[1], :width])

@@ -37,7 +37,7 @@ WAIT = 5.0
 
 IDLE = (
     *("name", "run.device", "run.workers", "run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
-    *("run.on_bad_loss", "run.recompute", "run.loggers", "optim.micro_batch"),
+    *("run.on_bad_loss", "run.recompute", "run.convolutions", "run.loggers", "optim.micro_batch"),
 )
 """Settings that decide nothing of a run's numbers: they are no part of its digest."""
 

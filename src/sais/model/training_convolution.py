@@ -1,0 +1,136 @@
+"""3x3 convolutions of a network in training, on a CPU in fp32: quicker than torch's, where it was measured so.
+
+- Large maps: by minimal filtering (`winograd`), forward and backward, with a quarter of the multiplications.
+- Others (small maps, strides): torch's sums, but for the gradient of the weights, which oneDNN takes two to six times
+  as long for on channels-last maps as nine matrix products do.
+
+What is kept for backward is what any convolution keeps, its input and its weight. Gradients differ from torch's by
+rounding alone, which is of the same size in both (`docs/performance.md`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from sais.model import winograd
+from sais.model.frozen_norm import FoldedConvolution
+
+LEAST_IN, LEAST_OUT = 64, 16
+"""Channels; with fewer, transforms and copies cost more than they save."""
+LEAST_TILES = 72
+"""Tiles of a batch; with fewer the weights' transforms cost more than they save."""
+ROWS = 16384
+"""Outputs whose inputs are copied at once for the gradient of the weights."""
+
+Strides = tuple[int, int]
+
+
+def train_quickly(network: nn.Module, on: bool = True) -> None:
+    """Let each convolution for which it pays compute so in training, in place, or as usual again.
+
+    Names, weights and what the network computes in evaluation stay as they are. As in `recompute.make_stages_again` the
+    function that each calls is replaced, of the one object.
+    """
+    for module in network.modules():
+        if on and isinstance(module, nn.Conv2d | FoldedConvolution) and _fits(module):
+            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+        elif trains_quickly(module):
+            del module.forward
+
+
+def trains_quickly(module: nn.Module) -> bool:
+    """Whether the module is one of those that `train_quickly` has chosen."""
+    return getattr(vars(module).get("forward"), "func", None) is _forward
+
+
+def convolution(maps: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Strides = (1, 1)) -> Tensor:
+    """(B, in, h, w) -> (B, out, h / stride, w / stride), channels-last, with gradients: 3x3, padding 1."""
+    out: Tensor = _Convolution.apply(maps, weight, bias, stride)
+    with torch.no_grad():
+        if _filtered(maps, stride):
+            winograd.convolve(maps.detach(), weight.detach(), None if bias is None else bias.detach(), out.detach())
+        else:
+            out.detach().copy_(functional.conv2d(maps, weight, bias, stride, padding=1))
+    return out
+
+
+def weight_gradient(maps: Tensor, gradient: Tensor, stride: Strides = (1, 1)) -> Tensor:
+    """Of the weight (out, in, 3, 3), from maps (B, in, h, w) and the gradient of the outputs (B, out, ., .).
+
+    The weight at one place of the kernel joins each output with the input that lies there: a matrix product over all
+    outputs, nine in all.
+    """
+    batch, channels_in = maps.shape[:2]
+    channels_out, height, width = gradient.shape[1:]
+    padded = functional.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    outputs = gradient.permute(0, 2, 3, 1)
+    summed = maps.new_zeros(3, 3, channels_out, channels_in)
+    at_once = max(1, ROWS // (height * width))
+    inputs = maps.new_empty(min(batch, at_once), height, width, channels_in)
+    for first in range(0, batch, at_once):
+        pictures = slice(first, min(first + at_once, batch))
+        right = outputs[pictures].reshape(-1, channels_out).T
+        here = inputs[: pictures.stop - first]
+        for y in range(3):
+            for x in range(3):
+                rows, columns = slice(y, y + stride[0] * height, stride[0]), slice(x, x + stride[1] * width, stride[1])
+                here.copy_(padded[pictures, rows, columns])
+                summed[y, x].addmm_(right, here.view(-1, channels_in))
+    return summed.permute(2, 3, 0, 1)
+
+
+class _Convolution(torch.autograd.Function):
+    """Keeps what backward needs and gives an empty map, which `convolution` fills.
+
+    It is filled afterwards because `torch.utils.checkpoint`, where it makes a part of the network again, stops as soon
+    as everything is kept that backward asks for. Autograd keeps a function's tensors behind its forward: the last
+    convolution of each part would be computed twice for nothing.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, stride: Strides) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        ctx.stride = stride
+        sides = [-(-side // step) for side, step in zip(maps.shape[2:], stride, strict=True)]
+        shape = (maps.shape[0], weight.shape[0], *sides)
+        return torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight = ctx.saved_tensors
+        of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
+        bias_gradient = gradient.sum((0, 2, 3)) if of_bias else None
+        if _filtered(maps, ctx.stride):
+            return (*winograd.gradients(maps, weight, gradient, of_maps, of_weight), bias_gradient, None)
+        back = None
+        if of_maps:
+            settings = (ctx.stride, (1, 1), (1, 1), False, (0, 0), 1, (True, False, False))
+            back = torch.ops.aten.convolution_backward(gradient, maps, weight, None, *settings)[0]
+        return back, weight_gradient(maps, gradient, ctx.stride) if of_weight else None, bias_gradient, None
+
+
+def _forward(module: nn.Conv2d | FoldedConvolution, maps: Tensor) -> Tensor:
+    weight, bias = module.folded() if isinstance(module, FoldedConvolution) else (module.weight, module.bias)
+    on_a_cpu = maps.device.type == "cpu" and maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    learns = module.training and torch.is_grad_enabled() and (maps.requires_grad or weight.requires_grad)
+    if not (on_a_cpu and learns and len(maps)):
+        return type(module).forward(module, maps)  # type: ignore[arg-type]
+    return convolution(maps, weight, bias, tuple(module.stride))  # type: ignore[arg-type]
+
+
+def _filtered(maps: Tensor, stride: Strides) -> bool:
+    tiles = len(maps) * -(-maps.shape[2] // winograd.TILE) * -(-maps.shape[3] // winograd.TILE)
+    return stride == (1, 1) and tiles >= LEAST_TILES
+
+
+def _fits(module: nn.Conv2d | FoldedConvolution) -> bool:
+    settings = tuple(module.weight.shape[2:]), module.padding, module.dilation, module.groups
+    out_channels, in_channels = module.weight.shape[:2]
+    return settings == ((3, 3), (1, 1), (1, 1), 1) and in_channels >= LEAST_IN and out_channels >= LEAST_OUT
