@@ -17,7 +17,7 @@ from PIL import Image
 
 from sais import cli
 from sais.config import AugmentConfig, Experiment, InputConfig, check_ranges, from_dict
-from sais.data.augment import augmented, batch_size, cropped, expanded
+from sais.data.augment import augmented, batch_size, cropped, expanded, greatest_size
 from sais.data.colours import distorted, turned
 from sais.data.compose import mosaic, with_pasted
 from sais.data.formats import find
@@ -444,6 +444,8 @@ def test_a_batch_has_one_size_whoever_reads_it() -> None:
         batch_size(InputConfig(size=(128, 192)), options, 3, epoch, n) for epoch in range(8) for n in range(25)
     ]
     assert {height for height, _ in sizes} == {64, 96, 128, 160, 192}
+    assert max(sizes) == greatest_size(InputConfig(size=(128, 192)), options) == (192, 288)
+    assert greatest_size(InputConfig(size=(128, 192)), AugmentConfig()) == (128, 192)
     assert all(width % 32 == 0 and abs(width / height - 1.5) <= 0.17 for height, width in sizes)
     assert sizes[:25] != sizes[25:50]
     assert {batch_size(SETTINGS, AugmentConfig(), 3, 0, n) for n in range(9)} == {SETTINGS.size}

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from sais.config import Experiment, InputConfig, ModelConfig, OptimConfig, RunConfig
+from sais.config import AugmentConfig, Experiment, InputConfig, ModelConfig, OptimConfig, RunConfig
 from sais.engine.fit import Fit, batch_that_fits, free_memory, is_out_of_memory, out_of_memory
 from sais.engine.kept import greatest_bytes
 from sais.structures import SaisError
@@ -60,6 +60,12 @@ def test_settings_that_save_memory_fit_more() -> None:
     assert again.per_picture < 0.5 * plain.per_picture
     assert averaged.per_picture == adam.per_picture == plain.per_picture
     assert min(averaged.fixed, adam.fixed) > 1.1 * plain.fixed
+
+
+def test_the_greatest_canvas_has_to_fit() -> None:
+    plain = batch_that_fits(SMALL, 3, CPU, free=GIB // 2)
+    varied = batch_that_fits(replace(SMALL, augment=AugmentConfig(multi_scale=(0.5, 2.0))), 3, CPU, free=GIB // 2)
+    assert 3.5 * plain.per_picture < varied.per_picture < 4.5 * plain.per_picture
 
 
 def test_where_not_one_picture_fits_it_is_said_what_to_lower() -> None:

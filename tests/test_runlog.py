@@ -144,6 +144,7 @@ def test_one_process_at_a_time(quiet: Experiment, shapes: Path, tmp_path: Path) 
             train(quiet, DataPaths(shapes), tmp_path)
         with pytest.raises(SaisError, match="another process is at this run"):
             RunLog(tmp_path, 3, quiet)
+        assert not (tmp_path / "experiment.json").exists()  # the settings are those of the run that holds the log
         assert path.read_bytes() == before
         assert is_locked(path)  # those who looked took nothing away
     assert is_locked(path) is False

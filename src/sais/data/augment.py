@@ -108,13 +108,29 @@ def _containing(middle: float, length: int, limits: tuple[int, int], random: np.
 def batch_size(settings: InputConfig, options: AugmentConfig, seed: int, epoch: int, batch: int) -> tuple[int, int]:
     """`InputConfig.size` for batch number `batch` of an epoch, whoever reads it: drawn by `AugmentConfig.multi_scale`
     among the multiples of 32 (with the ratio kept: of the short side)."""
-    low, high = options.multi_scale
-    if low == high == 1:
+    if options.multi_scale == (1, 1):
         return settings.size
+    least, most = _sides(settings, options)
+    drawn = int(np.random.default_rng([seed, epoch, batch, _SIZES]).integers(least, most + 1))
+    return _of_side(settings, drawn * CANVAS_MULTIPLE)
+
+
+def greatest_size(settings: InputConfig, options: AugmentConfig) -> tuple[int, int]:
+    """The greatest that `batch_size` may draw."""
+    if options.multi_scale == (1, 1):
+        return settings.size
+    return _of_side(settings, _sides(settings, options)[1] * CANVAS_MULTIPLE)
+
+
+def _sides(settings: InputConfig, options: AugmentConfig) -> tuple[int, int]:
+    """Least and greatest first side of `InputConfig.size` that may be drawn, in multiples of 32."""
+    low, high = (factor * settings.size[0] / CANVAS_MULTIPLE for factor in options.multi_scale)
+    least = max(1, math.ceil(low - 1e-6))
+    return least, max(least, math.floor(high + 1e-6))
+
+
+def _of_side(settings: InputConfig, drawn: int) -> tuple[int, int]:
     side, other = settings.size
-    least = max(1, math.ceil(low * side / CANVAS_MULTIPLE - 1e-6))
-    most = max(least, math.floor(high * side / CANVAS_MULTIPLE + 1e-6))
-    drawn = int(np.random.default_rng([seed, epoch, batch, _SIZES]).integers(least, most + 1)) * CANVAS_MULTIPLE
     other = round(other * drawn / side)
     if settings.mode == "fixed":
         other = max(1, round(other / CANVAS_MULTIPLE)) * CANVAS_MULTIPLE

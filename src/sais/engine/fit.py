@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sais.config import Experiment
+from sais.data.augment import greatest_size
 from sais.engine.kept import greatest_bytes
 from sais.engine.optim import build_optimizer
 from sais.engine.system import SAIS_SYSTEM, System
@@ -259,7 +260,8 @@ def _bytes(model: nn.Module) -> int:
 def _batch(experiment: Experiment, num_classes: int, pictures: int) -> Batch:
     """Noise with boxes of all sizes, the same on each picture, on the greatest canvas that the settings allow."""
     random = np.random.default_rng(0)
-    height, width = (-(-side // CANVAS_MULTIPLE) * CANVAS_MULTIPLE for side in experiment.input.size)
+    greatest = greatest_size(experiment.input, experiment.augment)
+    height, width = (-(-side // CANVAS_MULTIPLE) * CANVAS_MULTIPLE for side in greatest)
     sides = np.exp(random.uniform(np.log(0.05), np.log(0.8), (OBJECTS, 2))) * (width, height)
     corners = random.uniform(0, 1, (OBJECTS, 2)) * (np.array([width, height]) - sides)
     boxes = np.concatenate([corners, corners + sides], 1).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sais.checkpoint import Checkpoint, fill, load, restore_optimizer
-from sais.config import Experiment, check_ranges, to_dict
+from sais.config import Experiment, check_ranges
 from sais.data.index import Index
 from sais.engine.distributed import Ranks
 from sais.engine.optim import MovingAverage, build_optimizer
 from sais.engine.run import LAST, PREVIOUS, Run
 from sais.engine.system import System
-from sais.files import write_text
 from sais.model.backbones import Backbone, load_imagenet_weights
 from sais.predict import choose_device, model_file
 from sais.structures import SaisError
@@ -65,8 +63,6 @@ def start_run(
     else:
         assert isinstance(model.backbone, Backbone)
         notes = [load_imagenet_weights(model.backbone)]
-    if ranks.first:
-        write_text(out / "experiment.json", json.dumps(to_dict(experiment), indent=2) + "\n")
     return _run(experiment, out, index, valid, model.to(device), system, ranks), notes
 
 

@@ -10,12 +10,13 @@ would have.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sais.config import Experiment
+from sais.config import Experiment, to_dict
 from sais.data.index import Index, trainable
 from sais.data.paths import DataPaths
 from sais.engine.course import Course, loader_of, out_of_patience, replace_workers, save, stop_or_save, usable
@@ -29,6 +30,7 @@ from sais.engine.runlog import RunLog, Silence, check_before_running
 from sais.engine.start import resume_run, start_run
 from sais.engine.step import IN_A_ROW, BadLossError, step
 from sais.engine.system import SAIS_SYSTEM, System
+from sais.files import write_text
 from sais.structures import Batch, SaisError
 
 
@@ -101,6 +103,8 @@ def train(
     log = RunLog(out, total, run.experiment, run.iteration, run.measured) if ranks.first else Silence()
     tidy = nothing_half_written(out) if ranks.first else contextlib.nullcontext()
     with tidy, log, StopRequest() as stop:
+        if ranks.first and not resume:  # the log is ours: nobody else's settings are overwritten
+            write_text(out / "experiment.json", json.dumps(to_dict(run.experiment), indent=2) + "\n")
         log.start(data, notes, run.device)
         for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
             log.say(note)
