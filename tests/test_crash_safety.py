@@ -260,10 +260,17 @@ def test_a_resumed_run_takes_some_settings_anew_and_refuses_others(
     assert load(out / "last.safetensors").experiment.optim.lr == 1e-4
 
 
+@pytest.mark.parametrize("resumes", [False, True])
 def test_a_run_without_progress_ends_early(
-    tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    resumes: bool,
+    tiny: Experiment,
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """AP rises once and then never: with a patience of 2 the fourth epoch is the last, also of a run that resumes."""
+    """AP rises once and then never: with a patience of 2 the fourth epoch is the last, and the second one's weights are
+    the model."""
     evaluate, scores = engine.evaluate, iter([0.1, 0.2, 0.2, 0.15, 0.9])
 
     def told(*arguments: Any, **options: Any) -> Any:
@@ -278,12 +285,21 @@ def test_a_run_without_progress_ends_early(
         schedule=replace(tiny.schedule, epochs=9, patience=2),
         run=replace(tiny.run, evaluate_every=1),
     )
-    train(many, DataPaths(shapes), tmp_path / "run", steps=9)
-    result = train(many, DataPaths(shapes), tmp_path / "run", resume=True)
+    if resumes:
+        train(many, DataPaths(shapes), tmp_path / "run", steps=9)
+    result = train(many, DataPaths(shapes), tmp_path / "run", resume=resumes)
     assert result.iterations == 12
     assert "no better AP in 2 evaluations (--schedule.patience): the run ends here" in capsys.readouterr().out
-    assert load(tmp_path / "run/best.safetensors").state["iteration"] == 6
-    assert (tmp_path / "run/model.safetensors").exists()
+    best, model = (load(tmp_path / f"run/{name}.safetensors") for name in ("best", "model"))
+    assert best.state["iteration"] == model.state["iteration"] == 6  # what is predicted with is the best
+    assert all(torch.equal(tensor, best.tensors[name]) for name, tensor in model.tensors.items())
+    if resumes:  # `sais report` makes up for it
+        assert result.evaluation is None
+    else:
+        assert result.evaluation is not None
+        assert result.evaluation.metrics is not None
+        assert result.evaluation.metrics.mask is not None
+        assert result.evaluation.metrics.mask.AP == 0.2
 
 
 def test_a_run_is_saved_by_time_too(

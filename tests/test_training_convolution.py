@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers.std_conv import StdConv2d
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +21,7 @@ from sais.model import training_convolution, winograd
 from sais.model.inference import for_inference
 from sais.model.recompute import KINDS
 from sais.model.sais import SAIS, build_model, set_convolutions
-from sais.model.training_convolution import convolution, train_quickly, trains_quickly, weight_gradient
+from sais.model.training_convolution import choose_convolutions, convolution, is_chosen, weight_gradient
 from sais.structures import SaisError
 
 SCENE = make_scene(30, (120, 160), 20)
@@ -84,6 +85,37 @@ def test_small_maps_and_strides(
     assert error(weight_gradient(maps, gradient, stride), exact(maps, weight, bias, gradient, stride)[2]) <= 1e-6
 
 
+def laid_out_in_all_ways(maps: Tensor) -> list[Tensor]:
+    """The same numbers: contiguous, channels-last, every second column of something, one number expanded."""
+    spread = torch.stack([maps, maps], -1).flatten(3)[..., ::2]
+    return [maps.contiguous(), maps.contiguous(memory_format=torch.channels_last), spread, maps[:1, :1].expand_as(maps)]
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+def test_however_maps_and_gradients_lie(stride: tuple[int, int]) -> None:
+    """Of more pictures than one strip takes."""
+    weight, bias = values(16, 64, 3, 3, seed=1) * 0.04, values(16)
+    for maps in laid_out_in_all_ways(values(24, 64, 11, 13)):
+        out = convolution(maps.requires_grad_(), weight.requires_grad_(), bias, stride)
+        for gradient in laid_out_in_all_ways(values(*out.shape, seed=2)):
+            found = torch.autograd.grad(out, (maps, weight), gradient, retain_graph=True)
+            true = exact(maps, weight, bias, gradient, stride)[:3]
+            for one, wanted in zip((out.detach(), *found), true, strict=True):
+                assert error(one, wanted) <= 2e-6
+
+
+def test_a_great_value_rounds_off_its_tile_alone() -> None:
+    maps, weight = values(1, 64, 64, 64), values(16, 64, 3, 3, seed=1)
+    wanted = convolution(maps, weight)
+    maps = maps.clone()
+    maps[0, 0, 30, 30] = 1e4
+    away = torch.ones(64, 64, dtype=torch.bool)
+    away[25:36, 25:36] = False
+    found = convolution(maps, weight)
+    assert torch.equal(found[..., away], wanted[..., away])
+    assert error(found, exact(maps, weight, torch.zeros(16), found)[0]) <= 2e-6
+
+
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_only_the_gradients_that_are_asked_for(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_convolution, "LEAST_TILES", 1)
@@ -137,19 +169,21 @@ def test_chooses_only_what_it_may() -> None:
         nn.Conv2d(64, 64, 3, padding=2, dilation=2),
         nn.Conv2d(64, 64, 3),
         nn.Conv2d(64, 64, 3, padding="same"),
+        nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
+        StdConv2d(64, 64, 3, padding=1),  # standardises its weights before it uses them
     ]
     network = nn.Sequential(nn.Sequential(*layers))
     names = list(network.state_dict())
-    train_quickly(network)
-    assert [trains_quickly(layer) for layer in network[0]] == [True] * 2 + [False] * 7
+    choose_convolutions(network)
+    assert [is_chosen(layer) for layer in network[0]] == [True] * 2 + [False] * 9
     assert list(network.state_dict()) == names
     copied = copy.deepcopy(network)  # as a moving average is made
     with torch.no_grad():
         copied[0][0].weight.zero_()
     maps = values(1, 64, 40, 40)
     assert bool(copied[0][0](maps).std() < 0.1 * network[0][0](maps).std())  # each its own weight
-    train_quickly(network, False)
-    assert not any(trains_quickly(layer) for layer in network[0])
+    choose_convolutions(network, False)
+    assert not any(is_chosen(layer) for layer in network[0])
     assert all("forward" not in vars(layer) for layer in network[0])
 
 
@@ -169,7 +203,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 def test_everything_else_goes_torchs_way(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(monkeypatch)
     layer = nn.Conv2d(64, 64, 3, padding=1)
-    train_quickly(layer)
+    choose_convolutions(layer)
     maps = values(1, 64, 40, 40)
     layer(maps)
     assert len(calls) == 1
@@ -178,6 +212,9 @@ def test_everything_else_goes_torchs_way(monkeypatch: pytest.MonkeyPatch) -> Non
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(maps).dtype == torch.bfloat16
     layer(values(0, 64, 40, 40)).sum().backward()
+    layer(maps[0])  # without a batch
+    with pytest.raises(RuntimeError, match="expected input"):
+        layer(values(1, 63, 40, 40))
     layer.eval()(maps)
     layer.train().double()(maps.double())
     layer.float().requires_grad_(False)(maps)
@@ -188,7 +225,7 @@ def test_everything_else_goes_torchs_way(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def built(kind: str, recompute: str = "nothing", model: ModelConfig = MODEL) -> tuple[SAIS, Experiment]:
     """The same weights each time, in training; timm's last gammas of zero are taken away."""
-    run = RunConfig(convolutions=kind, recompute=recompute)  # type: ignore[arg-type]
+    run = RunConfig(convolutions=kind, recompute=recompute, device="cpu")  # type: ignore[arg-type]
     experiment = Experiment(input=InputConfig(size=(SIDE, SIDE)), model=model, run=run)
     torch.manual_seed(0)
     network = SAIS_SYSTEM.build(experiment, SCENE.classes)
@@ -255,7 +292,7 @@ def test_bytes_kept_are_those_of_torch() -> None:
 
 def test_settings_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     def quick(network: nn.Module) -> int:
-        return sum(trains_quickly(module) for module in network.modules())
+        return sum(is_chosen(module) for module in network.modules())
 
     assert quick(built("direct")[0]) == 0
     network = built("winograd")[0]
@@ -264,7 +301,7 @@ def test_settings_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability, wanted in (("AVX2", True), ("AVX512", False), ("DEFAULT", False)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
         assert (quick(built("auto")[0]) > 0) is wanted
-    half = replace(built("winograd")[1], run=RunConfig(convolutions="winograd", precision="bf16"))
+    half = replace(built("winograd")[1], run=RunConfig(convolutions="winograd", precision="bf16", device="cpu"))
     assert quick(SAIS_SYSTEM.build(half, SCENE.classes)) == 0
     with pytest.raises(SaisError, match="take one of auto, direct, winograd"):
         set_convolutions(build_model(MODEL, 3), "fft", (64, 64))

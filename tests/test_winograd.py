@@ -126,7 +126,7 @@ def test_replaces_only_what_it_may() -> None:
 
 @needs_nnpack
 def test_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sais.model.quickest.winograd_pays", torch.backends.nnpack.is_available)
+    monkeypatch.setattr("sais.model.quickest.nnpack_pays", torch.backends.nnpack.is_available)
     torch.manual_seed(0)
     config = ModelConfig(backbone="resnet18.a1_in1k", pretrained=False, channels=256, prototype_channels=128)
     prepared = for_inference(build_model(config, 3).eval())

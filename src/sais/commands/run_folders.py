@@ -46,7 +46,8 @@ def choose_folder(out: Path | None, name: str, resume: bool, restarted: bool) ->
 
 def stopped_early(out: Path) -> bool:
     """Whether a run was started in `out` and killed before its first checkpoint."""
-    return (out / "experiment.json").is_file() and not any(out.glob("[!.]*.safetensors"))
+    begun = any((out / name).is_file() for name in ("experiment.json", "log.jsonl", "log.txt"))
+    return begun and not any(out.glob("[!.]*.safetensors"))
 
 
 def _numbered(folder: str, name: str) -> re.Match[str] | None:

@@ -261,6 +261,8 @@ def _batch(experiment: Experiment, num_classes: int, pictures: int) -> Batch:
     """Noise with boxes of all sizes, the same on each picture, on the greatest canvas that the settings allow."""
     random = np.random.default_rng(0)
     greatest = greatest_size(experiment.input, experiment.augment)
+    if experiment.input.mode == "keep_ratio":  # an epoch's last batch may mix upright pictures with lying ones
+        greatest = (max(greatest), max(greatest))
     height, width = (-(-side // CANVAS_MULTIPLE) * CANVAS_MULTIPLE for side in greatest)
     sides = np.exp(random.uniform(np.log(0.05), np.log(0.8), (OBJECTS, 2))) * (width, height)
     corners = random.uniform(0, 1, (OBJECTS, 2)) * (np.array([width, height]) - sides)

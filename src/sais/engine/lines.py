@@ -21,6 +21,7 @@ class Lines:
 
     def __init__(self, path: Path, alone: bool = False) -> None:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             # Without a buffer, a line that does not fit is lost, and not kept to fail again when the file is closed.
             self._file = path.open("ab", buffering=0)
         except OSError as error:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sais.checkpoint import Checkpoint, optimizer_tensors, prefixed, save
+from sais.checkpoint import Checkpoint, load, optimizer_tensors, prefixed, save
 from sais.config import Experiment
 from sais.data.index import Index
 from sais.engine.distributed import ALONE, Ranks
@@ -94,6 +94,14 @@ def save_model(run: Run, path: Path) -> None:
     """Write the weights to predict with, and nothing else. By the first rank alone."""
     if run.ranks.first:
         save(path, _checkpoint(run, prefixed("model", run.evaluated.state_dict())))
+
+
+def best_as_model(out: Path) -> int:
+    """Give the model of a run the best weights instead of the last. Returns the iteration that they are of."""
+    checkpoint = load(out / BEST)
+    save(out / MODEL, checkpoint)
+    iteration: int = checkpoint.state["iteration"]
+    return iteration
 
 
 def _checkpoint(run: Run, tensors: dict[str, torch.Tensor]) -> Checkpoint:

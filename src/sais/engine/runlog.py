@@ -66,7 +66,8 @@ class RunLog:
         self._text = Lines(folder / "log.txt")
         self._lines = _without_what_comes_again(self.path, iteration, measured)
         self._said_lost = False
-        self._judged: tuple[int, Evaluation] | None = None
+        self._judged: dict[int, Evaluation] = {}
+        self._best_at = 0
         self._now = iteration
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -152,7 +153,9 @@ class RunLog:
     def evaluation(self, iteration: int, epoch: int, evaluation: Evaluation, seconds: float) -> None:
         """Report an evaluation after `epoch` (from 0); it has metrics."""
         assert evaluation.metrics is not None
-        self._judged = iteration, evaluation
+        keep_best = self._experiment.schedule.patience > 0  # whose weights a run without progress ends with
+        self._judged = {at: one for at, one in self._judged.items() if keep_best and at == self._best_at}
+        self._judged[iteration] = evaluation
         metrics = evaluation.metrics.to_dict()
         self.write("evaluation", iteration=iteration, epoch=epoch, seconds=round(seconds, 1), metrics=metrics)
         parts: list[str] = []
@@ -173,8 +176,13 @@ class RunLog:
             self._loggers.pictures("predictions", pictures, iteration)
 
     def judged(self, iteration: int) -> Evaluation | None:
-        """The evaluation of the weights after `iteration`, where there was one."""
-        return self._judged[1] if self._judged is not None and self._judged[0] == iteration else None
+        """The evaluation of the weights after `iteration`, where it was the last one, or the best one from which
+        `schedule.patience` counts."""
+        return self._judged.get(iteration)
+
+    def best(self, iteration: int) -> None:
+        """The weights after `iteration` are the best so far."""
+        self._best_at = iteration
 
     def _add_text(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -248,4 +256,7 @@ class Silence:
         """Nothing."""
 
     def judged(self, iteration: int) -> None:
+        """Nothing."""
+
+    def best(self, iteration: int) -> None:
         """Nothing."""

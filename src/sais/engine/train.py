@@ -25,7 +25,7 @@ from sais.engine.evaluate import Evaluation, evaluate
 from sais.engine.fit import is_out_of_memory, out_of_memory
 from sais.engine.interrupt import StopRequest, undisturbed
 from sais.engine.optim import learning_rate
-from sais.engine.run import BEST, MODEL, PREVIOUS, Run, nothing_half_written, save_model
+from sais.engine.run import BEST, MODEL, PREVIOUS, Run, best_as_model, nothing_half_written, save_model
 from sais.engine.runlog import RunLog, Silence, check_before_running
 from sais.engine.start import resume_run, start_run
 from sais.engine.step import IN_A_ROW, BadLossError, step
@@ -46,7 +46,7 @@ class TrainResult:
     broken: set[str] = field(default_factory=set)
     """Pictures that could not be read and were left out."""
     evaluation: Evaluation | None = None
-    """Of the weights it ended with, where they were evaluated."""
+    """Of the weights that it left in `model.safetensors`, where they were evaluated."""
 
 
 def train(
@@ -101,18 +101,18 @@ def train(
     total = per_epoch * run.experiment.schedule.epochs
     last = total if steps is None else min(steps, total)
     log = RunLog(out, total, run.experiment, run.iteration, run.measured) if ranks.first else Silence()
+    if ranks.first and not resume:  # the log is locked by now: nobody else's settings are overwritten
+        write_text(out / "experiment.json", json.dumps(to_dict(run.experiment), indent=2) + "\n")
     tidy = nothing_half_written(out) if ranks.first else contextlib.nullcontext()
     with tidy, log, StopRequest() as stop:
-        if ranks.first and not resume:  # the log is ours: nobody else's settings are overwritten
-            write_text(out / "experiment.json", json.dumps(to_dict(run.experiment), indent=2) + "\n")
         log.start(data, notes, run.device)
         for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
             log.say(note)
         pictures = f"{len(index.images)} pictures, {per_epoch} iterations an epoch"
         log.say(f"{pictures}, {total} in all, on {_where(run)}; {out}")
         _epochs(run, Course(log, stop, loader, batches, last, skip_broken))
-        _end(run, run.iteration == total or out_of_patience(run), log)
-    return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken, log.judged(run.iteration))
+        ended_with = _end(run, run.iteration == total or out_of_patience(run), log)
+    return TrainResult(out, run.iteration, run.metrics, run.seconds, run.broken, log.judged(ended_with))
 
 
 def _epochs(run: Run, course: Course) -> None:
@@ -203,17 +203,22 @@ def _stepped(run: Run, batch: Batch | None, epoch: int, lr: float, course: Cours
     return terms
 
 
-def _end(run: Run, whole: bool, log: RunLog | Silence) -> None:
-    """The weights of a run that is done, and what there is to say of it."""
-    if whole:
-        if run.ranks.first:  # of no use any more, and it makes room
-            (run.out / PREVIOUS).unlink(missing_ok=True)
-        save_model(run, run.out / MODEL)
+def _end(run: Run, whole: bool, log: RunLog | Silence) -> int:
+    """The weights of a run that is done, and what there is to say of it. Returns the iteration that they are of."""
+    ended_with = run.iteration
+    if whole and run.ranks.first:
+        (run.out / PREVIOUS).unlink(missing_ok=True)  # of no use any more, and it makes room
+        if out_of_patience(run) and (run.out / BEST).exists():
+            ended_with = best_as_model(run.out)
+            log.say(f"{MODEL} holds the best weights, those after iteration {ended_with}")
+        else:
+            save_model(run, run.out / MODEL)
     if run.broken:
         log.say(f"left out {len(run.broken)} unreadable pictures: see log.jsonl")
     if run.skipped:
         log.say(f"skipped {run.skipped} batches for their loss (--run.on-bad-loss skip): see log.jsonl")
     log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.broken))
+    return ended_with
 
 
 def _where(run: Run) -> str:
@@ -262,8 +267,9 @@ def _after_epoch(run: Run, epoch: int, course: Course) -> None:
     run.stale += 1
     if score > run.best and _best_is_saved(run, log):
         run.best, run.stale = score, 0
+        log.best(run.iteration)
     if out_of_patience(run):
-        log.say(f"no better AP in {run.stale} evaluations (--schedule.patience): the run ends here; {BEST} is the best")
+        log.say(f"no better AP in {run.stale} evaluations (--schedule.patience): the run ends here")
 
 
 def _best_is_saved(run: Run, log: RunLog | Silence) -> bool:

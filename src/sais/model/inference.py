@@ -21,7 +21,7 @@ from sais.model.fpn import FPN
 from sais.model.frozen_norm import FoldedConvolution, FrozenNorm, conv_norm_pairs, replace_module
 from sais.model.head import GREATEST_EXPONENT, Head, rows
 from sais.model.sais import SAIS, set_recompute
-from sais.model.training_convolution import train_quickly
+from sais.model.training_convolution import choose_convolutions
 from sais.model.winograd_inference import WinogradConvolution
 from sais.structures import SaisError
 
@@ -38,7 +38,7 @@ def for_inference(model: SAIS) -> SAIS:
         return model
     prepared = copy.deepcopy(model).eval()
     set_recompute(prepared, "nothing")  # exporters and compilers see the plain modules
-    train_quickly(prepared, False)
+    choose_convolutions(prepared, False)
     for parameter in prepared.parameters():
         parameter.requires_grad_(False)
     bake_folded(prepared.backbone.network)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sais.model.recompute import made_again
-from sais.model.training_convolution import trains_quickly
+from sais.model.training_convolution import is_chosen
 
 
 class ProtoNet(nn.Module):
@@ -55,7 +55,7 @@ class ProtoNet(nn.Module):
         larger = functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
         on_a_cpu = larger.device.type == "cpu" and larger.dtype == torch.float32
         convolution = cast(nn.Conv2d, self.after[0])
-        if trains_quickly(convolution) or not (on_a_cpu and self.training and torch.is_grad_enabled()):
+        if is_chosen(convolution) or not (on_a_cpu and self.training and torch.is_grad_enabled()):
             convolved: Tensor = convolution(larger)
             return convolved
         # The gradient of the weights takes oneDNN up to five times as long on channels-last maps of this size.

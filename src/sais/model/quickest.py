@@ -12,7 +12,7 @@ import torch
 
 from sais.model.inference import JointHead
 from sais.model.sais import SAIS
-from sais.model.winograd_inference import winograd_pays, with_winograd
+from sais.model.winograd_inference import nnpack_pays, with_winograd
 from sais.structures import SaisError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,7 +34,7 @@ def quickest(prepared: SAIS, precision: str = "fp32", compiled: bool = False) ->
     if precision not in PRECISIONS:
         raise SaisError(f"precision {precision!r}: take one of {', '.join(PRECISIONS)}")
     device = prepared.mean.device.type
-    winograd = precision == "fp32" and device == "cpu" and not compiled and winograd_pays()
+    winograd = precision == "fp32" and device == "cpu" and not compiled and nnpack_pays()
     if precision == "fp16" and device == "cpu":
         raise SaisError("precision fp16: CPUs do not compute in it; take bf16 or fp32")
     if precision == "fp32" and not winograd:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from sais.config import ModelConfig
+from sais.model import winograd
 from sais.model.backbones import Backbone, load_imagenet_weights
 from sais.model.fpn import FPN, STRIDES
 from sais.model.head import GROUPS, Head
 from sais.model.protonet import ProtoNet
 from sais.model.recompute import KINDS, make_stages_again
-from sais.model.training_convolution import train_quickly
-from sais.model.winograd import pays as winograd_pays
+from sais.model.training_convolution import choose_convolutions
 from sais.structures import DenseOutputs, SaisError
 
 CONVOLUTIONS = ("auto", "direct", "winograd")
@@ -94,8 +94,8 @@ def set_convolutions(model: SAIS, kind: str, canvas: tuple[int, int]) -> None:
     """
     if kind not in CONVOLUTIONS:
         raise SaisError(f"convolutions {kind!r}: take one of {', '.join(CONVOLUTIONS)}")
-    by_winograd = kind == "winograd" or (kind == "auto" and winograd_pays())
-    train_quickly(model, by_winograd)
+    by_winograd = kind == "winograd" or (kind == "auto" and winograd.pays())
+    choose_convolutions(model, by_winograd)
     large = (canvas[0] // STRIDES[0]) * (canvas[1] // STRIDES[0]) >= LARGE
     layout = torch.contiguous_format if large and not by_winograd else torch.channels_last
     for part in (model.fpn, model.head, model.protonet):

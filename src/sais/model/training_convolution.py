@@ -4,14 +4,15 @@
 - Others (small maps, strides): torch's sums, but for the gradient of the weights, which oneDNN takes two to six times
   as long for on channels-last maps as nine matrix products do.
 
-What is kept for backward is what any convolution keeps, its input and its weight. Gradients differ from torch's by
-rounding alone, which is of the same size in both (`docs/performance.md`).
+What is kept for backward is what any convolution keeps, its input and its weight. Results differ from torch's by
+rounding alone: about 1e-6 of a map's size, which is torch's own error in the gradient of the weights and up to five
+times its error elsewhere (`docs/performance.md`).
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,31 +30,39 @@ ROWS = 16384
 """Outputs whose inputs are copied at once for the gradient of the weights."""
 
 Strides = tuple[int, int]
+Convolution = nn.Conv2d | FoldedConvolution
 
 
-def train_quickly(network: nn.Module, on: bool = True) -> None:
+def choose_convolutions(network: nn.Module, on: bool = True) -> None:
     """Let each convolution for which it pays compute so in training, in place, or as usual again.
 
     Names, weights and what the network computes in evaluation stay as they are. As in `recompute.make_stages_again` the
     function that each calls is replaced, of the one object.
     """
     for module in network.modules():
-        if on and isinstance(module, nn.Conv2d | FoldedConvolution) and _fits(module):
-            module.forward = partial(_forward, module)  # type: ignore[method-assign]
-        elif trains_quickly(module):
+        if on and _may_be_chosen(module):
+            module.forward = partial(_forward, cast(Convolution, module))
+        elif is_chosen(module):
             del module.forward
 
 
-def trains_quickly(module: nn.Module) -> bool:
-    """Whether the module is one of those that `train_quickly` has chosen."""
+def is_chosen(module: nn.Module) -> bool:
+    """Whether the module is one of those that `choose_convolutions` has chosen."""
     return getattr(vars(module).get("forward"), "func", None) is _forward
 
 
 def convolution(maps: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Strides = (1, 1)) -> Tensor:
-    """(B, in, h, w) -> (B, out, h / stride, w / stride), channels-last, with gradients: 3x3, padding 1."""
+    """(B, in, h, w) -> (B, out, h / stride, w / stride), channels-last, with gradients: 3x3, padding 1.
+
+    Args:
+        maps: float32 (or float64, for tests) on the CPU, of at least one picture.
+        weight: (out, in, 3, 3).
+        bias: (out,).
+        stride: down and across.
+    """
     out: Tensor = _Convolution.apply(maps, weight, bias, stride)
     with torch.no_grad():
-        if _filtered(maps, stride):
+        if _by_tiles(maps, stride):
             winograd.convolve(maps.detach(), weight.detach(), None if bias is None else bias.detach(), out.detach())
         else:
             out.detach().copy_(functional.conv2d(maps, weight, bias, stride, padding=1))
@@ -99,7 +108,7 @@ class _Convolution(torch.autograd.Function):
         ctx.stride = stride
         sides = [-(-side // step) for side, step in zip(maps.shape[2:], stride, strict=True)]
         shape = (maps.shape[0], weight.shape[0], *sides)
-        return torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+        return torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
 
     @staticmethod
     @once_differentiable
@@ -107,7 +116,7 @@ class _Convolution(torch.autograd.Function):
         maps, weight = ctx.saved_tensors
         of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
         bias_gradient = gradient.sum((0, 2, 3)) if of_bias else None
-        if _filtered(maps, ctx.stride):
+        if _by_tiles(maps, ctx.stride):
             return (*winograd.gradients(maps, weight, gradient, of_maps, of_weight), bias_gradient, None)
         back = None
         if of_maps:
@@ -116,21 +125,32 @@ class _Convolution(torch.autograd.Function):
         return back, weight_gradient(maps, gradient, ctx.stride) if of_weight else None, bias_gradient, None
 
 
-def _forward(module: nn.Conv2d | FoldedConvolution, maps: Tensor) -> Tensor:
-    weight, bias = module.folded() if isinstance(module, FoldedConvolution) else (module.weight, module.bias)
-    on_a_cpu = maps.device.type == "cpu" and maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    learns = module.training and torch.is_grad_enabled() and (maps.requires_grad or weight.requires_grad)
-    if not (on_a_cpu and learns and len(maps)):
+def _forward(module: Convolution, maps: Tensor) -> Tensor:
+    learns = module.training and torch.is_grad_enabled() and (maps.requires_grad or module.weight.requires_grad)
+    if not (learns and _computed_here(module, maps)):
         return type(module).forward(module, maps)  # type: ignore[arg-type]
+    weight, bias = module.folded() if isinstance(module, FoldedConvolution) else (module.weight, module.bias)
     return convolution(maps, weight, bias, tuple(module.stride))  # type: ignore[arg-type]
 
 
-def _filtered(maps: Tensor, stride: Strides) -> bool:
+def _computed_here(module: Convolution, maps: Tensor) -> bool:
+    """Whether the maps are what `convolution` computes; torch has words for those that fit nothing."""
+    plain = maps.device.type == "cpu" and maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return plain and maps.dim() == 4 and maps.numel() > 0 and maps.shape[1] == module.weight.shape[1]
+
+
+def _by_tiles(maps: Tensor, stride: Strides) -> bool:
+    """Whether minimal filtering is the quicker way."""
     tiles = len(maps) * -(-maps.shape[2] // winograd.TILE) * -(-maps.shape[3] // winograd.TILE)
     return stride == (1, 1) and tiles >= LEAST_TILES
 
 
-def _fits(module: nn.Conv2d | FoldedConvolution) -> bool:
+def _may_be_chosen(module: nn.Module) -> bool:
+    """Of just these classes: those that derive from them, as weight-standardised ones do, compute something else."""
+    if type(module) not in (nn.Conv2d, FoldedConvolution):
+        return False
+    module = cast(Convolution, module)
     settings = tuple(module.weight.shape[2:]), module.padding, module.dilation, module.groups
     out_channels, in_channels = module.weight.shape[:2]
-    return settings == ((3, 3), (1, 1), (1, 1), 1) and in_channels >= LEAST_IN and out_channels >= LEAST_OUT
+    plain = settings == ((3, 3), (1, 1), (1, 1), 1) and getattr(module, "padding_mode", "zeros") == "zeros"
+    return plain and in_channels >= LEAST_IN and out_channels >= LEAST_OUT

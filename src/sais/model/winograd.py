@@ -5,8 +5,8 @@ Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional
 the products transformed back. All three are linear, so both gradients are made of the same products, transposed.
 
 The usual points of interpolation (0, 1, -1, 2, -2 and infinity) cost a digit; those chosen here cost less than half of
-that. Rounding then differs from the exact sum by about 1e-6 of an output's usual size, as that of a direct sum does
-(`docs/performance.md`).
+that: rounding then is off by about 1e-6 of the size of a tile's outputs. It goes by the tile: a cell that is much
+greater than its neighbours rounds off theirs too, within five cells of it (`docs/performance.md`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ INPUT_BOTH_WAYS, WEIGHT_BOTH_WAYS, OUTPUT_BOTH_WAYS = (
 )
 """(36, 36), (36, 9) and (16, 36): of both dimensions of a tile at once."""
 STRIP = 96
-"""Tiles that are worked on together: their transforms fit the processor's cache, and memory stays small."""
+"""Tiles that are worked on together (at least a row of them): their transforms fit the processor's cache, and what they
+take stays the same however large maps and batches are."""
 
 
 def pays() -> bool:
@@ -86,14 +87,16 @@ def joint(levels: Sequence[Tensor], transformed: Tensor, bias: Tensor | None = N
 def convolve(maps: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """Write the convolution of maps (B, in, h, w) with weight (out, in, 3, 3), stride 1 and padding 1, into `out`.
 
+    No gradients are recorded; `training_convolution.convolution` has them.
+
     Args:
         out: (B, out, h, w), channels-last.
     """
     transformed, work = transformed_weight(weight), _Work(maps)
     rows, filled = maps.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1)
-    for first, last in _strips(maps):
-        tiles = _input_tiles(rows, first, last, work)
-        _lay_down(_outputs(tiles, transformed, bias, work), filled, first, last)
+    for some, first, last in _strips(maps):
+        tiles = _input_tiles(rows[some], first, last, work)
+        _lay_down(_outputs(tiles, transformed, bias, work), filled[some], first, last)
 
 
 def gradients(
@@ -109,15 +112,16 @@ def gradients(
     spread = _Spread(maps) if of_maps else None
     transformed = transformed_weight(weight) if of_maps else None
     of_transformed = maps.new_empty(REACH**2, *channels) if of_weight else None
-    for first, last in _strips(maps):
-        products = _transformed(OUTPUT_BOTH_WAYS.T, _output_tiles(gradient_rows, first, last, work), "products", work)
+    for number, (some, first, last) in enumerate(_strips(maps)):
+        tiles = _output_tiles(gradient_rows[some], first, last, work)
+        products = _transformed(OUTPUT_BOTH_WAYS.T, tiles, "products", work)
         if of_transformed is not None:
-            inputs = _transformed(INPUT_BOTH_WAYS, _input_tiles(rows, first, last, work), "inputs", work)
-            beta = 1.0 if first else 0.0
+            inputs = _transformed(INPUT_BOTH_WAYS, _input_tiles(rows[some], first, last, work), "inputs", work)
+            beta = 1.0 if number else 0.0  # of nothing, whatever the fresh memory holds
             torch.baddbmm(of_transformed, products.transpose(1, 2), inputs, beta=beta, out=of_transformed)
         if spread is not None and transformed is not None:
             back = torch.bmm(products, transformed, out=work("back", REACH**2, products.shape[1], channels[1]))
-            spread.add(_transformed(INPUT_BOTH_WAYS.T, back, "spread", work), first, last)
+            spread.add(_transformed(INPUT_BOTH_WAYS.T, back, "spread", work), some, first, last)
     weight_gradient = None
     if of_transformed is not None:
         taps = WEIGHT_BOTH_WAYS.to(weight).T @ of_transformed.flatten(1)
@@ -157,15 +161,15 @@ class _Spread:
         self.down, self.across = _tiles_down(maps), -(-self.width // TILE)
         self.sums = maps.new_zeros(batch, self.down + 1, TILE, self.across + 1, TILE, channels)
 
-    def add(self, tiles: Tensor, first: int, last: int) -> None:
-        """(36, tiles, in) of some rows of tiles: two cells reach into the next tile, on either axis."""
-        batch, across = len(self.sums), self.across
-        laid = tiles.view(REACH, REACH, batch, last - first, across, -1)
+    def add(self, tiles: Tensor, some: slice, first: int, last: int) -> None:
+        """(36, tiles, in) of a strip: two cells reach into the next tile, on either axis."""
+        across = self.across
+        laid = tiles.view(REACH, REACH, some.stop - some.start, last - first, across, -1)
         here, beyond = slice(0, TILE), slice(TILE, REACH)
         for y, to_rows in ((here, slice(first, last)), (beyond, slice(first + 1, last + 1))):
             for x, to_columns in ((here, slice(0, across)), (beyond, slice(1, across + 1))):
                 part = laid[y, x].permute(2, 3, 0, 4, 1, 5)  # (B, down, rows, across, columns, in)
-                self.sums[:, to_rows, : part.shape[2], to_columns, : part.shape[4]] += part
+                self.sums[some, to_rows, : part.shape[2], to_columns, : part.shape[4]] += part
 
     def summed(self) -> Tensor:
         """(B, in, h, w), channels-last."""
@@ -177,13 +181,14 @@ def _tiles_down(maps: Tensor) -> int:
     return -(-maps.shape[2] // TILE)
 
 
-def _strips(maps: Tensor) -> Iterator[tuple[int, int]]:
-    """First and last row of tiles (exclusive) of strips of about `STRIP` tiles, all alike but for the last."""
-    down, a_row = _tiles_down(maps), maps.shape[0] * -(-maps.shape[3] // TILE)
-    strips = max(1, -(-down * a_row // STRIP))
-    rows = max(1, -(-down // strips))
-    for first in range(0, down, rows):
-        yield first, min(first + rows, down)
+def _strips(maps: Tensor) -> Iterator[tuple[slice, int, int]]:
+    """Strips of about `STRIP` tiles: which pictures, first and last row of tiles (exclusive)."""
+    down, across = _tiles_down(maps), -(-maps.shape[3] // TILE)
+    pictures = max(1, STRIP // (down * across))
+    rows = max(1, -(-down // -(-pictures * down * across // STRIP)))
+    for one in range(0, len(maps), pictures):
+        for first in range(0, down, rows):
+            yield slice(one, min(one + pictures, len(maps))), first, min(first + rows, down)
 
 
 def _transformed(both_ways: Tensor, tiles: Tensor, name: str, work: _Work) -> Tensor:

@@ -30,7 +30,7 @@ LEAST_JOINT_CHANNELS = 256
 """Fewer channels make matrix products too small to win."""
 
 
-def winograd_pays() -> bool:
+def nnpack_pays() -> bool:
     """Whether this machine is of the kind on which it was measured to be faster, with NNPACK."""
     return HAS_NNPACK and pays()
 
@@ -69,7 +69,8 @@ class WinogradConvolution(nn.Module):
     def each(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """The convolution of several maps (B, in, h, w) of different sizes, the small ones in one product."""
         small = [i for i, maps in enumerate(levels) if maps.shape[2] * maps.shape[3] < LARGE]
-        if len(small) < 2 or min(self.weight.shape[:2]) < LEAST_JOINT_CHANNELS:
+        learns = torch.is_grad_enabled() and any(maps.requires_grad for maps in levels)  # someone asks about pictures
+        if learns or len(small) < 2 or min(self.weight.shape[:2]) < LEAST_JOINT_CHANNELS:
             return [self(maps) for maps in levels]
         if self._transformed is None:
             transposed = transformed_weight(self.weight).transpose(1, 2).contiguous()
