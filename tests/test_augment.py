@@ -515,12 +515,20 @@ def test_a_sheet_shows_what_training_will_see(shapes: Path, tmp_path: Path, caps
     assert not np.array_equal(np.asarray(Image.open(out)), wanted)
     capsys.readouterr()
     for wrong, said in (
-        (["--image", "999"], "no image 999 in split train"),
+        (["--image", "999"], "no image 999 there"),
         (["--pictures", "0"], "--pictures 0: must be 1 or more"),
         (["--augment.crop", "2"], "--augment.crop 2.0: must be between 0 and 1"),
     ):
         assert cli.main([*words, *wrong]) == 2
         assert said in capsys.readouterr().err
+    short = ["draw-augmented", "paper-lite0", "--size", "64", "96", "--batch", "2", "--pictures", "3", "--seed", "0"]
+    files = ["--train-annotations", str(shapes / "annotations/train.json"), "--train-images"]
+    words = [*short, *files, str(shapes / "images/train"), "--augment.mosaic", "1", "--out", str(out)]
+    assert cli.main(words) == 0  # the words of `sais train`
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), wanted)
+    capsys.readouterr()
+    assert cli.main(["draw-augmented", "paper-lite0"]) == 2
+    assert "no data: give --data DIR" in capsys.readouterr().err
     assert cli.main(["draw-augmented", "--data", "x"]) == 2
     assert "needs a recipe first" in capsys.readouterr().err
 

@@ -256,6 +256,8 @@ def test_measuring_on_other_classes(
     argv = ["eval", str(trained), "--data", str(data), "--results", str(tmp_path / "r.json")]
     fails(capsys, argv, path, "classes ring", "the model's own data")
     fails(capsys, train(data, tmp_path / "run"), path, "classes ring")
+    assert cli.main(["check", str(data)]) == 2
+    assert "ERROR: categories of train that are not among its own: ring" in capsys.readouterr().out
     fails(capsys, train(data, tmp_path / "run", "--valid-split", "", "--weights", str(trained / "x")), trained / "x")
     assert not (tmp_path / "r.json").exists()
     assert not (tmp_path / "run").exists()

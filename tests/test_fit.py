@@ -68,7 +68,20 @@ def test_the_greatest_canvas_has_to_fit() -> None:
     assert 3.5 * plain.per_picture < varied.per_picture < 4.5 * plain.per_picture
 
 
-def test_where_not_one_picture_fits_it_is_said_what_to_lower() -> None:
+@pytest.fixture
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that computes in bf16."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+
+def test_pictures_of_both_directions_may_meet() -> None:
+    kept = InputConfig(mode="keep_ratio", size=(64, 128))
+    lying = batch_that_fits(replace(SMALL, input=kept), 3, CPU, free=GIB // 2)
+    square = batch_that_fits(replace(SMALL, input=InputConfig(size=(128, 128))), 3, CPU, free=GIB // 2)
+    assert lying.per_picture == square.per_picture
+
+
+def test_where_not_one_picture_fits_it_is_said_what_to_lower(bf16: None) -> None:
     with pytest.raises(SaisError, match=r"one picture takes 0\.\d+ GiB, and 0\.00 GiB may be used on cpu") as caught:
         batch_that_fits(SMALL, 3, CPU, free=1000)
     assert str(caught.value).endswith("try --run.recompute all, --run.precision bf16, a smaller --size")
@@ -134,7 +147,7 @@ def test_exceptions_of_memory_are_told_from_others() -> None:
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_what_to_lower_is_what_can_still_be_lowered() -> None:
+def test_what_to_lower_is_what_can_still_be_lowered(bf16: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(out_of_memory(SMALL, CPU)) == (
         "out of memory on cpu with 16 pictures of 64 x 64 in a step; try --optim.micro-batch 8 (with the same result), "
         "--run.recompute all, --run.precision bf16, a smaller --size"
@@ -143,3 +156,6 @@ def test_what_to_lower_is_what_can_still_be_lowered() -> None:
     assert str(out_of_memory(least, CPU, 1)) == (
         "out of memory on cpu with 1 picture of 64 x 64 in a step; try a smaller --size"
     )
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # ten times slower
+    assert "bf16" not in str(out_of_memory(SMALL, CPU))
+    assert "bf16" in str(out_of_memory(SMALL, torch.device("cuda")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     record = read_run(finished(tmp_path / "run"))
     assert record.state == "finished"
     assert record.in_words() == "finished, 3 epochs"
+    assert replace(record, experiment={"schedule": {"epochs": 9}}).in_words() == "finished early, 3 of 9 epochs"
     assert (record.name, record.recipe, record.data, record.epochs) == ("run", "sais-lite", "zoo", 3)
     assert record.best() == (0.3, 2)
     assert record.score("mask") == 0.25

@@ -230,7 +230,7 @@ class Experiment:
     """Everything that decides what a training run computes, except its data."""
 
     name: str = "sais"
-    """The recipe this started from."""
+    """The recipe this started from, for reports. A run's own name is that of its folder, --out."""
     input: InputConfig = field(default_factory=InputConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

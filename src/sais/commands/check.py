@@ -16,7 +16,8 @@ from sais.structures import SaisError
 class CheckArguments:
     """Open every picture and look at every label of a data set; say what is in it and what is wrong with it.
 
-    Exit code 2 where training would stop: broken pictures, wrong sizes, unreadable masks.
+    Exit code 2 where training would stop: broken pictures, wrong sizes, unreadable masks, a split without the training
+    split's categories.
     """
 
     data: tyro.conf.Positional[Path]
@@ -39,13 +40,18 @@ def run(argv: Sequence[str]) -> int:
     if not names:
         raise SaisError(f"{data}: no split found; expected annotations/SPLIT.json (sais shapes DIR writes an example)")
     good = True
+    classes: tuple[str, ...] = ()
     for name in names:
         index = find(data, name)
+        lacking = [one for one in classes if one not in index.class_names]
+        classes = classes or index.class_names  # of the training split, which comes first
         with progress_bar(f"checking {name}", len(index.images)) as progress:
             found = check(index, decode=arguments.decode, progress=lambda done, _: progress(1))
         print(f"== {name}")
         print(found.summary())
-        good = good and found.ok
+        if lacking:
+            print(f"  ERROR: categories of {names[0]} that are not among its own: {', '.join(lacking)}; add them")
+        good = good and found.ok and not lacking
     if not good:
         print("mend what is marked ERROR, or train on the rest with --skip-broken")
     return 0 if good else 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sais.commands.arguments import check_writable, make_folder, parse
-from sais.commands.train import split_recipe
+from sais.commands.train import split_recipe, with_short_options
 from sais.config import Experiment
 from sais.recipes import RECIPES, recipe
 from sais.recipes.adjust import check
@@ -31,9 +31,19 @@ class DrawAugmentedArguments:
     """
 
     data: Path | None = None
-    """Folder of the data set."""
-    split: str = "train"
+    """Folder of the data set (also a name in the folder $SAIS_DATA)."""
+    train_split: Annotated[str, tyro.conf.arg(aliases=["--split"])] = "train"
     """Split of the data set."""
+    train_annotations: Path | None = None
+    """COCO JSON of the pictures, instead of --data."""
+    train_images: Path | None = None
+    """Folder of its pictures."""
+    size: tuple[int, ...] = ()
+    """Input size as --input.size: height and width, or one number for both."""
+    batch: int | None = None
+    """Images in one step, which have one input size with --augment.multi-scale; as --optim.batch."""
+    seed: int | None = None
+    """The same as --run.seed: what is drawn depends on it."""
     pictures: int = 8
     """Pictures on the sheet: the first of the split."""
     image: int | None = None
@@ -55,25 +65,29 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(DrawAugmentedArguments, rest, PROG, default=DrawAugmentedArguments(experiment=start))
     if not name:
         raise SaisError(f"sais draw-augmented needs a recipe first: {PROG} --data DIR; known are {', '.join(RECIPES)}")
-    if arguments.data is None:
-        raise SaisError("sais draw-augmented needs a data set: --data DIR")
     for option in ("pictures", "columns", "epoch"):
         least = 0 if option == "epoch" else 1
         if getattr(arguments, option) < least:
             raise SaisError(f"--{option} {getattr(arguments, option)}: must be {least} or more")
-    check(arguments.experiment)
+    settings = with_short_options(arguments.experiment, arguments, ("batch", "seed"))
+    check(settings)
     check_writable(arguments.out.parent)
     from PIL import Image
 
-    from sais.data.formats import find
-    from sais.data.paths import locate
+    from sais.data.paths import DataPaths
     from sais.data.samples import TrainingSamples
     from sais.data.sheet import draw_samples
 
-    settings = arguments.experiment
-    index = find(locate(arguments.data), arguments.split)
+    paths = DataPaths(
+        arguments.data,
+        arguments.train_split,
+        train_annotations=arguments.train_annotations,
+        train_images=arguments.train_images,
+    )
+    index = paths.train_index()
     samples = TrainingSamples(index, settings.input, settings.augment, settings.run.seed)
-    sheet, broken = draw_samples(samples, _keys(arguments, index), index.class_names, arguments.columns)
+    keys = _keys(arguments, index, settings.optim.batch)
+    sheet, broken = draw_samples(samples, keys, index.class_names, arguments.columns)
     make_folder(arguments.out.parent)
     Image.fromarray(sheet).save(arguments.out, quality=85)
     for line in broken:
@@ -82,13 +96,13 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _keys(arguments: DrawAugmentedArguments, index: Index) -> list[Key]:
+def _keys(arguments: DrawAugmentedArguments, index: Index, batch: int) -> list[Key]:
     from sais.data.samples import Key
 
-    number, batch = arguments.pictures, arguments.experiment.optim.batch
+    number = arguments.pictures
     if arguments.image is None:
         return [Key(arguments.epoch, i, i // batch) for i in range(min(number, len(index.images)))]
     for position, record in enumerate(index.images):
         if record.id == arguments.image:
             return [Key(epoch, position) for epoch in range(arguments.epoch, arguments.epoch + number)]
-    raise SaisError(f"{arguments.data}: no image {arguments.image} in split {arguments.split}; --image takes its id")
+    raise SaisError(f"{index.name}: no image {arguments.image} there; --image takes its id")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -51,8 +51,8 @@ class TrainArguments:
     """Folder of the run: runs/RECIPE-DATA when not given, numbered -2, -3 when that exists."""
     resume: bool = False
     """Go on with the run in --out (or the latest of this recipe and data) where it stopped, with the settings it was
-    started with. Some may be given anew: learning rate, clipping, micro-batch, device, workers, patience, how often to
-    save and to evaluate."""
+    started with. Some may be given anew: learning rate, clipping, micro-batch, what is computed again and how, what to
+    do with a bad loss, device, workers, loggers, patience, how often to save and to evaluate."""
     epochs: int | None = None
     """As --schedule.epochs; the drops of a stepped lr move with it."""
     steps: int | None = None
@@ -131,11 +131,11 @@ def _train(
     check_writable(out)
     if arguments.resume and not resume:
         said = [*said, f"{out}: it stopped before anything was saved; starting anew"]
-    if arguments.resume and (arguments.weights or arguments.random_init):
-        raise SaisError("--resume goes on with the run's own weights; leave out --weights and --random-init")
     anew = taken_anew(words) if resume else ()
     if resume:  # the engine goes on with what the run was started with
         said = [f"resuming {out} with the settings stored there" + (f", but for {', '.join(anew)}" if anew else "")]
+        if arguments.weights or arguments.random_init:
+            said.append("its own weights go on; --weights and --random-init were for its start")
     if ranks.first:
         for line in [*said, f"{experiment.name} on {paths.name}, into {out}"]:
             print(line)
@@ -234,14 +234,8 @@ def settle(start: Experiment, arguments: TrainArguments, given_lr: bool) -> tupl
 
     A batch other than the recipe's scales its lr, unless lr was given: linearly for SGD, by the root for AdamW.
     """
-    experiment = arguments.experiment
     said: list[str] = []
-    for option, group in (("batch", "optim"), ("lr", "optim"), ("workers", "run"), ("seed", "run"), ("device", "run")):
-        value = getattr(arguments, option)
-        if value is not None:
-            experiment = changed(experiment, group, **{option: value})
-    if arguments.size:
-        experiment = changed(experiment, "input", size=_size(arguments.size, experiment))
+    experiment = with_short_options(arguments.experiment, arguments, ("batch", "lr", "workers", "seed", "device"))
     _check_counts(experiment, arguments)
     if arguments.epochs is not None:
         if experiment.schedule.steps == start.schedule.steps:
@@ -253,6 +247,16 @@ def settle(start: Experiment, arguments: TrainArguments, given_lr: bool) -> tupl
         experiment, more = scaled_lr(start, experiment)
         said += more
     return experiment, said
+
+
+def with_short_options(experiment: Experiment, arguments: Any, options: Sequence[str]) -> Experiment:
+    """The experiment with those of `SHORT` that were given, and the size."""
+    for option in options:
+        value = getattr(arguments, option)
+        if value is not None:
+            group, _, name = SHORT[option].partition(".")
+            experiment = changed(experiment, group, **{name: value})
+    return changed(experiment, "input", size=_size(arguments.size, experiment)) if arguments.size else experiment
 
 
 def _size(size: tuple[int, ...], experiment: Experiment) -> tuple[int, int]:

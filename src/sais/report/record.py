@@ -99,7 +99,9 @@ class RunRecord:
         return max(known, key=lambda one: (one[0], -one[1]), default=None)
 
     def in_words(self) -> str:
-        """running in epoch 3 of 12; finished, 12 epochs; stopped in epoch 3 of 12."""
+        """running in epoch 3 of 12; finished, 12 epochs; finished early, 9 of 12 epochs; stopped in epoch 3 of 12."""
+        if self.state == "finished" and 0 < self.epoch < self.epochs:  # `schedule.patience`
+            return f"finished early, {self.epoch} of {self.epochs} epochs"
         if self.state == "finished":
             return f"finished, {self.epochs} epoch{'s' if self.epochs != 1 else ''}"
         return f"{self.state} in epoch {self.epoch} of {self.epochs}" if self.epoch else f"{self.state} at the start"
