@@ -24,6 +24,7 @@ from sais.commands.reproduce import ReproduceArguments
 from sais.commands.run_folders import run_folder
 from sais.commands.runs import RunsArguments
 from sais.commands.shapes import ShapesArguments
+from sais.commands.split import SplitArguments
 from sais.commands.train import TrainArguments, settle, split_recipe
 from sais.commands.version import VersionArguments
 from sais.data.paths import DataPaths, locate
@@ -38,6 +39,7 @@ ARGUMENTS = {
     "report": ReportArguments,
     "export": ExportArguments,
     "check": CheckArguments,
+    "split": SplitArguments,
     "shapes": ShapesArguments,
     "recipes": RecipesArguments,
     "reproduce": ReproduceArguments,

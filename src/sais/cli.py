@@ -25,6 +25,7 @@ COMMANDS = {
     "report": ("sais.commands.report", "write the page of a run: curves, AP, errors, the best and the worst pictures"),
     "export": ("sais.commands.export", "write a model for other programs: ONNX, OpenVINO, torch.export"),
     "check": ("sais.commands.check", "look for mistakes in a data set before training on it"),
+    "split": ("sais.commands.split", "split one COCO file into pictures to train on and pictures to measure on"),
     "shapes": ("sais.commands.shapes", "write a synthetic data set to try things on"),
     "recipes": ("sais.commands.recipes", "list the recipes a training run can start from"),
     "reproduce": ("sais.commands.reproduce", "the paper's tables and figures again, on your data and machine"),

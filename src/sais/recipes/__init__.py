@@ -17,6 +17,7 @@ from sais.structures import SaisError
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "sais-lite": zoo.sais_lite,
+    "sais-lite-small-data": zoo.sais_lite_small_data,
     "sais-lite1": zoo.sais_lite1,
     "sais-lite2": zoo.sais_lite2,
     "paper-lite0": zoo.paper_lite0,

@@ -69,6 +69,22 @@ def sais_lite() -> Experiment:
     return _lite("sais-lite", LITE0, 256)
 
 
+def sais_lite_small_data() -> Experiment:
+    """SAIS-Lite for some dozens to some thousands of pictures: larger ones, smaller batches, masks that count double.
+
+    Command:  sais train sais-lite-small-data --data animals
+    Cost:     not yet measured
+    Expected: not yet measured
+    """
+    base = _lite("sais-lite-small-data", LITE0, 320)
+    return replace(
+        base,
+        losses=replace(base.losses, mask_weight=2.0),
+        optim=replace(base.optim, batch=4),
+        schedule=replace(base.schedule, epochs=16),
+    )
+
+
 def sais_lite1() -> Experiment:
     """SAIS-Lite on EfficientNet-Lite1, 320x320.
 
