@@ -224,3 +224,23 @@ def test_other_classes_are_refused(trained: Path, shapes: Path, tmp_path: Path) 
     data = changed(shapes, tmp_path / "other", lambda d: d["categories"][0].update(name="hoop"))
     with pytest.raises(SaisError, match="are not the model's"):
         evaluate(Predictor(trained), find(data, "valid"), workers=0)
+
+
+def test_tiles_are_measured(trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `sais predict --tiles` finds is what is scored."""
+    results = tmp_path / "results.json"
+    words = ["eval", str(trained), "--data", str(shapes), "--workers", "0", "--json", "-"]
+    assert cli.main([*words, "--tiles", "48", "--tile-overlap", "0.4", "--results", str(results)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["tiles"] == "48"
+    index, predictor = find(shapes, "valid"), Predictor(trained, device="cpu")
+    wanted = [d for r in index.images for d in predictor.tiled(r.path, 48, 0.4).to_coco(r.id, index.category_ids)]
+    found = json.loads(results.read_text())
+    assert len(found) == len(wanted) > 0
+    assert [one["segmentation"] for one in found] == [one["segmentation"] for one in wanted]
+    assert cli.main(words) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["tiles"] is None
+    assert plain["metrics"] != said["metrics"]
+    assert cli.main([*words, "--tiles", "12x"]) == 2
+    assert "--tiles 12x: give the side of a tile in pixels" in capsys.readouterr().err

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,12 +17,13 @@ import tyro
 
 from sais.commands.arguments import check_writable, make_folder, parse, progress_bar
 from sais.commands.models import Way, check_model, open_model
+from sais.commands.tiling import OVERLAP, check_tiles, in_tiles
 from sais.files import write_text
 from sais.structures import SaisError
 
 if TYPE_CHECKING:
     from sais.commands.models import Opened
-    from sais.detections import Detections
+    from sais.detections import Detections, Find
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class PredictArguments:
     tiles: Annotated[str, tyro.conf.arg(metavar="SIDE|auto")] = ""
     """For small things in big pictures: cut each into overlapping tiles of so many pixels, and put together what lies
     on their seams. Best is about the size of the training pictures; auto is twice the model's input."""
-    tile_overlap: float = 0.2
+    tile_overlap: float = OVERLAP
     """Least share of a tile's side that neighbouring tiles have in common, 0 to 0.9."""
     flip: bool = False
     """Look at the mirrored picture too, and fuse what both ways find: better, in twice the time."""
@@ -97,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(PredictArguments, argv, "sais predict MODEL SOURCE")
     if arguments.batch < 1 or arguments.every < 1:
         raise SaisError("sais predict: --batch and --every must be 1 or more")
-    _check_tiles(arguments)
+    check_tiles(arguments.tiles, arguments.tile_overlap)
     check_model(arguments.model)
     from sais.sources import find_pictures, is_video
 
@@ -123,36 +125,12 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_tiles(arguments: PredictArguments) -> None:
-    from sais.tiles import LEAST_SIDE, check_tiling
-
-    if not arguments.tiles:
-        if arguments.tile_overlap != PredictArguments.tile_overlap:
-            raise SaisError("--tile-overlap goes with --tiles SIDE, which is missing")
-        return
-    if arguments.tiles != "auto" and not arguments.tiles.isdecimal():
-        raise SaisError(f"--tiles {arguments.tiles}: give the side of a tile in pixels of the picture, or auto")
-    check_tiling(LEAST_SIDE if arguments.tiles == "auto" else int(arguments.tiles), arguments.tile_overlap)
-    from PIL import Image
-
-    # Who asks for tiles has big pictures: no warning from 89 megapixels on, no refusal before 2,147.
-    Image.MAX_IMAGE_PIXELS = 2**30
-
-
-def _finder(arguments: PredictArguments, predictor: Opened) -> Callable[[list[np.ndarray]], list[Detections]]:
+def _finder(arguments: PredictArguments, predictor: Opened) -> Find:
     """What finds the objects of pictures: all of them in one pass, or each in tiles, with a bar for the tiles."""
     if not arguments.tiles:
         return predictor.batch
-    from sais.tiles import default_side, tile_windows
-
-    side = default_side(predictor.experiment.input) if arguments.tiles == "auto" else int(arguments.tiles)
-
-    def in_tiles(picture: np.ndarray) -> Detections:
-        count = len(tile_windows((picture.shape[0], picture.shape[1]), side, arguments.tile_overlap))
-        with progress_bar("tiles", count) as progress:
-            return predictor.tiled(picture, side, arguments.tile_overlap, arguments.batch, progress=progress)
-
-    return lambda pictures: [in_tiles(picture) for picture in pictures]
+    bar = partial(progress_bar, "tiles")
+    return in_tiles(predictor, arguments.tiles, arguments.tile_overlap, arguments.batch, bar)
 
 
 def _pictures(arguments: PredictArguments, predictor: Opened, found: Found, paths: list[Path]) -> None:
