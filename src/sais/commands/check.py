@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
     names = [arguments.split] if arguments.split else splits(data)
     if not names:
         raise SaisError(f"{data}: no split found; expected annotations/SPLIT.json (sais shapes DIR writes an example)")
-    good = True
+    good = readable = True
     classes: tuple[str, ...] = ()
     for name in names:
         index = find(data, name)
@@ -51,7 +51,8 @@ def run(argv: Sequence[str]) -> int:
         print(found.summary())
         if lacking:
             print(f"  ERROR: categories of {names[0]} that are not among its own: {', '.join(lacking)}; add them")
+        readable = readable and found.ok
         good = good and found.ok and not lacking
     if not good:
-        print("mend what is marked ERROR, or train on the rest with --skip-broken")
+        print("mend what is marked ERROR" + ("" if readable else ", or train on the rest with --skip-broken"))
     return 0 if good else 2

@@ -46,7 +46,7 @@ def choose_folder(out: Path | None, name: str, resume: bool, restarted: bool) ->
 
 def stopped_early(out: Path) -> bool:
     """Whether a run was started in `out` and killed before its first checkpoint."""
-    begun = any((out / name).is_file() for name in ("experiment.json", "log.jsonl", "log.txt"))
+    begun = any((out / name).is_file() for name in ("experiment.json", "log.jsonl"))
     return begun and not any(out.glob("[!.]*.safetensors"))
 
 

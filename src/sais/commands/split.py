@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
     paths = [out / "annotations" / f"{name}.json" for name in ("train", "valid")]
     for path in paths:
         if path.exists():
-            raise SaisError(f"{path} is there already; remove it, or choose another --out")
+            raise SaisError(f"{path} is there already; choose another --out")
     check_writable(out)
     parts = split_document(json.loads(arguments.file.read_bytes()), arguments.valid, arguments.seed)
     for path, part in zip(paths, parts, strict=True):
