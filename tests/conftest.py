@@ -38,7 +38,7 @@ def real_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 12 training and 4 validation pictures, 96 x 128 pixels each. Copy it before changing it."""
+    """A data set of 12 training and 4 validation images, 96 x 128 pixels each. Copy it before changing it."""
     from sais.data.synthetic import write_shapes
 
     folder = tmp_path_factory.mktemp("data") / "shapes"
@@ -48,7 +48,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny() -> Experiment:
-    """The smallest experiment: 64 x 64, four pictures a step, the ImageNet weights that come with pip."""
+    """The smallest experiment: 64 x 64, four images a step, the ImageNet weights that come with pip."""
     from sais import config
 
     return config.Experiment(
@@ -57,9 +57,9 @@ def tiny() -> Experiment:
         model=config.ModelConfig(
             backbone="tf_efficientnet_lite0.in1k", channels=64, tower_depth=1, prototype_channels=16
         ),
-        losses=config.LossConfig(box="giou"),
-        test=config.TestConfig(score=0.02),
-        optim=config.OptimConfig(name="adamw", lr=2e-3, batch=4),
+        criterion=config.CriterionConfig(box_loss="giou"),
+        postprocess=config.PostprocessConfig(score_threshold=0.02),
+        optim=config.OptimConfig(name="adamw", lr=2e-3, batch_size=4),
         schedule=config.ScheduleConfig(epochs=2, kind="cosine", warmup_kind="linear"),
         run=config.RunConfig(workers=0, device="cpu", evaluate_every=0),
     )
@@ -71,7 +71,7 @@ def trained(shapes: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFac
     from dataclasses import replace
 
     from sais.data.paths import DataPaths
-    from sais.engine.train import train
+    from sais.engine.trainer import train
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
     experiment = replace(tiny, schedule=replace(tiny.schedule, epochs=8))

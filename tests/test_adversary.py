@@ -18,14 +18,14 @@ import pytest
 
 from sais import cli
 from sais.config import AugmentConfig, Experiment, ModelConfig, OptimConfig, RunConfig, check_ranges
+from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
+from sais.data.dataset import read_sample
 from sais.data.formats.coco import read_coco
-from sais.data.index import Annotation, ImageRecord, Index
-from sais.data.samples import read_sample
-from sais.engine.metrics import coco_metrics
-from sais.engine.run import nothing_half_written
-from sais.geometry.rle import decode, decode_patch
-from sais.predict import choose_device
-from sais.structures import SaisError
+from sais.device import choose_device
+from sais.engine.train_state import remove_unstarted_run
+from sais.errors import SaisError
+from sais.evaluation.coco_metrics import coco_metrics
+from sais.ops.rle import decode, decode_patch
 
 Document = dict[str, Any]
 
@@ -39,7 +39,7 @@ def spoilt(shapes: Path, folder: Path, change: Callable[[Document], object]) -> 
     return path
 
 
-def read(shapes: Path, folder: Path, change: Callable[[Document], object]) -> Index:
+def read(shapes: Path, folder: Path, change: Callable[[Document], object]) -> DatasetSplit:
     return read_coco(spoilt(shapes, folder, change), shapes / "images/train")
 
 
@@ -79,7 +79,7 @@ def test_one_long_name_does_not_hide_the_folder(shapes: Path, tmp_path: Path) ->
 def test_a_size_of_null_is_read_from_the_file(shapes: Path, tmp_path: Path) -> None:
     index = read(shapes, tmp_path, lambda d: d["images"][0].update(width=None, height=None))
     assert index.images[0].size == (96, 128)
-    assert index.notes["picture sizes read from the files"] == 1
+    assert index.notes["image sizes read from the files"] == 1
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"images": [' + "9" * 5000 + "]}", '{"a": "\udcff"}'])
@@ -90,7 +90,7 @@ def test_json_that_python_cannot_hold(tmp_path: Path, text: str) -> None:
         read_coco(path, None)
 
 
-def test_a_malformed_mask_is_named_with_its_picture(shapes: Path, tmp_path: Path) -> None:
+def test_a_malformed_mask_is_named_with_its_image(shapes: Path, tmp_path: Path) -> None:
     index = read(
         shapes, tmp_path, lambda d: d["annotations"][0].update(segmentation={"size": [96, 128], "counts": [5, 5]})
     )
@@ -103,15 +103,15 @@ def test_a_malformed_mask_is_named_with_its_picture(shapes: Path, tmp_path: Path
     assert str(record.path) in str(caught.value)
 
 
-def odd_index(ids: list[int], category: int) -> Index:
-    """Two pictures of one object each."""
+def odd_index(ids: list[int], category: int) -> DatasetSplit:
+    """Two images of one object each."""
     polygon = [[10.0, 10.0, 40.0, 10.0, 40.0, 40.0, 10.0, 40.0]]
     box = np.array([10, 10, 40, 40], np.float32)
     images = tuple(
         ImageRecord(i, Path(f"{n}.jpg"), (64, 64), (Annotation(n, box, 0, polygon, False, 900.0),))
         for n, i in enumerate(ids)
     )
-    return Index("odd", ("thing",), (category,), images)
+    return DatasetSplit("odd", ("thing",), (category,), images)
 
 
 @pytest.mark.parametrize("ids", [[-5, 7], [2**70, 0], [2**63, -(2**63)]])
@@ -131,7 +131,7 @@ def test_ids_that_the_evaluator_cannot_take(ids: list[int], category: int) -> No
 
 
 def whole() -> dict[str, Any]:
-    from sais.geometry.rle import encode_patch
+    from sais.ops.rle import encode_patch
 
     return encode_patch(np.ones((30, 30), bool), 10, 10, (64, 64))
 
@@ -167,8 +167,8 @@ def test_every_recipe_is_in_range() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ["--test.nms", "2"],
-        ["--test.detections", "-1"],
+        ["--postprocess.nms-iou", "2"],
+        ["--postprocess.max-detections", "-1"],
         ["--augment.scale-jitter", "0", "0"],
         ["--seed", "99999999999999999999"],
     ],
@@ -207,7 +207,7 @@ def test_an_interrupted_start_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / "experiment.json").write_text("{}")
-    with contextlib.suppress(KeyboardInterrupt), nothing_half_written(out):
+    with contextlib.suppress(KeyboardInterrupt), remove_unstarted_run(out):
         raise KeyboardInterrupt
     assert not out.exists()
 
@@ -221,14 +221,14 @@ def test_a_name_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_a_terminal_that_cannot_spell_a_name(shapes: Path, tmp_path: Path) -> None:
-    """ASCII output, a class in Japanese and a picture with broken EXIF: no traceback, nothing on stderr."""
+    """ASCII output, a class in Japanese and an image with broken EXIF: no traceback, nothing on stderr."""
     data = Path(shutil.copytree(shapes, tmp_path / "data"))
     path = data / "annotations/train.json"
     path.write_text(path.read_text().replace('"ring"', '"\u732b"'), encoding="utf-8")
-    picture = data / "images/train/train_00000.jpg"
-    content = picture.read_bytes()
+    image = data / "images/train/train_00000.jpg"
+    content = image.read_bytes()
     broken = b"\xff\xe1\x00\x10Exif\0\0II*\0\xff\xff\xff\x7f"
-    picture.write_bytes(content[:2] + broken + content[2:])
+    image.write_bytes(content[:2] + broken + content[2:])
     source = str(Path(__file__).resolve().parents[1] / "src")
     environment = os.environ | {"PYTHONPATH": source, "PYTHONIOENCODING": "ascii:strict"}
     argv = [sys.executable, "-m", "sais", "check", str(data), "--split", "train"]

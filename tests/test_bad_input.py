@@ -56,29 +56,29 @@ def fails(capsys: pytest.CaptureFixture[str], argv: list[str], *words: object) -
     return err
 
 
-def test_missing_picture(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = data / "images/train/train_00004.jpg"
-    picture.unlink()
-    fails(capsys, train(data, tmp_path / "run"), picture, "no such picture", "check the path", "--skip-broken")
+def test_missing_image(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = data / "images/train/train_00004.jpg"
+    image.unlink()
+    fails(capsys, train(data, tmp_path / "run"), image, "no such image", "check the path", "--skip-broken")
     assert not (tmp_path / "run").exists()
 
 
-def test_truncated_picture_also_in_a_worker(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = data / "images/train/train_00004.jpg"
-    picture.write_bytes(picture.read_bytes()[:900])
+def test_truncated_image_also_in_a_worker(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = data / "images/train/train_00004.jpg"
+    image.write_bytes(image.read_bytes()[:900])
     for more in ((), ("--workers", "2")):
-        fails(capsys, train(data, tmp_path / "run", *more), picture, "broken picture", "restore", "--skip-broken")
+        fails(capsys, train(data, tmp_path / "run", *more), image, "broken image", "restore", "--skip-broken")
         assert not (tmp_path / "run").exists()
 
 
-def test_broken_picture_to_measure_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = data / "images/valid/valid_00001.jpg"
-    picture.write_bytes(b"")
+def test_broken_image_to_measure_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = data / "images/valid/valid_00001.jpg"
+    image.write_bytes(b"")
     run = tmp_path / "run"
-    fails(capsys, train(data, run), picture, "--skip-broken")
+    fails(capsys, train(data, run), image, "--skip-broken")
     assert (run / "last.safetensors").is_file()  # the epoch before the evaluation is not lost
     assert cli.main(train(data, run, "--resume", "--skip-broken")) == 0
-    assert "left out 1 unreadable pictures" in capsys.readouterr().out
+    assert "left out 1 unreadable images" in capsys.readouterr().out
 
 
 NAN = float("nan")
@@ -89,7 +89,7 @@ NAN = float("nan")
     [
         (lambda d: d.pop("images"), ("not COCO", "'images'", "export it as COCO")),
         (lambda d: d.pop("categories"), ("not COCO", "'categories'", "export it as COCO")),
-        (lambda d: d["images"].clear(), ("no pictures", "export")),
+        (lambda d: d["images"].clear(), ("no images", "export")),
         (lambda d: d["annotations"][2].update(image_id=999), ("annotation 3", "image 999", "remove it or add")),
         (lambda d: d["annotations"][2].update(category_id=77), ("annotation 3", "category 77", "remove it or add")),
         (lambda d: d["annotations"][2].update(bbox=[NAN, 1, 5, 5]), ("annotation 3", "nan", "correct or remove")),
@@ -233,11 +233,11 @@ def test_predicting_on_what_is_not_there(
     fails(capsys, predict(tmp_path / "none.jpg"), tmp_path / "none.jpg", "check the path")
     fails(capsys, predict(tmp_path / "*.jpg"), tmp_path / "*.jpg", "no file fits", "check the path")
     (tmp_path / "bare").mkdir()
-    fails(capsys, predict(tmp_path / "bare"), tmp_path / "bare", "no pictures", "give another folder")
+    fails(capsys, predict(tmp_path / "bare"), tmp_path / "bare", "no images", "give another folder")
     broken = data / "images/valid/valid_00002.jpg"
     broken.write_bytes(broken.read_bytes()[:700])
-    fails(capsys, predict(broken), broken, "broken picture", "--skip-broken")
-    (tmp_path / "text.jpg").write_text("no picture")
+    fails(capsys, predict(broken), broken, "broken image", "--skip-broken")
+    (tmp_path / "text.jpg").write_text("no image")
     fails(capsys, predict(tmp_path / "text.jpg"), tmp_path / "text.jpg", "convert it")
     (tmp_path / "text.mp4").write_text("no video")
     fails(capsys, predict(tmp_path / "text.mp4"), tmp_path / "text.mp4")
@@ -245,7 +245,7 @@ def test_predicting_on_what_is_not_there(
     fails(capsys, predict(data / "images/valid"), broken, "--skip-broken")
     assert not list(out.rglob("*.json*"))
     assert cli.main([*predict(data / "images/valid"), "--skip-broken"]) == 0
-    assert "left out 1 pictures" in capsys.readouterr().out
+    assert "left out 1 images" in capsys.readouterr().out
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 3
 
 
@@ -273,13 +273,13 @@ def test_objects_outside_are_clipped_or_left_out_and_both_are_said(
     spoil(data, beyond)
     assert cli.main(train(data, tmp_path / "run", "--steps", "1")) == 0
     said = capsys.readouterr().out
-    assert "boxes reaching beyond the picture clipped: 2" in said
-    assert "objects wholly outside the picture left out: 2" in said
+    assert "boxes reaching beyond the image clipped: 2" in said
+    assert "objects wholly outside the image left out: 2" in said
     assert "boxes without area left out: 1" in said
 
 
-def test_every_tenth_picture_broken(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """20 pictures, two of them broken, and one of the 4 to measure on."""
+def test_every_tenth_image_broken(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """20 images, two of them broken, and one of the 4 to measure on."""
     data, size = tmp_path / "data", (96, 128)
     (data / "annotations").mkdir(parents=True)
     for split, count in (("train", 20), ("valid", 4)):
@@ -299,25 +299,25 @@ def test_every_tenth_picture_broken(shapes: Path, tmp_path: Path, capsys: pytest
     assert not (tmp_path / "run").exists()
     assert cli.main(train(data, tmp_path / "run", "--skip-broken")) == 0
     said = capsys.readouterr().out
-    assert "left out 2 unreadable pictures" in said
-    assert "valid: left out 1 unreadable pictures" in said
+    assert "left out 2 unreadable images" in said
+    assert "valid: left out 1 unreadable images" in said
     end = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
     assert end["iteration"] == 5
     assert [line.split(":")[0] for line in end["broken"]] == [str(data / f"images/train/{i}.jpg") for i in (1, 11)]
     assert (tmp_path / "run/model.safetensors").exists()
 
 
-def test_not_one_picture_can_be_read(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for picture in (data / "images/train").iterdir():
-        picture.write_bytes(b"no picture")
-    fails(capsys, train(data, tmp_path / "run", "--skip-broken"), "not one picture can be read", "sais check")
+def test_not_one_image_can_be_read(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for image in (data / "images/train").iterdir():
+        image.write_bytes(b"no image")
+    fails(capsys, train(data, tmp_path / "run", "--skip-broken"), "not one image can be read", "sais check")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_picture_of_another_size(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = data / "images/train/train_00000.jpg"
-    Image.open(picture).resize((50, 40)).save(picture)
-    fails(capsys, train(data, tmp_path / "run"), picture, "50 x 40", "128 x 96", "--skip-broken")
+def test_a_image_of_another_size(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = data / "images/train/train_00000.jpg"
+    Image.open(image).resize((50, 40)).save(image)
+    fails(capsys, train(data, tmp_path / "run"), image, "50 x 40", "128 x 96", "--skip-broken")
     assert not (tmp_path / "run").exists()
 
 

@@ -11,12 +11,20 @@ import torch
 from safetensors.torch import save_file
 
 import sais.checkpoint as checkpoints
-from sais.checkpoint import Checkpoint, fill, load, optimizer_tensors, prefixed, restore_optimizer, save
+from sais.checkpoint import (
+    Checkpoint,
+    add_prefix,
+    load_checkpoint,
+    load_weights,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from sais.config import Experiment
 from sais.engine.optim import build_optimizer
-from sais.model.sais import build_model
-from sais.predict import Predictor
-from sais.structures import SaisError
+from sais.errors import SaisError
+from sais.inference.predictor import Predictor
+from sais.modeling.sais import build_model
 
 
 def example() -> Checkpoint:
@@ -28,7 +36,9 @@ def example() -> Checkpoint:
         "raw.weight": torch.tensor([float("inf"), -0.0, 1e-45]),
         "model.empty": torch.zeros(0, 3),
     }
-    experiment = replace(Experiment(), name="mine", test=replace(Experiment().test, score=0.123))
+    experiment = replace(
+        Experiment(), name="mine", postprocess=replace(Experiment().postprocess, score_threshold=0.123)
+    )
     state = {"iteration": 12, "best": 0.1 + 0.2, "metrics": None}
     return Checkpoint(experiment, ("cat", "dög", "a/b"), (3, 7, 90), tensors, state)
 
@@ -42,8 +52,8 @@ def one_line(error: pytest.ExceptionInfo[SaisError], path: Path) -> str:
 
 def test_everything_comes_back(tmp_path: Path) -> None:
     path, written = tmp_path / "a.safetensors", example()
-    save(path, written)
-    read = load(path)
+    save_checkpoint(path, written)
+    read = load_checkpoint(path)
     assert (read.experiment, read.class_names, read.category_ids) == (
         written.experiment,
         written.class_names,
@@ -57,18 +67,18 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         assert other.shape == tensor.shape
         assert bytes(other.reshape(-1).view(torch.uint8)) == bytes(tensor.contiguous().view(-1).view(torch.uint8))
     assert set(read.part("model")) == {"weight", "half", "count", "empty"}
-    assert prefixed("raw", read.part("raw")).keys() == {"raw.weight"}
+    assert add_prefix("raw", read.part("raw")).keys() == {"raw.weight"}
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
 def test_cut_short(tmp_path: Path, share: float) -> None:
     path = tmp_path / "a.safetensors"
-    save(path, example())
+    save_checkpoint(path, example())
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(SaisError) as error:
-        load(path)
+        load_checkpoint(path)
     assert "cut short" in one_line(error, path)
 
 
@@ -76,14 +86,14 @@ def test_other_kinds_of_file(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(SaisError) as error:
-        load(path)
+        load_checkpoint(path)
     assert "not a checkpoint of sais" in one_line(error, path)
     path.write_text("just a text, and long enough to have a header's worth of bytes\n" * 5)
     with pytest.raises(SaisError) as error:
-        load(path)
+        load_checkpoint(path)
     assert "not a safetensors file" in one_line(error, path)
     with pytest.raises(SaisError) as error:
-        load(tmp_path / "none.safetensors")
+        load_checkpoint(tmp_path / "none.safetensors")
     assert "no such model file" in one_line(error, tmp_path / "none.safetensors")
     with pytest.raises(SaisError) as error:
         Predictor(tmp_path)
@@ -99,11 +109,11 @@ def half_then_full_disk(tensors: dict[str, torch.Tensor], path: Path, metadata: 
 
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.safetensors"
-    save(path, example())
+    save_checkpoint(path, example())
     before = path.read_bytes()
     monkeypatch.setattr(checkpoints, "save_file", half_then_full_disk)
     with pytest.raises(SaisError) as error:
-        save(path, replace(example(), class_names=("other",)))
+        save_checkpoint(path, replace(example(), class_names=("other",)))
     assert "No space left" in one_line(error, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
@@ -112,7 +122,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mo
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "gone" / "a.safetensors"
     with pytest.raises(SaisError) as error:
-        save(path, example())
+        save_checkpoint(path, example())
     one_line(error, path)
 
 
@@ -120,15 +130,15 @@ def test_weights_of_another_network(tiny: Experiment, tmp_path: Path) -> None:
     model = build_model(tiny.model, 3)
     other = build_model(replace(tiny.model, tower_depth=2), 3)
     with pytest.raises(SaisError) as error:
-        fill(model, other.state_dict(), tmp_path / "a")
+        load_weights(model, other.state_dict(), tmp_path / "a")
     assert "do not fit" in one_line(error, tmp_path / "a")
     more_classes = build_model(tiny.model, 4)
     with pytest.raises(SaisError, match="do not fit"):
-        fill(model, more_classes.state_dict(), tmp_path / "a")
+        load_weights(model, more_classes.state_dict(), tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_the_optimisers_state_comes_back(tiny: Experiment, tmp_path: Path, name: Any) -> None:
+def test_the_optimizers_state_comes_back(tiny: Experiment, tmp_path: Path, name: Any) -> None:
     """A step after the round trip equals a step without it, to the bit."""
     settings = replace(tiny.optim, name=name)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4)).to(
@@ -144,11 +154,11 @@ def test_the_optimisers_state_comes_back(tiny: Experiment, tmp_path: Path, name:
 
     first, second = torch.randn(2, 1, 3, 6, 6, generator=generator)
     step(model, optimizer, first)
-    state = prefixed("model", model.state_dict()) | prefixed("optimizer", optimizer_tensors(optimizer, model))
-    save(tmp_path / "a.safetensors", replace(example(), tensors=state))
-    read = load(tmp_path / "a.safetensors")
+    state = add_prefix("model", model.state_dict()) | add_prefix("optimizer", optimizer_tensors(optimizer, model))
+    save_checkpoint(tmp_path / "a.safetensors", replace(example(), tensors=state))
+    read = load_checkpoint(tmp_path / "a.safetensors")
     copy = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4)).to(memory_format=torch.channels_last)
-    fill(copy, read.part("model"), tmp_path)
+    load_weights(copy, read.part("model"), tmp_path)
     resumed = build_optimizer(copy, settings)
     restore_optimizer(resumed, copy, read.part("optimizer"))
     step(model, optimizer, second)

@@ -17,19 +17,19 @@ from sais.commands.draw_augmented import DrawAugmentedArguments
 from sais.commands.draw_targets import DrawTargetsArguments
 from sais.commands.evaluate import EvalArguments
 from sais.commands.export import ExportArguments
+from sais.commands.make_shapes import MakeShapesArguments
 from sais.commands.predict import Found, PredictArguments, drawn_names
 from sais.commands.recipes import RecipesArguments
 from sais.commands.report import ReportArguments
 from sais.commands.reproduce import ReproduceArguments
 from sais.commands.run_folders import run_folder
 from sais.commands.runs import RunsArguments
-from sais.commands.shapes import ShapesArguments
 from sais.commands.split import SplitArguments
 from sais.commands.train import TrainArguments, settle, split_recipe
 from sais.commands.version import VersionArguments
 from sais.data.paths import DataPaths, locate
+from sais.errors import SaisError
 from sais.recipes import RECIPES, recipe
-from sais.structures import SaisError
 
 ARGUMENTS = {
     "train": TrainArguments,
@@ -40,7 +40,7 @@ ARGUMENTS = {
     "export": ExportArguments,
     "check": CheckArguments,
     "split": SplitArguments,
-    "shapes": ShapesArguments,
+    "shapes": MakeShapesArguments,
     "recipes": RecipesArguments,
     "reproduce": ReproduceArguments,
     "draw-targets": DrawTargetsArguments,
@@ -93,7 +93,7 @@ def test_settings_are_options_with_the_recipes_defaults(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")  # one column, whose lines follow each other
     names = option_names(TrainArguments)
-    assert {"--model.backbone", "--input.mode", "--optim.lr", "--targets.rule", "--model.no-masks"} <= set(names)
+    assert {"--model.backbone", "--input.mode", "--optim.lr", "--criterion.assigner", "--model.no-masks"} <= set(names)
     assert cli.main(["train", "fcos-r50", "--help"]) == 0
     assert "(default: 800 1333)" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
@@ -205,7 +205,7 @@ def test_batch_scales_lr_and_says_so() -> None:
     assert settled.optim.lr == pytest.approx(0.002)
     assert "by the square root" in said[0]
     settled, said = settle(sgd, TrainArguments(experiment=sgd, batch=2, lr=0.3), given_lr=True)
-    assert (settled.optim.lr, settled.optim.batch, said) == (0.3, 2, [])
+    assert (settled.optim.lr, settled.optim.batch_size, said) == (0.3, 2, [])
 
 
 def test_short_options_change_the_experiment() -> None:
@@ -292,13 +292,14 @@ def test_predictions_file_is_coco(tmp_path: Path) -> None:
 
     import numpy as np
 
-    from sais.detections import Detections, Patch
+    from sais.results.cropped_mask import CroppedMask
+    from sais.results.detections import Detections
 
     found = Found(("cat", "dog"))
     bits = np.ones((2, 3), bool)
     found.add(Detections((10, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0), ("cat", "dog")), file_name="empty.jpg")
     one = Detections(
-        (10, 20), np.array([[1, 2, 4, 4]]), np.array([0.5]), np.array([1]), ("cat", "dog"), [Patch(1, 2, bits)]
+        (10, 20), np.array([[1, 2, 4, 4]]), np.array([0.5]), np.array([1]), ("cat", "dog"), [CroppedMask(1, 2, bits)]
     )
     found.add(one, file_name="one.jpg")
     found.write(tmp_path / "out/predictions.json")
@@ -335,12 +336,12 @@ def test_the_whole_road(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert figures["detections"] == len(results)
     assert set(figures["metrics"]["mask"]) >= {"AP", "AP50", "APs", "AR100", "per_class"}
     assert {"image_id", "category_id", "bbox", "score", "segmentation"} <= set(results[0])
-    (tmp_path / f"{shapes}/images/valid/broken.jpg").write_bytes(b"no picture")
+    (tmp_path / f"{shapes}/images/valid/broken.jpg").write_bytes(b"no image")
     predict = ["predict", "d/run-1", f"{shapes}/images/valid", "--score", "0", "--batch", "2"]
     assert "broken.jpg" in fails_after_output(capsys, *predict, "--out", "p")
     assert not (tmp_path / "p/predictions.json").exists()
     assert cli.main([*predict, "--out", "q", "--skip-broken"]) == 0
-    assert "left out 1 pictures" in capsys.readouterr().out
+    assert "left out 1 images" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "q/predictions.json").read_text())["images"]) == 3
     assert len(list((tmp_path / "q").glob("*.jpg"))) == 3
 

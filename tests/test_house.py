@@ -31,7 +31,7 @@ TORCH_FREE = (
     "tiles",
     "variants",
 )
-NEEDS_TORCH = ("sais.data.loader", "sais.geometry.boxes")  # batches and boxes of the network, inside these packages
+NEEDS_TORCH = ("sais.data.loader", "sais.ops.boxes")  # batches and boxes of the network, inside these packages
 TORCH_FREE_PACKAGES = ("data", "geometry", "recipes", "commands", "runtimes")
 
 

@@ -86,11 +86,11 @@ def test_every_command_and_the_python_of_the_readme(
     assert Path("targets.png").stat().st_size > 1000
     assert "Table II" in Path("runs/reproduce/index.html").read_text()
 
-    shutil.copy(next(Path("my_data/images/valid").iterdir()), "picture.jpg")
+    shutil.copy(next(Path("my_data/images/valid").iterdir()), "image.jpg")
     (python,) = blocks(root, "python")
     names: dict[str, object] = {}
     exec(python, names)
-    assert Path("picture.json").is_file()
+    assert Path("image.json").is_file()
     assert len(names["detections"].rle()) == len(names["outlines"])  # type: ignore[attr-defined, arg-type]
 
 

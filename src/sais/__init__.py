@@ -1,7 +1,7 @@
 """SAIS: single-stage anchor-free instance segmentation. Every object a class, a score, a box and a mask.
 
     from sais import Predictor
-    detections = Predictor("model.safetensors")("picture.jpg")
+    detections = Predictor("model.safetensors")("image.jpg")
 
 `import sais` is quick and loads neither torch nor numpy: the public names are fetched when first used.
 """
@@ -15,17 +15,17 @@ from sais._version import __version__
 
 if TYPE_CHECKING:
     from sais.config import Experiment
-    from sais.detections import Detections
-    from sais.predict import Predictor
-    from sais.structures import SaisError
+    from sais.errors import SaisError
+    from sais.inference.predictor import Predictor
+    from sais.results.detections import Detections
 
 __all__ = ["Detections", "Experiment", "Predictor", "SaisError", "__version__"]
 
 _HOMES = {
-    "Detections": "sais.detections",
+    "Detections": "sais.results.detections",
     "Experiment": "sais.config",
-    "Predictor": "sais.predict",
-    "SaisError": "sais.structures",
+    "Predictor": "sais.inference.predictor",
+    "SaisError": "sais.errors",
 }
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors with the whole experiment, the class names and the state of the run inside.
 
 Two kinds share one layout. A *model* file holds the weights to predict with (`model.*`). A *run* file (`last`) also
-holds everything that resuming needs: raw weights beside their average (`raw.*`) and the optimiser's state
+holds everything that resuming needs: raw weights beside their average (`raw.*`) and the optimizer's state
 (`optimizer.*`). Either can be predicted with. Writing is atomic: a killed process leaves the file of before. A checksum
 of all that is inside tells a file that the disk or a copy spoilt from a good one.
 """
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sais.config import Experiment, from_dict, to_dict
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 FORMAT = "sais-1"
 
@@ -45,12 +45,12 @@ class Checkpoint:
         return {n[len(prefix) + 1 :]: t for n, t in self.tensors.items() if n.startswith(prefix + ".")}
 
 
-def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with `prefix.` before their names."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def save(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
     """Write a checkpoint: to a file beside it, flushed to the disk, then moved into place.
 
     Args:
@@ -85,7 +85,7 @@ def save(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> No
         raise SaisError(f"{path}: cannot write the checkpoint ({error}); {remedy}") from error
 
 
-def load(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
@@ -117,7 +117,7 @@ def load(path: Path) -> Checkpoint:
     )
 
 
-def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load weights into a model. Raises SaisError where they do not fit."""
     try:
         model.load_state_dict(tensors)
@@ -127,7 +127,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as tensors named `parameter name/state name`."""
+    """The optimizer's state as tensors named `parameter name/state name`."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -138,7 +138,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give the optimiser the state that `optimizer_tensors` took."""
+    """Give the optimizer the state that `optimizer_tensors` took."""
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():
         parameter_name, key = name.rsplit("/", 1)
@@ -175,3 +175,13 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a path means: the file itself, or the model, best or last of a run's folder."""
+    if not path.is_dir():
+        return path
+    for name in ("model", "best", "last"):
+        if (path / f"{name}.safetensors").is_file():
+            return path / f"{name}.safetensors"
+    raise SaisError(f"{path}: no model.safetensors, best.safetensors or last.safetensors there; give a trained run")

@@ -18,21 +18,21 @@ from collections.abc import Sequence
 from sais._version import __version__
 
 COMMANDS = {
-    "train": ("sais.commands.train", "train a model on your labelled pictures"),
+    "train": ("sais.commands.train", "train a model on your labeled images"),
     "eval": ("sais.commands.evaluate", "measure a model: COCO box and mask AP"),
-    "predict": ("sais.commands.predict", "find the objects in pictures or a video: drawn pictures and JSON"),
+    "predict": ("sais.commands.predict", "find the objects in images or a video: drawn images and JSON"),
     "runs": ("sais.commands.runs", "list and compare training runs"),
-    "report": ("sais.commands.report", "write the page of a run: curves, AP, errors, the best and the worst pictures"),
+    "report": ("sais.commands.report", "write the page of a run: curves, AP, errors, the best and the worst images"),
     "export": ("sais.commands.export", "write a model for other programs: ONNX, OpenVINO, torch.export"),
     "check": ("sais.commands.check", "look for mistakes in a data set before training on it"),
-    "split": ("sais.commands.split", "split one COCO file into pictures to train on and pictures to measure on"),
-    "shapes": ("sais.commands.shapes", "write a synthetic data set to try things on"),
+    "split": ("sais.commands.split", "split one COCO file into images to train on and images to measure on"),
+    "shapes": ("sais.commands.make_shapes", "write a synthetic data set to try things on"),
     "recipes": ("sais.commands.recipes", "list the recipes a training run can start from"),
     "reproduce": ("sais.commands.reproduce", "the paper's tables and figures again, on your data and machine"),
     "draw-targets": ("sais.commands.draw_targets", "draw which object each location learns (the paper's Figure 2)"),
-    "draw-augmented": ("sais.commands.draw_augmented", "draw pictures as training will see them"),
+    "draw-augmented": ("sais.commands.draw_augmented", "draw images as training will see them"),
     "bench": ("sais.commands.bench", "measure time and memory"),
-    "demo": ("sais.commands.demo", "the whole road on synthetic pictures, on this machine, in minutes"),
+    "demo": ("sais.commands.demo", "the whole road on synthetic images, on this machine, in minutes"),
     "version": ("sais.commands.version", "versions of sais and of what it stands on"),
 }
 """Command -> (module with `run(argv)`, one line of help)."""
@@ -74,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if argv[0] not in COMMANDS:
-        from sais.config import nearest
+        from sais.resolve import suggest
 
-        return _say(f"unknown command '{argv[0]}'{nearest(argv[0], COMMANDS)}")
+        return _say(f"unknown command '{argv[0]}'{suggest(argv[0], COMMANDS)}")
     return _run(argv[0], argv[1:], debug)
 
 
@@ -93,7 +93,7 @@ def overview() -> str:
             *lines,
             "",
             "example:",
-            "  sais train sais-lite --data my_pictures --out runs/first",
+            "  sais train sais-lite --data my_images --out runs/first",
             "  sais predict runs/first/best.safetensors some_folder",
             "",
             "--debug (or SAIS_DEBUG=1) shows the traceback of an error.",
@@ -102,12 +102,12 @@ def overview() -> str:
 
 
 def _run(command: str, argv: list[str], debug: bool) -> int:
-    from sais.structures import SaisError
+    from sais.errors import SaisError
 
     for stream in (sys.stdout, sys.stderr):  # a name the terminal cannot spell is no reason to stop
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if not debug:  # Pillow warns of large pictures and odd EXIF, which we read nonetheless
+    if not debug:  # Pillow warns of large images and odd EXIF, which we read nonetheless
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return int(importlib.import_module(COMMANDS[command][0]).run(argv))

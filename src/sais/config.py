@@ -1,26 +1,26 @@
 """The settings: frozen dataclasses whose defaults are the paper's values. The docstring under a field is its --help.
 
 Only builders and the engine read them; modules take flat arguments. `Experiment` is the whole, written into every
-checkpoint. The paper's tables are fields: I `input.mode`, `input.size`; II `targets.rule` x `model.masks`;
+checkpoint. The paper's tables are fields: I `input.mode`, `input.size`; II `criterion.assigner` x `model.masks`;
 III `model.coefficients_from`; IV `model.backbone`, `input.size`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sais.structures import SaisError
+from sais.errors import SaisError
+from sais.resolve import suggest
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How a picture is fitted to the network's canvas."""
+    """How an image is fitted to the network's canvas."""
 
     mode: Literal["fixed", "keep_ratio"] = "fixed"
     """fixed: stretched to `size`, ratio not kept (the paper). keep_ratio: scaled until the short side is size[0] or
@@ -31,32 +31,32 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What training does to a picture beyond fitting it; all but the flip is off in the paper. Masks stay exact."""
+    """What training does to an image beyond fitting it; all but the flip is off in the paper. Masks stay exact."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
     mosaic: float = 0.0
-    """Probability that the picture shares its canvas with three others, each in a quarter around a random point."""
+    """Probability that the image shares its canvas with three others, each in a quarter around a random point."""
     copy_paste: float = 0.0
-    """Probability that objects of another picture are pasted in; what they hide is hidden in the masks too."""
-    compose_epochs: int | None = None
-    """Mosaic and copy-paste in so many first epochs only, the rest without, as pictures really are; none: in all."""
+    """Probability that objects of another image are pasted in; what they hide is hidden in the masks too."""
+    mosaic_copy_paste_epochs: int | None = None
+    """Mosaic and copy-paste in so many first epochs only, the rest without, as images really are; none: in all."""
     expand: float = 0.0
-    """Probability that the picture is put on a larger ground, so that its objects become smaller."""
-    expand_most: float = 2.0
-    """Greatest side of that ground, in sides of the picture."""
-    expand_ground: Literal["padding", "mean"] = "padding"
-    """Colour of that ground: that of the canvas beside a picture, or the picture's own mean."""
+    """Probability that the image is put on a larger ground, so that its objects become smaller."""
+    expand_max: float = 2.0
+    """Greatest side of that ground, in sides of the image."""
+    expand_fill: Literal["padding", "mean"] = "padding"
+    """Color of that ground: that of the canvas beside an image, or the image's own mean."""
     crop: float = 0.0
     """Probability of a random crop, which keeps at least one object where there is one."""
-    crop_least: float = 0.4
-    """Least share of the picture's sides that a crop keeps."""
+    crop_min: float = 0.4
+    """Least share of the image's sides that a crop keeps."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
-    """Large-scale jitter: the picture is zoomed by a factor drawn from this range, then cropped or padded at a random
+    """Large-scale jitter: the image is zoomed by a factor drawn from this range, then cropped or padded at a random
     place to the same canvas."""
     photometric: float = 0.0
     """Probability of each of four changes, made in random order: brightness, contrast, saturation, hue."""
-    colour_jitter: float = 0.0
+    color_jitter: float = 0.0
     """Greatest relative change of brightness, contrast and saturation, which are all changed, in this order."""
     multi_scale: tuple[float, float] = (1.0, 1.0)
     """Each batch has an input size of its own: `input.size` by a factor from this range, in multiples of 32."""
@@ -69,7 +69,7 @@ class ModelConfig:
     backbone: str = "resnet50.tv_in1k"
     """Any timm model that supports features_only and reaches strides 8, 16 and 32."""
     pretrained: bool = True
-    """Start from ImageNet weights. Random initialisation freezes nothing, and says so."""
+    """Start from ImageNet weights. Random initialization freezes nothing, and says so."""
     frozen_stages: int = 1
     """How much of the backbone is not trained: 0 nothing, 1 stem and C2 (the paper), 2 also C3, and so on."""
     frozen_batch_norm: bool = True
@@ -81,7 +81,7 @@ class ModelConfig:
     tower_kind: Literal["plain", "depthwise"] = "plain"
     """Plain 3x3 convolutions (the paper) or depthwise 3x3 followed by 1x1."""
     norm: Literal["group", "batch"] = "group"
-    """Normalisation inside the towers: GroupNorm(32) (the paper) or batch-norm per level batch."""
+    """Normalization inside the towers: GroupNorm(32) (the paper) or batch-norm per level batch."""
     masks: bool = True
     """Predict masks. Without: plain FCOS."""
     coefficients_from: Literal["both", "classification"] = "both"
@@ -97,18 +97,13 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TargetsConfig:
-    """Which object a location belongs to."""
+class CriterionConfig:
+    """Target assignment and training losses."""
 
-    rule: Literal["center", "area"] = "center"
-    """center: the object the location is most central in (Eqs. 2-4). area: the smallest object (FCOS)."""
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """The training losses and their weights."""
-
-    box: Literal["iou", "giou"] = "iou"
+    assigner: Literal["center", "area"] = "center"
+    """center: a location is assigned to the object it is most central in (Eqs. 2-4). area: to the smallest object
+    (FCOS)."""
+    box_loss: Literal["iou", "giou"] = "iou"
     """iou: -log IoU (the paper). giou: 1 - GIoU."""
     class_weight: float = 1.0
     """Weight of the focal loss."""
@@ -125,16 +120,16 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class PostprocessConfig:
     """From dense outputs to detections."""
 
-    score: float = 0.05
+    score_threshold: float = 0.05
     """Least class probability of a candidate."""
-    candidates: int = 1000
+    pre_nms_topk: int = 1000
     """Locations kept per level before NMS."""
-    nms: float = 0.5
+    nms_iou: float = 0.5
     """IoU above which the lower of two boxes of one class goes."""
-    detections: int = 100
+    max_detections: int = 100
     """Kept per image."""
     mask_margin: float = 0.0
     """How far a mask may reach beyond its box, as a share of the box's sides."""
@@ -142,14 +137,14 @@ class TestConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The optimiser."""
+    """The optimizer."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """sgd with momentum (the paper), or adamw, which learns quicker from few pictures."""
+    """sgd with momentum (the paper), or adamw, which learns quicker from few images."""
     lr: float = 0.01
     """Learning rate for `batch` images."""
-    batch: int = 16
-    """Images in one optimiser step, over all devices together."""
+    batch_size: int = 16
+    """Images in one optimizer step, over all devices together."""
     micro_batch: int | None = None
     """Images at once on a device; gradients add up until `batch` is reached, with the result of all at once. None: a
     device's whole share of the batch."""
@@ -163,8 +158,8 @@ class OptimConfig:
     """The backbone learns at this multiple of lr."""
     layer_decay: float = 1.0
     """Each stage of the backbone learns at this multiple of the lr of the stage above it, its last one at this multiple
-    of the backbone's lr; 1 in the paper. 0.7 to 0.9 keep more of what few pictures would overwrite."""
-    clip: float | None = None
+    of the backbone's lr; 1 in the paper. 0.7 to 0.9 keep more of what few images would overwrite."""
+    grad_clip_norm: float | None = None
     """Greatest norm of the whole gradient; none in the paper, 35 in the detector's later version."""
 
 
@@ -173,12 +168,12 @@ class ScheduleConfig:
     """The course of the learning rate."""
 
     epochs: int = 12
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     kind: Literal["steps", "cosine"] = "steps"
     """steps: constant but for the drops at `steps` (the paper). cosine: falling smoothly to zero."""
-    steps: tuple[int, ...] = (8, 11)
+    milestones: tuple[int, ...] = (8, 11)
     """Epochs after which lr is multiplied by `factor`."""
-    factor: float = 0.1
+    gamma: float = 0.1
     """What lr is multiplied by at each of `steps`."""
     warmup: int = 500
     """Iterations of warm-up; at most a tenth of the run."""
@@ -197,16 +192,16 @@ class RunConfig:
     seed: int = 0
     """Same seed, data and machine: same weights."""
     workers: int = 2
-    """Processes that read pictures; 0 reads in the main one."""
+    """Processes that read images; 0 reads in the main one."""
     device: str = "auto"
     """auto takes CUDA, then Apple's MPS, then the CPU."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass in training; losses are always fp32, and fp16 scales them so that small gradients
     survive."""
-    recompute: Literal["nothing", "norms", "all"] = "norms"
+    activation_checkpointing: Literal["none", "norms", "all"] = "norms"
     """What backward computes again instead of keeping it; results stay the same. norms: all but convolutions, at little
     cost. all: nearly everything; least memory for about a quarter more time."""
-    convolutions: Literal["auto", "direct", "winograd"] = "auto"
+    cpu_convolutions: Literal["auto", "direct", "winograd"] = "auto"
     """How 3x3 convolutions train on a CPU in fp32. winograd: with a quarter of the multiplications, rounding apart the
     same. auto: so where that was measured to be faster, CPUs with AVX2 and without AVX-512."""
     ema: float | None = None
@@ -217,11 +212,11 @@ class RunConfig:
     """Also save every so many iterations, besides after each epoch."""
     checkpoint_minutes: float = 15.0
     """Also save when so many minutes have passed since the last time; 0: never for the time's sake."""
-    on_bad_loss: Literal["stop", "skip"] = "stop"
+    on_nonfinite_loss: Literal["stop", "skip"] = "stop"
     """Where the loss or its gradient is no number, or a hundred times the greatest of the last 100 iterations: stop,
     with the last checkpoint as it was, or skip the batch and say so (ten in a row stop the run)."""
     loggers: tuple[str, ...] = ("tensorboard",)
-    """Where curves and predicted pictures go besides the run's own logs: tensorboard, wandb, mlflow, module:function,
+    """Where curves and predicted images go besides the run's own logs: tensorboard, wandb, mlflow, module:function,
     several of them or none."""
 
 
@@ -234,9 +229,8 @@ class Experiment:
     input: InputConfig = field(default_factory=InputConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    targets: TargetsConfig = field(default_factory=TargetsConfig)
-    losses: LossConfig = field(default_factory=LossConfig)
-    test: TestConfig = field(default_factory=TestConfig)
+    criterion: CriterionConfig = field(default_factory=CriterionConfig)
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -245,7 +239,7 @@ class Experiment:
 MOVED = {
     "input.flip": "augment.flip",
     "input.scale_jitter": "augment.scale_jitter",
-    "input.colour_jitter": "augment.colour_jitter",
+    "input.color_jitter": "augment.color_jitter",
 }
 """Where a setting stood in files written earlier -> where it stands now. `from_dict` reads both."""
 
@@ -253,14 +247,14 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.flip": (0, 1),
     "augment.mosaic": (0, 1),
     "augment.copy_paste": (0, 1),
-    "augment.compose_epochs": (0, math.inf),
+    "augment.mosaic_copy_paste_epochs": (0, math.inf),
     "augment.expand": (0, 1),
-    "augment.expand_most": (1, 10),
+    "augment.expand_max": (1, 10),
     "augment.crop": (0, 1),
-    "augment.crop_least": (0.05, 1),
+    "augment.crop_min": (0.05, 1),
     "augment.scale_jitter": (0.01, 100),
     "augment.photometric": (0, 1),
-    "augment.colour_jitter": (0, 1),
+    "augment.color_jitter": (0, 1),
     "augment.multi_scale": (0.1, 4),
     "model.frozen_stages": (0, math.inf),
     "model.channels": (2, math.inf),
@@ -268,29 +262,29 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.prototypes": (1, math.inf),
     "model.prototype_channels": (1, math.inf),
     "model.prototype_depth": (0, math.inf),
-    "losses.class_weight": (0, math.inf),
-    "losses.box_weight": (0, math.inf),
-    "losses.centerness_weight": (0, math.inf),
-    "losses.mask_weight": (0, math.inf),
-    "losses.mask_positives": (0, math.inf),
-    "losses.mask_margin": (0, math.inf),
-    "test.score": (0, 1),
-    "test.candidates": (1, math.inf),
-    "test.nms": (0, 1),
-    "test.detections": (1, math.inf),
-    "test.mask_margin": (0, math.inf),
+    "criterion.class_weight": (0, math.inf),
+    "criterion.box_weight": (0, math.inf),
+    "criterion.centerness_weight": (0, math.inf),
+    "criterion.mask_weight": (0, math.inf),
+    "criterion.mask_positives": (0, math.inf),
+    "criterion.mask_margin": (0, math.inf),
+    "postprocess.score_threshold": (0, 1),
+    "postprocess.pre_nms_topk": (1, math.inf),
+    "postprocess.nms_iou": (0, 1),
+    "postprocess.max_detections": (1, math.inf),
+    "postprocess.mask_margin": (0, math.inf),
     "optim.lr": (0, math.inf),
-    "optim.batch": (1, math.inf),
+    "optim.batch_size": (1, math.inf),
     "optim.micro_batch": (1, math.inf),
     "optim.momentum": (0, 1),
     "optim.weight_decay": (0, math.inf),
     "optim.bias_lr_factor": (0, math.inf),
     "optim.backbone_lr_factor": (0, math.inf),
     "optim.layer_decay": (0, 1),
-    "optim.clip": (0, math.inf),
+    "optim.grad_clip_norm": (0, math.inf),
     "schedule.epochs": (1, math.inf),
-    "schedule.steps": (0, math.inf),
-    "schedule.factor": (0, math.inf),
+    "schedule.milestones": (0, math.inf),
+    "schedule.gamma": (0, math.inf),
     "schedule.warmup": (0, math.inf),
     "schedule.warmup_factor": (0, 1),
     "schedule.patience": (0, math.inf),
@@ -320,15 +314,6 @@ def check_ranges(experiment: Experiment) -> None:
             raise SaisError(f"--augment.{name.replace('_', '-')} {low:g} {high:g}: the smaller factor comes first")
 
 
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """A hint naming the known words most like `word`: ", did you mean 'a' or 'b'?", or the whole list when none is."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if close:
-        return ", did you mean " + " or ".join(repr(c) for c in close) + "?"
-    return "; known are " + ", ".join(sorted(known))
-
-
 def to_dict(settings: Any) -> dict[str, Any]:
     """A settings object as plain dicts and lists, ready for JSON."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in _items(settings)}
@@ -351,7 +336,7 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "settings") -> An
         values = _in_their_places(values)
     for key in values:
         if key not in hints:
-            raise SaisError(f"{where}: unknown setting '{key}'{nearest(key, hints)}")
+            raise SaisError(f"{where}: unknown setting '{key}'{suggest(key, hints)}")
     return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
 
 

@@ -5,13 +5,13 @@
 Legend, the same in every file:
 
     B images     C classes     K prototypes (32)     N objects of one image     D detections of one image
-    L locations of all levels, P3 first, row by row    H W a picture    h w the prototype grid (stride 4)
+    L locations of all levels, P3 first, row by row    H W an image    h w the prototype grid (stride 4)
 
-Spaces: *picture* is the file as a person sees it (EXIF applied), *canvas* is the network's input, *grid* is the
+Spaces: *image* is the file as a person sees it (EXIF applied), *canvas* is the network's input, *grid* is the
 prototype map, one cell for 4 x 4 canvas pixels. Coordinates are continuous edges: pixel i covers [i, i + 1].
-Boxes are float32 ``x1 y1 x2 y2``; sizes are ``(height, width)``; pictures are uint8 RGB; background is label -1.
+Boxes are float32 ``x1 y1 x2 y2``; sizes are ``(height, width)``; images are uint8 RGB; background is label -1.
 
-`Detections` has its own file, `sais.detections`, since it computes with `sais.geometry`; this one imports nothing of
+`Detections` has its own file, `sais.results.detections`, since it computes with `sais.ops`; this one imports nothing of
 ours and no torch.
 """
 
@@ -26,46 +26,42 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sais.geometry.raster import ObjectMask
+    from sais.ops.rasterize import ObjectMask
 
 STRIDES = (8, 16, 32, 64, 128)
-"""Canvas pixels between neighbouring locations of P3 .. P7."""
+"""Canvas pixels between neighboring locations of P3 .. P7."""
 
 MASK_STRIDE = 4
 """Canvas pixels for one cell of the prototype grid."""
 
 
-class SaisError(Exception):
-    """What the user can mend: bad data, a bad setting, a missing file. The command prints it and exits with 2."""
-
-
 @dataclass(frozen=True)
-class Placement:
-    """Where a picture lies on its canvas: top left, scaled by ``scale``, the rest is padding.
+class CanvasMap:
+    """Where an image lies on its canvas: top left, scaled by ``scale``, the rest is padding.
 
-    Canvas x = picture x * scale[1]; canvas y = picture y * scale[0]. This is the one mapping between the two
+    Canvas x = image x * scale[1]; canvas y = image y * scale[0]. This is the one mapping between the two
     spaces; everything that crosses over uses it.
     """
 
-    picture_size: tuple[int, int]
-    """(H, W) of the picture in pixels."""
+    image_size: tuple[int, int]
+    """(H, W) of the image in pixels."""
     canvas_size: tuple[int, int]
     """(height, width) of the canvas in pixels, multiples of 32."""
     scale: tuple[float, float]
-    """(vertical, horizontal) canvas pixels per picture pixel."""
+    """(vertical, horizontal) canvas pixels per image pixel."""
 
     @property
     def content_size(self) -> tuple[float, float]:
-        """(height, width) of the picture on its canvas, without the padding."""
-        return self.picture_size[0] * self.scale[0], self.picture_size[1] * self.scale[1]
+        """(height, width) of the image on its canvas, without the padding."""
+        return self.image_size[0] * self.scale[0], self.image_size[1] * self.scale[1]
 
     def to_canvas(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (N, 4) of the picture, moved to the canvas."""
+        """Boxes (N, 4) of the image, moved to the canvas."""
         return boxes * self._factors()
 
-    def to_picture(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (N, 4) of the canvas, moved to the picture and clipped to it."""
-        height, width = self.picture_size
+    def to_image(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) of the canvas, moved to the image and clipped to it."""
+        height, width = self.image_size
         limit = np.array([width, height, width, height], np.float32)
         return np.clip(boxes / self._factors(), 0, limit).astype(np.float32)
 
@@ -75,23 +71,23 @@ class Placement:
 
 @dataclass
 class Sample:
-    """A picture and its objects, before and after the transforms. No crowds: they train nothing."""
+    """An image and its objects, before and after the transforms. No crowds: they train nothing."""
 
     image_id: int
-    picture: np.ndarray
+    image: np.ndarray
     """(H, W, 3) uint8 RGB; after `fit` the canvas."""
     boxes: np.ndarray
-    """(N, 4) float32 in the pixels of `picture`."""
+    """(N, 4) float32 in the pixels of `image`."""
     labels: np.ndarray
     """(N,) int64, 0 .. C-1."""
     masks: list[ObjectMask | None]
-    """N shapes in the pixels of `picture`, not yet rasterised; None where only a box was annotated."""
-    placement: Placement | None = None
-    """Set once the picture has been fitted to its canvas."""
+    """N shapes in the pixels of `image`, not yet rasterized; None where only a box was annotated."""
+    canvas_map: CanvasMap | None = None
+    """Set once the image has been fitted to its canvas."""
 
 
 @dataclass
-class Objects:
+class GroundTruth:
     """The objects of one image as the losses need them, in canvas pixels."""
 
     boxes: Tensor
@@ -103,35 +99,35 @@ class Objects:
     mask_values: Tensor
     """(sum of window areas,) uint8: the patches one after the other, row by row; coverage of a cell 0 .. 255."""
 
-    def to(self, device: torch.device) -> Objects:
+    def to(self, device: torch.device) -> GroundTruth:
         """The same objects on another device."""
-        return Objects(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+        return GroundTruth(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
 
-    def pin_memory(self) -> Objects:
+    def pin_memory(self) -> GroundTruth:
         """The same objects in memory that a GPU reads by itself."""
-        return Objects(*(getattr(self, name).pin_memory() for name in self.__dataclass_fields__))
+        return GroundTruth(*(getattr(self, name).pin_memory() for name in self.__dataclass_fields__))
 
 
 @dataclass
 class Batch:
     """What one training or evaluation step consumes."""
 
-    pictures: Tensor
-    """(B, 3, height, width) uint8 RGB canvases; normalisation belongs to the model."""
-    objects: list[Objects]
+    images: Tensor
+    """(B, 3, height, width) uint8 RGB canvases; normalization belongs to the model."""
+    ground_truths: list[GroundTruth]
     """B entries."""
     image_ids: list[int]
-    placements: list[Placement]
+    canvas_maps: list[CanvasMap]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        pictures = self.pictures.to(device, non_blocking=True)
-        return Batch(pictures, [o.to(device) for o in self.objects], self.image_ids, self.placements)
+        images = self.images.to(device, non_blocking=True)
+        return Batch(images, [o.to(device) for o in self.ground_truths], self.image_ids, self.canvas_maps)
 
     def pin_memory(self) -> Batch:
         """The same batch in memory that a GPU reads by itself, so that `to` need not wait."""
-        pictures = self.pictures.pin_memory()
-        return Batch(pictures, [o.pin_memory() for o in self.objects], self.image_ids, self.placements)
+        images = self.images.pin_memory()
+        return Batch(images, [o.pin_memory() for o in self.ground_truths], self.image_ids, self.canvas_maps)
 
 
 @dataclass

@@ -15,8 +15,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from sais.config import nearest
-from sais.structures import SaisError
+from sais.errors import SaisError
+from sais.resolve import suggest
 
 Arguments = TypeVar("Arguments")
 
@@ -74,7 +74,7 @@ def _check_options(kind: type, argv: Sequence[str], prog: str) -> None:
             continue
         option = word.partition("=")[0].replace("_", "-")
         if option not in known:
-            hint = nearest(option, known)
+            hint = suggest(option, known)
             if hint.startswith(";") and len(known) > 20:  # nothing like it, and the whole list fills a screen
                 hint = ""
             command = " ".join(prog.split()[:2])
@@ -117,7 +117,7 @@ def prepare_torch(command: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with ETA on stderr; gives the function to call with the number of pictures done since the last call."""
+    """A bar with ETA on stderr; gives the function to call with the number of images done since the last call."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from sais.commands.arguments import check_writable, make_folder, need_torch, parse, progress_bar
-from sais.files import write_bytes, write_text
-from sais.structures import SaisError
+from sais.errors import SaisError
+from sais.io.atomic import write_bytes, write_text
 
 if TYPE_CHECKING:
-    from sais.bench.models import Request, Row
-    from sais.bench.systems import Conditions
+    from sais.benchmark.models import ModelRow, ModelsRequest
+    from sais.benchmark.timing import Conditions
 
 MEBIBYTE = 2**20
 
@@ -25,9 +25,9 @@ MEBIBYTE = 2**20
 class BenchArguments:
     """Measure time and memory.
 
-    models: recipes, trained models and exported graphs from a picture to its masks, side by side.
-    curves: how masks scale, with 1 to 1,000 objects and pictures of 0.3 to 50 megapixels; a plot with --out.
-    masks: 100 masks on a 1280x960 picture, box-local against full-frame.
+    models: recipes, trained models and exported graphs from an image to its masks, side by side.
+    curves: how masks scale, with 1 to 1,000 objects and images of 0.3 to 50 megapixels; a plot with --out.
+    masks: 100 masks on a 1280x960 image, box-local against full-frame.
     training: bytes kept for backward, part by part, and time and peak of a training step.
 
     Objects are planted into the networks' outputs, so that all have the same work to do; weights change no time.
@@ -39,9 +39,9 @@ class BenchArguments:
     """models: recipes, model files, folders of runs, or what `sais export` wrote (.onnx, .xml). training: recipes,
     model files, folders of runs."""
     objects: int | None = None
-    """models, masks: objects on the picture, 100 unless given; training: 10."""
+    """models, masks: objects on the image, 100 unless given; training: 10."""
     size: tuple[int, int] = (960, 1280)
-    """models, masks: height and width of the picture."""
+    """models, masks: height and width of the image."""
     repeats: int = 7
     """Runs of each; the median counts."""
     input: int | None = None
@@ -52,16 +52,16 @@ class BenchArguments:
     compiled: bool = False
     """models: by torch.compile, too."""
     batches: tuple[int, ...] = (1,)
-    """models: pictures in one pass; exported graphs take any number."""
+    """models: images in one pass; exported graphs take any number."""
     batch: int = 2
-    """training: pictures in one step."""
-    recompute: tuple[Literal["nothing", "norms", "all"], ...] = ("nothing", "norms", "all")
-    """training: what backward computes again, as --run.recompute of `sais train` takes it."""
+    """training: images in one step."""
+    recompute: tuple[Literal["none", "norms", "all"], ...] = ("none", "norms", "all")
+    """training: what backward computes again, as --run.activation-checkpointing of `sais train` takes it."""
     times: bool = True
     """training: time the steps, too; --no-times saves the time."""
     peers: tuple[str, ...] = ()
     """models, training: other systems, as module:function that returns contestants, for example
-    benchmarks.installed:contestants."""
+    peers.installed:candidates."""
     only: tuple[str, ...] = ()
     """models: which of the peers. training: which of all."""
     device: str = "auto"
@@ -69,7 +69,7 @@ class BenchArguments:
     counts: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)
     """curves: objects."""
     megapixels: tuple[float, ...] = (0.3, 1, 3, 12, 25, 50)
-    """curves: of the picture."""
+    """curves: of the image."""
     memory: bool = True
     """Measure memory, too; --no-memory saves the time."""
     out: Path | None = None
@@ -108,26 +108,26 @@ def _check_options(arguments: BenchArguments) -> None:
     if arguments.what == "training" and "fp16" in arguments.precisions:
         raise SaisError("sais bench training: --precisions are fp32 and bf16")
     if arguments.what == "curves" and arguments.out is not None:
-        from sais.bench.curves import need_matplotlib
+        from sais.benchmark.scaling import need_matplotlib
 
         need_matplotlib()
 
 
 def _masks(arguments: BenchArguments) -> None:
-    from sais.bench.masks import bench_masks
+    from sais.benchmark.masks import bench_masks
 
     bench_masks(arguments.objects or 100, arguments.size, repeats=arguments.repeats, memory=arguments.memory)
 
 
 def _models(arguments: BenchArguments) -> None:
-    from sais.bench.models import Request, bench_models
-    from sais.bench.systems import Conditions
-    from sais.predict import choose_device
+    from sais.benchmark.models import ModelsRequest, bench_models
+    from sais.benchmark.timing import Conditions
+    from sais.device import choose_device
 
     if not arguments.models and not arguments.peers:
         raise SaisError("sais bench models needs a MODEL: a recipe (sais-lite), a trained model or an exported graph")
     side = None if arguments.input is None else (arguments.input, arguments.input)
-    request = Request(
+    request = ModelsRequest(
         arguments.models,
         arguments.precisions,
         arguments.compiled,
@@ -145,8 +145,8 @@ def _models(arguments: BenchArguments) -> None:
 
 
 def _training(arguments: BenchArguments) -> None:
-    from sais.bench.training import TrainingRequest, bench_training, training_table
-    from sais.predict import choose_device
+    from sais.benchmark.training import TrainingRequest, bench_training, training_table
+    from sais.device import choose_device
 
     if not arguments.models and not arguments.peers:
         raise SaisError("sais bench training needs a MODEL: a recipe (sais-lite), a trained model or a run")
@@ -163,16 +163,14 @@ def _training(arguments: BenchArguments) -> None:
     device = str(choose_device(arguments.device))
     rows = bench_training(request, arguments.repeats, device, arguments.times)
     columns, lines = training_table(rows)
-    title = (
-        f"MB of activations kept for backward for one picture of {request.objects} objects; a step of {request.batch}"
-    )
+    title = f"MB of activations kept for backward for one image of {request.objects} objects; a step of {request.batch}"
     _print(title, columns, lines)
     times = (
         f" Times: medians of {arguments.repeats} turns; 'blocks kept': with the allocator as `sais train` sets it; "
         "'of the processor': with that allocator, the seconds that the processor worked for it."
     )
     print(
-        f"{_machine(device)}. Each storage once, parameters left out. 'Once a step': however many pictures. 'Peak': "
+        f"{_machine(device)}. Each storage once, parameters left out. 'Once a step': however many images. 'Peak': "
         f"what the first step of {request.batch} adds to the loaded model." + times * arguments.times
     )
     if arguments.out is not None:
@@ -196,11 +194,11 @@ def _print(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -
 
 
 def _curves(arguments: BenchArguments) -> None:
-    from sais.bench.curves import cases, measure_curves, plot, to_json
+    from sais.benchmark.scaling import measure_scaling, plot, scaling_cases, to_json
 
-    chosen = cases(arguments.counts, arguments.megapixels)
+    chosen = scaling_cases(arguments.counts, arguments.megapixels)
     with progress_bar("cases", len(chosen)) as progress:
-        curves = measure_curves(chosen, arguments.repeats, arguments.memory, progress)
+        curves = measure_scaling(chosen, arguments.repeats, arguments.memory, progress)
     machine = _machine("cpu")
     _print_curves(to_json(curves), machine)
     if arguments.out is not None:
@@ -218,26 +216,26 @@ def _write(path: Path, figures: dict[str, Any]) -> None:
 def _machine(device: str) -> str:
     import torch
 
-    from sais.engine.machine import describe_machine, in_words
+    from sais.engine.environment import describe_environment, format_environment
 
-    return in_words(describe_machine(torch.device(device)))
+    return format_environment(describe_environment(torch.device(device)))
 
 
-def _models_json(rows: Sequence[Row], request: Request, conditions: Conditions) -> dict[str, Any]:
+def _models_json(rows: Sequence[ModelRow], request: ModelsRequest, conditions: Conditions) -> dict[str, Any]:
     settings = {"request": asdict(request), "conditions": asdict(conditions)}
     return {"machine": _machine(conditions.device), **settings, "rows": [asdict(row) for row in rows]}
 
 
-def _print_models(rows: Sequence[Row], conditions: Conditions) -> None:
+def _print_models(rows: Sequence[ModelRow], conditions: Conditions) -> None:
     from rich.console import Console
     from rich.table import Table
 
     height, width = conditions.size
-    title = f"{conditions.objects} objects on a picture of {width} x {height}; ms a picture"
+    title = f"{conditions.objects} objects on an image of {width} x {height}; ms an image"
     table = Table(title=title, title_justify="left")
     table.add_column("system", overflow="fold")
     slow = "p95" if conditions.repeats >= 20 else "slowest"
-    for heading in ("fit", "network", "post", "end to end", slow, "pictures/s", "blocks kept", "memory"):
+    for heading in ("fit", "network", "post", "end to end", slow, "images/s", "blocks kept", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         one, kept = row.shipped, row.kept
@@ -254,7 +252,7 @@ def _print_models(rows: Sequence[Row], conditions: Conditions) -> None:
     console.print(table)
     console.print(
         f"{_machine(conditions.device)}. Medians of {conditions.repeats} turns, one system after the other; post: from "
-        "raw outputs to masks at the picture's size. Blocks kept: end to end with an allocator that keeps big blocks, "
+        "raw outputs to masks at the image's size. Blocks kept: end to end with an allocator that keeps big blocks, "
         "for everybody. Memory: what the first pass adds to the peak over the loaded model. Exported graphs, but for "
         "raw ones, have candidates and suppression in the network.",
         soft_wrap=True,
@@ -267,7 +265,7 @@ def _print_curves(curves: dict[str, list[dict[str, Any]]], machine: str) -> None
 
     console = Console()
     for name, points in curves.items():
-        title = "1280 x 960, ever more objects" if name == "objects" else "100 objects, ever larger pictures"
+        title = "1280 x 960, ever more objects" if name == "objects" else "100 objects, ever larger images"
         table = Table(title=title, title_justify="left")
         for heading in ("way", "objects", "megapixels", "time", "memory added"):
             table.add_column(heading, justify="left" if heading == "way" else "right")

@@ -9,14 +9,14 @@ from pathlib import Path
 import tyro
 
 from sais.commands.arguments import parse, progress_bar
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 
 @dataclass(frozen=True)
 class CheckArguments:
-    """Open every picture and look at every label of a data set; say what is in it and what is wrong with it.
+    """Open every image and look at every label of a data set; say what is in it and what is wrong with it.
 
-    Exit code 2 where training would stop: broken pictures, wrong sizes, unreadable masks, a split without the training
+    Exit code 2 where training would stop: broken images, wrong sizes, unreadable masks, a split without the training
     split's categories.
     """
 
@@ -25,28 +25,28 @@ class CheckArguments:
     split: str = ""
     """Only this split; otherwise every one found."""
     decode: bool = True
-    """Read the pixels of every picture, not only its size (finds truncated files)."""
+    """Read the pixels of every image, not only its size (finds truncated files)."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais check`."""
     arguments = parse(CheckArguments, argv, "sais check DIR")
-    from sais.data.check import check
-    from sais.data.formats import find, splits
+    from sais.data.doctor.check import check_dataset
+    from sais.data.formats import list_splits, read_dataset
     from sais.data.paths import locate
 
     data = locate(arguments.data)
-    names = [arguments.split] if arguments.split else splits(data)
+    names = [arguments.split] if arguments.split else list_splits(data)
     if not names:
         raise SaisError(f"{data}: no split found; expected annotations/SPLIT.json (sais shapes DIR writes an example)")
     good = readable = True
     classes: tuple[str, ...] = ()
     for name in names:
-        index = find(data, name)
+        index = read_dataset(data, name)
         lacking = [one for one in classes if one not in index.class_names]
         classes = classes or index.class_names  # of the training split, which comes first
         with progress_bar(f"checking {name}", len(index.images)) as progress:
-            found = check(index, decode=arguments.decode, progress=lambda done, _: progress(1))
+            found = check_dataset(index, decode=arguments.decode, progress=lambda done, _: progress(1))
         print(f"== {name}")
         print(found.summary())
         if lacking:

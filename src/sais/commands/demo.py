@@ -1,4 +1,4 @@
-"""`sais demo`: the whole road on synthetic pictures in minutes: data, training, AP, drawings, report."""
+"""`sais demo`: the whole road on synthetic images in minutes: data, training, AP, drawings, report."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
 from sais.config import Experiment
 from sais.data.paths import DataPaths
-from sais.files import write_text
+from sais.io.atomic import write_text
 from sais.recipes import recipe
 
 if TYPE_CHECKING:
-    from sais.data.index import Index
-    from sais.predict import Predictor
+    from sais.data.annotations import DatasetSplit
+    from sais.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class DemoArguments:
     recipe: str = "sais-lite"
     """Recipe to train."""
     train: int = 400
-    """Pictures to train on."""
+    """Images to train on."""
     valid: int = 80
-    """Pictures to measure on."""
+    """Images to measure on."""
     epochs: int = 10
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     steps: int | None = None
     """Stop after so many iterations, for a trial."""
     seed: int = 0
-    """The same seed gives the same pictures and the same run."""
+    """The same seed gives the same images and the same run."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -48,10 +48,10 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(DemoArguments, argv, "sais demo")
     prepare_torch("demo")
     check_writable(arguments.out)
-    from sais.engine.evaluate import evaluate
-    from sais.engine.train import train
-    from sais.predict import Predictor
-    from sais.report.write import write_report
+    from sais.engine.trainer import train
+    from sais.evaluation.evaluate import evaluate
+    from sais.inference.predictor import Predictor
+    from sais.reports.run_report import write_report
 
     started = time.perf_counter()
     paths = DataPaths(data=_shapes(arguments))
@@ -87,14 +87,14 @@ def _shapes(arguments: DemoArguments) -> Path:
     if (folder / "complete").is_file():
         print(f"1/4 using the data set in {folder}")
         return folder
-    print(f"1/4 making {arguments.train} + {arguments.valid} synthetic pictures in {folder}")
+    print(f"1/4 making {arguments.train} + {arguments.valid} synthetic images in {folder}")
     write_shapes(folder, train=arguments.train, valid=arguments.valid, seed=arguments.seed)
     write_text(folder / "complete", "written by sais demo\n")
     return folder
 
 
 def _experiment(arguments: DemoArguments) -> Experiment:
-    """The recipe, made to learn from few pictures in minutes (docs/log.md has what each change brought).
+    """The recipe, made to learn from few images in minutes (docs/log.md has what each change brought).
 
     Small batches for more steps, no zoom, since every scene has the same scale, and more weight on the masks.
     """
@@ -103,8 +103,8 @@ def _experiment(arguments: DemoArguments) -> Experiment:
         start,
         name=f"{start.name}-demo",
         augment=dataclasses.replace(start.augment, scale_jitter=(1.0, 1.0)),
-        losses=dataclasses.replace(start.losses, mask_weight=2.0),
-        optim=dataclasses.replace(start.optim, batch=4),
+        criterion=dataclasses.replace(start.criterion, mask_weight=2.0),
+        optim=dataclasses.replace(start.optim, batch_size=4),
         schedule=dataclasses.replace(start.schedule, epochs=arguments.epochs),
         run=dataclasses.replace(start.run, seed=arguments.seed),
     )
@@ -117,21 +117,21 @@ def _fresh(out: Path) -> Path:
     return out / f"run-{number}"
 
 
-def _draw(predictor: Predictor, index: Index, out: Path, count: int = 12) -> None:
+def _draw(predictor: Predictor, index: DatasetSplit, out: Path, count: int = 12) -> None:
     """Write predictions.jpg: pairs of what is there (left) and what the model found (right)."""
     from PIL import Image
 
-    from sais.draw import contact_sheet, draw, draw_objects
-    from sais.engine.pictures import objects_of
-    from sais.images import read_picture
+    from sais.evaluation.visualize import objects_of
+    from sais.io.images import read_image
+    from sais.results.draw import contact_sheet, draw, draw_objects
 
     tiles: list[np.ndarray] = []
     captions: list[str] = []
     for record in index.images[:count]:
-        picture = read_picture(record.path)
-        detections = predictor(picture).above(0.3)
+        image = read_image(record.path)
+        detections = predictor(image).above(0.3)
         there = objects_of(record, index)
-        tiles += [draw_objects(picture, there.boxes, there.labels, there.class_names, there.patches)]
-        tiles += [draw(picture, detections)]
-        captions += ["labelled", f"found: {detections.summary()}"]
+        tiles += [draw_objects(image, there.boxes, there.labels, there.class_names, there.cropped_masks)]
+        tiles += [draw(image, detections)]
+        captions += ["labeled", f"found: {detections.summary()}"]
     Image.fromarray(contact_sheet(tiles, columns=4, captions=captions)).save(out / "predictions.jpg", quality=92)

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sais.commands.arguments import check_writable, need_torch, parse
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 if TYPE_CHECKING:
-    from sais.data.index import ImageRecord
+    from sais.data.annotations import ImageRecord
 
 
 @dataclass(frozen=True)
 class DrawTargetsArguments:
-    """Draw which object each location learns: one colour an object, black is background."""
+    """Draw which object each location learns: one color an object, black is background."""
 
     scene: Literal["figure2"] | None = None
     """A built-in scene instead of a data set: the paper's Figure 2, a small object over a large one's center."""
@@ -31,7 +31,7 @@ class DrawTargetsArguments:
     recipe: str = "sais-r50-768"
     """Recipe whose input size and mode are used."""
     out: Path = Path("targets.png")
-    """Picture to write."""
+    """Image to write."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -41,29 +41,29 @@ def run(argv: Sequence[str]) -> int:
         raise SaisError("sais draw-targets needs --scene figure2, or --data DIR (one of the two)")
     need_torch("draw-targets")
     check_writable(arguments.out.parent)
+    from sais.paper.target_maps import draw_scene, draw_target_maps
     from sais.recipes import recipe
-    from sais.targets_picture import draw_scene, draw_target_maps
 
     settings = recipe(arguments.recipe).input
     rules = ("center", "area") if arguments.rule == "both" else (arguments.rule,)
     if arguments.scene is not None:
-        picture = draw_scene(arguments.scene, rules)
+        image = draw_scene(arguments.scene, rules)
     else:
-        picture = draw_target_maps(_record(arguments), settings, rules)
+        image = draw_target_maps(_record(arguments), settings, rules)
     from PIL import Image
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(arguments.out)
+    Image.fromarray(image).save(arguments.out)
     print(f"wrote {arguments.out}")
     return 0
 
 
 def _record(arguments: DrawTargetsArguments) -> ImageRecord:
-    from sais.data.formats import find
+    from sais.data.formats import read_dataset
     from sais.data.paths import locate
 
     assert arguments.data is not None
-    index = find(locate(arguments.data), arguments.split)
+    index = read_dataset(locate(arguments.data), arguments.split)
     if arguments.image is None:
         return index.images[0]
     for record in index.images:

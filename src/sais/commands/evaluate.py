@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from sais.commands.arguments import check_writable, need_torch, parse, progress_bar
-from sais.commands.models import Way, check_model, open_model
-from sais.commands.tiling import OVERLAP, check_tiles, in_tiles
-from sais.files import write_text
-from sais.structures import SaisError
+from sais.commands.open_predictor import Way, check_model, open_model
+from sais.commands.slicing import OVERLAP, check_tiles, in_tiles
+from sais.errors import SaisError
+from sais.io.atomic import write_text
 
 if TYPE_CHECKING:
-    from sais.data.index import Index
-    from sais.detections import Find
+    from sais.data.annotations import DatasetSplit
+    from sais.results.detections import DetectFunction
 
 
 @dataclass(frozen=True)
 class EvalArguments:
-    """Measure a model on labelled pictures: COCO AP and AR of boxes and masks, over all and per class.
+    """Measure a model on labeled images: COCO AP and AR of boxes and masks, over all and per class.
 
-    Pictures without annotations (COCO's test-dev) are not measured, but --results still writes what was found.
+    Images without annotations (COCO's test-dev) are not measured, but --results still writes what was found.
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
@@ -38,27 +38,27 @@ class EvalArguments:
     annotations: Path | None = None
     """COCO JSON to measure on, instead of --data."""
     images: Path | None = None
-    """Folder of its pictures."""
+    """Folder of its images."""
     json: str = ""
     """Write the figures to this file as JSON; - prints them instead of the table."""
     results: Path | None = None
     """Write every detection to this file in the COCO submission format."""
     batch: int = 8
-    """Pictures in one pass."""
+    """Images in one pass."""
     score: float | None = None
     """Least score (class x centerness) of a detection; COCO's AP wants none, and then takes all whose class
     probability is above the model's 0.05."""
     flip: bool = False
-    """Look at the mirrored pictures too, and fuse what both ways find."""
+    """Look at the mirrored images too, and fuse what both ways find."""
     scales: tuple[float, ...] = (1.0,)
-    """Look at the pictures so many times as large as the model's input, and fuse: 0.8 1.0 1.25."""
+    """Look at the images so many times as large as the model's input, and fuse: 0.8 1.0 1.25."""
     tiles: Annotated[str, tyro.conf.arg(metavar="SIDE|auto")] = ""
-    """Look at each picture in overlapping tiles of so many pixels, as sais predict --tiles does; auto: twice the
-    model's input. COCO's AP goes by the best 100 detections of a picture, with tiles too."""
+    """Look at each image in overlapping tiles of so many pixels, as sais predict --tiles does; auto: twice the
+    model's input. COCO's AP goes by the best 100 detections of an image, with tiles too."""
     tile_overlap: float = OVERLAP
-    """Least share of a tile's side that neighbouring tiles have in common, 0 to 0.9."""
+    """Least share of a tile's side that neighboring tiles have in common, 0 to 0.9."""
     workers: int = 2
-    """Processes that read pictures."""
+    """Processes that read images."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -67,7 +67,7 @@ class EvalArguments:
     compiled: bool = False
     """Let torch.compile fuse the network: half a minute at the start, faster afterwards on GPUs."""
     skip_broken: bool = False
-    """Leave out pictures that cannot be read, and say how many, instead of stopping."""
+    """Leave out images that cannot be read, and say how many, instead of stopping."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -81,16 +81,16 @@ def run(argv: Sequence[str]) -> int:
             check_writable(file.parent)
     check_tiles(arguments.tiles, arguments.tile_overlap)
     check_model(arguments.model)
-    from sais.engine.evaluate import evaluate
+    from sais.evaluation.evaluate import evaluate
 
     way = Way(
         arguments.device, arguments.score, arguments.flip, arguments.scales, arguments.precision, arguments.compiled
     )
     predictor = open_model("eval", arguments.model, way)
     index = _index(arguments, tuple(predictor.class_names))
-    find: Find | None = predictor.batch if arguments.flip or arguments.scales != (1.0,) else None
+    find: DetectFunction | None = predictor.batch if arguments.flip or arguments.scales != (1.0,) else None
     batch = arguments.batch
-    if arguments.tiles:  # the batch is one of tiles, and big pictures are read one by one
+    if arguments.tiles:  # the batch is one of tiles, and big images are read one by one
         no_bar = nullcontext(lambda tiles: None)
         find, batch = in_tiles(predictor, arguments.tiles, arguments.tile_overlap, batch, lambda tiles: no_bar), 1
     with progress_bar("measuring", len(index.images)) as progress:
@@ -102,8 +102,8 @@ def run(argv: Sequence[str]) -> int:
         "flip": arguments.flip,
         "scales": list(arguments.scales),
         "tiles": arguments.tiles or None,
-        "pictures": len(index.images),
-        "left_out": len(found.broken),
+        "images": len(index.images),
+        "left_out": len(found.unreadable_images),
         "detections": len(found.results),
         "metrics": None if found.metrics is None else found.metrics.to_dict(),
     }
@@ -113,9 +113,11 @@ def run(argv: Sequence[str]) -> int:
         print(json.dumps(figures, indent=2))
         return 0
     print("no annotations: nothing was measured" if found.metrics is None else found.metrics.table())
-    print(f"{len(found.results)} detections in {len(index.images) - len(found.broken)} pictures")
-    if found.broken:
-        print(f"left out {len(found.broken)} pictures that cannot be read, the first: {found.broken[0]}")
+    print(f"{len(found.results)} detections in {len(index.images) - len(found.unreadable_images)} images")
+    if found.unreadable_images:
+        print(
+            f"left out {len(found.unreadable_images)} images that cannot be read, the first: {found.unreadable_images[0]}"
+        )
     if arguments.json:
         write_text(Path(arguments.json), json.dumps(figures, indent=2))
     written = [str(file) for file in (arguments.results, arguments.json) if file]
@@ -124,14 +126,14 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _index(arguments: EvalArguments, classes: tuple[str, ...]) -> Index:
-    from sais.data.formats import find, find_explicit
+def _index(arguments: EvalArguments, classes: tuple[str, ...]) -> DatasetSplit:
+    from sais.data.formats import read_dataset, read_dataset_files
     from sais.data.paths import locate
 
     if arguments.annotations is not None and arguments.images is not None:
-        return find_explicit(arguments.annotations, arguments.images, classes)
+        return read_dataset_files(arguments.annotations, arguments.images, classes)
     if arguments.annotations is not None or arguments.images is not None:
         raise SaisError("--annotations FILE and --images DIR go together: one is missing")
     if arguments.data is None:
         raise SaisError("no data: give --data DIR, or --annotations FILE and --images DIR")
-    return find(locate(arguments.data), arguments.split, classes)
+    return read_dataset(locate(arguments.data), arguments.split, classes)

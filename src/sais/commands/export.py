@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ExportArguments:
     raw: class_logits, centerness_logits, distances, coefficients, prototypes, dense, nothing left out.
     detections: boxes (B, D, 4) in canvas pixels, scores, labels, coefficients (B, D, K), prototypes (B, K, h, w);
     suppression is inside. masks: also mask_logits (B, D, h, w): enlarged bilinearly, positive is the object.
-    The input `pictures` is uint8 (B, 3, height, width) RGB; class names and input rules are in the file's metadata.
+    The input `images` is uint8 (B, 3, height, width) RGB; class names and input rules are in the file's metadata.
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
@@ -42,23 +42,23 @@ class ExportArguments:
     any_size: bool | None = None
     """Leave height and width open (multiples of 32); so by itself for models that keep the ratio."""
     calibrate: str | None = None
-    """Pictures for int8: a folder or a glob in quotes; some dozens of the kind that the model will see."""
+    """Images for int8: a folder or a glob in quotes; some dozens of the kind that the model will see."""
     most: int = 100
-    """Use at most so many of the pictures of --calibrate and --check."""
+    """Use at most so many of the images of --calibrate and --check."""
     check: str | None = None
-    """Pictures to compare the file with torch on: a folder or a glob in quotes. Without: synthetic scenes."""
+    """Images to compare the file with torch on: a folder or a glob in quotes. Without: synthetic scenes."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais export`."""
     arguments = parse(ExportArguments, argv, "sais export MODEL")
     prepare_torch("export")
+    from sais.checkpoint import find_checkpoint
     from sais.export import FORMATS, ExportOptions, export_model
-    from sais.predict import model_file
 
     if not arguments.model.exists():
         raise SaisError(f"{arguments.model}: no such model; give a model file, or the folder of a trained run")
-    source = model_file(arguments.model)
+    source = find_checkpoint(arguments.model)
     suffix = FORMATS[arguments.format]
     path = arguments.out or source.with_suffix(suffix)
     if path.suffix != suffix:
@@ -81,22 +81,22 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _some(source: str | None, most: int) -> list[Path]:
-    """The first `most` pictures of a source; says where there are more."""
-    from sais.sources import find_pictures
+    """The first `most` images of a source; says where there are more."""
+    from sais.io.sources import find_images
 
-    found = find_pictures(source) if source else []
+    found = find_images(source) if source else []
     if len(found) > most:
-        print(f"{source}: the first {most} of {len(found)} pictures are used (--most)")
+        print(f"{source}: the first {most} of {len(found)} images are used (--most)")
     return found[:most]
 
 
-def _check(source: Path, path: Path, score: float | None, pictures: list[Path]) -> None:
+def _check(source: Path, path: Path, score: float | None, images: list[Path]) -> None:
     """Print how far the file's detections lie from torch's."""
-    from sais.export.check import LEAST_SCORE, check_export
-    from sais.images import read_picture
+    from sais.export.parity import LEAST_SCORE, check_parity
+    from sais.io.images import read_image
 
-    shown = map(read_picture, pictures) if pictures else None
-    difference = check_export(source, path, shown, max(score or 0, LEAST_SCORE))
+    shown = map(read_image, images) if images else None
+    difference = check_parity(source, path, shown, max(score or 0, LEAST_SCORE))
     print(f"checked against torch: {difference}")
     if not difference.objects:
-        print("nothing was found to compare: give pictures of the kind the model knows, --check FOLDER")
+        print("nothing was found to compare: give images of the kind the model knows, --check FOLDER")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from sais.commands.arguments import check_writable, need_torch, parse, progress_bar
-from sais.commands.models import Way, open_model
-from sais.report.record import RunRecord, read_run
-from sais.structures import SaisError
+from sais.commands.open_predictor import Way, open_model
+from sais.errors import SaisError
+from sais.reports.run_record import RunRecord, read_run
 
 if TYPE_CHECKING:
-    from sais.data.index import Index
+    from sais.data.annotations import DatasetSplit
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class ReportArguments:
     out: Path | None = None
     """The file to write; report.html in the run's folder when not given."""
     batch: int = 8
-    """Pictures in one pass."""
+    """Images in one pass."""
     workers: int = 2
-    """Processes that read pictures."""
+    """Processes that read images."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     skip_broken: bool = False
-    """Leave out pictures that cannot be read, and say how many, instead of stopping."""
+    """Leave out images that cannot be read, and say how many, instead of stopping."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -52,14 +52,14 @@ def run(argv: Sequence[str]) -> int:
         raise SaisError(f"--batch {arguments.batch}: must be 1 or more")
     record = read_run(arguments.run)
     check_writable((arguments.out or arguments.run / "report.html").parent)
-    from sais.engine.evaluate import evaluate
-    from sais.report.write import write_report
+    from sais.evaluation.evaluate import evaluate
+    from sais.reports.run_report import write_report
 
     evaluation, weights, missing = None, "", _no_model(arguments.run)
     if not missing:
-        from sais.predict import model_file
+        from sais.checkpoint import find_checkpoint
 
-        weights = model_file(arguments.run).name
+        weights = find_checkpoint(arguments.run).name
         predictor = open_model("report", arguments.run, Way(arguments.device))
         index, missing = _index(arguments, record, tuple(predictor.class_names))
         if index is not None:
@@ -80,13 +80,13 @@ def _no_model(folder: Path) -> str:
     return "The run has not saved a model yet, so there is nothing to judge."
 
 
-def _index(arguments: ReportArguments, record: RunRecord, classes: tuple[str, ...]) -> tuple[Index | None, str]:
+def _index(arguments: ReportArguments, record: RunRecord, classes: tuple[str, ...]) -> tuple[DatasetSplit | None, str]:
     """What to judge on, or why there is nothing."""
-    from sais.data.formats import find
+    from sais.data.formats import read_dataset
     from sais.data.paths import DataPaths, locate
 
     if arguments.data is not None:
-        return find(locate(arguments.data), arguments.split, classes), ""
+        return read_dataset(locate(arguments.data), arguments.split, classes), ""
     if not record.paths:
         return None, "The run's log does not say where its data lie; --data DIR judges the model on them."
     places: dict[str, Any] = {}

@@ -13,12 +13,12 @@ import tyro
 
 from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.data.paths import DataPaths
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 if TYPE_CHECKING:
-    from sais.bench.systems import Conditions
-    from sais.reproduce.experiments import Request
-    from sais.reproduce.plans import Budget
+    from sais.benchmark.timing import Conditions
+    from sais.paper.experiments import ReproductionRequest
+    from sais.paper.sweep import Budget
 
 TABLES = ("table1", "table2", "table3")
 ALL = (*TABLES, "table4", "figure2", "figure3")
@@ -33,7 +33,7 @@ class ReproduceArguments:
     table4 speed and memory (--train: AP too); figure2 target maps; figure3 predictions; all of them.
 
     On COCO: sais reproduce table2 --data coco --seeds 0 1 2. On a laptop: add --base paper-lite0 --size 192 --epochs 6;
-    then a row and seed of `animals` (700 pictures) takes 10 to 15 minutes of one core, and tables 1-3 with three seeds
+    then a row and seed of `animals` (700 images) takes 10 to 15 minutes of one core, and tables 1-3 with three seeds
     5 core-hours (they share 7 rows). On `sais shapes DIR --train 100 --valid 30` a row takes 2 to 3 minutes.
     table4 takes 8 minutes on two cores, with --peers 15; figures take seconds (figure3 trains first if need be).
     """
@@ -57,7 +57,7 @@ class ReproduceArguments:
     """Only these rows: keep-ratio-slip keep-ratio sais-area | fcos-area fcos-center sais-center | sais |
     sais-640-r50 sais-768-r50 sais-768-r101 sais-768-x101."""
     epochs: int | None = None
-    """Passes over the training pictures; a stepped lr drops after the same shares of them."""
+    """Passes over the training images; a stepped lr drops after the same shares of them."""
     iterations: int | None = None
     """Stop after so many iterations, for a trial."""
     batch: int | None = None
@@ -74,24 +74,24 @@ class ReproduceArguments:
     random_init: bool = False
     """Start backbones from random weights, not ImageNet's."""
     workers: int | None = None
-    """Processes that read pictures."""
+    """Processes that read images."""
     device: str | None = None
     """auto, cpu, cuda, mps."""
     skip_broken: bool = False
-    """Leave out pictures that cannot be read instead of stopping."""
+    """Leave out images that cannot be read instead of stopping."""
     train: bool | None = None
     """table4: train its models too, at their own backbones and sizes. By default only where there is a GPU and --data,
     and --base is the paper's."""
     peers: tuple[str, ...] = ()
-    """table4: also measure what these functions return; in a checkout of sais: benchmarks.contestants:paper."""
+    """table4: also measure what these functions return; in a checkout of sais: peers.candidates:paper."""
     objects: int = 100
-    """table4: objects of the picture, at most 100."""
-    picture: tuple[int, int] = (960, 1280)
-    """table4: height and width of the picture."""
+    """table4: objects of the image, at most 100."""
+    image_size: tuple[int, int] = (960, 1280)
+    """table4: height and width of the image."""
     repeats: int = 5
     """table4: turns of each system; the median counts."""
     image: int | None = None
-    """figure2: image id; by default a picture on which the rules differ."""
+    """figure2: image id; by default an image on which the rules differ."""
     model: Path | None = None
     """figure3: a trained run or model; by default the row `sais`, trained first if need be."""
 
@@ -102,10 +102,10 @@ def run(argv: Sequence[str]) -> int:
     wanted = ALL if arguments.what == "all" else (arguments.what,)
     if arguments.data is None and (wanted != ("table4",) or arguments.train):
         raise SaisError(f"sais reproduce {arguments.what} needs --data DIR, a data set to train and measure on")
-    if not arguments.seeds or min(arguments.repeats, *arguments.picture) < 1:
-        raise SaisError("sais reproduce: give at least one of --seeds, and positive numbers as --picture and --repeats")
+    if not arguments.seeds or min(arguments.repeats, *arguments.image_size) < 1:
+        raise SaisError("sais reproduce: give at least one of --seeds, and positive numbers as --image and --repeats")
     if not 1 <= arguments.objects <= 100:
-        raise SaisError(f"--objects {arguments.objects}: from 1 to 100, which is what all systems keep of a picture")
+        raise SaisError(f"--objects {arguments.objects}: from 1 to 100, which is what all systems keep of an image")
     for name, value in (("epochs", arguments.epochs), ("iterations", arguments.iterations), ("batch", arguments.batch)):
         if value is not None and value < 1:
             raise SaisError(f"--{name} {value}: must be 1 or more")
@@ -113,14 +113,14 @@ def run(argv: Sequence[str]) -> int:
     import matplotlib  # noqa: F401, its lack is to be said before hours of training, not after
 
     check_writable(arguments.out)
-    from sais.predict import model_file
-    from sais.reproduce import experiments
-    from sais.reproduce.plans import base_experiment
-    from sais.reproduce.rows import find_row
+    from sais.checkpoint import find_checkpoint
+    from sais.paper import experiments
+    from sais.paper.sweep import base_experiment
+    from sais.paper.tables import find_row
 
     for row in arguments.rows:
         find_row(row)
-    if arguments.model is not None and not model_file(arguments.model).is_file():
+    if arguments.model is not None and not find_checkpoint(arguments.model).is_file():
         raise SaisError(f"--model {arguments.model}: no such run or model file")
     request = _request(arguments, shlex.join(["sais", "reproduce", *argv]))
     for line in base_experiment(request.budget)[1]:
@@ -145,13 +145,13 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _request(arguments: ReproduceArguments, command: str) -> Request:
-    from sais.reproduce.experiments import Request
+def _request(arguments: ReproduceArguments, command: str) -> ReproductionRequest:
+    from sais.paper.experiments import ReproductionRequest
 
     data = None
     if arguments.data is not None:
         data = DataPaths(arguments.data, arguments.train_split, arguments.valid_split)
-    return Request(
+    return ReproductionRequest(
         data=data,
         out=arguments.out,
         budget=_budget(arguments),
@@ -163,7 +163,7 @@ def _request(arguments: ReproduceArguments, command: str) -> Request:
 
 
 def _budget(arguments: ReproduceArguments) -> Budget:
-    from sais.reproduce.plans import Budget
+    from sais.paper.sweep import Budget
 
     if len(arguments.size) > 2:
         raise SaisError(f"--size {' '.join(map(str, arguments.size))}: give height and width, or one number for both")
@@ -174,17 +174,17 @@ def _budget(arguments: ReproduceArguments) -> Budget:
 
 
 def _conditions(arguments: ReproduceArguments) -> Conditions:
-    from sais.bench.systems import Conditions
-    from sais.predict import choose_device
+    from sais.benchmark.timing import Conditions
+    from sais.device import choose_device
 
     device = str(choose_device(arguments.device or "auto"))
-    return Conditions(arguments.objects, arguments.picture, repeats=arguments.repeats, device=device)
+    return Conditions(arguments.objects, arguments.image_size, repeats=arguments.repeats, device=device)
 
 
 def _trains(arguments: ReproduceArguments) -> bool:
     if arguments.train is not None:
         return arguments.train
-    from sais.predict import choose_device
+    from sais.device import choose_device
 
     on_gpu = choose_device(arguments.device or "auto").type == "cuda"
     return on_gpu and arguments.data is not None and arguments.base == ReproduceArguments.base

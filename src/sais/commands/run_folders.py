@@ -6,7 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 
 def run_folder(out: Path | None, name: str, resume: bool) -> Path:

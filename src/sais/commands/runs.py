@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import tyro
 
 from sais.commands.arguments import parse
-from sais.report.record import RunRecord, date, duration, find_runs, percent, read_run
-from sais.structures import SaisError
+from sais.errors import SaisError
+from sais.reports.run_record import RunRecord, date, duration, find_runs, percent, read_run
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """Scores that are compared."""
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps({"runs": [_facts(record) for record in records], "left_out": left_out}, indent=2))
         return 0
-    heads = ["run", "recipe", "data", "state", "best AP", "epoch", "mask AP", "box AP", "time", "pictures/s", "begun"]
+    heads = ["run", "recipe", "data", "state", "best AP", "epoch", "mask AP", "box AP", "time", "images/s", "begun"]
     rows = [heads]
     for record in records:
         rows.append(_row(record))
@@ -66,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
 def _row(record: RunRecord) -> list[str]:
     best, epoch = record.best() or (None, "-")
     state = record.state if record.state == "finished" else f"{record.state} {record.epoch}/{record.epochs}"
-    speed = record.pictures_per_second
+    speed = record.images_per_second
     return [
         str(record.folder),
         record.recipe,
@@ -108,8 +108,8 @@ def _compare(arguments: CompareArguments) -> int:
     bests = [record.best() for record in records]
     rows.append(["best AP", *("-" if best is None else f"{percent(best[0])} after epoch {best[1]}" for best in bests)])
     rows.append(["time", *(duration(record.seconds) for record in records)])
-    speeds = [record.pictures_per_second for record in records]
-    rows.append(["pictures/s", *("-" if speed is None else f"{speed:.1f}" for speed in speeds)])
+    speeds = [record.images_per_second for record in records]
+    rows.append(["images/s", *("-" if speed is None else f"{speed:.1f}" for speed in speeds)])
     print("\n" + _aligned(rows))
     _print_curves(records, names)
     return 0
@@ -157,9 +157,9 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "best_epoch": None if best is None else best[1],
         "metrics": record.evaluations[-1]["metrics"] if record.evaluations else None,
         "seconds": round(record.seconds, 1),
-        "pictures_per_second": record.pictures_per_second,
+        "images_per_second": record.images_per_second,
         "began": record.began,
-        "left_out_pictures": record.left_out,
+        "left_out_images": record.left_out,
     }
 
 

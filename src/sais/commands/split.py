@@ -10,26 +10,26 @@ from pathlib import Path
 import tyro
 
 from sais.commands.arguments import check_writable, parse
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 
 @dataclass(frozen=True)
 class SplitArguments:
-    """Split one COCO file into pictures to train on and pictures to measure on, every class shared out as evenly as
-    can be. Pictures are neither moved nor copied.
+    """Split one COCO file into images to train on and images to measure on, every class shared out as evenly as
+    can be. Images are neither moved nor copied.
 
-    Pictures that belong together (frames of a video, views of one thing) should be on one side: split those yourself.
+    Images that belong together (frames of a video, views of one thing) should be on one side: split those yourself.
     """
 
     file: tyro.conf.Positional[Path]
-    """COCO JSON with all pictures."""
+    """COCO JSON with all images."""
     valid: float = 0.2
-    """Share of the pictures to measure on."""
+    """Share of the images to measure on."""
     out: Path | None = None
     """Folder of the data set: annotations/train.json and annotations/valid.json are written there. When not given, the
     folder the file lies in (or the one above, where that is called annotations)."""
     seed: int = 0
-    """The same seed draws the same pictures."""
+    """The same seed draws the same images."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -37,11 +37,11 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(SplitArguments, argv, "sais split FILE")
     if not 0 < arguments.valid < 1:
         raise SaisError(f"--valid {arguments.valid:g}: must be between 0 and 1, 0.2 for a fifth")
-    from sais.data.formats import find
+    from sais.data.annotations import summarize
+    from sais.data.formats import read_dataset
     from sais.data.formats.coco import read_coco
-    from sais.data.index import report
     from sais.data.split import split_document
-    from sais.files import write_text
+    from sais.io.atomic import write_text
 
     read_coco(arguments.file, None)  # says what is wrong with it
     beside = arguments.file.resolve().parent
@@ -54,11 +54,11 @@ def run(argv: Sequence[str]) -> int:
     parts = split_document(json.loads(arguments.file.read_bytes()), arguments.valid, arguments.seed)
     for path, part in zip(paths, parts, strict=True):
         write_text(path, json.dumps(part))
-        print(f"wrote {path}: {len(part['images'])} pictures")
+        print(f"wrote {path}: {len(part['images'])} images")
     try:
         for path in paths:
-            print(report(find(out, path.stem)))
+            print(summarize(read_dataset(out, path.stem)))
     except SaisError as error:
-        print(f"the pictures are still to be put into {out / 'images'} ({error})")
+        print(f"the images are still to be put into {out / 'images'} ({error})")
     print(f"next: sais check {out}")
     return 0

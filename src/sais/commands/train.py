@@ -15,13 +15,13 @@ from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.commands.run_folders import choose_folder
 from sais.config import Experiment
 from sais.data.paths import DataPaths
+from sais.errors import SaisError
 from sais.recipes import RECIPES, recipe
 from sais.recipes.adjust import changed, check, of_length, scaled_lr
-from sais.structures import SaisError
 
 if TYPE_CHECKING:
-    from sais.engine.distributed import Ranks
-    from sais.engine.train import TrainResult
+    from sais.distributed import World
+    from sais.engine.trainer import TrainResult
 
 PROG = "sais train RECIPE"
 
@@ -42,11 +42,11 @@ class TrainArguments:
     train_annotations: Path | None = None
     """COCO JSON to train on, instead of --data."""
     train_images: Path | None = None
-    """Folder of its pictures."""
+    """Folder of its images."""
     valid_annotations: Path | None = None
     """COCO JSON to measure on."""
     valid_images: Path | None = None
-    """Folder of its pictures."""
+    """Folder of its images."""
     out: Path | None = None
     """Folder of the run: runs/RECIPE-DATA when not given, numbered -2, -3 when that exists."""
     resume: bool = False
@@ -58,20 +58,20 @@ class TrainArguments:
     steps: int | None = None
     """Stop after so many iterations, for a trial."""
     batch: int | Literal["auto"] | None = None
-    """Images in one step over all devices, as --optim.batch; lr follows unless given. auto: as many as fit into the
+    """Images in one step over all devices, as --optim.batch-size; lr follows unless given. auto: as many as fit into the
     memory, but not so many that an epoch has fewer than 50 steps."""
     size: tuple[int, ...] = ()
     """Input size as --input.size: height and width, or one number for both."""
     lr: float | None = None
     """Learning rate for one batch, as --optim.lr."""
     workers: int | None = None
-    """Processes that read pictures, as --run.workers."""
+    """Processes that read images, as --run.workers."""
     seed: int | None = None
     """The same as --run.seed."""
     device: str | None = None
     """auto, cpu, cuda, mps, as --run.device."""
     skip_broken: bool = False
-    """Leave out pictures that cannot be read, and say how many, instead of stopping."""
+    """Leave out images that cannot be read, and say how many, instead of stopping."""
     random_init: bool = False
     """Start the backbone from random weights, not ImageNet's."""
     report: bool = True
@@ -104,9 +104,9 @@ def run(argv: Sequence[str]) -> int:
         arguments.valid_images,
     )
     prepare_torch("train")
-    from sais.engine.distributed import joined
+    from sais.distributed import process_group
 
-    with joined(experiment.run.device) as ranks:
+    with process_group(experiment.run.device) as ranks:
         if automatic and not arguments.resume:
             experiment, more = fitting(experiment, paths, ranks, given_lr)
             said += more
@@ -120,14 +120,14 @@ def _train(
     name: str,
     said: list[str],
     words: Sequence[str],
-    ranks: Ranks,
+    ranks: World,
 ) -> int:
     """Train as one of `ranks`; the first chooses the folder and speaks."""
-    from sais.engine.distributed import restarted
-    from sais.engine.train import train
+    from sais.distributed import is_restarted
+    from sais.engine.trainer import train
 
-    chosen = choose_folder(arguments.out, name, arguments.resume, restarted()) if ranks.first else (Path(), False)
-    out, resume = ranks.of_first(chosen)
+    chosen = choose_folder(arguments.out, name, arguments.resume, is_restarted()) if ranks.is_main else (Path(), False)
+    out, resume = ranks.broadcast(chosen)
     check_writable(out)
     if arguments.resume and not resume:
         said = [*said, f"{out}: it stopped before anything was saved; starting anew"]
@@ -136,7 +136,7 @@ def _train(
         said = [f"resuming {out} with the settings stored there" + (f", but for {', '.join(anew)}" if anew else "")]
         if arguments.weights or arguments.random_init:
             said.append("its own weights go on; --weights and --random-init were for its start")
-    if ranks.first:
+    if ranks.is_main:
         for line in [*said, f"{experiment.name} on {paths.name}, into {out}"]:
             print(line)
     result = train(
@@ -151,10 +151,10 @@ def _train(
         ranks=ranks,
         anew=anew,
     )
-    if ranks.first:
+    if ranks.is_main:
         if arguments.report:
             print(_report(result))
-        print(f"next: sais predict {result.out} YOUR_PICTURES")
+        print(f"next: sais predict {result.out} YOUR_IMAGES")
     return 0
 
 
@@ -162,18 +162,18 @@ LEAST_STEPS = 50
 """An epoch of so many steps is not made shorter for a larger batch."""
 
 
-def fitting(experiment: Experiment, paths: DataPaths, ranks: Ranks, given_lr: bool) -> tuple[Experiment, list[str]]:
+def fitting(experiment: Experiment, paths: DataPaths, ranks: World, given_lr: bool) -> tuple[Experiment, list[str]]:
     """The experiment with the greatest sensible batch that fits into every rank's memory, and what to say of it."""
-    from sais.engine.fit import batch_that_fits, free_memory
-    from sais.predict import choose_device
+    from sais.device import choose_device
+    from sais.engine.auto_batch_size import find_batch_size, free_memory
 
     index = paths.train_index()
     device = choose_device(experiment.run.device)
     beside = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # they share the memory
-    fit = batch_that_fits(experiment, len(index.class_names), device, free=free_memory(device) // beside)
-    fits = min(ranks.gathered(fit.batch)) * ranks.world
-    most = max(experiment.optim.batch, len(index.images) // LEAST_STEPS)
-    batch = max(1, min(fits, most) // ranks.world) * ranks.world
+    fit = find_batch_size(experiment, len(index.class_names), device, free=free_memory(device) // beside)
+    fits = min(ranks.all_gather(fit.batch)) * ranks.world_size
+    most = max(experiment.optim.batch_size, len(index.images) // LEAST_STEPS)
+    batch = max(1, min(fits, most) // ranks.world_size) * ranks.world_size
     why = f"{fits} would fit; an epoch keeps {LEAST_STEPS} steps" if most < fits else str(fit)
     changed_batch = changed(experiment, "optim", batch=batch)
     settled, said = (changed_batch, []) if given_lr else scaled_lr(experiment, changed_batch)
@@ -182,7 +182,7 @@ def fitting(experiment: Experiment, paths: DataPaths, ranks: Ranks, given_lr: bo
 
 def _report(result: TrainResult) -> str:
     """Write the run's page; says where it is, or why there is none: the run is done, whatever fails here."""
-    from sais.report.write import write_report
+    from sais.reports.run_report import write_report
 
     missing = ""
     if result.evaluation is None:
@@ -194,7 +194,7 @@ def _report(result: TrainResult) -> str:
 
 
 SHORT = {
-    "batch": "optim.batch",
+    "batch": "optim.batch_size",
     "lr": "optim.lr",
     "workers": "run.workers",
     "seed": "run.seed",
@@ -238,7 +238,7 @@ def settle(start: Experiment, arguments: TrainArguments, given_lr: bool) -> tupl
     experiment = with_short_options(arguments.experiment, arguments, ("batch", "lr", "workers", "seed", "device"))
     _check_counts(experiment, arguments)
     if arguments.epochs is not None:
-        if experiment.schedule.steps == start.schedule.steps:
+        if experiment.schedule.milestones == start.schedule.milestones:
             experiment, said = of_length(experiment, arguments.epochs)
         else:
             experiment = changed(experiment, "schedule", epochs=arguments.epochs)
@@ -271,7 +271,7 @@ def _check_counts(experiment: Experiment, arguments: TrainArguments) -> None:
     """By the names of the short options; `check` does the rest."""
     for name, value, least in (
         ("epochs", arguments.epochs, 1),
-        ("batch", experiment.optim.batch, 1),
+        ("batch", experiment.optim.batch_size, 1),
         ("workers", experiment.run.workers, 0),
         ("steps", arguments.steps, 1),
     ):

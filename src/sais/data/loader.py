@@ -1,4 +1,4 @@
-"""From an index to batches: worker processes read, transform and rasterise; order and chance hang on numbers only."""
+"""From an index to batches: worker processes read, transform and rasterize; order and chance hang on numbers only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sais.config import AugmentConfig, InputConfig
-from sais.data.index import Index
-from sais.data.records import PackedRecords
-from sais.data.samples import Key, TrainingSamples, read_fitted, read_sample
-from sais.geometry.raster import coverages
-from sais.images import PADDING, place
-from sais.structures import MASK_STRIDE, Batch, Objects, Placement, SaisError, Sample
+from sais.data.annotations import DatasetSplit
+from sais.data.dataset import AugmentedSamples, SampleKey, read_resized_sample, read_sample
+from sais.data.packed_records import PackedRecords
+from sais.errors import SaisError
+from sais.ops.letterbox import PADDING, letterbox
+from sais.ops.rasterize import coverages
+from sais.structures import MASK_STRIDE, Batch, CanvasMap, GroundTruth, Sample
 
 PREFETCH = 2
 """Batches that each worker has ready. They lie in shared memory, of which a container may have as little as 64 MB: a
@@ -26,74 +27,74 @@ batch of 16 at 768 x 768 is 28 MB."""
 
 
 @dataclass
-class Loaded:
-    """A batch, and the pictures of it that could not be read."""
+class LoadedBatch:
+    """A batch, and the images of it that could not be read."""
 
     batch: Batch | None
-    """None where no picture of the batch could be read."""
-    broken: list[str] = field(default_factory=list)
-    """One line for each unreadable picture."""
+    """None where no image of the batch could be read."""
+    unreadable_images: list[str] = field(default_factory=list)
+    """One line for each unreadable image."""
 
-    def pin_memory(self) -> Loaded:
+    def pin_memory(self) -> LoadedBatch:
         """The same in memory that a GPU reads by itself; a `DataLoader` that pins asks for it."""
-        return Loaded(self.batch and self.batch.pin_memory(), self.broken)
+        return LoadedBatch(self.batch and self.batch.pin_memory(), self.unreadable_images)
 
 
 @dataclass
-class Item:
-    """A picture with its objects, and the pictures that could not be read for it."""
+class LoadedSample:
+    """An image with its objects, and the images that could not be read for it."""
 
     sample: Sample | None
-    """None where the picture itself could not be read."""
-    objects: Objects | None
+    """None where the image itself could not be read."""
+    objects: GroundTruth | None
     broken: list[str] = field(default_factory=list)
-    """One line for each unreadable picture: this one, or one that was to be put beside it."""
+    """One line for each unreadable image: this one, or one that was to be put beside it."""
 
 
-class TrainingPictures(Dataset[Item]):
-    """Augmented samples with their masks on the prototype grid; an unreadable picture comes as its error message.
+class TrainingDataset(Dataset[LoadedSample]):
+    """Augmented samples with their masks on the prototype grid; an unreadable image comes as its error message.
 
     Args:
         samples: what is read.
         mask_margin: how far beyond the box the mask targets reach, as a share of its sides.
     """
 
-    def __init__(self, samples: TrainingSamples, mask_margin: float = 0.0) -> None:
+    def __init__(self, samples: AugmentedSamples, mask_margin: float = 0.0) -> None:
         self.samples = samples
         self.mask_margin = mask_margin
 
     def __len__(self) -> int:
         return len(self.samples.records)
 
-    def __getitem__(self, key: Key) -> Item:
+    def __getitem__(self, key: SampleKey) -> LoadedSample:
         try:
             sample, broken = self.samples.read(key)
         except SaisError as error:
-            return Item(None, None, [str(error)])
-        return Item(sample, rasterised(sample, self.mask_margin), broken)
+            return LoadedSample(None, None, [str(error)])
+        return LoadedSample(sample, rasterize_ground_truth(sample, self.mask_margin), broken)
 
 
-class FittedPictures(Dataset[Item]):
-    """Pictures on their canvases without any randomness and without objects; an unreadable one comes as its message."""
+class EvaluationDataset(Dataset[LoadedSample]):
+    """Images on their canvases without any randomness and without objects; an unreadable one comes as its message."""
 
-    def __init__(self, index: Index, settings: InputConfig) -> None:
+    def __init__(self, index: DatasetSplit, settings: InputConfig) -> None:
         self.records = PackedRecords(index.images, with_annotations=False)
         self.settings = settings
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, position: int) -> Item:
+    def __getitem__(self, position: int) -> LoadedSample:
         try:
-            sample = read_fitted(self.records[position], self.settings)
+            sample = read_resized_sample(self.records[position], self.settings)
         except SaisError as error:
-            return Item(None, None, [str(error)])
-        return Item(sample, rasterised(sample))
+            return LoadedSample(None, None, [str(error)])
+        return LoadedSample(sample, rasterize_ground_truth(sample))
 
 
-def rasterised(sample: Sample, margin: float = 0.0) -> Objects:
+def rasterize_ground_truth(sample: Sample, margin: float = 0.0) -> GroundTruth:
     """The objects of a fitted sample with mask patches on the prototype grid, only where their boxes are."""
-    grid = np.array([sample.picture.shape[1] // MASK_STRIDE, sample.picture.shape[0] // MASK_STRIDE])
+    grid = np.array([sample.image.shape[1] // MASK_STRIDE, sample.image.shape[0] // MASK_STRIDE])
     boxes = sample.boxes.astype(np.float64)
     grow = margin * (boxes[:, 2:] - boxes[:, :2])
     low = np.floor((boxes[:, :2] - grow) / MASK_STRIDE).astype(np.int64).clip(0, grid - 1)
@@ -102,7 +103,7 @@ def rasterised(sample: Sample, margin: float = 0.0) -> Objects:
     windows = np.concatenate([low, high], 1) * np.array(shaped, np.int64).reshape(-1, 1)
     masks = [mask for mask in sample.masks if mask is not None]
     patches = coverages(masks, windows[shaped].tolist(), float(MASK_STRIDE))
-    return Objects(
+    return GroundTruth(
         boxes=torch.from_numpy(sample.boxes),
         labels=torch.from_numpy(sample.labels),
         mask_windows=torch.from_numpy(windows),
@@ -112,32 +113,32 @@ def rasterised(sample: Sample, margin: float = 0.0) -> Objects:
     )
 
 
-def collate(items: list[Item]) -> Loaded:
+def collate(items: list[LoadedSample]) -> LoadedBatch:
     """Canvases of one batch, padded right and below to the largest of them."""
     broken = list(dict.fromkeys(line for item in items for line in item.broken))
     good = [(item.sample, item.objects) for item in items if item.sample is not None and item.objects is not None]
     if not good:
-        return Loaded(None, broken)
-    height = max(sample.picture.shape[0] for sample, _ in good)
-    width = max(sample.picture.shape[1] for sample, _ in good)
-    pictures = torch.stack([padded(sample.picture, height, width) for sample, _ in good])
-    placements = [sample.placement for sample, _ in good]
+        return LoadedBatch(None, broken)
+    height = max(sample.image.shape[0] for sample, _ in good)
+    width = max(sample.image.shape[1] for sample, _ in good)
+    images = torch.stack([pad_image(sample.image, height, width) for sample, _ in good])
+    canvas_maps = [sample.canvas_map for sample, _ in good]
     batch = Batch(
-        pictures=pictures.permute(0, 3, 1, 2),
-        objects=[objects for _, objects in good],
+        images=images.permute(0, 3, 1, 2),
+        ground_truths=[objects for _, objects in good],
         image_ids=[sample.image_id for sample, _ in good],
-        placements=[p for p in placements if isinstance(p, Placement)],
+        canvas_maps=[p for p in canvas_maps if isinstance(p, CanvasMap)],
     )
-    return Loaded(batch, broken)
+    return LoadedBatch(batch, broken)
 
 
-def padded(picture: np.ndarray, height: int, width: int) -> Tensor:
+def pad_image(image: np.ndarray, height: int, width: int) -> Tensor:
     """(H, W, 3) uint8 -> (height, width, 3), PADDING right and below."""
-    if picture.shape[:2] == (height, width):
-        return torch.from_numpy(np.ascontiguousarray(picture))
+    if image.shape[:2] == (height, width):
+        return torch.from_numpy(np.ascontiguousarray(image))
     canvas = np.empty((height, width, 3), np.uint8)
     canvas[:] = PADDING
-    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    canvas[: image.shape[0], : image.shape[1]] = image
     return torch.from_numpy(canvas)
 
 
@@ -148,8 +149,8 @@ class EpochBatches:
     `epoch` and `first` (batches to pass over, when an interrupted epoch goes on) are set before each iteration.
 
     Args:
-        groups: (length,) which pictures suit each other; batches are of one group, but for a last few of the rest.
-        batch: pictures in a batch; a smaller data set is one batch.
+        groups: (length,) which images suit each other; batches are of one group, but for a last few of the rest.
+        batch: images in a batch; a smaller data set is one batch.
         seed: of the run.
         share: (rank, ranks).
 
@@ -164,7 +165,7 @@ class EpochBatches:
             raise SaisError(f"--batch {batch}: {ranks} processes cannot share it evenly; give a multiple of {ranks}")
         self.batch = min(batch, len(groups) // ranks * ranks)
         if self.batch == 0:
-            raise SaisError(f"{len(groups)} pictures for {ranks} processes; train with fewer processes")
+            raise SaisError(f"{len(groups)} images for {ranks} processes; train with fewer processes")
         self.each = self.batch // ranks
         self.seed = seed
         self.epoch = 0
@@ -173,7 +174,7 @@ class EpochBatches:
     def __len__(self) -> int:
         return len(self.groups) // self.batch
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(self.groups))
         full, rest = [], []
@@ -187,11 +188,11 @@ class EpochBatches:
             batches = random.permutation(batches)
         for number in range(self.first, len(self)):
             share = batches[number][self.rank * self.each : (self.rank + 1) * self.each]
-            yield [Key(self.epoch, int(position), number) for position in share]
+            yield [SampleKey(self.epoch, int(position), number) for position in share]
 
 
 def training_loader(
-    index: Index,
+    index: DatasetSplit,
     settings: InputConfig,
     options: AugmentConfig,
     batch: int,
@@ -199,34 +200,34 @@ def training_loader(
     workers: int,
     mask_margin: float = 0.0,
     share: tuple[int, int] = (0, 1),
-) -> tuple[DataLoader[Loaded], EpochBatches]:
+) -> tuple[DataLoader[LoadedBatch], EpochBatches]:
     """A loader of shuffled, augmented batches, and the sampler whose `epoch` is to be set before each pass.
 
-    With the ratio kept, upright pictures go with upright ones, so that little of a batch is padding.
+    With the ratio kept, upright images go with upright ones, so that little of a batch is padding.
     """
     upright = np.array([settings.mode == "keep_ratio" and r.size[0] > r.size[1] for r in index.images])
     batches = EpochBatches(upright, batch, seed, share)
-    samples = TrainingSamples(index, settings, options, seed)
-    return _loader(TrainingPictures(samples, mask_margin), batches, workers), batches
+    samples = AugmentedSamples(index, settings, options, seed)
+    return _loader(TrainingDataset(samples, mask_margin), batches, workers), batches
 
 
 def evaluation_loader(
-    index: Index, settings: InputConfig, batch: int, workers: int, share: tuple[int, int] = (0, 1)
-) -> DataLoader[Loaded]:
-    """A loader of all pictures, fitted, without their objects. A batch holds one size of canvas: padding to the largest
+    index: DatasetSplit, settings: InputConfig, batch: int, workers: int, share: tuple[int, int] = (0, 1)
+) -> DataLoader[LoadedBatch]:
+    """A loader of all images, fitted, without their objects. A batch holds one size of canvas: padding to the largest
     would change what the network says of the others. Of several ranks (`share`: rank, ranks) each gets some batches."""
     groups: dict[tuple[int, int], list[int]] = {}
     for position, record in enumerate(index.images):
-        canvas = place(record.size, settings.mode, settings.size).canvas_size
+        canvas = letterbox(record.size, settings.mode, settings.size).canvas_size
         groups.setdefault(canvas, []).append(position)
     batches = [members[i : i + batch] for members in groups.values() for i in range(0, len(members), batch)]
-    return _loader(FittedPictures(index, settings), batches[share[0] :: share[1]], workers)
+    return _loader(EvaluationDataset(index, settings), batches[share[0] :: share[1]], workers)
 
 
-class WholePictures(Dataset[Sample | str]):
-    """Pictures as they are in their files, without objects; an unreadable one comes as its error message."""
+class FullImageDataset(Dataset[Sample | str]):
+    """Images as they are in their files, without objects; an unreadable one comes as its error message."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: DatasetSplit) -> None:
         self.records = PackedRecords(index.images, with_annotations=False)
 
     def __len__(self) -> int:
@@ -239,10 +240,10 @@ class WholePictures(Dataset[Sample | str]):
             return str(error)
 
 
-def picture_loader(index: Index, batch: int, workers: int) -> DataLoader[list[Sample | str]]:
-    """A loader of all pictures as they are, some at a time: for what looks at a picture on more than one canvas."""
+def full_image_loader(index: DatasetSplit, batch: int, workers: int) -> DataLoader[list[Sample | str]]:
+    """A loader of all images as they are, some at a time: for what looks at an image on more than one canvas."""
     return DataLoader(
-        WholePictures(index),  # type: ignore[arg-type]
+        FullImageDataset(index),  # type: ignore[arg-type]
         batch,
         num_workers=workers,
         collate_fn=list,
@@ -259,10 +260,10 @@ def begin_worker(worker: int) -> None:
 
 
 def _loader(
-    pictures: TrainingPictures | FittedPictures, batches: EpochBatches | list[list[int]], workers: int
-) -> DataLoader[Loaded]:
+    images: TrainingDataset | EvaluationDataset, batches: EpochBatches | list[list[int]], workers: int
+) -> DataLoader[LoadedBatch]:
     return DataLoader(
-        pictures,  # type: ignore[arg-type]  # collate makes Loaded of Items
+        images,  # type: ignore[arg-type]  # collate makes Loaded of Items
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,

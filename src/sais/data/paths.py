@@ -1,4 +1,4 @@
-"""Where a training run's pictures and annotations lie: a folder with splits, or explicit files."""
+"""Where a training run's images and annotations lie: a folder with splits, or explicit files."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 if TYPE_CHECKING:
-    from sais.data.index import Index
+    from sais.data.annotations import DatasetSplit
 
 
 @dataclass(frozen=True)
 class DataPaths:
-    """A data set for training: `data` with its splits, or explicit annotation files and picture folders."""
+    """A data set for training: `data` with its splits, or explicit annotation files and image folders."""
 
     data: Path | None = None
     """Folder of the data set."""
@@ -26,11 +26,11 @@ class DataPaths:
     train_annotations: Path | None = None
     """COCO JSON to train on, instead of a split of `data`."""
     train_images: Path | None = None
-    """Folder of the pictures of `train_annotations`."""
+    """Folder of the images of `train_annotations`."""
     valid_annotations: Path | None = None
     """COCO JSON to validate on, instead of a split of `data`."""
     valid_images: Path | None = None
-    """Folder of the pictures of `valid_annotations`."""
+    """Folder of the images of `valid_annotations`."""
 
     def __post_init__(self) -> None:
         if self.data is None and self.train_annotations is None:
@@ -50,30 +50,30 @@ class DataPaths:
         assert self.data is not None
         return self.data.resolve().name
 
-    def train_index(self) -> Index:
+    def train_index(self) -> DatasetSplit:
         """The training split. Raises SaisError where it is missing or not what it should be."""
-        from sais.data.formats import find, find_explicit
+        from sais.data.formats import read_dataset, read_dataset_files
 
         if self.train_annotations is not None and self.train_images is not None:
-            return find_explicit(self.train_annotations, self.train_images)
+            return read_dataset_files(self.train_annotations, self.train_images)
         assert self.data is not None
-        return find(self.data, self.train)
+        return read_dataset(self.data, self.train)
 
-    def valid_index(self, classes: tuple[str, ...] | None = None) -> Index | None:
+    def valid_index(self, classes: tuple[str, ...] | None = None) -> DatasetSplit | None:
         """The validation split; None where the data set has none and none was asked for by another name.
 
         Args:
             classes: the training split's class names, which the labels then follow.
         """
-        from sais.data.formats import find, find_explicit, splits
+        from sais.data.formats import list_splits, read_dataset, read_dataset_files
 
         if self.valid_annotations is not None and self.valid_images is not None:
-            return find_explicit(self.valid_annotations, self.valid_images, classes)
+            return read_dataset_files(self.valid_annotations, self.valid_images, classes)
         if self.data is None or not self.valid:
             return None
-        if self.valid == "valid" and not any(name.startswith("val") for name in splits(self.data)):
+        if self.valid == "valid" and not any(name.startswith("val") for name in list_splits(self.data)):
             return None
-        return find(self.data, self.valid, classes)
+        return read_dataset(self.data, self.valid, classes)
 
 
 def locate(data: Path) -> Path:

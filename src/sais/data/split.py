@@ -1,4 +1,4 @@
-"""One COCO file into two: pictures to train on and pictures to measure on, each with its objects."""
+"""One COCO file into two: images to train on and images to measure on, each with its objects."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 TRIES = 100
-"""Ways to draw the pictures, of which the one is taken that shares out every class best."""
+"""Ways to draw the images, of which the one is taken that shares out every class best."""
 
 Document = dict[str, Any]
 
@@ -20,15 +20,15 @@ def split_document(document: Document, share: float, seed: int) -> tuple[Documen
 
     Args:
         document: with `images`, `categories` and perhaps `annotations`, as `formats.coco` checks it.
-        share: of the pictures that the validation part gets, between 0 and 1; each part has at least one.
-        seed: the same one draws the same pictures.
+        share: of the images that the validation part gets, between 0 and 1; each part has at least one.
+        seed: the same one draws the same images.
 
     Raises:
-        SaisError: there is but one picture.
+        SaisError: there is but one image.
     """
     images = document["images"]
     if len(images) < 2:
-        raise SaisError("one picture cannot be split; train on it with --valid-split ''")
+        raise SaisError("one image cannot be split; train on it with --valid-split ''")
     counts = _objects(document)
     wanted = share * counts.sum(0)
     number = min(max(1, round(share * len(images))), len(images) - 1)
@@ -43,7 +43,7 @@ def split_document(document: Document, share: float, seed: int) -> tuple[Documen
 
 
 def _objects(document: Document) -> np.ndarray:
-    """(pictures, categories): how many objects of each category a picture has."""
+    """(images, categories): how many objects of each category an image has."""
     rows = {image["id"]: row for row, image in enumerate(document["images"])}
     columns = {category["id"]: column for column, category in enumerate(document["categories"])}
     counts = np.zeros((len(rows), len(columns)), dtype=np.int64)

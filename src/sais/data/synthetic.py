@@ -1,8 +1,8 @@
 """Shapes: a synthetic COCO data set with exact masks, for the demo and the tests (`sais shapes DIR`).
 
 Scenes of textured rings, stars, triangles, crescents and crosses on a cluttered background, upper objects cutting the
-lower ones. Colour and texture say nothing about the class, and every class fills its box poorly, so a model must learn
-shape: boxes filled as masks score under 0.35 mask AP. Picture number i of a split depends on (seed, split, i) only.
+lower ones. Color and texture say nothing about the class, and every class fills its box poorly, so a model must learn
+shape: boxes filled as masks score under 0.35 mask AP. Image number i of a split depends on (seed, split, i) only.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from sais.geometry.raster import Polygons, coverage
-from sais.geometry.rle import encode_patch
-from sais.structures import SaisError
+from sais.errors import SaisError
+from sais.ops.rasterize import Polygons, coverage
+from sais.ops.rle import encode_patch
 
 CLASS_NAMES = ("ring", "star", "triangle", "crescent", "cross")
 """Label 0 first; the category id in the JSON is the label + 1. Only the ring has a hole."""
@@ -27,16 +27,16 @@ CLASS_NAMES = ("ring", "star", "triangle", "crescent", "cross")
 _LEAST_VISIBLE = 0.7
 """No object shows less than this share of itself."""
 _EMPTY_SHARE = 0.03
-"""Share of the pictures that have no objects."""
+"""Share of the images that have no objects."""
 _TRIES = 12
-"""Places tried for an object before the picture goes without it."""
+"""Places tried for an object before the image goes without it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """One synthetic picture and its N objects, lowest first."""
+class SyntheticScene:
+    """One synthetic image and its N objects, lowest first."""
 
-    picture: np.ndarray
+    image: np.ndarray
     """(H, W, 3) uint8 RGB."""
     labels: np.ndarray
     """(N,) int64, index into `CLASS_NAMES`."""
@@ -58,19 +58,19 @@ def write_shapes(
 
     Args:
         folder: made if needed; files of the same names are overwritten.
-        train: pictures of the split train.
-        valid: pictures of the split valid.
-        size: (H, W) of every picture in pixels, at least 64.
-        seed: another seed gives other pictures.
-        progress: called after each picture with how many are done and how many there will be.
+        train: images of the split train.
+        valid: images of the split valid.
+        size: (H, W) of every image in pixels, at least 64.
+        seed: another seed gives other images.
+        progress: called after each image with how many are done and how many there will be.
 
     Raises:
         SaisError: the folder cannot be written, or a size or number makes no sense.
     """
     if min(train, valid) < 1:
-        raise SaisError(f"shapes: {train} train and {valid} valid pictures; ask for at least 1 of each")
+        raise SaisError(f"shapes: {train} train and {valid} valid images; ask for at least 1 of each")
     if min(size) < 64:
-        raise SaisError(f"shapes: pictures of {size[0]} x {size[1]} are too small; ask for at least 64 x 64")
+        raise SaisError(f"shapes: images of {size[0]} x {size[1]} are too small; ask for at least 64 x 64")
     folder, done = Path(folder), 0
     for split, number in (("train", train), ("valid", valid)):
         document: dict[str, Any] = {
@@ -84,9 +84,9 @@ def write_shapes(
             images.mkdir(parents=True, exist_ok=True)
             (folder / "annotations").mkdir(exist_ok=True)
             for i in range(number):
-                made = scene(seed, split, i, size)
+                made = make_scene(seed, split, i, size)
                 name = f"{split}_{i:05d}.jpg"
-                Image.fromarray(made.picture).save(images / name, quality=92)
+                Image.fromarray(made.image).save(images / name, quality=92)
                 document["images"].append({"id": i + 1, "file_name": name, "height": size[0], "width": size[1]})
                 document["annotations"] += _annotations(made, i + 1, len(document["annotations"]) + 1)
                 done += 1
@@ -98,7 +98,7 @@ def write_shapes(
             raise SaisError(f"{folder}: cannot be written ({error}); choose another folder") from error
 
 
-def _annotations(made: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
+def _annotations(made: SyntheticScene, image_id: int, first_id: int) -> list[dict[str, Any]]:
     found = []
     for k, bits in enumerate(made.visible):
         rows, columns = np.flatnonzero(bits.any(1)), np.flatnonzero(bits.any(0))
@@ -118,8 +118,8 @@ def _annotations(made: Scene, image_id: int, first_id: int) -> list[dict[str, An
     return found
 
 
-def scene(seed: int, split: str, number: int, size: tuple[int, int] = (256, 256)) -> Scene:
-    """Picture `number` of a split: the same every time, whatever was drawn before."""
+def make_scene(seed: int, split: str, number: int, size: tuple[int, int] = (256, 256)) -> SyntheticScene:
+    """Image `number` of a split: the same every time, whatever was drawn before."""
     random = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
     canvas, ground = _background(random, size)
     wanted = 0 if random.random() < _EMPTY_SHARE else int(random.integers(6, 9))
@@ -138,10 +138,10 @@ def scene(seed: int, split: str, number: int, size: tuple[int, int] = (256, 256)
         labels.append(label)
         areas.append(int(solid.sum()))
         below = canvas[where]
-        below += alpha[:, :, None] * (_texture(random, solid.shape, _colour(random, ground)) - below)
-    picture = _camera(random, canvas)
+        below += alpha[:, :, None] * (_texture(random, solid.shape, _color(random, ground)) - below)
+    image = _camera(random, canvas)
     visible = owner == np.arange(len(labels))[:, None, None]
-    return Scene(picture, np.array(labels, np.int64), visible, whole[: len(labels)])
+    return SyntheticScene(image, np.array(labels, np.int64), visible, whole[: len(labels)])
 
 
 def _placed(
@@ -155,7 +155,7 @@ def _placed(
         owner: (H, W) which earlier object each pixel shows, -1 the background.
 
     Returns:
-        Its label, the window of the picture it lies in, its coverage 0 .. 1 of the window's pixels.
+        Its label, the window of the image it lies in, its coverage 0 .. 1 of the window's pixels.
     """
     height, width = owner.shape
     unit = min(height, width) / 256
@@ -232,14 +232,14 @@ def _turned(points: np.ndarray, angle: float) -> np.ndarray:
     return points @ np.array([[c, s], [-s, c]])
 
 
-def _colour(random: np.random.Generator, away_from: np.ndarray) -> np.ndarray:
-    """A colour, (3,) 0 .. 255, that can be told from the background's two, (2, 3)."""
-    colour = random.uniform(20, 235, 3)
+def _color(random: np.random.Generator, away_from: np.ndarray) -> np.ndarray:
+    """A color, (3,) 0 .. 255, that can be told from the background's two, (2, 3)."""
+    color = random.uniform(20, 235, 3)
     for _ in range(20):
-        if np.abs(away_from - colour).max(1).min() > 60:
+        if np.abs(away_from - color).max(1).min() > 60:
             break
-        colour = random.uniform(20, 235, 3)
-    return colour
+        color = random.uniform(20, 235, 3)
+    return color
 
 
 def _waves(random: np.random.Generator, size: tuple[int, int], least: float, most: float) -> np.ndarray:
@@ -251,13 +251,13 @@ def _waves(random: np.random.Generator, size: tuple[int, int], least: float, mos
 
 
 def _clouds(random: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
-    """(H, W) float32 -1 .. 1: smooth noise of `cells` x `cells` grey values."""
+    """(H, W) float32 -1 .. 1: smooth noise of `cells` x `cells` gray values."""
     coarse = Image.fromarray(random.uniform(-1, 1, (cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def _texture(random: np.random.Generator, size: tuple[int, int], colour: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float32: `colour` varied by stripes, checks, a gradient, grain or nothing."""
+def _texture(random: np.random.Generator, size: tuple[int, int], color: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float32: `color` varied by stripes, checks, a gradient, grain or nothing."""
     kind = int(random.integers(5))
     if kind == 0:
         pattern = np.sign(_waves(random, size, 3, 9))
@@ -270,19 +270,19 @@ def _texture(random: np.random.Generator, size: tuple[int, int], colour: np.ndar
     else:
         pattern = np.zeros(size, np.float32)
     second = random.uniform(-45, 45, 3)
-    return (colour + pattern[:, :, None] * second).astype(np.float32)
+    return (color + pattern[:, :, None] * second).astype(np.float32)
 
 
 def _background(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours blended by clouds and faint waves, with lines and blobs that are no objects.
+    """Two colors blended by clouds and faint waves, with lines and blobs that are no objects.
 
     Returns:
-        (H, W, 3) float32 and the two colours, (2, 3).
+        (H, W, 3) float32 and the two colors, (2, 3).
     """
     first = random.uniform(30, 225, 3)
-    colours = np.stack([first, np.clip(first + random.uniform(-60, 60, 3), 0, 255)])
+    colors = np.stack([first, np.clip(first + random.uniform(-60, 60, 3), 0, 255)])
     blend = 0.5 + 0.5 * np.clip(_clouds(random, size, int(random.integers(3, 9))), -1, 1)
-    canvas = colours[0] + blend[:, :, None] * (colours[1] - colours[0])
+    canvas = colors[0] + blend[:, :, None] * (colors[1] - colors[0])
     canvas += _waves(random, size, 4, 30)[:, :, None] * random.uniform(-12, 12, 3)
     image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
@@ -290,14 +290,14 @@ def _background(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.
     for _ in range(int(random.integers(6, 14))):
         x, y = random.uniform(0, size[1]), random.uniform(0, size[0])
         reach, angle = random.uniform(20, 120) * unit, random.uniform(0, 2 * np.pi)
-        colour = tuple(int(v) for v in random.uniform(0, 255, 3))
+        color = tuple(int(v) for v in random.uniform(0, 255, 3))
         if random.random() < 0.6:
             end = (x + reach * np.cos(angle), y + reach * np.sin(angle))
-            draw.line([(x, y), end], fill=colour, width=max(1, round(random.uniform(1, 4) * unit)))
+            draw.line([(x, y), end], fill=color, width=max(1, round(random.uniform(1, 4) * unit)))
         else:
             a, b = random.uniform(3, 14, 2) * unit
-            draw.ellipse([x - a, y - b, x + a, y + b], fill=colour)
-    return np.asarray(image).astype(np.float32), colours
+            draw.ellipse([x - a, y - b, x + a, y + b], fill=color)
+    return np.asarray(image).astype(np.float32), colors
 
 
 def _camera(random: np.random.Generator, canvas: np.ndarray) -> np.ndarray:

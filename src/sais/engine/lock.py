@@ -1,6 +1,6 @@
 """Whether a process is at a run: its log is locked for as long as the process lives, and a killed one holds nothing.
 
-Neither do the processes that read pictures for it: they would outlive a killed one for some seconds, in which the run
+Neither do the processes that read images for it: they would outlive a killed one for some seconds, in which the run
 could not be resumed.
 """
 

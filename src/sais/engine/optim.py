@@ -1,4 +1,4 @@
-"""The optimiser's parameter groups, the course of the learning rate, and the moving average of the weights."""
+"""The optimizer's parameter groups, the course of the learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sais.config import OptimConfig, ScheduleConfig
-from sais.model.backbones import Backbone, parameters_through
-from sais.structures import SaisError
+from sais.errors import SaisError
+from sais.modeling.backbones import Backbone, parameters_through
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -74,7 +74,7 @@ def learning_rate(iteration: int, per_epoch: int, lr: float, config: ScheduleCon
     if config.kind == "cosine":
         lr *= 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / total)))
     else:
-        lr *= config.factor ** sum(iteration >= step * per_epoch for step in config.steps)
+        lr *= config.gamma ** sum(iteration >= step * per_epoch for step in config.milestones)
     if iteration < warmup:
         share = iteration / warmup if config.warmup_kind == "linear" else 0.0
         lr *= config.warmup_factor + (1 - config.warmup_factor) * share

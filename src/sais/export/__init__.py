@@ -3,6 +3,6 @@
 `export_model` is the whole of it; the graphs and their outputs are described in `sais.export.graphs`.
 """
 
-from sais.export.write import FORMATS, ExportOptions, export_model
+from sais.export.exporter import FORMATS, ExportOptions, export_model
 
 __all__ = ["FORMATS", "ExportOptions", "export_model"]

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sais.config import TestConfig
-from sais.export.suppression import suppress
-from sais.model.fpn import STRIDES
-from sais.model.sais import SAIS
+from sais.config import PostprocessConfig
+from sais.export.nms import batched_nms
+from sais.modeling.fpn import STRIDES
+from sais.modeling.sais import SAIS
 from sais.structures import DenseOutputs
 
 
@@ -41,16 +41,16 @@ class RawGraph(nn.Module):
         self.outputs: tuple[str, ...] = ("class_logits", "centerness_logits", "distances")
         self.outputs += ("coefficients", "prototypes") if has_masks else ()
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """uint8 (B, 3, height, width) -> the tensors that `outputs` names."""
-        found = self.model(pictures)
+        found = self.model(images)
         return tuple(getattr(found, name) for name in self.outputs)
 
 
 class DetectionsGraph(nn.Module):
     """Boxes after suppression, in fixed shapes; with `masks` also the masks' logits on the prototype grid.
 
-    The same rules as `sais.postprocess.detect`: class probability above `score`; per level the `candidates` locations
+    The same rules as `sais.modeling.postprocess.postprocess`: class probability above `score`; per level the `candidates` locations
     with the highest class x centerness; suppression per class; the best `detections`.
 
     Args:
@@ -60,7 +60,7 @@ class DetectionsGraph(nn.Module):
         masks: whether `mask_logits` come out.
     """
 
-    def __init__(self, model: SAIS, settings: TestConfig, score: float = 0.0, masks: bool = False) -> None:
+    def __init__(self, model: SAIS, settings: PostprocessConfig, score: float = 0.0, masks: bool = False) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
@@ -70,13 +70,15 @@ class DetectionsGraph(nn.Module):
         if model.protonet is not None:
             self.outputs += ("coefficients", "prototypes", *(("mask_logits",) if masks else ()))
 
-    def forward(self, pictures: Tensor, contents: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (B, 3, height, width) and (B, 2) float height, width of each picture on its canvas -> `outputs`."""
-        found: DenseOutputs = self.model(pictures)
+    def forward(self, images: Tensor, contents: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (B, 3, height, width) and (B, 2) float height, width of each image on its canvas -> `outputs`."""
+        found: DenseOutputs = self.model(images)
         boxes, scores, coefficients = self._candidates(found, contents)
-        kept = suppress(boxes, scores, self.settings.nms, self.settings.detections)  # (B, C, N), 0 where it went
+        kept = batched_nms(
+            boxes, scores, self.settings.nms_iou, self.settings.max_detections
+        )  # (B, C, N), 0 where it went
         number = kept.shape[2]
-        best = kept.flatten(1).topk(self.settings.detections, dim=1)
+        best = kept.flatten(1).topk(self.settings.max_detections, dim=1)
         values = best.values * (best.values >= self.score)
         filled = values > 0
         labels, places = (best.indices // number) * filled, best.indices % number
@@ -93,7 +95,7 @@ class DetectionsGraph(nn.Module):
 
     def _candidates(self, found: DenseOutputs, contents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Boxes (B, N, 4), scores (B, C, N), 0 of what does not take part, and coefficients (B, N, K)."""
-        score = min(max(self.settings.score, 1e-6), 1 - 1e-6)
+        score = min(max(self.settings.score_threshold, 1e-6), 1 - 1e-6)
         greatest = found.class_logits.amax(2)  # sigmoids are taken of the few that are chosen
         centerness = found.centerness_logits.sigmoid()
         ranks = greatest.sigmoid() * centerness * (greatest > math.log(score / (1 - score)))
@@ -109,7 +111,7 @@ class DetectionsGraph(nn.Module):
             boxes.append(torch.cat([center - sides[..., :2], center + sides[..., 2:]], 2))
             probability = _gather(found.class_logits[:, on_level], chosen).sigmoid()
             factor = _gather(centerness[:, on_level, None], chosen).squeeze(2) * real
-            scores.append(probability * (probability > self.settings.score) * factor[..., None])
+            scores.append(probability * (probability > self.settings.score_threshold) * factor[..., None])
             if found.coefficients is not None:
                 coefficients.append(_gather(found.coefficients[:, on_level], chosen))
         edges = contents.flip(1).repeat(1, 2)[:, None]  # (B, 1, 4) width height width height
@@ -121,7 +123,7 @@ class DetectionsGraph(nn.Module):
     def _best(self, ranks: Tensor) -> tuple[Tensor, Tensor]:
         """(B, n) -> (B, k) the places of the greatest, and whether each is one: n may be unknown when a graph is made,
         so that there may be fewer than k."""
-        number, candidates = ranks.shape[1], self.settings.candidates
+        number, candidates = ranks.shape[1], self.settings.pre_nms_topk
         if isinstance(number, int):
             candidates = min(candidates, number)
         else:

@@ -1,9 +1,9 @@
-"""INT8 after training: weights and maps in eight bits, their ranges taken from the user's own pictures.
+"""INT8 after training: weights and maps in eight bits, their ranges taken from the user's own images.
 
-ONNX Runtime's static quantisation writes QuantizeLinear / DequantizeLinear pairs around the convolutions, which ONNX
+ONNX Runtime's static quantization writes QuantizeLinear / DequantizeLinear pairs around the convolutions, which ONNX
 Runtime, OpenVINO and TensorRT read. Left in fp32 are
 
-- the first convolutions, before the map is a quarter of the picture: few weights, on which all else depends (in eight
+- the first convolutions, before the map is a quarter of the image: few weights, on which all else depends (in eight
   bits they cost 6 mask AP of a lite model, `docs/log.md`);
 - the last ones of the head and the ProtoNet: a distance is an exponential, and a mask's border lies where a sum of
   prototypes is near zero.
@@ -20,37 +20,37 @@ from typing import Any
 
 import numpy as np
 
+from sais.errors import SaisError
 from sais.export.onnx import save_whole
-from sais.images import canvases, read_picture
-from sais.runtimes.metadata import GraphMetadata
-from sais.structures import MASK_STRIDE, SaisError
+from sais.inference.graph_metadata import GraphMetadata
+from sais.io.images import read_image
+from sais.ops.letterbox import group_by_canvas
+from sais.structures import MASK_STRIDE
 
 STRIDED = ("Conv", "MaxPool", "AveragePool")
 
 
-def quantise(
+def quantize(
     source: Path,
     metadata: GraphMetadata,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     path: Path,
-    progress: Callable[[int], None] = lambda pictures: None,
+    progress: Callable[[int], None] = lambda images: None,
 ) -> None:
     """Write the INT8 version of an `.onnx` file.
 
     Args:
         source: fp32, as `write_onnx` wrote it.
         metadata: of the file to write.
-        pictures: to take the ranges from; some dozens of the kind that the model will see.
+        images: to take the ranges from; some dozens of the kind that the model will see.
         path: where to.
-        progress: called with the number of pictures read since the last call.
+        progress: called with the number of images read since the last call.
 
     Raises:
-        SaisError: no pictures, a package is missing, or a picture cannot be read.
+        SaisError: no images, a package is missing, or an image cannot be read.
     """
-    if not pictures:
-        raise SaisError(
-            "int8 needs pictures of the kind the model will see: --calibrate FOLDER (some dozens are enough)"
-        )
+    if not images:
+        raise SaisError("int8 needs images of the kind the model will see: --calibrate FOLDER (some dozens are enough)")
     try:
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -64,7 +64,7 @@ def quantise(
         quantize_static(
             str(prepared),
             str(written),
-            _Calibration(pictures, metadata, progress),
+            _Calibration(images, metadata, progress),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -81,31 +81,31 @@ class _Calibration:
     """ONNX Runtime asks it for one batch after another."""
 
     def __init__(
-        self, pictures: Sequence[Path], metadata: GraphMetadata, progress: Callable[[int], None] = lambda pictures: None
+        self, images: Sequence[Path], metadata: GraphMetadata, progress: Callable[[int], None] = lambda images: None
     ) -> None:
-        self._batches = self._read(pictures, metadata)
+        self._batches = self._read(images, metadata)
         self._progress = progress
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next picture's inputs; None after the last."""
+        """The next image's inputs; None after the last."""
         found = next(self._batches, None)
         self._progress(int(found is not None))
         return found
 
     @staticmethod
-    def _read(pictures: Sequence[Path], metadata: GraphMetadata) -> Iterator[dict[str, np.ndarray]]:
+    def _read(images: Sequence[Path], metadata: GraphMetadata) -> Iterator[dict[str, np.ndarray]]:
         settings = metadata.experiment.input
-        for path in pictures:
-            for _, placements, stacked in canvases([read_picture(path)], settings.mode, settings.size):
-                inputs = {"pictures": np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))}
+        for path in images:
+            for _, canvas_maps, stacked in group_by_canvas([read_image(path)], settings.mode, settings.size):
+                inputs = {"images": np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))}
                 if metadata.graph != "raw":
-                    inputs["contents"] = np.array([p.content_size for p in placements], np.float32)
+                    inputs["contents"] = np.array([p.content_size for p in canvas_maps], np.float32)
                 yield inputs
 
 
 def _first_convolutions(model: Any) -> list[str]:
-    """Names of the convolutions that read maps of more than a quarter of the picture's side."""
-    shrunk: dict[str, int] = {model.graph.input[0].name: 1}  # value -> pictures pixels for one of its cells
+    """Names of the convolutions that read maps of more than a quarter of the image's side."""
+    shrunk: dict[str, int] = {model.graph.input[0].name: 1}  # value -> images pixels for one of its cells
     names = []
     for node in model.graph.node:  # in the order of computation
         before = max((shrunk[name] for name in node.input if name in shrunk), default=None)

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from sais.errors import SaisError
 from sais.export.graphs import DetectionsGraph, RawGraph
-from sais.runtimes.metadata import GraphMetadata
-from sais.structures import SaisError
+from sais.inference.graph_metadata import GraphMetadata
 
 OPSET = 20
 
@@ -29,7 +29,7 @@ def write_onnx(
         graph: in fp32, or in fp16 (`.half()`): what the network computes in; its outputs are fp32.
         metadata: goes into the file.
         canvas: (height, width) that the graph is made for; None leaves both open (multiples of 32). The number of
-            pictures is always open.
+            images is always open.
         path: where to.
 
     Raises:
@@ -71,27 +71,27 @@ def save_whole(model: Any, metadata: GraphMetadata, path: Path) -> None:
 
 
 def example_inputs(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:
-    """What a graph is traced with: two pictures, so that their number is not taken for a constant."""
+    """What a graph is traced with: two images, so that their number is not taken for a constant."""
     height, width = canvas or (256, 320)
-    pictures = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    images = torch.zeros(2, 3, height, width, dtype=torch.uint8)
     if isinstance(graph, RawGraph):
-        return (pictures,)
-    return pictures, torch.tensor([[height, width]] * 2, dtype=torch.float32)
+        return (images,)
+    return images, torch.tensor([[height, width]] * 2, dtype=torch.float32)
 
 
 def dynamic_shapes(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> tuple[dict[int, Any], ...]:
     """For each input, which of its sides are left open."""
     batch = torch.export.Dim("batch", min=1, max=1024)
-    pictures: dict[int, Any] = {0: batch}
+    images: dict[int, Any] = {0: batch}
     if canvas is None:
         for axis, name in ((2, "rows"), (3, "columns")):
-            pictures[axis] = 32 * torch.export.Dim(name, min=2, max=512)
-    return (pictures,) if isinstance(graph, RawGraph) else (pictures, {0: batch})
+            images[axis] = 32 * torch.export.Dim(name, min=2, max=512)
+    return (images,) if isinstance(graph, RawGraph) else (images, {0: batch})
 
 
 def input_names(graph: RawGraph | DetectionsGraph) -> list[str]:
     """Of a graph, in order."""
-    return ["pictures"] if isinstance(graph, RawGraph) else ["pictures", "contents"]
+    return ["images"] if isinstance(graph, RawGraph) else ["images", "contents"]
 
 
 def _exported(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> Any:
@@ -132,7 +132,7 @@ def _name_dimensions(model: Any, canvas: tuple[int, int] | None) -> None:
                 continue
             if axis == 0:
                 side.dim_param = "batch"
-            elif value.name == "pictures":
+            elif value.name == "images":
                 side.dim_param = ("", "", "height", "width")[axis]
             elif value.name in ("prototypes", "mask_logits"):
                 side.dim_param = ("", "", "grid_height", "grid_width")[axis]

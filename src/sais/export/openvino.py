@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sais.runtimes.metadata import GraphMetadata
-from sais.structures import SaisError
+from sais.errors import SaisError
+from sais.inference.graph_metadata import GraphMetadata
 
 
 def write_openvino(onnx_file: Path, metadata: GraphMetadata, path: Path) -> None:

@@ -1,6 +1,6 @@
 """To `torch.export`: an `.pt2` file, for programs that have torch but not this package's code.
 
-The raw graph needs torch alone. The others hold the operator `sais::suppress`: `import sais.export.suppression` before
+The raw graph needs torch alone. The others hold the operator `sais::suppress`: `import sais.export.nms` before
 `torch.export.load`.
 """
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from sais.errors import SaisError
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.export.onnx import dynamic_shapes, example_inputs, quiet
-from sais.runtimes.metadata import GraphMetadata
-from sais.structures import SaisError
+from sais.inference.graph_metadata import GraphMetadata
 
 METADATA_FILE = "sais.json"
 """Name of the metadata inside: `torch.export.load(path, extra_files={METADATA_FILE: ""})`."""

@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Callable
 
-from sais.config import Experiment, nearest
+from sais.config import Experiment
+from sais.errors import SaisError
 from sais.recipes import paper, zoo
-from sais.structures import SaisError
+from sais.resolve import suggest
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "sais-lite": zoo.sais_lite,
@@ -42,7 +43,7 @@ def recipe(name: str) -> Experiment:
     """
     build = _imported(name) if ":" in name else RECIPES.get(name)
     if build is None:
-        raise SaisError(f"unknown recipe '{name}'{nearest(name, RECIPES)}")
+        raise SaisError(f"unknown recipe '{name}'{suggest(name, RECIPES)}")
     experiment = build()
     if not isinstance(experiment, Experiment):
         raise SaisError(f"recipe '{name}' returns {type(experiment).__name__}, not a sais.Experiment")

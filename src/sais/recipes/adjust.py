@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from sais.config import Experiment, check_ranges
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 
 def changed(experiment: Experiment, group: str, **values: Any) -> Experiment:
@@ -19,14 +19,14 @@ def scaled_lr(start: Experiment, experiment: Experiment) -> tuple[Experiment, li
 
     Linearly for SGD (Goyal et al. 2017), by the square root for AdamW.
     """
-    share = experiment.optim.batch / start.optim.batch
+    share = experiment.optim.batch_size / start.optim.batch_size
     if share == 1:
         return experiment, []
     linear = experiment.optim.name == "sgd"
     lr = float(f"{experiment.optim.lr * (share if linear else share**0.5):.4g}")
     how = "linearly" if linear else "by the square root"
     said = (
-        f"batch {experiment.optim.batch} instead of {start.optim.batch}: lr {experiment.optim.lr:g} -> {lr:g}, "
+        f"batch {experiment.optim.batch_size} instead of {start.optim.batch_size}: lr {experiment.optim.lr:g} -> {lr:g}, "
         f"scaled {how} (--lr overrides)"
     )
     return changed(experiment, "optim", lr=lr), [said]
@@ -37,10 +37,12 @@ def of_length(experiment: Experiment, epochs: int) -> tuple[Experiment, list[str
     schedule = experiment.schedule
     if epochs == schedule.epochs or schedule.kind != "steps":
         return changed(experiment, "schedule", epochs=epochs), []
-    moved = {int(step * epochs / schedule.epochs) for step in schedule.steps}
+    moved = {int(step * epochs / schedule.epochs) for step in schedule.milestones}
     steps = tuple(sorted(step for step in moved if 0 < step < epochs))
-    was, now = (" and ".join(map(str, s)) or "none" for s in (schedule.steps, steps))
-    said = f"{epochs} epochs instead of {schedule.epochs}: lr drops after {now} instead of {was} (--schedule.steps)"
+    was, now = (" and ".join(map(str, s)) or "none" for s in (schedule.milestones, steps))
+    said = (
+        f"{epochs} epochs instead of {schedule.epochs}: lr drops after {now} instead of {was} (--schedule.milestones)"
+    )
     return changed(experiment, "schedule", epochs=epochs, steps=steps), [said]
 
 

@@ -8,7 +8,7 @@ ImageNet backbone with stem, C2 and batch-norm frozen. With fewer images a step 
 
 from __future__ import annotations
 
-from sais.config import Experiment, InputConfig, ModelConfig, TargetsConfig
+from sais.config import CriterionConfig, Experiment, InputConfig, ModelConfig
 
 RESNET50 = "resnet50.tv_in1k"
 RESNET101 = "resnet101.tv_in1k"
@@ -85,7 +85,7 @@ def fcos_r50_area() -> Experiment:
         name="fcos-r50-area",
         input=KEEP_RATIO,
         model=ModelConfig(backbone=RESNET50, masks=False),
-        targets=TargetsConfig(rule="area"),
+        criterion=CriterionConfig(assigner="area"),
     )
 
 
@@ -114,7 +114,7 @@ def sais_r50_768_area() -> Experiment:
         name="sais-r50-768-area",
         input=InputConfig(mode="fixed", size=(768, 768)),
         model=ModelConfig(backbone=RESNET50, coefficients_from="classification"),
-        targets=TargetsConfig(rule="area"),
+        criterion=CriterionConfig(assigner="area"),
     )
 
 
@@ -129,5 +129,5 @@ def sais_r50_keep_ratio_area() -> Experiment:
         name="sais-r50-keep-ratio-area",
         input=KEEP_RATIO,
         model=ModelConfig(backbone=RESNET50, coefficients_from="classification"),
-        targets=TargetsConfig(rule="area"),
+        criterion=CriterionConfig(assigner="area"),
     )

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from sais.config import (
     AugmentConfig,
+    CriterionConfig,
     Experiment,
     InputConfig,
-    LossConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
@@ -36,9 +36,9 @@ def paper_lite0() -> Experiment:
         name="paper-lite0",
         input=InputConfig(mode="fixed", size=(256, 256)),
         model=ModelConfig(backbone=LITE0, channels=96, prototype_channels=96),
-        losses=LossConfig(box="giou"),
+        criterion=CriterionConfig(box_loss="giou"),
         optim=OptimConfig(
-            name="adamw", lr=1e-3, batch=8, weight_decay=0.05, bias_lr_factor=1.0, backbone_lr_factor=0.3
+            name="adamw", lr=1e-3, batch_size=8, weight_decay=0.05, bias_lr_factor=1.0, backbone_lr_factor=0.3
         ),
         schedule=ScheduleConfig(epochs=15, kind="cosine", warmup=100, warmup_factor=0.1, warmup_kind="linear"),
         run=RunConfig(ema=0.998),
@@ -63,24 +63,24 @@ def sais_lite() -> Experiment:
     """SAIS-Lite on EfficientNet-Lite0, 256x256: the one to start with, also without a GPU.
 
     Command:  sais train sais-lite --data animals
-    Cost:     27 core-minutes on 2 CPU cores (700 pictures, 15 epochs and their evaluations)
+    Cost:     27 core-minutes on 2 CPU cores (700 images, 15 epochs and their evaluations)
     Expected: box AP 0.537, mask AP 0.533 on valid (mean of 3 seeds)
     """
     return _lite("sais-lite", LITE0, 256)
 
 
 def sais_lite_small_data() -> Experiment:
-    """SAIS-Lite for some dozens to some thousands of pictures: larger ones, smaller batches, masks that count double.
+    """SAIS-Lite for some dozens to some thousands of images: larger ones, smaller batches, masks that count double.
 
     Command:  sais train sais-lite-small-data --data animals
-    Cost:     52 core-minutes on 2 CPU cores (700 pictures, 16 epochs), 1.96 times those of sais-lite
+    Cost:     52 core-minutes on 2 CPU cores (700 images, 16 epochs), 1.96 times those of sais-lite
     Expected: box AP 0.573, mask AP 0.575 on valid (mean of 3 seeds)
     """
     base = _lite("sais-lite-small-data", LITE0, 320)
     return replace(
         base,
-        losses=replace(base.losses, mask_weight=2.0),
-        optim=replace(base.optim, batch=4),
+        criterion=replace(base.criterion, mask_weight=2.0),
+        optim=replace(base.optim, batch_size=4),
         schedule=replace(base.schedule, epochs=16),
     )
 
@@ -111,9 +111,9 @@ def _lite(name: str, backbone: str, side: int) -> Experiment:
         input=InputConfig(mode="fixed", size=(side, side)),
         augment=AugmentConfig(scale_jitter=(0.6, 1.5)),
         model=ModelConfig(backbone=backbone, channels=64, tower_depth=2, prototype_channels=64, distance_unit="stride"),
-        losses=LossConfig(box="giou"),
+        criterion=CriterionConfig(box_loss="giou"),
         optim=OptimConfig(
-            name="adamw", lr=1e-3, batch=8, weight_decay=0.05, bias_lr_factor=1.0, backbone_lr_factor=0.3
+            name="adamw", lr=1e-3, batch_size=8, weight_decay=0.05, bias_lr_factor=1.0, backbone_lr_factor=0.3
         ),
         schedule=ScheduleConfig(epochs=15, kind="cosine", warmup=100, warmup_factor=0.1, warmup_kind="linear"),
         run=RunConfig(ema=0.998),

@@ -3,8 +3,8 @@
 COCO, with SPLIT a name such as train or valid (val means the same):
 
     DIR/annotations/SPLIT.json, instances_SPLIT.json or the only file with SPLIT in its name (instances_train2017.json)
-        pictures in DIR/images/SPLIT, DIR/images, DIR/SPLIT or DIR itself, SPLIT also with its year
-    DIR/SPLIT/_annotations.coco.json with the pictures beside it (Roboflow)
+        images in DIR/images/SPLIT, DIR/images, DIR/SPLIT or DIR itself, SPLIT also with its year
+    DIR/SPLIT/_annotations.coco.json with the images beside it (Roboflow)
 
 To add a format: a file here that returns an `Index`, a row in `FORMATS`.
 """
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sais.data.annotations import DatasetSplit
 from sais.data.formats.coco import read_coco
-from sais.data.index import Index
-from sais.structures import SaisError
+from sais.errors import SaisError
 
 _SYNONYMS = {"valid": "val", "val": "valid"}
 _PREFIX = "instances_"
@@ -32,13 +32,13 @@ Classes = tuple[str, ...] | None
 class Format:
     """How one format is found in a folder and read."""
 
-    find: Callable[[Path, str, Classes, list[str]], Index | None]
+    read_dataset: Callable[[Path, str, Classes, list[str]], DatasetSplit | None]
     """(folder, split, classes, where it looked so far) -> the index; None, and its places added, where it is not."""
-    splits: Callable[[Path], list[str]]
+    list_splits: Callable[[Path], list[str]]
     """The splits of this format in a folder."""
 
 
-def find(data: Path | str, split: str, classes: Classes = None) -> Index:
+def read_dataset(data: Path | str, split: str, classes: Classes = None) -> DatasetSplit:
     """The index of one split of the data set in a folder.
 
     Args:
@@ -54,16 +54,16 @@ def find(data: Path | str, split: str, classes: Classes = None) -> Index:
         raise SaisError(f"{folder}: no such folder of data; check the path")
     looked: list[str] = []
     for known in FORMATS.values():
-        index = known.find(folder, split, classes, looked)
+        index = known.read_dataset(folder, split, classes, looked)
         if index is not None:
             return index
-    present = splits(folder)
+    present = list_splits(folder)
     hint = f"it has the splits {', '.join(present)}" if present else "see the README for the layouts it may have"
     raise SaisError(f"{folder}: no annotations of split '{split}'; looked for {', '.join(looked)}; {hint}")
 
 
-def find_explicit(annotations: Path | str, images: Path | str, classes: Classes = None) -> Index:
-    """The index of an annotation file and a picture folder named one by one.
+def read_dataset_files(annotations: Path | str, images: Path | str, classes: Classes = None) -> DatasetSplit:
+    """The index of an annotation file and an image folder named one by one.
 
     Raises:
         SaisError: as `read_coco`.
@@ -71,13 +71,13 @@ def find_explicit(annotations: Path | str, images: Path | str, classes: Classes 
     return read_coco(Path(annotations), Path(images), classes)
 
 
-def splits(data: Path | str) -> list[str]:
+def list_splits(data: Path | str) -> list[str]:
     """The splits present in a data folder, as `find` takes them; sorted, train first."""
-    found = {split for known in FORMATS.values() for split in known.splits(Path(data))}
+    found = {split for known in FORMATS.values() for split in known.list_splits(Path(data))}
     return sorted(found, key=lambda split: (not split.startswith("train"), split))
 
 
-def _find_coco(folder: Path, split: str, classes: Classes, looked: list[str]) -> Index | None:
+def _find_coco(folder: Path, split: str, classes: Classes, looked: list[str]) -> DatasetSplit | None:
     names = [split, _SYNONYMS[split]] if split in _SYNONYMS else [split]
     annotations = _coco_file(folder, names, looked)
     if annotations is None:
@@ -89,7 +89,7 @@ def _find_coco(folder: Path, split: str, classes: Classes, looked: list[str]) ->
     if annotations.name == _ROBOFLOW:
         candidates = [annotations.parent, annotations.parent / "images"]
     index = read_coco(annotations, candidates, classes)
-    return Index(split, index.class_names, index.category_ids, index.images, index.notes)
+    return DatasetSplit(split, index.class_names, index.category_ids, index.images, index.notes)
 
 
 def _coco_file(folder: Path, names: list[str], looked: list[str]) -> Path | None:

@@ -17,27 +17,27 @@ from typing import Any
 
 import numpy as np
 
-from sais.data.index import Annotation, ImageRecord, Index, mask_of
-from sais.geometry.raster import bounding_box, inside
-from sais.structures import SaisError
+from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, rasterize_segmentation
+from sais.errors import SaisError
+from sais.ops.rasterize import bounding_box, inside
 
 NO_AREA = "boxes without area left out"
-CLIPPED = "boxes reaching beyond the picture clipped"
-OUTSIDE = "objects wholly outside the picture left out"
+CLIPPED = "boxes reaching beyond the image clipped"
+OUTSIDE = "objects wholly outside the image left out"
 NO_SHAPE = "annotations with neither a box nor a mask left out"
 BAD_PART = "malformed polygon parts left out"
-BAD_RLE = "masks of another size than the picture left out"
+BAD_RLE = "masks of another size than the image left out"
 NO_MASK = "objects without a mask (they train no masks)"
 BOX_MADE = "boxes made from the mask"
 AREA_MADE = "areas computed"
 FLAT = "flat polygons taken as one part"
 UNKNOWN_CLASS = "objects of classes the model does not know left out"
-SIZES_READ = "picture sizes read from the files"
+SIZES_READ = "image sizes read from the files"
 
 _PROBES = 20
-"""How many pictures are looked for to find the right folder."""
+"""How many images are looked for to find the right folder."""
 _ROUNDING = 0.01
-"""Pixels a box may reach beyond the picture without mention: files round to two decimals."""
+"""Pixels a box may reach beyond the image without mention: files round to two decimals."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,20 @@ class _File:
     notes: Counter[str]
 
 
-def read_coco(annotations: Path, images: Path | Sequence[Path] | None, classes: tuple[str, ...] | None = None) -> Index:
+def read_coco(
+    annotations: Path, images: Path | Sequence[Path] | None, classes: tuple[str, ...] | None = None
+) -> DatasetSplit:
     """The index of one COCO annotation file.
 
     Args:
         annotations: the JSON; one without the key 'annotations' (COCO's image_info of test-dev) has no objects.
-        images: the folder of the pictures, or several to try: the one that holds the pictures is taken. None where
-            the pictures themselves are not needed.
+        images: the folder of the images, or several to try: the one that holds the images is taken. None where
+            the images themselves are not needed.
         classes: a model's class names: labels follow them, by name. None: labels follow the category ids, sorted,
             all categories of the file kept, used or not.
 
     Raises:
-        SaisError: the file or the pictures are missing, it is not JSON or not COCO, or it contradicts itself.
+        SaisError: the file or the images are missing, it is not JSON or not COCO, or it contradicts itself.
     """
     annotations = Path(annotations)
     document = _document(annotations)
@@ -83,7 +85,7 @@ def read_coco(annotations: Path, images: Path | Sequence[Path] | None, classes: 
     records = tuple(
         ImageRecord(e["id"], folder / e["file_name"], sizes[e["id"]], tuple(objects[e["id"]])) for e in entries
     )
-    return Index(annotations.stem.removeprefix("instances_"), class_names, category_ids, records, dict(notes))
+    return DatasetSplit(annotations.stem.removeprefix("instances_"), class_names, category_ids, records, dict(notes))
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def _document(path: Path) -> dict[str, Any]:
         if not isinstance(document.get(key, []), list):
             raise SaisError(f"{path}: not COCO: '{key}' is no list; export it as COCO instances")
     if not document["images"]:
-        raise SaisError(f"{path}: there are no pictures in it; export a split with at least one")
+        raise SaisError(f"{path}: there are no images in it; export a split with at least one")
     return document
 
 
@@ -159,7 +161,7 @@ def _check_images(path: Path, entries: list[Any]) -> None:
 
 
 def _folder(path: Path, entries: list[Any], images: Path | Sequence[Path] | None) -> Path:
-    """The candidate folder that holds the most of the first pictures."""
+    """The candidate folder that holds the most of the first images."""
     if images is None:
         return path.parent
     candidates = [Path(images)] if isinstance(images, (str, Path)) else [Path(folder) for folder in images]
@@ -171,13 +173,13 @@ def _folder(path: Path, entries: list[Any], images: Path | Sequence[Path] | None
             best, most = folder, found
     if not most:
         looked = ", ".join(str(folder) for folder in candidates)
-        raise SaisError(f"{path}: its pictures ({probes[0]} ...) are not in {looked}; name their folder")
+        raise SaisError(f"{path}: its images ({probes[0]} ...) are not in {looked}; name their folder")
     return best
 
 
 def _size(path: Path, folder: Path, entry: dict[str, Any], notes: Counter[str]) -> tuple[int, int]:
     if entry.get("height") is None or entry.get("width") is None:
-        from sais.images import read_size
+        from sais.io.images import read_size
 
         notes[SIZES_READ] += 1
         return read_size(folder / entry["file_name"])
@@ -285,7 +287,7 @@ def _corners(
     where = f"{file.path}: annotation {raw['id']}"
     given = raw.get("bbox")
     if given is None:
-        mask = mask_of(segmentation, size, where)
+        mask = rasterize_segmentation(segmentation, size, where)
         if mask is None:
             file.notes[NO_SHAPE] += 1
             return None
@@ -300,7 +302,7 @@ def _corners(
 
 def _area(segmentation: list[Any] | dict[str, Any] | None, size: tuple[int, int], box: np.ndarray, where: str) -> float:
     """Pixels of the mask within its box; of the box itself where there is no mask."""
-    mask = mask_of(segmentation, size, where)
+    mask = rasterize_segmentation(segmentation, size, where)
     x1, y1, x2, y2 = (float(v) for v in box)
     if mask is None:
         return (x2 - x1) * (y2 - y1)

@@ -1,0 +1,107 @@
+"""3x3 convolutions of a network at rest, by minimal filtering (`winograd`). Two ways to it:
+
+- Large maps: torch carries it in NNPACK, with tiles of 6 x 6 outputs, but its own choice of a kernel never falls on it.
+- Small maps: NNPACK transforms the weights in each pass, which is then most of its work. Here they are transformed
+  once, and the tiles of all levels of a pyramid share one batched matrix product.
+
+Rounding differs from the direct sum's by about 1e-5 of the greatest output. Times are in `docs/performance.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sais.converters.cpu.winograd import convolve_levels, is_faster, transformed_weight
+
+HAS_NNPACK = torch.backends.nnpack.is_available()
+"""Asking initializes it, in every process; without that it refuses to work."""
+
+MIN_CHANNELS = 128
+"""In and out; below, the transforms cost more than they save."""
+LARGE = 50 * 50
+"""Cells of a map from which NNPACK is the faster way."""
+STRIP = 128 * 128
+"""Cells that NNPACK is given at once: its working memory is twice the map's, so larger maps go strip by strip."""
+MIN_JOINT_CHANNELS = 256
+"""Fewer channels make matrix products too small to win."""
+
+
+def nnpack_is_faster() -> bool:
+    """Whether this machine is of the kind on which it was measured to be faster, with NNPACK."""
+    return HAS_NNPACK and is_faster()
+
+
+def with_winograd(network: nn.Module) -> nn.Module:
+    """Replace each convolution for which it may pay, in place; returns the network."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d) and _fits(module):
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, WinogradConvolution(module))
+    return network
+
+
+class WinogradConvolution(nn.Module):
+    """A 3x3 convolution with stride 1 and padding 1, by whichever way is the fastest for the map's size.
+
+    Args:
+        convolution: whose weights it takes, float32 on the CPU.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(convolution.weight.detach().clone(memory_format=torch.contiguous_format), False)
+        bias = convolution.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
+        self._transformed: Tensor | None = None  # (36, out, in), made at the first call of `each` with small maps
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, in, h, w) -> (B, out, h, w); what is not float32 on the CPU goes torch's own way."""
+        large = maps.shape[2] * maps.shape[3] >= LARGE
+        if not (large and HAS_NNPACK and len(maps) and maps.dtype == torch.float32 and maps.device.type == "cpu"):
+            return functional.conv2d(maps, self.weight, self.bias, padding=1)
+        images = [_in_strips(image, self.weight, self.bias) for image in maps.split(1)]  # faster than at once
+        return images[0] if len(images) == 1 else torch.cat(images)
+
+    def each(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """The convolution of several maps (B, in, h, w) of different sizes, the small ones in one product."""
+        small = [i for i, maps in enumerate(levels) if maps.shape[2] * maps.shape[3] < LARGE]
+        learns = torch.is_grad_enabled() and any(maps.requires_grad for maps in levels)  # someone asks about images
+        if learns or len(small) < 2 or min(self.weight.shape[:2]) < MIN_JOINT_CHANNELS:
+            return [self(maps) for maps in levels]
+        if self._transformed is None:
+            transposed = transformed_weight(self.weight).transpose(1, 2).contiguous()
+            self._transformed = transposed.transpose(1, 2)  # so laid out that the product reads it row by row
+        done = dict(
+            zip(small, convolve_levels(tuple(levels[i] for i in small), self._transformed, self.bias), strict=True)
+        )
+        return [done[i] if i in done else self(maps) for i, maps in enumerate(levels)]
+
+
+def _in_strips(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """NNPACK's convolution of one image's map (1, in, h, w)."""
+    height, width = maps.shape[2:]
+    if height * width <= STRIP:
+        return _nnpack(maps, weight, bias)
+    rows = max(6, STRIP // width // 6 * 6)  # NNPACK's tiles have 6 x 6 outputs
+    out = maps.new_empty(1, weight.shape[0], height, width)
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        above, below = min(first, 1), min(height - last, 1)  # a row of the neighbors on either side
+        strip = _nnpack(maps[:, :, first - above : last + below], weight, bias)
+        out[:, :, first:last] = strip[:, :, above : above + last - first]
+    return out
+
+
+def _nnpack(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = torch._nnpack_spatial_convolution(maps.contiguous(), weight, bias, padding=1)
+    return out
+
+
+def _fits(convolution: nn.Conv2d) -> bool:
+    c = convolution
+    plain = (c.kernel_size, c.stride, c.padding, c.dilation, c.groups) == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
+    return plain and min(c.in_channels, c.out_channels) >= MIN_CHANNELS

@@ -1,0 +1,71 @@
+"""The two halves of the padding slip taken apart: the same weights, tested with the slip and without.
+
+Between two tests of one model there is no seed and no luck of training, so that the difference is the slip's alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from sais.checkpoint import load_checkpoint, load_weights
+from sais.data.annotations import DatasetSplit
+from sais.device import choose_device
+from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture
+from sais.evaluation.evaluate import evaluate
+from sais.io.atomic import write_text
+from sais.paper.padding_bug import PADDING_BUG_ARCHITECTURE
+from sais.paper.runs import RunResult, read_result
+
+COLUMNS = ("trained", "tested", "seed", "box AP", "mask AP", "AP50", "AP75")
+WORDS = "The slip's halves apart: the same weights, tested without the slip and with it."
+
+
+def ablation_rows(
+    results: Sequence[RunResult], valid: DatasetSplit, out: Path, device: str = "auto"
+) -> list[list[str]]:
+    """The rows of a table with `COLUMNS`, of the runs among `results` that keep the ratio and whose weights (or an
+    earlier answer) lie in `out`."""
+    rows = []
+    for result in results:
+        if result.experiment["input"]["mode"] != "keep_ratio":
+            continue
+        slipped = result.architecture == PADDING_BUG_ARCHITECTURE.name
+        other = _other_way(result, SAIS_ARCHITECTURE if slipped else PADDING_BUG_ARCHITECTURE, valid, out, device)
+        if other is None:
+            continue
+        for tested_slipped, one in sorted(((slipped, result), (not slipped, other)), key=lambda pair: pair[0]):
+            words = ["with the slip" if yes else "right" for yes in (slipped, tested_slipped)]
+            rows.append([*words, str(result.seed), *_figures(one.metrics)])
+    return rows
+
+
+def _other_way(
+    result: RunResult, system: Architecture, valid: DatasetSplit, out: Path, device: str
+) -> RunResult | None:
+    """The result of the same weights under `system`; kept beside the others, so that it is measured once."""
+    path = out / "results" / "tested-otherwise" / f"seed{result.seed}-{result.digest}.json"
+    known = read_result(path)
+    models = sorted(out.glob(f"runs/*-seed{result.seed}-{result.digest}/model.safetensors"))
+    if known is not None or not models:
+        return known
+    checkpoint = load_checkpoint(models[0])
+    model = system.build(checkpoint.experiment, len(checkpoint.class_names))
+    load_weights(model, checkpoint.part("model"), models[0])
+    names, ids = checkpoint.class_names, checkpoint.category_ids
+    finder = system.finder(model, checkpoint.experiment, names, ids, str(choose_device(device)))
+    settings = checkpoint.experiment
+    metrics = evaluate(finder, valid, settings.optim.batch_size, settings.run.workers, skip_broken=True).metrics
+    assert metrics is not None
+    other = replace(result, row=f"{result.row}-tested-otherwise", architecture=system.name, metrics=metrics.to_dict())
+    write_text(path, json.dumps(asdict(other), indent=1) + "\n")
+    return other
+
+
+def _figures(metrics: dict[str, Any]) -> list[str]:
+    wanted = (("box", "AP"), ("mask", "AP"), ("mask", "AP50"), ("mask", "AP75"))
+    values = [(metrics.get(kind) or {}).get(name) for kind, name in wanted]
+    return ["-" if value is None else f"{100 * value:.1f}" for value in values]

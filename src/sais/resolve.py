@@ -1,0 +1,53 @@
+"""Names in settings: a row of a literal table, or ``module:attribute`` of the user's own code."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sais.errors import ConfigError
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return a hint with the known words most like `word`: ", did you mean 'a' or 'b'?", or the whole list."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if close:
+        return ", did you mean " + " or ".join(repr(match) for match in close) + "?"
+    return "; known are " + ", ".join(sorted(known))
+
+
+def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
+    """Return the row of `table` called `name`, or the attribute that ``module:attribute`` names.
+
+    The current directory is searched as well, so that a file next to the user's command is found.
+
+    Args:
+        name: a key of `table`, or ``module:attribute`` (``my_losses:smooth_l1``).
+        table: the built-in choices by name.
+        kind: what the name stands for, for the error message: "assigner", "box loss".
+
+    Raises:
+        ConfigError: no such row, module or attribute.
+    """
+    if name in table:
+        return table[name]
+    module, separator, attribute = name.partition(":")
+    if not (separator and module and attribute):
+        raise ConfigError(
+            f"{kind} {name!r}: unknown{suggest(name, table)} Your own is named 'module:attribute', as in "
+            f"'my_module:{kind.replace(' ', '_')}'."
+        )
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{kind} {name!r}: no module {error.name!r}. Install it, or run from its folder.") from error
+    except AttributeError as error:
+        raise ConfigError(f"{kind} {name!r}: module {module!r} has no {attribute!r}. Check the spelling.") from error

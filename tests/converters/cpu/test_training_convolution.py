@@ -1,0 +1,315 @@
+"""Convolutions in training give what torch's give, forward and backward, no less exactly and with no more kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from timm.layers.std_conv import StdConv2d
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sais.benchmark.workload import make_workload, training_batch
+from sais.config import Experiment, InputConfig, ModelConfig, RunConfig
+from sais.converters.activation_checkpointing import CHECKPOINTING_MODES
+from sais.converters.cpu import training_convolution, winograd
+from sais.converters.cpu.training_convolution import (
+    convolution,
+    is_fast_convolution,
+    set_fast_convolutions,
+    weight_gradient,
+)
+from sais.converters.fuse import for_inference
+from sais.engine.activation_memory import saved_bytes_per_image
+from sais.engine.architecture import SAIS_ARCHITECTURE, sais_losses
+from sais.errors import SaisError
+from sais.modeling.sais import SAIS, build_model, set_convolutions
+
+SCENE = make_workload(30, (120, 160), 20)
+MODEL = ModelConfig(backbone="resnet18.a1_in1k", channels=64, prototype_channels=64, tower_depth=2)
+SIDE = 160
+"""P3 then has 20 x 20 cells: 25 tiles an image, 75 in a batch of three, enough for minimal filtering."""
+
+
+def values(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Drawn as those of maps and weights are, channels-last."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return drawn.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else drawn
+
+
+def exact(
+    maps: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor, stride: tuple[int, int] = (1, 1)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output and gradients of maps, weight and bias: the direct sum, in float64."""
+    leaves = [one.detach().double().requires_grad_() for one in (maps, weight, bias)]
+    out = functional.conv2d(*leaves, stride=stride, padding=1)
+    return (out.detach(), *torch.autograd.grad(out, leaves, gradient.double()))
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    """Root mean square of the difference, over that of what is wanted."""
+    assert found.shape == wanted.shape
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("strip", [1, 8, 1000])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (5, 7), (16, 12), (13, 32)])
+def test_forward_and_gradients_are_the_convolutions(
+    height: int, width: int, strip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "STRIP", strip)
+    monkeypatch.setattr(training_convolution, "LEAST_TILES", 1)
+    maps, weight = values(2, 6, height, width, dtype=torch.float64), values(5, 6, 3, 3, dtype=torch.float64, seed=1)
+    bias, gradient = values(5, dtype=torch.float64), values(2, 5, height, width, dtype=torch.float64, seed=2)
+    leaves = [one.clone().requires_grad_() for one in (maps, weight, bias)]
+    out = convolution(*leaves)
+    found = (out.detach(), *torch.autograd.grad(out, leaves, gradient))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    for one, wanted in zip(found, exact(maps, weight, bias, gradient), strict=True):
+        assert error(one, wanted) <= 1e-13
+
+
+@pytest.mark.parametrize("at_once", [1, 10**9])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (8, 8), (9, 12)])
+def test_small_maps_and_strides(
+    height: int, width: int, stride: tuple[int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_convolution, "ROWS", at_once)
+    maps, weight, bias = values(3, 4, height, width), values(5, 4, 3, 3, seed=1), values(5)
+    leaves = [one.clone().requires_grad_() for one in (maps, weight, bias)]
+    out = convolution(*leaves, stride=stride)  # type: ignore[misc]
+    gradient = values(*out.shape, seed=2)
+    found = (out.detach(), *torch.autograd.grad(out, leaves, gradient))
+    for one, wanted in zip(found, exact(maps, weight, bias, gradient, stride), strict=True):
+        assert error(one, wanted) <= 1e-6
+    assert error(weight_gradient(maps, gradient, stride), exact(maps, weight, bias, gradient, stride)[2]) <= 1e-6
+
+
+def laid_out_in_all_ways(maps: Tensor) -> list[Tensor]:
+    """The same numbers: contiguous, channels-last, every second column of something, one number expanded."""
+    spread = torch.stack([maps, maps], -1).flatten(3)[..., ::2]
+    return [maps.contiguous(), maps.contiguous(memory_format=torch.channels_last), spread, maps[:1, :1].expand_as(maps)]
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+def test_however_maps_and_gradients_lie(stride: tuple[int, int]) -> None:
+    """Of more images than one strip takes."""
+    weight, bias = values(16, 64, 3, 3, seed=1) * 0.04, values(16)
+    for maps in laid_out_in_all_ways(values(24, 64, 11, 13)):
+        out = convolution(maps.requires_grad_(), weight.requires_grad_(), bias, stride)
+        for gradient in laid_out_in_all_ways(values(*out.shape, seed=2)):
+            found = torch.autograd.grad(out, (maps, weight), gradient, retain_graph=True)
+            true = exact(maps, weight, bias, gradient, stride)[:3]
+            for one, wanted in zip((out.detach(), *found), true, strict=True):
+                assert error(one, wanted) <= 2e-6
+
+
+def test_a_great_value_rounds_off_its_tile_alone() -> None:
+    maps, weight = values(1, 64, 64, 64), values(16, 64, 3, 3, seed=1)
+    wanted = convolution(maps, weight)
+    maps = maps.clone()
+    maps[0, 0, 30, 30] = 1e4
+    away = torch.ones(64, 64, dtype=torch.bool)
+    away[25:36, 25:36] = False
+    found = convolution(maps, weight)
+    assert torch.equal(found[..., away], wanted[..., away])
+    assert error(found, exact(maps, weight, torch.zeros(16), found)[0]) <= 2e-6
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_only_the_gradients_that_are_asked_for(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_convolution, "LEAST_TILES", 1)
+    inputs = [values(1, 4, 8, 8), values(3, 4, 3, 3, seed=1), values(3)]
+    for number, one in enumerate(inputs):
+        one.requires_grad_(number != missing)
+    convolution(*inputs).sum().backward()
+    assert [one.grad is None for one in inputs] == [number == missing for number in range(3)]
+    without = convolution(inputs[0].detach(), inputs[1].detach().requires_grad_())  # no bias
+    assert torch.autograd.grad(without.sum(), without.grad_fn.next_functions[1][0].variable)[0].shape == (3, 4, 3, 3)  # type: ignore[union-attr]
+
+
+def test_rounding_is_that_of_a_direct_sum() -> None:
+    """256 channels, as in the paper's head: about 1e-6, and much less than with the usual points."""
+    maps, weight = values(1, 256, 48, 48).relu(), values(256, 256, 3, 3, seed=1) * 0.02
+    bias, gradient = values(256), values(1, 256, 48, 48, seed=2)
+    wanted = exact(maps, weight, bias, gradient)
+    errors = [error(*pair) for pair in zip(_of(maps, weight, bias, gradient), wanted[:3], strict=True)]
+    assert max(errors) <= 1.5e-6
+    usual = winograd._transforms(1, 2)
+    both = [torch.kron(one, one).contiguous() for one in usual]
+    names = ("INPUT_BOTH_WAYS", "WEIGHT_BOTH_WAYS", "OUTPUT_BOTH_WAYS")
+    with pytest.MonkeyPatch.context() as patched:
+        for name, one in zip(names, both, strict=True):
+            patched.setattr(winograd, name, one)
+        worse = [error(*pair) for pair in zip(_of(maps, weight, bias, gradient), wanted[:3], strict=True)]
+    assert worse[0] > 1.5 * errors[0]
+
+
+def _of(maps: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    out = torch.empty(1, len(weight), *maps.shape[2:]).contiguous(memory_format=torch.channels_last)
+    winograd.convolve(maps, weight, bias, out)
+    back = winograd.gradients(maps, weight, gradient)
+    assert back[0] is not None
+    assert back[1] is not None
+    return out, back[0], back[1]
+
+
+def test_chooses_only_what_it_may() -> None:
+    layers = [
+        nn.Conv2d(64, 16, 3, padding=1),
+        nn.Conv2d(64, 64, 3, padding=1, stride=2),
+        nn.Conv2d(63, 64, 3, padding=1),
+        nn.Conv2d(64, 15, 3, padding=1),
+        nn.Conv2d(64, 64, 1),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2),
+        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
+        nn.Conv2d(64, 64, 3),
+        nn.Conv2d(64, 64, 3, padding="same"),
+        nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
+        StdConv2d(64, 64, 3, padding=1),  # standardises its weights before it uses them
+    ]
+    network = nn.Sequential(nn.Sequential(*layers))
+    names = list(network.state_dict())
+    set_fast_convolutions(network)
+    assert [is_fast_convolution(layer) for layer in network[0]] == [True] * 2 + [False] * 9
+    assert list(network.state_dict()) == names
+    copied = copy.deepcopy(network)  # as a moving average is made
+    with torch.no_grad():
+        copied[0][0].weight.zero_()
+    maps = values(1, 64, 40, 40)
+    assert bool(copied[0][0](maps).std() < 0.1 * network[0][0](maps).std())  # each its own weight
+    set_fast_convolutions(network, False)
+    assert not any(is_fast_convolution(layer) for layer in network[0])
+    assert all("forward" not in vars(layer) for layer in network[0])
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the maps that `winograd.convolve` is called with."""
+    calls: list[tuple[int, ...]] = []
+    true: Callable[..., None] = winograd.convolve
+
+    def convolve(maps: Tensor, *rest: Any) -> None:
+        calls.append(tuple(maps.shape))
+        true(maps, *rest)
+
+    monkeypatch.setattr(winograd, "convolve", convolve)
+    return calls
+
+
+def test_everything_else_goes_torchs_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counted(monkeypatch)
+    layer = nn.Conv2d(64, 64, 3, padding=1)
+    set_fast_convolutions(layer)
+    maps = values(1, 64, 40, 40)
+    layer(maps)
+    assert len(calls) == 1
+    with torch.no_grad():
+        layer(maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(maps).dtype == torch.bfloat16
+    layer(values(0, 64, 40, 40)).sum().backward()
+    layer(maps[0])  # without a batch
+    with pytest.raises(RuntimeError, match="expected input"):
+        layer(values(1, 63, 40, 40))
+    layer.eval()(maps)
+    layer.train().double()(maps.double())
+    layer.float().requires_grad_(False)(maps)
+    assert len(calls) == 1
+    layer(maps.requires_grad_())
+    assert len(calls) == 2
+
+
+def built(kind: str, recompute: str = "none", model: ModelConfig = MODEL) -> tuple[SAIS, Experiment]:
+    """The same weights each time, in training; timm's last gammas of zero are taken away."""
+    run = RunConfig(cpu_convolutions=kind, activation_checkpointing=recompute, device="cpu")  # type: ignore[arg-type]
+    experiment = Experiment(input=InputConfig(size=(SIDE, SIDE)), model=model, run=run)
+    torch.manual_seed(0)
+    network = SAIS_ARCHITECTURE.build(experiment, SCENE.classes)
+    assert isinstance(network, SAIS)
+    for name, tensor in network.state_dict().items():
+        if name.endswith("bn2.weight"):
+            tensor.fill_(0.5)
+    return network.train(), experiment
+
+
+def gradients(network: SAIS, experiment: Experiment, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Of one step on three images."""
+    batch = training_batch(SCENE, experiment.input.size, 3, 8)
+    batch.images = batch.images.to(dtype)
+    torch.stack(list(sais_losses(network, batch, experiment, 0).values())).sum().backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def test_gradients_of_the_network_are_as_exact_as_torchs() -> None:
+    """Against those in float64, the median of the parameters: a ReLU that rounding switches moves one of them far."""
+    plain, experiment = built("direct")
+    wanted = gradients(plain.double(), experiment, torch.float64)
+    errors = {}
+    for kind in ("direct", "winograd"):
+        found = gradients(*built(kind))
+        assert found.keys() == wanted.keys()
+        errors[kind] = torch.tensor([error(found[name], wanted[name]) for name in wanted])
+    assert errors["winograd"].median() <= max(3e-6, 2 * errors["direct"].median())
+
+
+@pytest.mark.parametrize("recompute", CHECKPOINTING_MODES)
+def test_what_is_made_again_changes_nothing(recompute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = gradients(*built("winograd"))
+    calls = counted(monkeypatch)
+    found = gradients(*built("winograd", recompute))
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    # On P3: pyramid, two towers of two, classes and coefficients, ProtoNet before the doubling, and behind it.
+    once = {(3, 64, 20, 20): 1 + 4 + 2 + 3, (3, 64, 40, 40): 1, (3, 128, 20, 20): 3}
+    # A part that ends with a convolution never computes it twice: with "norms" only the coefficients', which lie before
+    # the classes', come again; with "all" the towers and all of ProtoNet and C3, too, which end with something else.
+    again = {
+        "none": {},
+        "norms": {(3, 64, 20, 20): 1},
+        "all": {(3, 64, 20, 20): 1 + 4 + 3, (3, 64, 40, 40): 1, (3, 128, 20, 20): 3},
+    }
+    assert {shape: calls.count(shape) for shape in calls} == {
+        shape: count + again[recompute].get(shape, 0) for shape, count in once.items()
+    }
+
+
+def test_bytes_kept_are_those_of_torch() -> None:
+    kept = {}
+    for kind in ("direct", "winograd"):
+        network, experiment = built(kind, "norms")
+
+        def losses(images: int, network: SAIS = network, experiment: Experiment = experiment) -> dict[str, Tensor]:
+            return SAIS_ARCHITECTURE.losses(network, training_batch(SCENE, (SIDE, SIDE), images, 8), experiment, 0)
+
+        kept[kind] = saved_bytes_per_image(network, losses, dict(network.named_children())).total
+    assert kept["winograd"] == kept["direct"]
+
+
+def test_settings_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(network: nn.Module) -> int:
+        return sum(is_fast_convolution(module) for module in network.modules())
+
+    assert quick(built("direct")[0]) == 0
+    network = built("winograd")[0]
+    assert quick(network) > 15
+    assert quick(for_inference(network)) == 0
+    for capability, wanted in (("AVX2", True), ("AVX512", False), ("DEFAULT", False)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        assert (quick(built("auto")[0]) > 0) is wanted
+    half = replace(built("winograd")[1], run=RunConfig(cpu_convolutions="winograd", precision="bf16", device="cpu"))
+    assert quick(SAIS_ARCHITECTURE.build(half, SCENE.classes)) == 0
+    with pytest.raises(SaisError, match="take one of auto, direct, winograd"):
+        set_convolutions(build_model(MODEL, 3), "fft", (64, 64))
+
+
+def test_large_canvases_stay_channels_last() -> None:
+    network = build_model(MODEL, 3)
+    set_convolutions(network, "winograd", (768, 768))
+    assert network.head.class_logits.weight.is_contiguous(memory_format=torch.channels_last)
+    set_convolutions(network, "direct", (768, 768))
+    assert network.head.class_logits.weight.is_contiguous()

@@ -1,0 +1,72 @@
+"""Frozen batch-norm folded into its convolution computes what it computed before, and learns the same."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from sais.converters.frozen_batch_norm import FrozenBatchNorm, FusedConvolution, fold_frozen_batch_norms
+
+
+def network(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False, features_only=True).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after real training: nothing at its initial value
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 2.0)
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_100"])
+def test_outputs_gradients_and_names_stay(name: str) -> None:
+    plain = network(name)
+    folded = copy.deepcopy(plain)
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
+    assert fold_frozen_batch_norms(folded, torch.zeros(1, 3, 64, 64)) == norms
+    assert {n: t.shape for n, t in folded.state_dict().items()} == {n: t.shape for n, t in plain.state_dict().items()}
+    images = torch.randn(2, 3, 64, 64)
+    outputs, expected = folded(images), plain(images)
+    for ours, theirs in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    sum(o.square().mean() for o in outputs).backward()
+    sum(o.square().mean() for o in expected).backward()
+    theirs = dict(plain.named_parameters())
+    for parameter_name, parameter in folded.named_parameters():
+        if parameter.requires_grad:
+            scale = theirs[parameter_name].grad.abs().max().clamp(min=1e-6)
+            assert (parameter.grad - theirs[parameter_name].grad).abs().max() / scale < 1e-2, parameter_name
+
+
+def test_a_copy_folds_its_own_norm_not_the_original_s() -> None:
+    folded = network("resnet18")
+    fold_frozen_batch_norms(folded, torch.zeros(1, 3, 64, 64))
+    clone = copy.deepcopy(folded)
+    for module in clone.modules():
+        if isinstance(module, FrozenBatchNorm):
+            module.bias.data += 1
+    images = torch.randn(1, 3, 64, 64)
+    assert not torch.allclose(clone(images)[0], folded(images)[0])
+
+
+def test_loading_weights_after_folding_takes_effect() -> None:
+    plain = network("resnet18")
+    folded = timm.create_model("resnet18", pretrained=False, features_only=True)
+    fold_frozen_batch_norms(folded, torch.zeros(1, 3, 64, 64))
+    folded.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(folded(images)[-1], plain(images)[-1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_convolution_with_a_bias_is_left_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    assert fold_frozen_batch_norms(model, torch.zeros(1, 3, 8, 8)) == 0
+    assert not any(isinstance(m, FusedConvolution) for m in model.modules())

@@ -1,0 +1,200 @@
+"""The logs of a run: one story after a resume, lines for people, a full disk, one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sais.config import Experiment
+from sais.data.formats import read_dataset
+from sais.data.paths import DataPaths
+from sais.engine.lock import is_locked
+from sais.engine.logging.append_log import AppendLog
+from sais.engine.logging.run_log import RunLog
+from sais.engine.trainer import train
+from sais.errors import SaisError
+from sais.evaluation.coco_metrics import coco_metrics
+from sais.evaluation.evaluate import Evaluation
+
+LOSSES = {"total": 2.0, "box": 1.25}
+
+
+class Disk:
+    """A file on a disk with so many bytes left."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.content = b""
+
+    def write(self, content: bytes) -> int:
+        if not self.left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = content[: self.left]
+        self.left -= len(written)
+        self.content += written
+        return len(written)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def quiet(tiny: Experiment) -> Experiment:
+    """No loggers."""
+    return replace(tiny, run=replace(tiny.run, loggers=()))
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_after_a_resume_the_log_is_one_story_and_the_text_tells_all(quiet: Experiment, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), RunLog(tmp_path, 10, quiet) as log:
+        for iteration in range(1, 6):
+            log.iteration(iteration, (iteration - 1) // 2, LOSSES, 0.1, 4.0)
+            if iteration in (2, 4):
+                log.write("evaluation", iteration=iteration, epoch=iteration // 2 - 1, metrics={})
+        raise KeyboardInterrupt
+    assert entries(tmp_path)[-1]["kind"] == "stop"
+    assert entries(tmp_path)[-1]["reason"] == "interrupted"
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"kind": "iteration", "iteration": 1, "tot')  # killed while it wrote
+    with (tmp_path / "log.txt").open("a") as file:
+        file.write("half a li")
+    # The checkpoint is of iteration 4, and epoch 2 has still to be evaluated.
+    with RunLog(tmp_path, 10, quiet, iteration=4, measured=1) as log:
+        log.say("resumed")
+        log.iteration(5, 2, LOSSES, 0.1, 4.0)
+    told = [(e["kind"], e["iteration"]) for e in entries(tmp_path)]
+    wanted = [("iteration", i) for i in (1, 2)] + [("evaluation", 2)] + [("iteration", i) for i in (3, 4, 5)]
+    assert told == wanted
+    text = (tmp_path / "log.txt").read_text().splitlines()[1:]
+    assert text[0].endswith("  stopped at iteration 5: interrupted")
+    assert text[1] == "half a li"  # alone in its line
+    assert text[2].endswith("  resumed")
+
+
+def test_what_is_told_people_stands_in_the_text_also_with_a_terminal(
+    quiet: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    with RunLog(tmp_path, 2, quiet) as log:
+        assert log.console.is_terminal
+        log.say("two\nlines [bold]as they are")
+        log.iteration(1, 0, LOSSES, 0.01, 3.5)
+        log.iteration(2, 0, LOSSES, 0.01, 3.5)
+    lines = [line.split("  ", 1)[1] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert lines[0] == "two lines [bold]as they are"
+    assert lines[1].startswith("iteration 1/2 · epoch 1 · total 2.000 box 1.250 · lr 1.0e-02 · 3.5 images/s · ")
+    assert lines[2].startswith("iteration 2/2 · ")
+    assert "iteration 1/2" not in capsys.readouterr().out  # the bar says it
+
+
+def test_a_full_disk_costs_lines_and_is_said_once(
+    quiet: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunLog(tmp_path, 9, quiet) as log:
+        log._lines.close()
+        disk: Any = Disk(left=100)
+        log._lines._file = disk
+        for number in range(4):
+            log.write("note", number=number, text="x" * 30)
+        disk.left = 1000  # somebody made room
+        log.write("note", number=4)
+    lines = disk.content.decode().splitlines()
+    assert [json.loads(lines[0])["number"], json.loads(lines[-1])["number"]] == [0, 4]
+    assert len(lines) == 3  # the torn one stands alone
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(lines[1])
+    said = capsys.readouterr().out
+    assert said.count("the logs cannot be written (the disk is full); the run goes on without them") == 1
+    assert "3 lines of log.jsonl and 0 of log.txt could not be written" in said
+
+
+def test_a_run_on_a_disk_that_fills_up_is_finished(
+    tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(lines: AppendLog, line: str) -> bool:
+        lines.lost, lines.reason = lines.lost + 1, "No space left on device"
+        return False
+
+    monkeypatch.setattr(AppendLog, "add", full)
+    assert train(tiny, DataPaths(shapes), tmp_path / "run").iterations == 6
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert capsys.readouterr().out.count("cannot be written (No space left on device)") == 1
+
+
+def test_one_process_at_a_time(
+    quiet: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.jsonl"
+    with RunLog(tmp_path, 3, quiet) as log:
+        log.write("note", iteration=0)
+        assert is_locked(path)
+        before = path.read_bytes()
+        with pytest.raises(SaisError, match="another process is at this run"):
+            train(quiet, DataPaths(shapes), tmp_path)
+        with pytest.raises(SaisError, match="another process is at this run"):
+            RunLog(tmp_path, 3, quiet)
+        monkeypatch.setattr("sais.engine.trainer.check_before_running", lambda *_: None)  # both passed it at one time
+        with pytest.raises(SaisError, match="another process is at this run"):
+            train(quiet, DataPaths(shapes), tmp_path)
+        assert not (tmp_path / "experiment.json").exists()  # the settings are those of the run that holds the log
+        assert path.read_bytes() == before
+        assert is_locked(path)  # those who looked took nothing away
+    assert is_locked(path) is False
+    assert is_locked(tmp_path / "missing") is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forked processes here")
+def test_a_killed_process_holds_nothing_nor_do_those_that_read_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    code = (
+        "import os, signal, sys, pathlib\nfrom sais.engine.logging.append_log import Lines\n"
+        "lines = Lines(pathlib.Path(sys.argv[1]), alone=True)\n"
+        "if os.fork() == 0: print(os.getpid(), flush=True)\nsignal.pause()"
+    )
+    source = str(Path(__file__).resolve().parents[1] / "src")
+    environment = os.environ | {"PYTHONPATH": source + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None
+        worker = int(child.stdout.readline())
+        assert is_locked(path) is True
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        try:
+            assert is_locked(path) is False
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
+def test_the_first_line_says_where_the_run_was_made(quiet: Experiment, shapes: Path, tmp_path: Path) -> None:
+    with RunLog(tmp_path, 3, quiet) as log:
+        log.start(DataPaths(shapes), ["a note"], torch.device("cpu"))
+    (start,) = entries(tmp_path)
+    assert start["total"] == 3
+    assert start["data"] == "shapes"
+    assert start["paths"]["data"] == str(shapes)
+    assert start["paths"]["valid"] == "valid"
+    assert {"device", "name", "torch", "sais", "host"} <= start["machine"].keys()
+    assert start["experiment"]["run"]["loggers"] == []
+
+
+def test_the_evaluation_of_the_last_weights_is_kept(quiet: Experiment, shapes: Path, tmp_path: Path) -> None:
+    index = read_dataset(shapes, "valid")
+    evaluation = Evaluation(coco_metrics(index, []), [], index)
+    with RunLog(tmp_path, 3, quiet) as log:
+        assert log.judged(2) is None
+        log.evaluation(2, 0, evaluation, 1.0)
+        assert log.judged(2) is evaluation
+        assert log.judged(3) is None  # of weights that have moved on

@@ -1,0 +1,146 @@
+"""Several ranks are one: torchrun on the CPU (gloo) gives what one process gives, and goes on after a rank has died."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sais.checkpoint import load_checkpoint
+from sais.commands.run_folders import choose_folder
+from sais.commands.train import taken_anew
+from sais.data.loader import EpochBatches
+from sais.errors import SaisError
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d")
+OPTIONS = ("--size", "64", "--batch", "4", "--epochs", "2", "--workers", "0", "--device", "cpu")
+
+DYING = """
+import os, signal, sys
+
+import sais.engine.trainer as engine
+from sais.cli import main
+
+
+def dying_step(run, *rest, step=engine.step):
+    if run.iteration == 4 and run.ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(run, *rest)
+
+
+engine.step = dying_step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def started(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`, one thread a process."""
+    source = str(Path(__file__).resolve().parents[1] / "src")
+    path = source + os.pathsep + os.environ.get("PYTHONPATH", "")
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def entries(out: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def greatest_difference(out: Path, other: Path) -> float:
+    a, b = (load_checkpoint(folder / "model.safetensors").tensors for folder in (out, other))
+    assert a.keys() == b.keys()
+    return max((a[name].double() - b[name].double()).abs().max().item() for name in a if a[name].numel())
+
+
+@pytest.fixture(scope="module")
+def two_ranks(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder where two ranks trained, with the first one's words in `out.txt`."""
+    folder = tmp_path_factory.mktemp("two")
+    done = started((*TORCHRUN, "-m", "sais", "train", "sais-lite", "--data", str(shapes), *OPTIONS), folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "out.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
+    """The same losses, weights and AP but for the order in which floats add up; one rank alone speaks and writes."""
+    done = started((sys.executable, "-m", "sais", "train", "sais-lite", "--data", str(shapes), *OPTIONS), tmp_path)
+    assert done.returncode == 0, done.stderr
+    two, one = two_ranks / "runs/sais-lite-shapes", tmp_path / "runs/sais-lite-shapes"
+    steps, wanted = entries(two, "iteration"), entries(one, "iteration")
+    assert len(steps) == len(wanted) == 6
+    for step, want in zip(steps, wanted, strict=True):
+        for name in ("total", "classification", "box", "centerness", "mask", "gradient"):
+            assert step[name] == pytest.approx(want[name], rel=1e-3), name
+    assert greatest_difference(two, one) < 2e-4
+    for found, want in zip(entries(two, "evaluation"), entries(one, "evaluation"), strict=True):
+        assert found["metrics"]["box"]["AP50"] == pytest.approx(want["metrics"]["box"]["AP50"], abs=5e-3)
+        assert found["metrics"]["images"] == want["metrics"]["images"] == 4
+    said = (two_ranks / "out.txt").read_text()
+    assert said.count("on cpu, 2 processes") == 1
+    assert said.count("next: sais predict") == 1
+    assert [path.name for path in (two_ranks / "runs").iterdir()] == ["sais-lite-shapes"]
+
+
+@pytest.mark.slow
+def test_a_dead_rank_ends_the_job_and_torchrun_goes_on_from_the_checkpoint(
+    two_ranks: Path, shapes: Path, tmp_path: Path
+) -> None:
+    """Rank 1 is killed in iteration 5 of 6, after the checkpoint of the first epoch; the end is the same to the bit."""
+    (tmp_path / "dying.py").write_text(DYING)
+    words = ("dying.py", "train", "sais-lite", "--data", str(shapes), *OPTIONS)
+    done = started((*TORCHRUN, *words), tmp_path)
+    assert done.returncode != 0
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    out = tmp_path / "runs/sais-lite-shapes"
+    assert load_checkpoint(out / "last.safetensors").state["iteration"] == 3
+    again = started((*TORCHRUN, "--max-restarts", "1", *words, "--out", "again"), tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "resumed at iteration 3" in again.stdout
+    assert greatest_difference(tmp_path / "again", two_ranks / "runs/sais-lite-shapes") == 0
+    assert [step["iteration"] for step in entries(tmp_path / "again", "iteration")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_ranks_share_every_batch() -> None:
+    groups = torch.tensor([0, 1, 0, 0, 1, 0, 1, 0, 0, 1]).numpy().astype(bool)
+    whole = EpochBatches(groups, 4, seed=5)
+    shares = [EpochBatches(groups, 4, seed=5, share=(rank, 2)) for rank in (0, 1)]
+    for epoch in (0, 1):
+        for batches in (whole, *shares):
+            batches.epoch = epoch
+        assert [a + b for a, b in zip(*shares, strict=True)] == list(whole)
+    assert len(whole) == len(shares[0]) == 2
+    with pytest.raises(SaisError, match="--batch 4: 3 processes cannot share it evenly; give a multiple of 3"):
+        EpochBatches(groups, 4, seed=5, share=(0, 3))
+    few = EpochBatches(groups[:3], 4, seed=5, share=(1, 2))
+    assert (few.batch, few.each) == (2, 1)
+    with pytest.raises(SaisError, match="1 images for 2 processes"):
+        EpochBatches(groups[:1], 4, seed=5, share=(0, 2))
+
+
+def test_a_restarted_run_finds_what_it_had_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b"), False)
+    begun = tmp_path / "runs/a-b"
+    begun.mkdir(parents=True)
+    (begun / "experiment.json").touch()
+    assert choose_folder(None, "a-b", resume=False, restarted=True)[1] is False  # it died before it saved anything
+    (begun / "last.safetensors").touch()
+    assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b"), True)
+    assert choose_folder(begun, "a-b", resume=False, restarted=True) == (begun, True)
+    assert choose_folder(None, "a-b", resume=False, restarted=False) == (Path("runs/a-b-2"), False)
+    (begun / "model.safetensors").touch()  # finished: another run
+    assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b-2"), False)
+
+
+def test_settings_of_the_command_line_are_named() -> None:
+    words = ["--resume", "--lr", "0.1", "--run.checkpoint-every=5", "--data", "x", "--model.masks", "--batch", "4"]
+    assert taken_anew(words) == ("optim.lr", "run.checkpoint_every", "model.masks", "optim.batch_size")
+    assert taken_anew(["--batch", "auto", "--device", "auto", "--model.no-masks"]) == ("run.device", "model.masks")

@@ -1,0 +1,186 @@
+"""Resume is exact: a run that is killed for real, by SIGKILL, and resumed ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sais.checkpoint import load_checkpoint
+from sais.config import Experiment, to_dict
+from sais.data.paths import DataPaths
+from sais.engine.trainer import train
+from sais.inference.predictor import Predictor
+
+CHILD = """
+import json, os, signal, sys
+from pathlib import Path
+
+import sais.checkpoint as checkpoints
+import sais.engine.trainer as engine
+from sais.config import Experiment, from_dict
+from sais.data.paths import DataPaths
+
+settings, data, out, resume, moment, number = sys.argv[1:]
+calls = 0
+
+
+def dying_step(run, *rest, step=engine.step):
+    if run.iteration == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(run, *rest)
+
+
+def dying_save(tensors, path, metadata, save_file=checkpoints.save_file):
+    global calls
+    calls += 1
+    save_file(tensors, path, metadata)
+    if calls == int(number):
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if moment == "step":
+    engine.step = dying_step
+else:
+    checkpoints.save_file = dying_save
+experiment = from_dict(Experiment, json.loads(settings))
+engine.train(experiment, DataPaths(Path(data)), Path(out), resume=resume == "resume")
+"""
+
+
+def killed(experiment: Experiment, shapes: Path, out: Path, moment: str, number: int, resume: bool = False) -> None:
+    """Train in a process of its own that dies at the step or in the save of that number."""
+    settings = json.dumps(to_dict(experiment))
+    words = [settings, str(shapes), str(out), "resume" if resume else "start", moment, str(number)]
+    source = str(Path(__file__).resolve().parents[1] / "src")
+    environment = os.environ | {"PYTHONPATH": source + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    # As many threads as here: another number adds up in another order.
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    child = subprocess.run([sys.executable, "-c", CHILD, *words], env=environment, capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+
+
+def same_run(out: Path, whole: Path) -> None:
+    """Weights, average, optimizer and all that is counted, to the bit; a log without gap or repetition."""
+    for name in ("last", "best", "model"):
+        resumed, straight = load_checkpoint(out / f"{name}.safetensors"), load_checkpoint(whole / f"{name}.safetensors")
+        assert resumed.tensors.keys() == straight.tensors.keys()
+        different = [n for n, t in straight.tensors.items() if not torch.equal(resumed.tensors[n], t)]
+        assert not different, f"{name}: {len(different)} of {len(straight.tensors)}, such as {different[0]}"
+        assert resumed.state | {"seconds": 0} == straight.state | {"seconds": 0}
+        assert resumed.experiment == straight.experiment
+    for kind, number in (("iteration", 18), ("evaluation", 6)):
+        steps, wanted = entries(out, kind), entries(whole, kind)
+        assert steps == wanted
+        assert len(steps) == number
+
+
+def entries(out: Path, kind: str) -> list[dict[str, Any]]:
+    """Lines of the log, without what tells the time."""
+    timed = {"time", "images_per_second", "seconds"}
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines if line["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def six_epochs(tiny: Experiment) -> Experiment:
+    """AdamW, average of the weights, zoom, mosaic, several sizes: everything that could be forgotten."""
+    return replace(
+        tiny,
+        augment=replace(
+            tiny.augment, scale_jitter=(0.7, 1.4), color_jitter=0.2, mosaic=0.5, copy_paste=0.5, multi_scale=(0.5, 1.0)
+        ),
+        schedule=replace(tiny.schedule, epochs=6, warmup=5),
+        run=replace(tiny.run, ema=0.99, evaluate_every=1, checkpoint_every=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def straight(six_epochs: Experiment, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    train(six_epochs, DataPaths(shapes), out)
+    return out
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_an_epoch(six_epochs: Experiment, straight: Path, shapes: Path, tmp_path: Path) -> None:
+    """Dies in iteration 12 of 18, one after the checkpoint in the middle of epoch 4; that iteration comes again."""
+    out = tmp_path / "run"
+    killed(six_epochs, shapes, out, "step", 11)
+    assert load_checkpoint(out / "last.safetensors").state["iteration"] == 10
+    train(six_epochs, DataPaths(shapes), out, resume=True)
+    same_run(out, straight)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_writing(six_epochs: Experiment, straight: Path, shapes: Path, tmp_path: Path) -> None:
+    """Dies twice while half a checkpoint is on the disk: the one before still stands, and the half does no harm."""
+    out = tmp_path / "run"
+    killed(six_epochs, shapes, out, "save", 7)
+    before = load_checkpoint(out / "last.safetensors").state["iteration"]
+    assert 0 < before < 18
+    Predictor(out / "last.safetensors")
+    halves = list(out.glob(".*.writing"))
+    assert len(halves) == 1
+    killed(six_epochs, shapes, out, "save", 3, resume=True)
+    assert before < load_checkpoint(out / "last.safetensors").state["iteration"] < 18
+    train(six_epochs, DataPaths(shapes), out, resume=True)
+    same_run(out, straight)
+
+
+@pytest.mark.slow
+def test_three_epochs_and_three_are_six(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
+    """The paper's SGD without average, killed between epochs 3 and 4; its momentum comes back."""
+    experiment = replace(
+        tiny,
+        optim=replace(Experiment().optim, batch_size=4, lr=0.0025),  # 0.01 is for 16 images, and diverges with 4
+        schedule=replace(Experiment().schedule, epochs=6, milestones=(2, 4)),
+        run=replace(tiny.run, evaluate_every=1),
+    )
+    train(experiment, DataPaths(shapes), tmp_path / "whole")
+    killed(experiment, shapes, tmp_path / "run", "step", 9)
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").state["iteration"] == 9
+    train(experiment, DataPaths(shapes), tmp_path / "run", resume=True)
+    same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
+    """The quick one: stopped by steps, gone on with worker processes."""
+    experiment = replace(tiny, run=replace(tiny.run, ema=0.99, evaluate_every=1))
+    train(experiment, DataPaths(shapes), tmp_path / "whole")
+    train(experiment, DataPaths(shapes), tmp_path / "run", steps=4)
+    more_workers = replace(experiment, run=replace(experiment.run, workers=2))
+    train(more_workers, DataPaths(shapes), tmp_path / "run", resume=True)
+    one, other = (
+        load_checkpoint(tmp_path / "run" / "last.safetensors"),
+        load_checkpoint(tmp_path / "whole" / "last.safetensors"),
+    )
+    assert one.tensors.keys() == other.tensors.keys()
+    assert all(torch.equal(one.tensors[name], tensor) for name, tensor in other.tensors.items())
+    assert entries(tmp_path / "run", "iteration") == entries(tmp_path / "whole", "iteration")
+
+
+def test_an_epoch_is_evaluated_wherever_its_run_was_killed(
+    tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No checkpoint stands between the end of an epoch and its evaluation."""
+    import sais.engine.trainer as engine
+
+    experiment = replace(tiny, run=replace(tiny.run, evaluate_every=1, checkpoint_every=1))
+    evaluate = engine.evaluate
+    monkeypatch.setattr(engine, "evaluate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, DataPaths(shapes), tmp_path / "run")
+    monkeypatch.setattr(engine, "evaluate", evaluate)
+    train(experiment, DataPaths(shapes), tmp_path / "run", resume=True)
+    assert [e["epoch"] for e in entries(tmp_path / "run", "evaluation")] == [0, 1]

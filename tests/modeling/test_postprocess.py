@@ -1,0 +1,244 @@
+"""Post-processing against slow loops: candidates, ranking, NMS, fixed shapes; then boxes and masks in the image."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sais.modeling.postprocess import assemble, postprocess
+from sais.ops.boxes import locations
+from sais.ops.letterbox import letterbox
+from sais.structures import CanvasMap, DenseOutputs, Instances
+
+STRIDES = (8, 16, 32, 64, 128)
+SIZES = ((12, 16), (6, 8), (3, 4), (2, 2), (1, 1))
+"""Of a canvas of 96 x 128."""
+POINTS = locations(SIZES, STRIDES)
+CANVAS = (SIZES[0][0] * 8, SIZES[0][1] * 8)
+CONTENTS = [CANVAS, CANVAS]
+CLASSES, PROTOTYPES = 4, 3
+Found = list[tuple[float, int, int, list[float]]]
+"""Score, label, location and box, best first."""
+
+
+def random_outputs(seed: int, batch: int = 2, shift: float = -2.0, masks: bool = True) -> DenseOutputs:
+    """Outputs of a network that finds something nearly everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    length = len(POINTS)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return DenseOutputs(
+        class_logits=2 * normal(batch, length, CLASSES) + shift,
+        centerness_logits=normal(batch, length),
+        distances=(0.5 * normal(batch, length, 4) + 2.5).exp(),
+        coefficients=normal(batch, length, PROTOTYPES).tanh() if masks else None,
+        prototypes=normal(batch, PROTOTYPES, 24, 32).relu() if masks else None,
+        level_sizes=SIZES,
+    )
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x))."""
+    return 1 / (1 + math.exp(-x))
+
+
+def iou(first: list[float], second: list[float]) -> float:
+    """Intersection over union of two boxes."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)]
+    return shared / (sum(areas) - shared)
+
+
+def oracle(
+    outputs: DenseOutputs, image: int, score: float, candidates: int, nms: float, detections: int
+) -> tuple[Found, float]:
+    """The detections of one image, loop by loop, and how near any IoU came to the threshold of NMS."""
+    logits, centers = outputs.class_logits[image].tolist(), outputs.centerness_logits[image].tolist()
+    distances, points = outputs.distances[image].tolist(), POINTS.tolist()
+    pool: Found = []
+    first = 0
+    for height, width in SIZES:
+        ranked = []
+        for place_ in range(first, first + height * width):
+            values = [sigmoid(logit) for logit in logits[place_]]
+            ranked.append((max(values) * sigmoid(centers[place_]), place_))
+        for _, place_ in sorted(ranked, reverse=True)[:candidates]:
+            (x, y), (left, top, right, bottom) = points[place_], distances[place_]
+            box = [max(x - left, 0), max(y - top, 0), min(x + right, CANVAS[1]), min(y + bottom, CANVAS[0])]
+            for label, logit in enumerate(logits[place_]):
+                if sigmoid(logit) > score:
+                    pool.append((sigmoid(logit) * sigmoid(centers[place_]), label, place_, box))
+        first += height * width
+    kept: Found = []
+    nearest = 1.0
+    for one in sorted(pool, reverse=True):
+        rivals = [iou(one[3], other[3]) for other in kept if other[1] == one[1]]
+        nearest = min([nearest, *(abs(r - nms) for r in rivals)])
+        if all(r <= nms for r in rivals):
+            kept.append(one)
+    return kept[:detections], nearest
+
+
+@pytest.mark.parametrize("candidates", [1000, 20])
+@pytest.mark.parametrize("detections", [100, 300])
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_to_the_loops(seed: int, detections: int, candidates: int) -> None:
+    outputs = random_outputs(seed)
+    settings = {"score": 0.3, "candidates": candidates, "nms": 0.5, "detections": detections}
+    found = postprocess(outputs, POINTS, CONTENTS, **settings)  # type: ignore[arg-type]
+    assert found.boxes.shape == (2, detections, 4)
+    assert found.scores.shape == found.labels.shape == (2, detections)
+    assert found.coefficients is not None
+    assert outputs.coefficients is not None
+    assert found.coefficients.shape == (2, detections, PROTOTYPES)
+    assert found.prototypes is outputs.prototypes
+    for image in range(2):
+        wanted, nearest = oracle(outputs, image, **settings)  # type: ignore[arg-type]
+        assert nearest > 1e-6  # else the seed would be unfair
+        number = len(wanted)
+        assert number > 40
+        scores, labels, places, boxes = zip(*wanted, strict=True)
+        np.testing.assert_allclose(found.scores[image, :number], scores, rtol=1e-5)
+        assert found.labels[image, :number].tolist() == list(labels)
+        np.testing.assert_allclose(found.boxes[image, :number], boxes, rtol=1e-5, atol=1e-4)
+        assert torch.equal(found.coefficients[image, :number], outputs.coefficients[image, list(places)])
+        assert found.scores[image, number:].abs().sum() == found.boxes[image, number:].abs().sum() == 0
+        assert (found.scores[image, :number] > 0).all()
+
+
+def test_candidates_limit_each_level() -> None:
+    outputs = random_outputs(0, 1)
+    outputs.distances[:] = 1e-3  # boxes that never meet: NMS removes nothing
+    many = postprocess(outputs, POINTS, CONTENTS, score=0.01, candidates=1000, detections=5000)
+    few = postprocess(outputs, POINTS, CONTENTS, score=0.01, candidates=3, detections=5000)
+    locations_of = {tuple(box) for box in few.boxes[0, few.scores[0] > 0].round().tolist()}
+    assert len(locations_of) == 3 + 3 + 3 + 3 + 1
+    assert int((many.scores > 0).sum()) > 500
+    # What stays of P3 are its three best by the highest class x centerness.
+    value = outputs.class_logits[0, :192].sigmoid().amax(1) * outputs.centerness_logits[0, :192].sigmoid()
+    best = {tuple(point) for point in POINTS[value.topk(3).indices].tolist()}
+    assert best <= {((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in locations_of}
+
+
+def test_the_threshold_is_on_the_class_probability_alone() -> None:
+    outputs = random_outputs(0, 1, shift=-50)
+    outputs.class_logits[0, 5, 2] = math.log(0.2 / 0.8)  # probability 0.2
+    outputs.centerness_logits[0, 5] = math.log(0.1 / 0.9)  # times 0.1: a score of 0.02
+    found = postprocess(outputs, POINTS, CONTENTS, score=0.19)
+    assert found.scores[0, 0].item() == pytest.approx(0.02, rel=1e-5)
+    assert found.labels[0, 0].item() == 2
+    assert (found.scores[0, 1:] == 0).all()
+    assert (postprocess(outputs, POINTS, CONTENTS, score=0.21).scores == 0).all()
+    assert (postprocess(outputs, POINTS, CONTENTS, score=1.0).scores == 0).all()
+    assert int((postprocess(outputs, POINTS, CONTENTS, score=0.0).scores > 0).sum()) > 1
+
+
+def test_classes_do_not_suppress_each_other() -> None:
+    outputs = random_outputs(0, 1, shift=-50)
+    outputs.class_logits[0, 5] = torch.tensor([1.0, 2.0, -50, 3.0])
+    outputs.class_logits[0, 6] = torch.tensor([0.0, 0.5, -50, -50])
+    outputs.distances[0, 5:7] = torch.tensor([[40.0, 40, 48, 40], [48.0, 40, 40, 40]])  # one box from two locations
+    outputs.centerness_logits[0, 5:7] = 0
+    found = postprocess(outputs, POINTS, CONTENTS)
+    assert found.labels[0, : int((found.scores[0] > 0).sum())].tolist() == [3, 1, 0]
+
+
+def test_boxes_beyond_the_canvas_do_not_suppress_another_class() -> None:
+    # torchvision keeps classes apart by shifting them, which takes negative coordinates for another class.
+    outputs = random_outputs(0, batch=1)
+    outputs.class_logits[:] = -9.0
+    outputs.class_logits[0, 0, 1] = 3.0
+    outputs.class_logits[0, 40, 0] = 4.0
+    outputs.distances[0, 0] = torch.tensor([400.0, 400.0, 2.0, 2.0])
+    outputs.distances[0, 40] = torch.tensor([1.0, 1.0, 400.0, 400.0])
+    found = postprocess(outputs, POINTS, CONTENTS)
+    assert int((found.scores[0] > 0).sum()) == 2
+    assert float(found.boxes.min()) >= 0
+
+
+def test_what_lies_in_the_padding_is_no_detection() -> None:
+    outputs = random_outputs(0, batch=1)
+    outputs.class_logits[:] = -9.0
+    outputs.class_logits[0, [0, 191], 1] = torch.tensor([1.0, 4.0])  # first and last location of P3
+    outputs.distances[0, [0, 191]] = 3.0
+    found = postprocess(outputs, POINTS, [(64.0, 100.0)])
+    assert int((found.scores[0] > 0).sum()) == 1
+    assert found.boxes[0, 0].tolist() == [1.0, 1.0, 7.0, 7.0]
+
+
+def test_nothing_found() -> None:
+    outputs = random_outputs(0, 2, shift=-60)
+    found = postprocess(outputs, POINTS, CONTENTS, detections=7)
+    assert found.boxes.shape == (2, 7, 4)
+    assert found.scores.abs().sum() == found.labels.abs().sum() == 0
+    canvas_map = letterbox((50, 70), "fixed", (96, 128))
+    for one in assemble(found, [canvas_map, canvas_map], tuple("abcd")):
+        assert len(one) == 0
+        assert one.image_size == (50, 70)
+        assert one.class_names == tuple("abcd")
+        assert one.masks().shape == (0, 50, 70)
+
+
+def test_boxes_alone() -> None:
+    found = postprocess(random_outputs(0, 1, masks=False), POINTS, CONTENTS)
+    assert found.coefficients is None
+    assert found.prototypes is None
+    one = assemble(found, [letterbox((50, 70), "fixed", (96, 128))], tuple("abcd"))[0]
+    assert len(one) == 100
+    assert one.cropped_masks == []
+
+
+PLACEMENTS = (
+    letterbox((50, 71), "fixed", (96, 128)),
+    letterbox((301, 411), "fixed", (96, 128)),
+    letterbox((180, 251), "keep_ratio", (90, 125)),
+)
+
+
+@pytest.mark.parametrize("canvas_map", PLACEMENTS, ids=["small", "large", "padded"])
+def test_assemble_brings_boxes_and_masks_to_the_image(canvas_map: CanvasMap) -> None:
+    height, width = canvas_map.image_size
+    vertical, horizontal = canvas_map.scale
+    assert canvas_map.canvas_size == (96, 128)
+    # Prototype 0 is positive on a stripe of cells, columns 6 .. 13 of the grid, prototype 1 everywhere.
+    prototypes = torch.full((1, 2, 24, 32), 5.0)
+    prototypes[0, 0] = -5
+    prototypes[0, 0, :, 6:14] = 5
+    boxes = torch.tensor([[[20.0, 12, 60, 68], [-30.0, -9, 300, 40], [8.0, 8, 24, 24], [0.0, 0, 0, 0]]])
+    scores = torch.tensor([[0.9, 0.8, 0.7, 0.0]])
+    coefficients = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.0, 0.0]]])
+    instances = Instances(boxes, scores, torch.tensor([[2, 0, 1, 0]]), coefficients, prototypes)
+    found = assemble(instances, [canvas_map], ("cat", "dog", "owl"))[0]
+    assert found.class_names == ("cat", "dog", "owl")
+    assert [found.class_names[label] for label in found.labels] == ["owl", "cat", "dog"]
+    np.testing.assert_allclose(found.scores, [0.9, 0.8, 0.7], rtol=1e-6)
+    factors = np.array([horizontal, vertical, horizontal, vertical])
+    np.testing.assert_allclose(found.boxes[0], np.array([20, 12, 60, 68]) / factors, rtol=1e-5)
+    np.testing.assert_allclose(found.boxes[1], [0, 0, width, min(40 / vertical, height)], rtol=1e-5)  # clipped
+    y, x = (np.arange(height)[:, None] + 0.5) * vertical, (np.arange(width) + 0.5) * horizontal  # on the canvas
+    masks = found.masks()
+    np.testing.assert_array_equal(masks[0], (x > 24) & (x < 56) & (y > 12) & (y < 68))
+    np.testing.assert_array_equal(masks[1], (y < 40) & (x > 0))
+    assert not masks[2].any()
+
+
+def test_margin_lets_a_mask_reach_beyond_its_box() -> None:
+    instances = Instances(
+        torch.tensor([[[40.0, 20, 80, 60]]]),
+        torch.tensor([[0.9]]),
+        torch.tensor([[0]]),
+        torch.ones(1, 1, 1),
+        torch.ones(1, 1, 24, 32),
+    )
+    canvas_map = letterbox((96, 128), "fixed", (96, 128))
+    assert assemble(instances, [canvas_map], ("cat",))[0].area.tolist() == [40 * 40]
+    grown = assemble(instances, [canvas_map], ("cat",), mask_margin=0.1)[0]
+    assert grown.area.tolist() == [48 * 48]
+    assert grown.boxes.tolist() == [[40, 20, 80, 60]]

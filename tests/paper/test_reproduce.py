@@ -1,0 +1,334 @@
+"""`sais reproduce`: rows are the paper's recipes, runs are made once and go on, every table and figure runs."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from sais.cli import main
+from sais.config import Experiment, from_dict
+from sais.data.paths import DataPaths
+from sais.engine.architecture import SAIS_ARCHITECTURE
+from sais.errors import SaisError
+from sais.paper.padding_bug import PADDING_BUG_ARCHITECTURE
+from sais.paper.runs import RunPlan, RunResult, describe_data, make_runs, read_result, settings_that_count
+from sais.paper.sweep import Budget, base_experiment, plans_for
+from sais.paper.tables import ROWS, TABLES, keep_ratio
+from sais.recipes import RECIPES, recipe
+
+
+def smallest() -> Experiment:
+    """A base for tests, as a user would give one: --base tests.paper.test_reproduce:smallest."""
+    lite = recipe("paper-lite0")
+    return replace(
+        lite,
+        name="smallest",
+        input=replace(lite.input, size=(64, 64)),
+        model=replace(lite.model, channels=32, tower_depth=1, prototype_channels=16, prototype_depth=1),
+        optim=replace(lite.optim, batch_size=4),
+        schedule=replace(lite.schedule, epochs=1),
+        run=replace(lite.run, workers=0, device="cpu"),
+    )
+
+
+BASE = "tests.paper.test_reproduce:smallest"
+TINY = Budget(base=BASE, iterations=2)
+
+
+def words(shapes: Path, out: Path, *more: str) -> list[str]:
+    """The options that all commands here share."""
+    return ["--data", str(shapes), "--out", str(out), "--base", BASE, "--iterations", "2", *more]
+
+
+@pytest.mark.parametrize("key", [key for key, row in ROWS.items() if row.recipe])
+def test_on_the_papers_base_a_row_is_the_papers_recipe(key: str) -> None:
+    row = ROWS[key]
+    made = row.change(recipe("sais-r50-768"))
+    wanted = RECIPES[row.recipe or ""]()
+    assert replace(made, name="") == replace(wanted, name="")
+
+
+def test_rows_differ_in_what_the_table_is_about() -> None:
+    base, _ = base_experiment(Budget(base="paper-lite0", size=(192, 192), epochs=6))
+    made = {key: ROWS[key].change(base) for table in TABLES.values() for key in table.rows}
+    assert made["keep-ratio"] == made["keep-ratio-slip"]
+    assert ROWS["keep-ratio-slip"].slip
+    assert made["keep-ratio"].input.size == (192, 320)
+    assert replace(made["sais-area"], criterion=made["sais-center"].criterion) == made["sais-center"]
+    assert replace(made["sais-center"], model=made["sais"].model) == made["sais"] == base
+    assert replace(made["fcos-area"], criterion=made["fcos-center"].criterion) == made["fcos-center"]
+    assert not made["fcos-area"].model.masks
+
+
+@pytest.mark.parametrize(
+    ("side", "wanted"), [(768, (800, 1333)), (640, (672, 1120)), (256, (256, 427)), (32, (32, 53))]
+)
+def test_the_kept_ratio_follows_the_fixed_size(side: int, wanted: tuple[int, int]) -> None:
+    base = recipe("sais-r50-768")
+    assert keep_ratio(replace(base, input=replace(base.input, size=(side, side)))).input.size == wanted
+
+
+def test_the_budget_is_shared() -> None:
+    base, said = base_experiment(Budget(epochs=6, batch=4, size=(320, 320), backbone="resnet18"))
+    assert (base.optim.batch_size, base.optim.lr) == (4, 0.0025)
+    assert base.schedule.epochs == 6
+    assert base.schedule.milestones == (4, 5)
+    assert (base.input.size, base.model.backbone) == ((320, 320), "resnet18")
+    assert any("0.01 -> 0.0025" in line for line in said)
+    assert any("drops after 4 and 5 instead of 8 and 11" in line for line in said)
+    assert base_experiment(Budget(batch=4, lr=0.5))[0].optim.lr == 0.5
+    with pytest.raises(SaisError, match="multiple of 32"):
+        base_experiment(Budget(size=(100, 100)))
+
+
+def test_the_digest_tells_what_decides_the_numbers() -> None:
+    data = {"name": "shapes"}
+    (plan,) = plans_for(["sais"], [0], TINY)
+    idle = replace(plan.experiment, run=replace(plan.experiment.run, workers=7, device="cuda", evaluate_every=1))
+    assert replace(plan, experiment=idle, row="another").digest(data) == plan.digest(data)
+    other = replace(plan.experiment, criterion=replace(plan.experiment.criterion, mask_weight=2.0))
+    different = [
+        replace(plan, experiment=other).digest(data),
+        replace(plan, architecture=PADDING_BUG_ARCHITECTURE).digest(data),
+        replace(plan, steps=3).digest(data),
+        replace(plan, random_init=True).digest(data),
+        plan.digest({"name": "animals"}),
+    ]
+    assert len({plan.digest(data), *different}) == 6
+
+
+def test_kept_results_are_found_by_their_settings(root: Path) -> None:
+    """Settings that came or moved since they were written change no digest while they are at their default."""
+    kept = [json.loads(path.read_text()) for path in sorted((root / "docs/experiments/results").glob("*.json"))]
+    assert len(kept) >= 30
+    for result in kept:
+        experiment = from_dict(Experiment, result["experiment"])
+        system = replace(SAIS_ARCHITECTURE, name=result["system"])
+        assert RunPlan(result["row"], experiment, system).digest(result["data"]) == result["digest"]
+    mosaic = replace(experiment, augment=replace(experiment.augment, mosaic=0.5))
+    jitter = replace(experiment, augment=replace(experiment.augment, scale_jitter=(0.5, 2.0)))
+    later = {RunPlan(result["row"], one, system).digest(result["data"]) for one in (mosaic, jitter)}
+    assert len({*later, result["digest"]}) == 3
+    # A moved setting counts as it did where it stood.
+    assert settings_that_count(jitter)["input"]["scale_jitter"] == [0.5, 2.0]
+    assert settings_that_count(mosaic)["augment"] == {"mosaic": 0.5}
+    assert "augment" not in settings_that_count(jitter)
+
+
+def test_shared_rows_are_trained_once_and_finished_ones_not_again(shapes: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    twice = [*plans_for(["sais"], [0], TINY), *plans_for(["sais"], [0], TINY)]
+    first = make_runs(twice, DataPaths(shapes), tmp_path, say=said.append)
+    assert said == ["1 of 1: sais, seed 0"]
+    assert first[0] == first[1]
+    assert first[0].iterations == 2
+    assert first[0].data["train"]["images"] == 12
+    again = make_runs(twice[:1], DataPaths(shapes), tmp_path, say=said.append)
+    assert len(said) == 1
+    assert again[0] == first[0]
+    folder = next((tmp_path / "runs").iterdir())
+    assert read_result(folder / "result.json") == first[0]
+
+
+def test_another_row_with_the_same_settings_uses_the_same_run(shapes: Path, tmp_path: Path) -> None:
+    (plan,) = plans_for(["sais"], [0], TINY)
+    (first,) = make_runs([plan], DataPaths(shapes), tmp_path)
+    said: list[str] = []
+    (second,) = make_runs([replace(plan, row="sais-768-r50")], DataPaths(shapes), tmp_path, say=said.append)
+    assert not said
+    assert second == replace(first, row="sais-768-r50")
+    assert len(list((tmp_path / "results").iterdir())) == 1
+
+
+def test_other_annotations_are_other_data(shapes: Path, tmp_path: Path) -> None:
+    from sais.data.formats import read_dataset
+
+    copy = tmp_path / "shapes"
+    shutil.copytree(shapes, copy)
+    train, valid = read_dataset(copy, "train"), read_dataset(copy, "valid")
+    before = describe_data(train, valid, "shapes")
+    assert before == describe_data(read_dataset(shapes, "train"), read_dataset(shapes, "valid"), "shapes")
+    path = copy / "annotations/train.json"
+    labels = json.loads(path.read_text())
+    labels["annotations"][0]["bbox"][2] += 1
+    path.write_text(json.dumps(labels))
+    after = describe_data(read_dataset(copy, "train"), valid, "shapes")
+    assert after["train"]["images"] == before["train"]["images"]
+    (plan,) = plans_for(["sais"], [0], TINY)
+    assert plan.digest(after) != plan.digest(before)
+
+
+def test_a_run_stopped_early_is_measured_by_its_last_weights(shapes: Path, tmp_path: Path) -> None:
+    """Not by the best, which were chosen on the very images: 7 iterations of 9, looked at after each epoch of 3."""
+    budget = replace(TINY, iterations=7, epochs=3, evaluate_every=1)
+    (result,) = make_runs(plans_for(["sais"], [0], budget), DataPaths(shapes), tmp_path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert result.iterations == 7
+    assert not (folder / "model.safetensors").exists()
+
+
+def test_earlier_rows_and_seeds_stay_in_the_table(shapes: Path, tmp_path: Path) -> None:
+    command = ["reproduce", "table3", *words(shapes, tmp_path)]
+    assert main([*command, "--rows", "sais", "--seeds", "0", "1"]) == 0
+    assert main([*command, "--rows", "sais-center", "--seeds", "2"]) == 0
+    seeds = [(r["row"], r["seed"]) for r in json.loads((tmp_path / "table3.json").read_text())["results"]]
+    assert sorted(seeds) == [("sais", 0), ("sais", 1), ("sais-center", 2)]
+    assert main([*command[:-1], "1", "--rows", "sais"]) == 0  # another budget: nothing of the other stays
+    seeds = [(r["row"], r["seed"]) for r in json.loads((tmp_path / "table3.json").read_text())["results"]]
+    assert seeds == [("sais", 0)]
+
+
+def test_the_slip_wants_images_at_the_top_left() -> None:
+    with pytest.raises(SaisError, match="zooms and moves them"):
+        plans_for(["keep-ratio-slip"], [0], Budget(base="sais-lite"))
+
+
+def test_a_run_that_is_there_without_its_result_is_only_measured(shapes: Path, tmp_path: Path) -> None:
+    """As after a kill between training and evaluation; iterations are not made a second time."""
+    plans = plans_for(["sais"], [0], replace(TINY, iterations=None))
+    (first,) = make_runs(plans, DataPaths(shapes), tmp_path)
+    folder = next((tmp_path / "runs").iterdir())
+    log = (folder / "log.jsonl").read_text()
+    for path in [*(tmp_path / "results").iterdir(), folder / "result.json"]:
+        path.unlink()
+    (again,) = make_runs(plans, DataPaths(shapes), tmp_path)
+    assert again == first
+    assert (folder / "log.jsonl").read_text() == log
+
+
+def _hold(folder: Path, name: str, held: object, done: object) -> None:
+    from sais.paper.runs import _claimed
+
+    with _claimed(folder, name) as free:
+        assert free
+        held.set()  # type: ignore[attr-defined]
+        done.wait()  # type: ignore[attr-defined]
+
+
+def test_what_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
+    from sais.paper.runs import _claimed
+
+    context = multiprocessing.get_context("spawn")
+    held, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, "run", held, done))
+    other.start()
+    assert held.wait(60)
+    with _claimed(tmp_path, "run") as free:
+        assert not free
+    with _claimed(tmp_path, "another") as free:
+        assert free
+    other.kill()  # a killed process holds nothing
+    other.join()
+    with _claimed(tmp_path, "run") as free:
+        assert free
+
+
+def test_without_labels_to_measure_on(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(SaisError, match="no labeled validation split"):
+        make_runs(plans_for(["sais"], [0], TINY), DataPaths(shapes, valid=""), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["table9"], "table9"),
+        (["table1"], "needs --data DIR"),
+        (["table1", "--rows", "sais", "--data", "."], "table1 has none of the rows sais; it has keep-ratio-slip"),
+        (["table1", "--rows", "sias", "--data", "."], "unknown row 'sias', did you mean 'sais'"),
+        (["table1", "--epochs", "0", "--data", "."], "--epochs 0: must be 1 or more"),
+        (["table1", "--size", "64", "64", "64", "--data", "."], "give height and width"),
+        (["table4", "--objects", "101"], "--objects 101: from 1 to 100"),
+        (["table4", "--repeats", "0"], "positive numbers as --image and --repeats"),
+        (["all", "--rows", "sias", "--data", "."], "unknown row 'sias', did you mean 'sais'"),
+        (["figure3", "--model", "absent", "--data", "."], "--model absent: no such run or model file"),
+        (["table2", "--base", "fcos-r50", "--data", "."], "--base fcos-r50 keeps the ratio"),
+        (["table4", "--peers", "peers.absent:peers"], "peers.absent:peers"),
+    ],
+)
+def test_mistakes_in_one_line(
+    more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", *more]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_every_table_and_figure_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for key in ("table1", "table2", "table3"):
+        assert main(["reproduce", key, *words(shapes, out, "--seeds", "0", "1")]) == 0
+        text = (out / f"{key}.md").read_text()
+        assert all(ROWS[row].title in text for row in TABLES[key].rows)
+        assert "shapes" in text
+        assert "paper" in text
+        assert (out / f"{key}.csv").stat().st_size > 500
+    # Seven rows, each once for both seeds, though the tables name nine.
+    assert len(list((out / "results").glob("*.json"))) == 14
+    assert main(["reproduce", "figure2", *words(shapes, out)]) == 0
+    assert main(["reproduce", "figure3", *words(shapes, out)]) == 0
+    assert len(list((out / "results").glob("*.json"))) == 14
+    page = (out / "index.html").read_text()
+    for heading in ("Table I", "Table II", "Table III", "Figure 2", "Figure 3"):
+        assert heading in page
+    assert (out / "figure2.png").is_file()
+    assert (out / "figure3.jpg").is_file()
+
+
+@pytest.mark.slow
+def test_table_four_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    small = ["--objects", "5", "--image", "96", "128", "--repeats", "1"]
+    peers = ["--peers", "tests.test_bench_systems:small"]
+    assert main(["reproduce", "table4", "--out", str(out), "--rows", "sais-640-r50", *small, *peers]) == 0
+    measured = json.loads((out / "table4.json").read_text())["measured"]
+    assert [one["name"] for one in measured["timings"]] == ["SAIS-640, R50", "lite"]
+    assert [one["found"] for one in measured["timings"]] == [5, 5]
+    text = (out / "table4.md").read_text()
+    assert "FCIS, R101-C5 (paper only)" in text
+    assert "ExtremeNet" in text
+    assert "\n- lite: masks assembled in their boxes\n" in text
+    page = (out / "index.html").read_text()
+    assert "Table IV" in page
+
+
+@pytest.mark.slow
+def test_killed_and_called_again(shapes: Path, tmp_path: Path) -> None:
+    """Killed in the middle of its first run; the same command goes on and ends as one that nothing interrupted."""
+    budget = ["--epochs", "12"]
+    command = ["reproduce", "table3", "--data", str(shapes), "--base", BASE, *budget]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert main([*command, "--out", str(whole)]) == 0
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sais", *command, "--out", str(out)], env=environment, stdout=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 120
+    while not list(out.glob("runs/*/last.safetensors")) and time.monotonic() < until:
+        assert child.poll() is None, "it ended before it could be killed"
+        os.sched_yield()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not list(out.glob("results/*.json"))
+    assert main([*command, "--out", str(out)]) == 0
+    for path in sorted((whole / "results").iterdir()):
+        straight, resumed = read_result(path), read_result(out / "results" / path.name)
+        assert isinstance(straight, RunResult)
+        assert isinstance(resumed, RunResult)
+        assert resumed.metrics == straight.metrics
+        assert resumed.iterations == straight.iterations == 36

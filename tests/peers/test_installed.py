@@ -1,0 +1,167 @@
+"""The peers that are installed, not written here: the planted scene comes out of each package's own post-processing.
+
+In the project's own environment all but the first four skip; `peers/installed.py` says what to install.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from peers import installed
+from sais.benchmark.timing import run_once
+from sais.benchmark.workload import Workload, make_workload, overlap
+from sais.errors import SaisError
+
+
+def none_installed(package: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(package)
+
+
+def need(package: str) -> Any:
+    """The package; skips the test where it is not installed, or too old."""
+    with installed.process_kept():
+        module = pytest.importorskip(package)
+    if not installed.usable(package):
+        pytest.skip(f"{package} is too old")
+    return module
+
+
+def stations(ready: Any, scene: Workload) -> tuple[Any, Any, Any]:
+    """What is planted, what is found, and its masks."""
+    with torch.inference_mode():
+        planted = ready.plant(ready.network(ready.fit(scene.image)))
+        found = ready.finish(planted)
+        return planted, found, ready.dense(found)
+
+
+def check(scene: Workload, boxes: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor) -> None:
+    """All objects with the scene's boxes and classes, and masks of the image's size."""
+    assert len(boxes) == len(labels) == len(masks) == len(scene.boxes)
+    assert tuple(masks.shape[1:]) == scene.size
+    assert masks.dtype in (torch.bool, torch.uint8)
+    overlaps = np.stack([overlap(box, boxes.cpu().numpy()) for box in scene.boxes])
+    assert (overlaps.max(1) > 0.9).sum() >= 0.95 * len(scene.boxes)
+    assert (labels.cpu().numpy()[overlaps.argmax(1)] == scene.labels).mean() >= 0.95
+
+
+def test_contestants_are_a_list_and_what_is_missing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    found = installed.candidates()
+    said = capsys.readouterr().err
+    names = [one.name for one in found]
+    for package, begin in (("ultralytics", "YOLO"), ("rfdetr", "RF-DETR")):
+        missing = package in said
+        assert missing != any(name.startswith(begin) for name in names)
+    assert len(set(names)) == len(names)
+    assert all(one.train is None and one.note for one in found)
+    assert (torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")) == (threads, variable)
+
+
+def test_nothing_installed_is_no_contestant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", none_installed)
+    assert installed.candidates() == []
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in said] == ["ultralytics", "rfdetr"]
+    assert all("pip install" in line for line in said)
+
+
+def test_what_is_too_old_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "1.9.3")
+    assert installed.candidates() == []
+    assert "ultralytics 1.9.3 is older than 8.4" in capsys.readouterr().err
+
+
+def test_what_the_packages_set_for_the_process_is_put_back() -> None:
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), dict(os.environ)
+    with installed.process_kept():
+        torch.set_num_threads(3)
+        torch.set_float32_matmul_precision("high")
+        os.environ["OMP_NUM_THREADS"] = "7"
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision(), dict(os.environ)) == before
+
+
+@pytest.mark.parametrize("size", [(960, 1280), (300, 500), (333, 250)])
+def test_yolo_finds_the_scene(size: tuple[int, int]) -> None:
+    need("ultralytics")
+    scene = make_workload(100, size)
+    ready = installed.PreparedYolo("yolo11n-seg.yaml", scene, "cpu")
+    planted, found, masks = stations(ready, scene)
+    scores = planted[0][0][0, 4:84].amax(0)
+    assert int((scores > ready.predictor.args.conf).sum()) == 100 * (1 + installed.DECOYS)
+    check(scene, found.boxes.xyxy, found.boxes.cls, masks)
+    for mask, box in zip(masks.bool(), found.boxes.xyxy, strict=True):
+        assert mask.any()
+        x1, y1, x2, y2 = (int(v) for v in box.round())
+        mask[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = False
+        assert not mask.any()
+
+
+@pytest.mark.parametrize("settings", [{}, {"nms": False}])
+def test_yolo26_finds_the_scene_with_either_head(settings: dict[str, Any]) -> None:
+    need("ultralytics")
+    scene = make_workload(100)
+    ready = installed.PreparedYolo("yolo26n-seg.yaml", scene, "cpu", **settings)
+    assert bool(ready.predictor.model.end2end) == bool(settings)
+    _, found, masks = stations(ready, scene)
+    check(scene, found.boxes.xyxy, found.boxes.cls, masks)
+
+
+def test_yolo_is_measured_as_its_predict_does_it() -> None:
+    ultralytics = need("ultralytics")
+    scene = make_workload(20, (300, 500))
+    with installed.process_kept():
+        model = ultralytics.YOLO("yolo11n-seg.yaml")
+        model.predict(scene.image, retina_masks=True, verbose=False, device="cpu")
+    ready = installed.PreparedYolo("yolo11n-seg.yaml", scene, "cpu")
+    ours, theirs = vars(ready.predictor.args), vars(model.predictor.args)
+    assert {k: v for k, v in ours.items() if v != theirs[k] and k != "model"} == {}
+    assert torch.equal(ready.fit(scene.image), model.predictor.preprocess([scene.image]))
+    assert ready.predictor.model.backend.model.is_fused()
+
+
+def test_rfdetr_finds_the_scene() -> None:
+    need("rfdetr")
+    scene = make_workload(100)
+    ready = installed.PreparedRfDetr("RFDETRSegNano", scene, "cpu")
+    _, found, masks = stations(ready, scene)
+    check(scene, found["boxes"], found["labels"], masks)
+    with pytest.raises(SaisError, match="at most 100 objects"):
+        installed.PreparedRfDetr("RFDETRSegNano", make_workload(101), "cpu")
+
+
+def test_rfdetr_is_measured_as_its_predict_does_it() -> None:
+    need("rfdetr")
+    scene = make_workload(10, (300, 500))
+    ready = installed.PreparedRfDetr("RFDETRSegNano", scene, "cpu")
+    with torch.inference_mode():
+        raw = ready.network(ready.fit(scene.image))
+        outputs = dict(zip(("pred_boxes", "pred_logits", "pred_masks"), raw, strict=True))
+        sizes = torch.tensor([scene.size])
+        ours = ready.system.model.postprocess(outputs, target_sizes=sizes, score_threshold=0.0)[0]
+        theirs = ready.system.predict(scene.image, threshold=0.0)
+    assert len(theirs) == len(ours["boxes"]) > 0
+    assert np.abs(theirs.xyxy - ours["boxes"].numpy()).max() < 0.05
+    assert (theirs.mask == ours["masks"][:, 0].numpy()).mean() > 0.999
+
+
+def test_all_installed_give_a_hundred_masks() -> None:
+    found = installed.candidates()
+    if not found:
+        pytest.skip("neither ultralytics nor rfdetr is installed")
+    scene = make_workload(100)
+    for one in found:
+        seconds, number = run_once(one.prepare(scene, "cpu"), scene)
+        assert number == 100, one.name
+        assert torch.get_float32_matmul_precision() == "highest", one.name
+        print(one.name, {station: round(1000 * value) for station, value in seconds.items()})

@@ -1,0 +1,379 @@
+"""The report of a run: one file that says what the evaluation says, whatever the run and its data are."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sais.cli import main
+from sais.config import Experiment, to_dict
+from sais.data.annotations import DatasetSplit
+from sais.data.formats import read_dataset
+from sais.errors import SaisError
+from sais.evaluation.coco_metrics import IouType, coco_metrics
+from sais.evaluation.error_analysis import analyze_errors
+from sais.evaluation.evaluate import Evaluation
+from sais.evaluation.visualize import objects_of
+from sais.reports import charts, example_images
+from sais.reports.charts import ChartLine, chart, smoothed, ticks
+from sais.reports.run_record import read_run
+from sais.reports.run_report import report_page, write_report
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+NASTY = "<script>alert('x')</script> & \"quotes\""
+
+
+class Page(HTMLParser):
+    """Reads a page as a browser would, and holds it to what every report promises."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.images: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        assert not self.open, f"not closed: {self.open}"
+        assert not {"script", "link", "iframe", "object"} & set(self.tags)
+        assert {link[1:] for link in self.links} <= self.ids  # all inside the page
+        assert "url(" not in html
+        assert "@import" not in html
+        assert len(html) < 3_000_000
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            assert not name.startswith("on")
+            if name == "id":
+                assert value not in self.ids
+                self.ids.add(str(value))
+            if name == "href":
+                self.links.append(str(value))
+            if name == "src":
+                assert str(value).startswith("data:image/jpeg;base64,")
+                self.images.append(str(value))
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "title"):
+            self.words.append(data)
+
+
+def run_folder(folder: Path, epochs: int = 2, end: bool = True, **changes: Any) -> Path:
+    """A run as its log tells it."""
+    folder.mkdir(parents=True)
+    experiment = to_dict(Experiment(name="sais-lite"))
+    experiment["schedule"]["epochs"] = epochs
+    experiment |= changes
+    machine = {"device": "cpu", "name": "a processor", "cores": 2, "threads": 1, "torch": "2.10", "python": "3.11"}
+    start: dict[str, Any] = {"kind": "start", "time": 1000.0, "iteration": 0, "total": 3 * epochs, "data": "shapes"}
+    entries = [start | {"experiment": experiment, "machine": machine, "paths": {"data": "/data/shapes"}}]
+    for i in range(1, 3 * epochs + 1):
+        terms = {"total": 3.0 / i, "box": 1.0 / i, "lr": 0.01, "images_per_second": 5.0}
+        entries.append({"kind": "iteration", "time": 1000.0 + i, "iteration": i, "epoch": (i - 1) // 3} | terms)
+        if i % 3 == 0:
+            scores = {"AP": 0.1 * i, "AP50": 0.5, "AP75": None}
+            entry = {"kind": "evaluation", "time": 1000.0 + i, "iteration": i, "epoch": i // 3 - 1}
+            entries.append(entry | {"metrics": {"mask": scores, "box": scores}})
+    if end:
+        entries.append({"kind": "end", "time": 1100.0, "iteration": 3 * epochs, "broken": []})
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return folder
+
+
+def truth_as_results(index: DatasetSplit, score: float = 0.8) -> list[dict[str, Any]]:
+    """Every object found exactly."""
+    results = []
+    for record in index.images:
+        found = objects_of(record, index)
+        results += [one | {"score": score} for one in found.to_coco(record.id, index.category_ids)]
+    return results
+
+
+def evaluation_of(
+    index: DatasetSplit, results: list[dict[str, Any]], kinds: tuple[IouType, ...] = ("bbox", "segm")
+) -> Evaluation:
+    return Evaluation(coco_metrics(index, results, kinds), results, index)
+
+
+@pytest.fixture
+def valid(shapes: Path) -> DatasetSplit:
+    return read_dataset(shapes, "valid")
+
+
+def test_the_page_says_what_the_evaluation_says(valid: DatasetSplit, tmp_path: Path) -> None:
+    results = truth_as_results(valid)[::2]  # half of the objects are found
+    evaluation = evaluation_of(valid, results)
+    path = write_report(run_folder(tmp_path / "first"), evaluation)
+    assert path == tmp_path / "first" / "report.html"
+    page = Page(path.read_text())
+    metrics = evaluation.metrics
+    assert metrics is not None
+    assert metrics.mask is not None
+    assert f"mask AP {100 * metrics.mask.AP:.1f} AP50 {100 * metrics.mask.AP50:.1f}" in page.text
+    for place, (name, value) in enumerate(metrics.mask.per_class.items()):
+        count = sum(a.label == place for r in valid.images for a in r.annotations)
+        halves = [100 * metrics.mask.curves[i, :, place].mean() for i in (0, 1)]
+        if not np.isnan(value):
+            assert f"{name} {count} {100 * value:.1f} {halves[0]:.1f} {halves[1]:.1f}" in page.text
+    objects = sum(len(r.annotations) for r in valid.images)
+    assert f"What became of the {objects} objects found {len(results)}" in page.text
+    assert f"What became of the {len(results)} detections right {len(results)} 100 %" in page.text
+    assert f"missed {objects - len(results)}" in page.text
+    assert len(page.images) == 4  # all there are, none twice
+    assert "sais-lite on shapes · finished, 2 epochs" in page.text
+    for link in ("#in-short", "#training", "#classes", "#errors", "#confusion", "#settings", "#where-it-was-made"):
+        assert link in page.links
+    size = Image.open(io.BytesIO(base64.b64decode(page.images[0].split(",")[1]))).size
+    assert size[0] > 2 * 100
+
+
+def test_the_worst_and_the_best(valid: DatasetSplit) -> None:
+    results = truth_as_results(valid)
+    ids = [record.id for record in valid.images]
+    wrong = [r for r in results if r["image_id"] != ids[2]]  # nothing found in the third
+    wrong.append(next(r for r in results if r["image_id"] == ids[0]) | {"score": 0.4})  # once more in the first
+    judgement = analyze_errors(valid, wrong, "segm")
+    best, worst = example_images.select_best_and_worst(judgement, count=2)
+    assert {one.record.id for one in best} == {ids[1], ids[3]}
+    assert [one.record.id for one in worst] == [ids[2], ids[0]]
+    assert worst[0].quality == 0.0
+    objects = len(worst[1].objects)
+    assert worst[1].quality == pytest.approx(2 * objects / (2 * objects + 1))
+    assert all(one.quality == pytest.approx(1.0) for one in best)
+    # Of equals the one with more objects first; never one in both.
+    assert [len(one.objects) for one in best] == sorted((len(one.objects) for one in best), reverse=True)
+    best, worst = example_images.select_best_and_worst(judgement, count=6)
+    assert len(best) == len(worst) == 2
+
+
+def test_a_detection_wears_the_color_of_its_object(valid: DatasetSplit) -> None:
+    results = truth_as_results(valid)
+    record = valid.images[0]
+    mine = [r for r in results if r["image_id"] == record.id]
+    again = mine[0] | {"score": 0.5}
+    (one, *_) = analyze_errors(valid, [*reversed(mine), again], "segm").images
+    colors = example_images._colors(one, len(record.annotations))
+    taken = [record.annotations.index(one.objects[p]) for p in one.verdict.partners if p >= 0]
+    assert list(colors[:-1]) == taken
+    assert colors[-1] == len(record.annotations)
+
+
+def test_names_are_text(valid: DatasetSplit, tmp_path: Path) -> None:
+    nasty = replace(valid, name=NASTY, class_names=(NASTY, *valid.class_names[1:]))
+    folder = run_folder(tmp_path / "a<b>&c", name=NASTY)
+    page = Page(write_report(folder, evaluation_of(nasty, truth_as_results(nasty)), NASTY).read_text())
+    assert page.text.count("alert('x')") > 4
+    assert "a<b>&c" in page.text
+
+
+@pytest.mark.parametrize("count", [80, 1000])
+def test_many_classes_stay_readable(count: int, valid: DatasetSplit, tmp_path: Path) -> None:
+    names = tuple(f"class {i}" for i in range(count))
+    records = []
+    for place, record in enumerate(valid.images):
+        moved = (replace(a, label=(37 * i + 7 * place) % count) for i, a in enumerate(record.annotations))
+        records.append(replace(record, annotations=tuple(moved)))
+    index = replace(valid, class_names=names, category_ids=tuple(range(1, count + 1)), images=tuple(records))
+    results = truth_as_results(index)
+    for result in results[::3]:
+        result["category_id"] = 1 + (result["category_id"] + 4) % count
+    page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(index, results)))
+    some = len({a.label for r in records for a in r.annotations})
+    assert f"The best 12 of {some}" in page.text
+    assert f"The {some - 24} between" in page.text
+    assert f"{count - some} classes without an object to find" in page.text
+    assert f"of {count} classes that are confused most" in page.text
+    assert page.tags.count("tr") < count + 150
+
+
+def test_nothing_found_and_nothing_to_find(valid: DatasetSplit, tmp_path: Path) -> None:
+    record = read_run(run_folder(tmp_path / "run"))
+    page = Page(report_page(record, evaluation_of(valid, [])))
+    assert "The model found nothing at all in them" in page.text
+    assert "mask AP 0.0" in page.text
+    objects = sum(len(r.annotations) for r in valid.images)
+    assert f"missed {objects} 100 %" in page.text
+    empty = replace(valid, images=tuple(replace(r, annotations=()) for r in valid.images))
+    page = Page(report_page(record, Evaluation(None, truth_as_results(valid), empty)))
+    assert "its images have no annotations, so nothing can be judged" in page.text
+    assert "#confusion" not in page.links
+
+
+def test_a_model_without_masks_is_judged_by_boxes(valid: DatasetSplit, tmp_path: Path) -> None:
+    results = [{k: v for k, v in r.items() if k != "segmentation"} for r in truth_as_results(valid)]
+    page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, results, ("bbox",))))
+    assert "by boxes (there are no masks to judge)" in page.text
+    assert "box AP 100.0" in page.text
+    assert "poor box 0" in page.text
+    assert "poor mask" not in page.text
+    assert len(page.images) == 4
+
+
+def test_what_a_run_that_goes_on_or_stopped_has_to_say(tmp_path: Path) -> None:
+    from sais.engine.logging.append_log import AppendLog
+
+    folder = run_folder(tmp_path / "run", end=False)
+    lines = AppendLog(folder / "log.jsonl", alone=True)
+    page = Page(write_report(folder, missing="Nothing was judged yet.").read_text())
+    lines.close()
+    assert "still going on" in page.text
+    assert "Nothing was judged yet." in page.text
+    assert "mask AP 60.0" in page.text  # of the last evaluation that is logged
+    page = Page(write_report(folder).read_text())
+    assert "did not finish; it can be resumed" in page.text
+    assert "--resume" in page.text
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "log.jsonl").write_text((folder / "log.jsonl").read_text().splitlines()[0] + "\n")
+    assert "Not one iteration is logged yet" in Page(write_report(bare).read_text()).text
+    with pytest.raises(SaisError, match="no log.jsonl there"):
+        write_report(tmp_path)
+
+
+def test_settings_that_differ_come_first(tmp_path: Path) -> None:
+    from sais.recipes import recipe
+
+    experiment = to_dict(recipe("sais-lite"))
+    experiment["optim"]["lr"] = 0.0123
+    folder = run_folder(tmp_path / "run", **experiment)
+    page = Page(write_report(folder).read_text())
+    lr = recipe("sais-lite").optim.lr
+    assert "Other than the recipe sais-lite has it setting this run sais-lite paper" in page.text
+    assert f"optim.lr 0.0123 {lr:g} 0.01" in page.text
+    first, second = page.text.split("Where the recipe sais-lite is not the paper's")
+    assert "model.backbone" not in first
+    assert "model.backbone tf_efficientnet_lite0.in1k resnet50.tv_in1k" in second
+
+
+def test_images_that_are_gone_are_counted(valid: DatasetSplit, tmp_path: Path) -> None:
+    gone = replace(valid, images=(replace(valid.images[0], path=tmp_path / "gone.jpg"), *valid.images[1:]))
+    page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(gone, [])))
+    assert "Left out, since they could not be read: 1." in page.text
+    assert len(page.images) == 3
+
+
+def test_a_page_stays_small(valid: DatasetSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = example_images.best_and_worst(analyze_errors(valid, truth_as_results(valid), "segm"))
+    monkeypatch.setattr(example_images, "MOST", len(whole) // 2)
+    page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, truth_as_results(valid))))
+    assert 0 < len(page.images) < 4
+    assert f"Left out to keep the page small: {4 - len(page.images)}." in page.text
+
+
+def test_ticks() -> None:
+    assert ticks(0, 100) == [0, 20, 40, 60, 80, 100]
+    assert ticks(0.13, 0.57) == [0.2, 0.3, 0.4, 0.5]
+    assert ticks(0.6, 0.64, about=2) == [0.6, 0.62, 0.64]
+    assert ticks(1, 3, about=5, whole=True) == [1, 2, 3]
+    assert ticks(0, 90000, about=5, whole=True) == [0, 20000, 40000, 60000, 80000]
+    assert ticks(2, 2) == [2]
+
+
+def test_a_chart_puts_points_where_they_belong() -> None:
+    line = ChartLine("a <b>", [(0.0, 0.0), (5.0, 10.0), (10.0, 5.0)])
+    svg = chart([line], "label", "epoch", y=(0.0, 10.0))
+    points = re.search(r'points="([^"]+)"', svg)
+    assert points is not None
+    places = [tuple(map(float, pair.split(","))) for pair in points[1].split()]
+    left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
+    top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
+    assert places == [(left, bottom), ((left + right) / 2, top), (right, (top + bottom) / 2)]
+    assert svg.count("<title>") == 3
+    assert "<title>epoch 5\na &lt;b&gt; 10</title>" in svg
+    one = chart([ChartLine("a", [(3.0, 0.0)])], "label", "epoch")  # a single point, all zeros
+    assert "<circle" in one
+    assert "nan" not in one
+
+
+def test_smoothing_keeps_the_mean_and_the_number() -> None:
+    points = [(float(i), float(i % 2)) for i in range(1000)]
+    thin = smoothed(points, 100)
+    assert len(thin) == 100
+    assert [y for _, y in thin] == pytest.approx([0.5] * 100)
+    assert thin[0][0] == pytest.approx(4.5)
+    assert smoothed([(1.0, 2.0)]) == [(1.0, 2.0)]
+
+
+def test_sais_report_says_what_sais_eval_says(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(trained), "--data", str(shapes), "--workers", "0", "--json", "-"]) == 0
+    wanted = json.loads(capsys.readouterr().out)["metrics"]
+    out = tmp_path / "page.html"
+    assert main(["report", str(trained), "--workers", "0", "--out", str(out)]) == 0  # the run knows its data
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    page = Page(out.read_text())
+    assert "Judged: model.safetensors, on 4 images of valid" in page.text
+    for kind in ("mask", "box"):
+        scores = [f"{100 * wanted[kind][name]:.1f}" for name in ("AP", "AP50", "AP75")]
+        assert f"{kind} AP {scores[0]} AP50 {scores[1]} · AP75 {scores[2]}" in page.text
+    assert len(page.images) == 4
+
+
+def test_sais_report_of_a_run_whose_data_or_model_are_not_there(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(run_folder(tmp_path / "no-model"))]) == 0
+    assert "The run has not saved a model yet" in capsys.readouterr().out
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "model.safetensors").symlink_to(trained / "model.safetensors")
+    log = (trained / "log.jsonl").read_text()
+    (moved / "log.jsonl").write_text(log.replace(str(shapes), "/nowhere/at/all"))
+    assert main(["report", str(moved)]) == 0
+    assert "The data of the run cannot be read" in capsys.readouterr().out
+    assert "/nowhere/at/all" in Page((moved / "report.html").read_text()).text
+    (moved / "log.jsonl").write_text(log.replace('"valid": "valid"', '"valid": ""'))
+    assert main(["report", str(moved)]) == 0
+    assert "no validation split" in Page((moved / "report.html").read_text()).text
+    assert main(["report", str(moved), "--data", str(shapes), "--split", "train", "--workers", "0"]) == 0
+    assert "Judged: model.safetensors, on 12 images of train with" in Page((moved / "report.html").read_text()).text
+    assert main(["report", str(tmp_path)]) == 2
+    assert "no log.jsonl there" in capsys.readouterr().err
+
+
+def test_sais_train_writes_its_report_and_survives_without(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(name: str, *more: str) -> str:
+        short = ["--size", "64", "--epochs", "1", "--batch", "12", "--workers", "0", "--device", "cpu"]
+        words = ["train", "sais-lite", "--data", str(shapes), "--out", str(tmp_path / name), *short, *more]
+        assert main(words) == 0
+        return capsys.readouterr().out
+
+    said = train("first")
+    assert f"report: {tmp_path / 'first' / 'report.html'}" in said
+    page = Page((tmp_path / "first" / "report.html").read_text())
+    logged = [e for e in map(json.loads, (tmp_path / "first" / "log.jsonl").open()) if e["kind"] == "evaluation"]
+    assert f"box AP {100 * logged[-1]['metrics']['box']['AP']:.1f}" in page.text
+    assert len(page.images) == 4  # of the evaluation at the end, which is not made again
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr("sais.reports.run_report.write_report", broken)
+    said = train("second", "--valid-split", "")
+    assert "no report was written (ZeroDivisionError: a fault of ours); try sais report" in said
+    assert (tmp_path / "second" / "model.safetensors").is_file()
+    assert "report" not in train("third", "--no-report", "--valid-split", "")
