@@ -119,8 +119,9 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mo
     assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "gone" / "a.safetensors"
+def test_save_checkpoint_refuses_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "a.safetensors"
     with pytest.raises(SaisError) as error:
         save_checkpoint(path, example())
     one_line(error, path)

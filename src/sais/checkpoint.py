@@ -8,10 +8,8 @@ of all that is inside tells a file that the disk or a copy spoilt from a good on
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sais.config import Experiment, from_dict, to_dict
-from sais.errors import SaisError
+from sais.errors import ResourceError, SaisError
+from sais.io.atomic import atomic_write
 
 FORMAT = "sais-1"
 
@@ -68,21 +67,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
     }
     tensors = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in checkpoint.tensors.items()}
     metadata["checksum"] = _checksum(tensors, metadata)
-    temporary = path.with_name(f".{path.name}.writing")
     try:
-        save_file(tensors, temporary, metadata)
-        os.chmod(temporary, 0o644)  # safetensors makes it readable by its owner alone
-        _flush(temporary)
-        if previous is not None and path.exists():
-            _keep(path, previous)
-        os.replace(temporary, path)
-        if os.name != "nt":  # Windows opens no folders
-            _flush(path.parent)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        remedy = "free some space, or choose another --out"
-        raise SaisError(f"{path}: cannot write the checkpoint ({error}); {remedy}") from error
+        with atomic_write(path, sync=True, previous=previous, exclusive=True) as temporary:
+            save_file(tensors, temporary, metadata)
+    except SafetensorError as error:
+        raise ResourceError(
+            f"{path}: the checkpoint cannot be written ({error}). Free disk space, or choose another folder."
+        ) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -155,26 +146,6 @@ def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()
-
-
-def _keep(path: Path, previous: Path) -> None:
-    """Let `previous` be what `path` is now, which stays."""
-    link = previous.with_name(f".{previous.name}.writing")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(path, link)
-    except OSError:  # a file system without links: for a moment there is only the previous one, which resuming takes
-        os.replace(path, previous)
-    else:
-        os.replace(link, previous)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def find_checkpoint(path: Path) -> Path:

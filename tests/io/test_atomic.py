@@ -1,4 +1,4 @@
-"""Text files are written whole or not at all."""
+"""Files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 
-from sais.errors import SaisError
-from sais.io.atomic import write_text
+from sais.errors import ResourceError
+from sais.io.atomic import atomic_write, write_text
 
 
-def test_a_new_text_takes_the_place_of_the_old(tmp_path: Path) -> None:
+def test_write_text_replaces_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.md"
-    for text in ("the old one, which is longer\n", "貓\n", "a name \udcff of no UTF-8\n"):
+    for text in ("the old text, which is longer\n", "貓\n", "a name \udcff that is not UTF-8\n"):
         write_text(path, text)
         assert path.read_text(encoding="utf-8") == text.replace("\udcff", "\\udcff")
         assert os.listdir(path.parent) == ["a.md"]
@@ -24,31 +23,55 @@ def test_a_new_text_takes_the_place_of_the_old(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_a_full_disk_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_write_keeps_the_old_content_on_a_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     write_text(path, "old")
-    opened = os.fdopen
-
-    def on_a_full_disk(*arguments: Any, **options: Any) -> IO[bytes]:
-        file = opened(*arguments, **options)
-        whole = file.write
-
-        def half(content: bytes) -> int:
-            whole(content[: len(content) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(file, "write", half)
-        return file
-
-    monkeypatch.setattr(os, "fdopen", on_a_full_disk)
-    with pytest.raises(SaisError, match=r"a\.md: cannot be written \(No space left on device\); .* free some space"):
-        write_text(path, "new and longer")
+    with (
+        pytest.raises(ResourceError, match=r"a\.md: cannot be written \(No space left on device\)"),
+        atomic_write(path) as temporary,
+    ):
+        temporary.write_text("new and lo")
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["a.md"]
 
 
-def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
+def test_atomic_write_removes_its_temporary_file_after_an_interrupt(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    write_text(path, "old")
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text(encoding="utf-8") == "old"
+    assert os.listdir(tmp_path) == ["a.md"]
+
+
+def test_atomic_write_refuses_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SaisError, match=r"a\.md: cannot be written .*; choose another place"):
+    with pytest.raises(ResourceError, match=r"a\.md: cannot be written"):
         write_text(tmp_path / "file" / "a.md", "text")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_atomic_write_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path, previous = tmp_path / "last", tmp_path / "previous"
+    for number in range(3):
+        with atomic_write(path, sync=True, previous=previous, exclusive=True) as temporary:
+            temporary.write_text(str(number))
+    assert path.read_text() == "2"
+    assert previous.read_text() == "1"
+    assert sorted(os.listdir(tmp_path)) == ["last", "previous"]
+
+
+def test_atomic_write_exclusive_overwrites_the_leftover_of_a_killed_process(tmp_path: Path) -> None:
+    (tmp_path / ".a.bin.writing").write_bytes(b"half")
+    with atomic_write(tmp_path / "a.bin", exclusive=True) as temporary:
+        temporary.write_bytes(b"whole")
+    assert os.listdir(tmp_path) == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"whole"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from sais.errors import SaisError
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.inference.graph_metadata import GraphMetadata
+from sais.io.atomic import atomic_write
 
 OPSET = 20
 
@@ -60,14 +60,8 @@ def save_whole(model: Any, metadata: GraphMetadata, path: Path) -> None:
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.checker.check_model(model)
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, exclusive=True) as temporary:
         onnx.save(model, str(temporary))
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise SaisError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def example_inputs(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:

@@ -1,38 +1,91 @@
-"""Files that are whole or not there at all: what every report, result and list of detections is written with."""
+"""Atomic file writes: a file is written completely or not at all. Reports, results, checkpoints and exports use them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from sais.errors import SaisError
+from sais.errors import ResourceError
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, in UTF-8."""
-    # A file's name that is no UTF-8 reaches us as lone surrogates; it is no reason to lose a report.
+    """Write a UTF-8 text file atomically; see `atomic_write`."""
+    # A file name that is not valid UTF-8 contains lone surrogates; it is no reason to lose a report.
     write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary neighbor first, then renamed. Makes missing folders. Of several
-    processes at the same file the last one wins.
+    """Write a binary file atomically; see `atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def atomic_write(
+    path: Path, *, sync: bool = False, previous: Path | None = None, exclusive: bool = False
+) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; at the end of the block it is renamed to `path`.
+
+    Missing folders are created. If the block raises, the temporary file is removed and `path` keeps its old content.
+    If several processes write the same path, the last one wins.
+
+    Args:
+        path: file to write.
+        sync: whether the content is flushed to the disk before the rename, so that a power failure cannot lose it.
+        previous: path that receives the old content of `path`. On file systems with hard links `path` exists at all
+            times.
+        exclusive: whether no other process writes `path`. The temporary file then has a fixed name, so that the
+            leftover of a killed process is overwritten by the next write.
 
     Raises:
-        SaisError: the file cannot be written; what stood at `path` still stands.
+        ResourceError: the file cannot be written.
     """
-    temporary = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp makes files for the owner only
+        temporary = path.with_name(f".{path.name}.writing") if exclusive else _unique_temporary(path)
+        yield temporary
+        os.chmod(temporary, 0o644)  # some writers create files that only the owner can read
+        if sync:
+            _flush(temporary)
+        if previous is not None and path.exists():
+            _keep(path, previous)
         os.replace(temporary, path)
+        if sync and os.name != "nt":  # Windows cannot open folders
+            _flush(path.parent)
     except OSError as error:
-        remedy = "choose another place, mend its permissions or free some space"
-        raise SaisError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
+        remedy = "Choose another folder, fix its permissions, or free disk space."
+        raise ResourceError(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):  # also after Ctrl-C
-            os.unlink(temporary)
+        if temporary is not None:  # also after Ctrl-C
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _unique_temporary(path: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".writing", dir=path.parent)
+    os.close(handle)
+    return Path(name)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Make `previous` a second name of the file at `path`."""
+    link = previous.with_name(f".{previous.name}.writing")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links: until the rename only `previous` exists, which resuming accepts
+        os.replace(path, previous)
+    else:
+        os.replace(link, previous)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
