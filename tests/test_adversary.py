@@ -25,7 +25,7 @@ from sais.device import choose_device
 from sais.engine.train_state import remove_unstarted_run
 from sais.errors import SaisError
 from sais.evaluation.coco_metrics import coco_metrics
-from sais.ops.rle import decode, decode_patch
+from sais.ops.rle import decode, decode_cropped
 
 Document = dict[str, Any]
 
@@ -46,7 +46,7 @@ def read(shapes: Path, folder: Path, change: Callable[[Document], object]) -> Da
 def test_run_lengths_whose_sum_overflows_to_the_right_number() -> None:
     """They once made numpy write beyond its memory: a segmentation fault."""
     rle = {"size": [8, 8], "counts": [2**63 - 1, 2**63 - 1, 2 + 64]}
-    for function in (decode, decode_patch):
+    for function in (decode, decode_cropped):
         with pytest.raises(ValueError, match="add up to 18446744073709551680"):
             function(rle)
 
@@ -131,9 +131,9 @@ def test_ids_that_the_evaluator_cannot_take(ids: list[int], category: int) -> No
 
 
 def whole() -> dict[str, Any]:
-    from sais.ops.rle import encode_patch
+    from sais.ops.rle import encode_cropped
 
-    return encode_patch(np.ones((30, 30), bool), 10, 10, (64, 64))
+    return encode_cropped(np.ones((30, 30), bool), 10, 10, (64, 64))
 
 
 @pytest.mark.parametrize(

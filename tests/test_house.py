@@ -1,96 +1,177 @@
-"""The house rules, held by machine: sizes, docstrings, who imports whom, what loads without torch, public names."""
+"""The rules of the package's layout: sizes, docstrings, imports, what loads without torch."""
 
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-import sais
-
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = sorted((ROOT / "src/sais").rglob("*.py"))
-MOST_LINES_OF_A_FILE = 400
-MOST_LINES_OF_A_FUNCTION = 70
+SOURCE = ROOT / "src"
+FILES = sorted((SOURCE / "sais").rglob("*.py"))
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+CLOSURES = {
+    "predictor": (("sais.inference.predictor", "sais.inference.backends.torch"), 2_700, 24),
+    "trainer": (("sais.engine.trainer",), 8_000, None),
+}
+"""Name -> modules, the maximum number of lines of all that they import, and of modules."""
 TORCH_FREE = (
-    "structures",
-    "config",
-    "files",
-    "detections",
-    "images",
-    "sources",
-    "draw",
-    "cli",
-    "assembly",
-    "patches",
-    "seams",
-    "tiles",
-    "variants",
+    *("_version", "cli", "commands", "config", "device", "errors", "recipes", "resolve", "structures"),
+    *("data", "io", "ops", "results"),
+    *("inference.assemble", "inference.numpy_postprocess", "inference.options", "inference.predictor"),
+    *("inference.slice_merging", "inference.slicing", "inference.tta"),
+    *("inference.backends.onnxruntime", "inference.backends.openvino"),
 )
-NEEDS_TORCH = ("sais.data.loader", "sais.ops.boxes")  # batches and boxes of the network, inside these packages
-TORCH_FREE_PACKAGES = ("data", "geometry", "recipes", "commands", "runtimes")
+"""Modules and packages, below `sais`, that import without the packages of the extras."""
+NEEDS_TORCH = ("sais.data.loader", "sais.ops.boxes")
+"""Exceptions inside the packages of `TORCH_FREE`: batches of tensors, and boxes of the network."""
+_AXIS = r"(?:\.\.\.|\.|\*|[A-Za-z]?\d*|[a-z]+_?[a-z]*|1\ or\ \d|\d+)(?:\ ?[*+/\-x]\ ?\w+)*"
+SHAPE = re.compile(
+    rf"""\((?=[^)]*(?:\b[A-Z]\b|\bh\b|\bheight\b|\d|\.\.\.))(?:{_AXIS},\s*)+(?:{_AXIS})?\)  # (B, 3, H, W), (N,)
+    | \b[A-Z]\ x\ [A-Z]\b                                                              # H x W
+    | \b(?:scalars?|0-d|any\ shape|same\ shape|shape\ of)\b""",
+    re.VERBOSE,
+)
+"""How a docstring states the shape of a tensor or an array."""
 
 
 def name_of(path: Path) -> str:
-    """src/sais/data/index.py -> data/index.py, for the test's id."""
-    return path.relative_to(ROOT / "src/sais").as_posix()
+    """Return the test id of a source file: src/sais/data/split.py -> data/split.py."""
+    return path.relative_to(SOURCE / "sais").as_posix()
 
 
-def definitions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """Every function and class of a file, also inside classes and functions."""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the syntax tree of a source file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_files_and_functions_fit(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES_OF_A_FILE
-    for node in definitions(path):
-        if not isinstance(node, ast.ClassDef):
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_functions_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= MOST_LINES_OF_A_FUNCTION, f"{node.name} has {length} lines"
+            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_public_things_have_docstrings(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_public_names_have_docstrings(path: Path) -> None:
+    tree = tree_of(path)
     if tree.body:
-        assert ast.get_docstring(tree), "a file opens by saying what it is"
+        assert ast.get_docstring(tree), "the file has no docstring"
     public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
     for node in public:
         assert ast.get_docstring(node), node.name
         if isinstance(node, ast.ClassDef):
             for method in node.body:
-                # forward is documented by its class or itself; private and dunder methods speak for themselves
+                # The docstring of a module's class documents its `forward`.
                 if isinstance(method, ast.FunctionDef) and not method.name.startswith("_") and method.name != "forward":
                     assert ast.get_docstring(method), f"{node.name}.{method.name}"
 
 
-def test_no_folder_called_utils() -> None:
-    assert not [p for p in SOURCES if "util" in name_of(p) or "helper" in name_of(p)]
+def functions_without_shapes(path: Path) -> list[str]:
+    """Return the public functions of a file that take or return arrays and whose docstrings state no shape."""
+    findings = []
+    for node in tree_of(path).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            functions, outer = [node], ""
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+            functions = [n for n in methods if not n.name.startswith("_") or n.name == "__call__"]
+            outer = ast.get_docstring(node) or ""
+        else:
+            continue
+        for function in functions:
+            text = ast.get_docstring(function) or ""
+            if function.name in ("forward", "__call__"):
+                text += outer
+            if handles_arrays(function) and not SHAPE.search(text):
+                owner = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+                findings.append(f"{name_of(path)}:{function.lineno}: {owner}{function.name}")
+    return findings
 
 
-def test_public_names() -> None:
-    assert sais.__all__ == ["Detections", "Experiment", "Predictor", "SaisError", "__version__"]
-    assert set(sais._HOMES) | {"__version__"} == set(sais.__all__)
-    for name in ("Detections", "Experiment", "SaisError"):
-        assert getattr(sais, name).__name__ == name
-    with pytest.raises(AttributeError, match="no attribute 'Absent'"):
-        sais.Absent  # noqa: B018
+def handles_arrays(function: ast.FunctionDef) -> bool:
+    """Return whether the signature of a function names a tensor or an array."""
+    arguments = function.args
+    annotations = [argument.annotation for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    text = " ".join(ast.unparse(node) for node in (*annotations, function.returns) if node is not None)
+    return re.search(r"\b(Tensor|ndarray|NDArray)\b", text) is not None
 
 
-def test_predictor_is_public() -> None:
-    pytest.importorskip("torch")
-    assert sais.Predictor.__name__ == "Predictor"
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_functions_of_arrays_state_shapes(path: Path) -> None:
+    assert not functions_without_shapes(path)
+
+
+def path_of(module: str) -> Path | None:
+    """Return the file of a module below `src`, or None where no such module exists."""
+    place = SOURCE / module.replace(".", "/")
+    for path in (place / "__init__.py", place.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def imports_of(module: str) -> set[str]:
+    """Return the modules of `sais` that `module` imports when it is loaded: not inside functions, not for types."""
+    path = path_of(module)
+    assert path is not None, module
+    names: set[str] = set()
+    nodes: list[ast.AST] = list(tree_of(path).body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name.partition(".")[0] == "sais"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "sais":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                names.add(inner if path_of(inner) else str(node.module))
+        nodes += ast.iter_child_nodes(node)
+    return names
+
+
+def closure_of(modules: tuple[str, ...]) -> dict[str, int]:
+    """Return every module that loading `modules` loads, and its number of lines."""
+    lines: dict[str, int] = {}
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        path = path_of(module)
+        if module not in lines and path is not None:
+            lines[module] = len(path.read_text(encoding="utf-8").splitlines())
+            waiting += imports_of(module)
+    return lines
+
+
+@pytest.mark.parametrize("name", CLOSURES)
+def test_closure_is_small(name: str) -> None:
+    modules, max_lines, max_modules = CLOSURES[name]
+    lines = closure_of(modules)
+    listing = "\n".join(f"{count:5} {module}" for module, count in sorted(lines.items()))
+    assert sum(lines.values()) <= max_lines, f"{sum(lines.values())} lines:\n{listing}"
+    assert max_modules is None or len(lines) <= max_modules, f"{len(lines)} modules:\n{listing}"
+
+
+def test_no_folder_is_called_utils() -> None:
+    assert not [path for path in FILES if "util" in name_of(path) or "helper" in name_of(path)]
 
 
 def python(code: str) -> str:
-    """Run code in a fresh interpreter and return what it printed."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    """Run code in a new interpreter and return what it printed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -108,17 +189,20 @@ def test_help_loads_nothing_heavy() -> None:
     assert python(code).splitlines()[-1] == "set()"
 
 
-def test_the_base_imports_without_torch() -> None:
-    """Every module of the base install, with the packages of the extras out of reach."""
-    modules = ["sais." + name for name in TORCH_FREE]
-    for package in TORCH_FREE_PACKAGES:
-        for path in (ROOT / "src/sais" / package).rglob("*.py"):
-            parts = path.relative_to(ROOT / "src").with_suffix("").parts
-            modules.append(".".join(p for p in parts if p != "__init__"))
+def test_base_install_imports_without_torch() -> None:
+    """Import every module of `TORCH_FREE` where the packages of the extras are not installed."""
+    modules = []
+    for name in TORCH_FREE:
+        path = path_of(f"sais.{name}")
+        assert path is not None, name
+        for file in path.parent.rglob("*.py") if path.name == "__init__.py" else [path]:
+            parts = file.relative_to(SOURCE).with_suffix("").parts
+            modules.append(".".join(part for part in parts if part != "__init__"))
     modules = [name for name in modules if name not in NEEDS_TORCH]
     code = (
         "import sys, importlib\n"
-        "for name in ('torch', 'torchvision', 'timm', 'safetensors', 'faster_coco_eval', 'pycocotools', 'av', 'cv2'):\n"
+        "for name in ('torch', 'torchvision', 'timm', 'safetensors', 'faster_coco_eval', 'pycocotools', 'av', 'cv2',\n"
+        "             'onnxruntime', 'openvino', 'matplotlib'):\n"
         "    sys.modules[name] = None\n"
         f"for name in {modules!r}:\n"
         "    importlib.import_module(name)\n"
@@ -127,7 +211,7 @@ def test_the_base_imports_without_torch() -> None:
     assert int(python(code)) > 0
 
 
-def test_who_imports_whom() -> None:
+def test_import_contracts_hold() -> None:
     command = shutil.which("lint-imports", path=str(Path(sys.executable).parent))
     if command is None:
         pytest.skip("import-linter is not installed (extra dev)")

@@ -10,16 +10,12 @@ location one after the other.
 
 from peers.yolact.architecture import YOLACT, yolact_550_r50, yolact_700_r101
 from peers.yolact.model import AnchorOutputs, Yolact, build_yolact
-from peers.yolact.postprocess import fast_nms, full_masks, postprocess
 
 __all__ = [
     "YOLACT",
     "AnchorOutputs",
     "Yolact",
     "build_yolact",
-    "postprocess",
-    "fast_nms",
-    "full_masks",
     "yolact_550_r50",
     "yolact_700_r101",
 ]

@@ -74,40 +74,40 @@ def test_a_trained_model_is_timed_with_its_own_classes(trained: Path) -> None:
 def test_the_input_may_be_another(trained: Path) -> None:
     assert experiment_of(str(trained)).name == "tiny"
     (one,) = model_candidates(ModelsRequest((TINY,), input=(96, 128)), "cpu")
-    scene = make_workload(3, (50, 60))
-    assert one.prepare(scene, "cpu").fit(scene.image).shape == (1, 3, 96, 128)
+    workload = make_workload(3, (50, 60))
+    assert one.prepare(workload, "cpu").preprocess(workload.image).shape == (1, 3, 96, 128)
 
 
 def test_few_classes_are_no_reason_to_lose_objects() -> None:
     """With one class a hundred objects must lie apart, or suppression takes some."""
-    scene = make_workload(100, (400, 500), classes=1)
-    for i, box in enumerate(scene.boxes):
-        assert not i or overlap(box, scene.boxes[:i]).max() <= 0.33
-    assert (scene.boxes[:, 2:] > scene.boxes[:, :2]).all()
-    assert (scene.boxes >= 0).all()
-    assert (scene.boxes <= [500, 400, 500, 400]).all()
+    workload = make_workload(100, (400, 500), classes=1)
+    for i, box in enumerate(workload.boxes):
+        assert not i or overlap(box, workload.boxes[:i]).max() <= 0.33
+    assert (workload.boxes[:, 2:] > workload.boxes[:, :2]).all()
+    assert (workload.boxes >= 0).all()
+    assert (workload.boxes <= [500, 400, 500, 400]).all()
 
 
 @pytest.mark.parametrize(("side", "classes", "objects"), [(64, 3, 5), (128, 1, 60), (256, 2, 100)])
 def test_small_inputs_and_few_classes_lose_no_object(side: int, classes: int, objects: int) -> None:
-    scene = make_workload(objects, (120, 160), classes)
-    ready = PreparedSais(changed(recipe("sais-lite"), "input", size=(side, side)), scene, "cpu")
-    assert run_once(ready, scene)[1] == objects
+    workload = make_workload(objects, (120, 160), classes)
+    prepared = PreparedSais(changed(recipe("sais-lite"), "input", size=(side, side)), workload, "cpu")
+    assert run_once(prepared, workload)[1] == objects
 
 
 def test_models_without_masks_are_timed_too() -> None:
-    scene = make_workload(5, (120, 160), 5)
+    workload = make_workload(5, (120, 160), 5)
     experiment = changed(changed(recipe("sais-lite"), "input", size=(128, 160)), "model", masks=False)
-    ready = PreparedSais(experiment, scene, "cpu")
-    _, found = run_once(ready, scene)
+    prepared = PreparedSais(experiment, workload, "cpu")
+    _, found = run_once(prepared, workload)
     assert found == 5
 
 
 def test_a_batch_finds_the_scene_in_each_image() -> None:
-    scene = make_workload(12, (120, 160), 5)
-    ready = PreparedSais(changed(recipe("sais-lite"), "input", size=(128, 160)), scene, "cpu", images=3)
+    workload = make_workload(12, (120, 160), 5)
+    prepared = PreparedSais(changed(recipe("sais-lite"), "input", size=(128, 160)), workload, "cpu", images=3)
     with torch.inference_mode():
-        found = ready.finish(ready.plant(ready.network(ready.fit(scene.image))))
+        found = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
     assert [len(one) for one in found] == [12, 12, 12]
 
 
@@ -120,21 +120,21 @@ def test_an_exported_graph_finds_the_scene(graph: str, trained: Path, tmp_path: 
 
     path = tmp_path / "a.onnx"
     metadata = export_model(trained / "model.safetensors", path, ExportOptions(graph=graph, size=(128, 160)))  # type: ignore[arg-type]
-    scene = make_workload(12, (120, 160), len(metadata.class_names))
-    ready = PreparedExport(path, scene, "cpu", images=2)
-    found = ready.finish(ready.plant(ready.network(ready.fit(scene.image))))
+    workload = make_workload(12, (120, 160), len(metadata.class_names))
+    prepared = PreparedExport(path, workload, "cpu", images=2)
+    found = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
     assert [len(one) for one in found] == [12, 12]
-    for box, label in zip(scene.boxes, scene.labels, strict=True):
+    for box, label in zip(workload.boxes, workload.labels, strict=True):
         assert overlap(box, found[1].boxes[found[1].labels == label]).max() > 0.99
-    assert ready.dense(found).shape == (12, 120, 160)
+    assert prepared.dense_masks(found).shape == (12, 120, 160)
     with pytest.raises(SaisError, match="measure it alone"):
-        PreparedExport(path, replace(scene, classes=9), "cpu")
+        PreparedExport(path, replace(workload, classes=9), "cpu")
 
 
 @pytest.mark.slow
 def test_measured_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = bench_models(ModelsRequest((TINY,)), SMALL, say=lambda text: None)
-    assert row.shipped.found == 12
+    assert row.shipped.num_detections == 12
     assert 0 < row.shipped.network < row.shipped.end_to_end <= row.shipped.slow * 1.001
     assert row.memory is None or row.memory > 0
     words = ["bench", "models", TINY, "--objects", "5", "--size", "60", "80", "--repeats", "1", "--batches", "2"]
@@ -161,7 +161,7 @@ def test_curves_grow_and_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_usual_way_is_left_out_where_it_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling, "MOST_PIXELS", 10 * 100 * 100)
+    monkeypatch.setattr(scaling, "MAX_PIXELS", 10 * 100 * 100)
     chosen = [("objects", MaskCase(10, (100, 100), (8, 8))), ("objects", MaskCase(11, (100, 100), (8, 8)))]
     found = scaling.measure_scaling(chosen, 1, memory=False)["objects"]
     assert [(p.objects, p.way) for p in found] == [(10, scaling.OURS), (10, scaling.USUAL), (11, scaling.OURS)]
@@ -180,7 +180,7 @@ def test_the_usual_way_is_left_out_where_it_would_fill_the_memory(monkeypatch: p
         (["models", "sais-lite", "--precisions", "fp16", "--device", "cpu"], "nobody to measure"),
         (["models", "sais-lite", "--input", "100"], "multiples of 32"),
         (["models", "sais-lite", "--input", "0"], "must be positive"),
-        (["models", "sais-lite", "--peers", "tests.test_bench_systems:small", "--only", "light"], "no peer"),
+        (["models", "sais-lite", "--peers", "tests.benchmark.test_timing:small", "--only", "light"], "no peer"),
         (["models", "sais-lit"], "neither a recipe"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The bench of whole systems: planted scenes come out, memory is counted once, times are taken in turns."""
+"""The bench of whole systems: injected workloads come out, memory is counted once, times are taken in turns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small() -> list[Candidate]:
 
 
 def nothing() -> str:
-    """No list of contestants."""
+    """No list of candidates."""
     return "nothing"
 
 
@@ -51,23 +51,23 @@ def test_overlap_by_hand() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_is_planted_comes_out(seed: int) -> None:
-    scene = make_workload(SMALL.objects, SMALL.size, SMALL.classes, seed)
-    ready = small()[0].prepare(scene, "cpu")
+    workload = make_workload(SMALL.num_objects, SMALL.image_size, SMALL.num_classes, seed)
+    prepared = small()[0].prepare(workload, "cpu")
     with torch.inference_mode():
-        (found,) = everything = ready.finish(ready.plant(ready.network(ready.fit(scene.image))))
-    assert len(found) == SMALL.objects
-    for box, label in zip(scene.boxes, scene.labels, strict=True):
+        (found,) = everything = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
+    assert len(found) == SMALL.num_objects
+    for box, label in zip(workload.boxes, workload.labels, strict=True):
         alike = found.boxes[found.labels == label]
         assert overlap(box, alike).max() > 0.99
-    assert ready.dense(everything).shape == (SMALL.objects, *SMALL.size)
+    assert prepared.dense_masks(everything).shape == (SMALL.num_objects, *SMALL.image_size)
 
 
 def test_the_stations_of_one_run() -> None:
     ticks = iter(range(100))
-    scene = make_workload(SMALL.objects, SMALL.size, SMALL.classes)
-    seconds, count = run_once(small()[0].prepare(scene, "cpu"), scene, lambda: float(next(ticks)))
-    assert seconds == {"fit": 1.0, "network": 1.0, "finish": 1.0, "dense": 1.0}
-    assert count == SMALL.objects
+    workload = make_workload(SMALL.num_objects, SMALL.image_size, SMALL.num_classes)
+    seconds, count = run_once(small()[0].prepare(workload, "cpu"), workload, lambda: float(next(ticks)))
+    assert seconds == {"preprocess": 1.0, "network": 1.0, "postprocess": 1.0, "dense_masks": 1.0}
+    assert count == SMALL.num_objects
 
 
 def test_bytes_saved_by_hand() -> None:
@@ -122,11 +122,11 @@ def test_contestants_by_name() -> None:
         "SAIS-768, R101",
         "SAIS-768, X101",
     ]
-    assert [one.name for one in find_candidates("tests.test_bench_systems:small")] == ["lite"]
+    assert [one.name for one in find_candidates("tests.benchmark.test_timing:small")] == ["lite"]
     with pytest.raises(SaisError, match="does not return a list"):
-        find_candidates("tests.test_bench_systems:nothing")
+        find_candidates("tests.benchmark.test_timing:nothing")
     with pytest.raises(SaisError, match="module:function"):
-        find_candidates("peers.absent:contestants")
+        find_candidates("peers.absent:candidates")
 
 
 def test_a_failure_elsewhere_is_said_here() -> None:
@@ -136,11 +136,11 @@ def test_a_failure_elsewhere_is_said_here() -> None:
 
 @pytest.mark.slow
 def test_measured_in_processes_of_their_own() -> None:
-    source = ["tests.test_bench_systems:small"]
+    source = ["tests.benchmark.test_timing:small"]
     (timing,) = measure_times(source, [], SMALL)
-    assert timing.found == SMALL.objects
-    assert min(timing.network, timing.finish, timing.fit, timing.dense) > 0
-    assert timing.end_to_end == timing.fit + timing.network + timing.finish
+    assert timing.num_detections == SMALL.num_objects
+    assert min(timing.network, timing.postprocess, timing.preprocess, timing.dense_masks) > 0
+    assert timing.end_to_end == timing.preprocess + timing.network + timing.postprocess
     (memory,) = measure_memory(source, [], SMALL)
     assert memory.training is not None
     assert memory.training["protonet"] > 0
@@ -153,7 +153,7 @@ def test_blocks_are_kept_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch
     asked = []
     monkeypatch.setattr(timing, "keep_big_blocks", lambda: asked.append(True))
     settings = {"size": (120, 160), "objects": 12, "classes": 5, "repeats": 1, "device": "cpu"}
-    assert timing.conditions_of(settings | {"keep_blocks": False}).size == (120, 160)
+    assert timing.conditions_of(settings | {"retain_memory": False}).size == (120, 160)
     assert not asked
-    timing.conditions_of(settings | {"keep_blocks": True})
+    timing.conditions_of(settings | {"retain_memory": True})
     assert asked

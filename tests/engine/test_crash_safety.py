@@ -53,14 +53,14 @@ def straight(tiny: Experiment, shapes: Path, tmp_path_factory: pytest.TempPathFa
 
 def disturbed(monkeypatch: pytest.MonkeyPatch, number: int, disturb: Callable[[], None]) -> None:
     """Call `disturb` in the middle of the step that makes iteration `number`."""
-    step = engine.step
+    step = engine.train_step
 
     def disturbing(run: Any, *rest: Any) -> Any:
         if run.iteration + 1 == number:
             disturb()
         return step(run, *rest)
 
-    monkeypatch.setattr(engine, "step", disturbing)
+    monkeypatch.setattr(engine, "train_step", disturbing)
 
 
 @pytest.mark.parametrize(("number", "ends_with"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
@@ -209,7 +209,7 @@ def test_a_worker_that_dies_in_the_middle_of_a_step_disturbs_nothing(
     tiny: Experiment, straight: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch would raise there and then; half a step would be made twice."""
-    build = engine.step
+    build = engine.train_step
 
     def killing(run: Any, *rest: Any) -> Any:
         terms = build(run, *rest)
@@ -220,7 +220,7 @@ def test_a_worker_that_dies_in_the_middle_of_a_step_disturbs_nothing(
                 os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)  # dead, and left for torch to find
         return terms
 
-    monkeypatch.setattr(engine, "step", killing)
+    monkeypatch.setattr(engine, "train_step", killing)
     with_workers = replace(tiny, run=replace(tiny.run, workers=1))
     train(with_workers, DataPaths(shapes), tmp_path / "run")
     assert same_weights(tmp_path / "run", straight)

@@ -33,7 +33,7 @@ settings, data, out, resume, moment, number = sys.argv[1:]
 calls = 0
 
 
-def dying_step(run, *rest, step=engine.step):
+def dying_step(run, *rest, step=engine.train_step):
     if run.iteration == int(number):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(run, *rest)
@@ -49,7 +49,7 @@ def dying_save(tensors, path, metadata, save_file=checkpoints.save_file):
 
 
 if moment == "step":
-    engine.step = dying_step
+    engine.train_step = dying_step
 else:
     checkpoints.save_file = dying_save
 experiment = from_dict(Experiment, json.loads(settings))

@@ -101,7 +101,7 @@ def test_a_bad_loss_is_skipped_or_stops(
     train(skipping, DataPaths(shapes), tmp_path / "skipped", system=with_losses(change), steps=3)
     assert "skipped: the loss is" in capsys.readouterr().out
     after = load_checkpoint(tmp_path / "skipped/last.safetensors")
-    assert (after.state["iteration"], after.state["skipped"]) == (3, 1)
+    assert (after.state["iteration"], after.state["skipped_batches"]) == (3, 1)
     assert [s["iteration"] for s in log_of(tmp_path / "skipped", "iteration")] == [1, 2]
     assert all(torch.equal(after.tensors[name], tensor) for name, tensor in kept.tensors.items())
     # And the run resumes, with the option taken anew.
@@ -118,7 +118,7 @@ def test_ten_bad_losses_in_a_row_stop_a_run_that_skips(shapes: Path, tiny: Exper
     )
     with pytest.raises(SaisError, match="10 batches in a row skipped, so it is not the batches"):
         train(many, DataPaths(shapes), tmp_path / "run", system=system)
-    assert load_checkpoint(tmp_path / "run/last.safetensors").state["skipped"] == 9
+    assert load_checkpoint(tmp_path / "run/last.safetensors").state["skipped_batches"] == 9
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

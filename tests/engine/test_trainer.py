@@ -22,7 +22,7 @@ from sais.engine.trainer import train
 from sais.errors import SaisError
 from sais.evaluation.evaluate import evaluate
 from sais.inference.predictor import Predictor
-from sais.ops.rle import encode_patch
+from sais.ops.rle import encode_cropped
 
 LOSSES = ("total", "classification", "box", "centerness", "mask")
 
@@ -58,7 +58,7 @@ def discs_and_squares(folder: Path) -> DataPaths:
         Image.fromarray(image).save(folder / "images" / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "height": 96, "width": 96})
         annotations.append({"id": i + 1, "image_id": i, "category_id": 1 + i % 2})
-        annotations[-1]["segmentation"] = encode_patch(bits, 0, 0, bits.shape)
+        annotations[-1]["segmentation"] = encode_cropped(bits, 0, 0, bits.shape)
     categories = [{"id": 1, "name": "disc"}, {"id": 2, "name": "square"}]
     document = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations" / "train.json").write_text(json.dumps(document))
@@ -169,8 +169,8 @@ def test_random_initialization_freezes_nothing_and_says_so(
     shapes: Path, tiny: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = []
-    step = engine.step
-    monkeypatch.setattr(engine, "step", lambda run, *rest: (models.append(run.model), step(run, *rest))[1])
+    step = engine.train_step
+    monkeypatch.setattr(engine, "train_step", lambda run, *rest: (models.append(run.model), step(run, *rest))[1])
     train(tiny, DataPaths(shapes), tmp_path / "run", steps=1, random_init=True)
     assert all(p.requires_grad for p in models[0].parameters())
     assert "random weights" in (out := capsys.readouterr().out)

@@ -141,7 +141,7 @@ def perfect(index: DatasetSplit) -> list[dict[str, Any]]:
     for one in coco_dict(index)["annotations"]:
         if not one["iscrowd"]:
             x, y, w, h = (int(v) for v in one["bbox"])
-            segmentation = rle.encode_patch(np.ones((h, w), bool), x, y, (50, 60))
+            segmentation = rle.encode_cropped(np.ones((h, w), bool), x, y, (50, 60))
             keys = {key: one[key] for key in ("image_id", "category_id", "bbox")}
             results.append(keys | {"score": 0.9, "segmentation": segmentation})
     return results

@@ -24,7 +24,7 @@ from sais.evaluation.error_analysis import (
     match,
     overlaps,
 )
-from sais.ops.rle import encode_patch
+from sais.ops.rle import encode_cropped
 from sais.reports.error_sections import best_score, by_score, confusions
 
 SIZE = (60, 80)
@@ -33,7 +33,7 @@ IDS = (3, 7, 20)
 
 
 def rectangle(x: int, y: int, w: int, h: int) -> dict[str, Any]:
-    return encode_patch(np.ones((h, w), bool), x, y, SIZE)
+    return encode_cropped(np.ones((h, w), bool), x, y, SIZE)
 
 
 def annotation(number: int, label: int, box: tuple[int, int, int, int], **other: Any) -> Annotation:

@@ -14,9 +14,9 @@ from sais.ops.rasterize import (
     coverages,
     hflip_mask,
     inside,
+    parts_disjoint,
     transform_mask,
 )
-from sais.ops.scanlines import lie_apart
 
 
 def slow_inside(mask: ObjectMask, x: float, y: float) -> bool:
@@ -159,7 +159,7 @@ def test_coverages_of_many_are_those_found_point_by_point() -> None:
                 random.uniform(-20, 120, (random.integers(0, 9), 2)) * random.uniform(0.1, 1) for _ in range(2)
             )
             masks.append(Polygons(parts[: random.integers(0, 3)]))
-            apart += lie_apart(masks[-1].parts) and len(masks[-1].parts) == 2  # type: ignore[union-attr]
+            apart += parts_disjoint(masks[-1].parts) and len(masks[-1].parts) == 2  # type: ignore[union-attr]
             x, y, w, h = random.integers(0, 15, 4).tolist()
             windows.append((x, y, x + w, y + h))
         for mask, (x1, y1, x2, y2), found in zip(masks, windows, coverages(masks, windows), strict=True):

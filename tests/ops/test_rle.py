@@ -55,9 +55,9 @@ def test_patch_equals_full_frame() -> None:
         (h, w), (top, left, bottom, right) = bits.shape, generator.integers(0, 4, 4)
         full = np.zeros((top + h + bottom, left + w + right), bool)
         full[top : top + h, left : left + w] = bits
-        found = rle.encode_patch(bits, int(left), int(top), full.shape)
+        found = rle.encode_cropped(bits, int(left), int(top), full.shape)
         assert found == judge(full)
-        crop, x, y = rle.decode_patch(found)
+        crop, x, y = rle.decode_cropped(found)
         again = np.zeros_like(full)
         again[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
         np.testing.assert_array_equal(again, full)
@@ -69,12 +69,12 @@ def test_patch_equals_full_frame() -> None:
 
 
 def test_empty_patch() -> None:
-    assert rle.encode_patch(np.zeros((0, 0), bool), 3, 2, (5, 6)) == judge(np.zeros((5, 6), bool))
-    assert rle.encode_patch(np.zeros((0, 4), bool), 0, 5, (5, 6)) == judge(np.zeros((5, 6), bool))
+    assert rle.encode_cropped(np.zeros((0, 0), bool), 3, 2, (5, 6)) == judge(np.zeros((5, 6), bool))
+    assert rle.encode_cropped(np.zeros((0, 4), bool), 0, 5, (5, 6)) == judge(np.zeros((5, 6), bool))
 
 
 def test_patch_counts_of_zero_inside() -> None:
-    crop, x, y = rle.decode_patch({"size": [4, 4], "counts": [5, 0, 1, 2, 0, 1, 7]})
+    crop, x, y = rle.decode_cropped({"size": [4, 4], "counts": [5, 0, 1, 2, 0, 1, 7]})
     full = rle.decode({"size": [4, 4], "counts": [5, 0, 1, 2, 0, 1, 7]})
     np.testing.assert_array_equal(full[y : y + crop.shape[0], x : x + crop.shape[1]], crop)
     assert crop.sum() == full.sum() == 3
@@ -107,7 +107,7 @@ def test_malformed(bad: dict) -> None:
 def test_patch_outside_the_image() -> None:
     for x, y in ((-1, 0), (0, -1), (4, 0), (0, 4)):
         with pytest.raises(ValueError, match="beyond"):
-            rle.encode_patch(np.ones((2, 2), bool), x, y, (5, 5))
+            rle.encode_cropped(np.ones((2, 2), bool), x, y, (5, 5))
 
 
 def test_fast_enough() -> None:
@@ -117,7 +117,7 @@ def test_fast_enough() -> None:
     for _ in range(5):
         start = time.perf_counter()
         for k in range(100):
-            rle.encode_patch(bits, 3 * k, 2 * k, (3000, 4000))
+            rle.encode_cropped(bits, 3 * k, 2 * k, (3000, 4000))
         best = min(best, time.perf_counter() - start)
     assert best < 0.1  # 10 ms on a quiet core
 

@@ -294,7 +294,7 @@ def test_every_table_and_figure_at_its_tiniest(shapes: Path, tmp_path: Path) -> 
 def test_table_four_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     small = ["--objects", "5", "--image", "96", "128", "--repeats", "1"]
-    peers = ["--peers", "tests.test_bench_systems:small"]
+    peers = ["--peers", "tests.benchmark.test_timing:small"]
     assert main(["reproduce", "table4", "--out", str(out), "--rows", "sais-640-r50", *small, *peers]) == 0
     measured = json.loads((out / "table4.json").read_text())["measured"]
     assert [one["name"] for one in measured["timings"]] == ["SAIS-640, R50", "lite"]

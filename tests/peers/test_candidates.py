@@ -1,4 +1,4 @@
-"""The peers beside SAIS: what is planted comes out of each, their memory is split into parts, accuracy is compared."""
+"""The peers beside SAIS: what is injected comes out of each, their memory is split into parts, accuracy is compared."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sais.paper.sweep import plans_for
 from tests.paper.test_reproduce import TINY
 
 LITE = "tf_efficientnet_lite0.in1k"
-SCENE = make_workload(6, (120, 160), 5)
+WORKLOAD = make_workload(6, (120, 160), 5)
 
 
 def small() -> list[Candidate]:
@@ -42,18 +42,18 @@ def small() -> list[Candidate]:
 
 @pytest.mark.parametrize("which", [0, 1], ids=["yolact", "mask-rcnn"])
 def test_what_is_planted_comes_out(which: int) -> None:
-    ready = small()[which].prepare(SCENE, "cpu")
+    prepared = small()[which].prepare(WORKLOAD, "cpu")
     with torch.inference_mode():
-        raw = ready.plant(ready.network(ready.fit(SCENE.image)))
-        masks = ready.dense(ready.finish(raw))
+        raw = prepared.inject(prepared.network(prepared.preprocess(WORKLOAD.image)))
+        masks = prepared.dense_masks(prepared.postprocess(raw))
     assert tuple(masks.shape) == (6, 120, 160)
     assert masks.dtype == torch.bool
-    # No mask leaves the box it was planted in by more than a cell of its grid; untrained masks may be empty inside.
+    # No mask leaves the box it was injected in by more than a cell of its grid; untrained masks may be empty inside.
     for mask in masks:
         rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
         if len(rows):
             extent = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).numpy()
-            inside = [(extent[:2] >= box[:2] - 9).all() and (extent[2:] <= box[2:] + 9).all() for box in SCENE.boxes]
+            inside = [(extent[:2] >= box[:2] - 9).all() and (extent[2:] <= box[2:] + 9).all() for box in WORKLOAD.boxes]
             assert any(inside)
 
 
@@ -67,26 +67,26 @@ def test_torchvisions_own_model_finds_what_is_planted(monkeypatch: pytest.Monkey
         return build(**options)
 
     monkeypatch.setattr(torchvision.models.detection, "maskrcnn_resnet50_fpn", noticed)
-    ready = shipped_mask_rcnn_candidate("shipped", 192).prepare(SCENE, "cpu")
+    prepared = shipped_mask_rcnn_candidate("shipped", 192).prepare(WORKLOAD, "cpu")
     assert asked["fixed_size"] == (192, 192)
-    _, count = run_once(ready, SCENE)
+    _, count = run_once(prepared, WORKLOAD)
     assert count == 6
     with torch.inference_mode():
-        found, _ = ready.network(ready.fit(SCENE.image))
+        found, _ = prepared.network(prepared.preprocess(WORKLOAD.image))
     boxes = found[0]["boxes"].numpy() / 192 * [160, 120, 160, 120]
-    for box, label in zip(SCENE.boxes, SCENE.labels, strict=True):
+    for box, label in zip(WORKLOAD.boxes, WORKLOAD.labels, strict=True):
         same = boxes[found[0]["labels"].numpy() == label + 1]
         assert overlap(box, same).max() > 0.7  # the box coder's weights differ by class; offsets are zero
 
 
 def test_decoys_lie_on_their_objects() -> None:
-    boxes, labels, logits = injected_boxes(SCENE, (2.0, 3.0), room=40)
+    boxes, labels, logits = injected_boxes(WORKLOAD, (2.0, 3.0), room=40)
     assert len(boxes) == len(labels) == len(logits) == 40
     for i in range(6):
-        assert (boxes[i] == torch.from_numpy(SCENE.boxes[i]) * torch.tensor([3.0, 2.0, 3.0, 2.0])).all()
+        assert (boxes[i] == torch.from_numpy(WORKLOAD.boxes[i]) * torch.tensor([3.0, 2.0, 3.0, 2.0])).all()
         assert logits[i] > logits[6:].max()
     for i in range(6, 40):
-        assert labels[i] == SCENE.labels[i % 6]
+        assert labels[i] == WORKLOAD.labels[i % 6]
         assert overlap(boxes[i % 6].numpy(), boxes[i : i + 1].numpy())[0] > 0.6
 
 
@@ -122,7 +122,7 @@ def test_what_is_to_be_known_of_a_system_stands_below_its_table(
     def times(sources: list[str], names: list[str], conditions: timing.Conditions) -> list[timing.Timing]:
         found = [one for source in sources for one in find_candidates(source) if one.name in names]
         notes.update({one.name: one.note for one in found})
-        return [timing.Timing(one.name, 1, 2, 3, 4, conditions.objects) for one in found]
+        return [timing.Timing(one.name, 1, 2, 3, 4, conditions.num_objects) for one in found]
 
     def memory(sources: list[str], names: list[str], conditions: object, inference: bool = True) -> list[object]:
         found = [one for source in sources for one in find_candidates(source) if one.name in names or not names]

@@ -1,4 +1,4 @@
-"""The peers that are installed, not written here: the planted scene comes out of each package's own post-processing.
+"""The peers that are installed, not written here: the injected workload comes out of each package's own post-processing.
 
 In the project's own environment all but the first four skip; `peers/installed.py` says what to install.
 """
@@ -35,22 +35,22 @@ def need(package: str) -> Any:
     return module
 
 
-def stations(ready: Any, scene: Workload) -> tuple[Any, Any, Any]:
-    """What is planted, what is found, and its masks."""
+def stages(prepared: Any, workload: Workload) -> tuple[Any, Any, Any]:
+    """What is injected, what is found, and its masks."""
     with torch.inference_mode():
-        planted = ready.plant(ready.network(ready.fit(scene.image)))
-        found = ready.finish(planted)
-        return planted, found, ready.dense(found)
+        injected = prepared.inject(prepared.network(prepared.preprocess(workload.image)))
+        found = prepared.postprocess(injected)
+        return injected, found, prepared.dense_masks(found)
 
 
-def check(scene: Workload, boxes: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor) -> None:
+def check(workload: Workload, boxes: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor) -> None:
     """All objects with the scene's boxes and classes, and masks of the image's size."""
-    assert len(boxes) == len(labels) == len(masks) == len(scene.boxes)
-    assert tuple(masks.shape[1:]) == scene.size
+    assert len(boxes) == len(labels) == len(masks) == len(workload.boxes)
+    assert tuple(masks.shape[1:]) == workload.size
     assert masks.dtype in (torch.bool, torch.uint8)
-    overlaps = np.stack([overlap(box, boxes.cpu().numpy()) for box in scene.boxes])
-    assert (overlaps.max(1) > 0.9).sum() >= 0.95 * len(scene.boxes)
-    assert (labels.cpu().numpy()[overlaps.argmax(1)] == scene.labels).mean() >= 0.95
+    overlaps = np.stack([overlap(box, boxes.cpu().numpy()) for box in workload.boxes])
+    assert (overlaps.max(1) > 0.9).sum() >= 0.95 * len(workload.boxes)
+    assert (labels.cpu().numpy()[overlaps.argmax(1)] == workload.labels).mean() >= 0.95
 
 
 def test_contestants_are_a_list_and_what_is_missing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,12 +94,12 @@ def test_what_the_packages_set_for_the_process_is_put_back() -> None:
 @pytest.mark.parametrize("size", [(960, 1280), (300, 500), (333, 250)])
 def test_yolo_finds_the_scene(size: tuple[int, int]) -> None:
     need("ultralytics")
-    scene = make_workload(100, size)
-    ready = installed.PreparedYolo("yolo11n-seg.yaml", scene, "cpu")
-    planted, found, masks = stations(ready, scene)
-    scores = planted[0][0][0, 4:84].amax(0)
-    assert int((scores > ready.predictor.args.conf).sum()) == 100 * (1 + installed.DECOYS)
-    check(scene, found.boxes.xyxy, found.boxes.cls, masks)
+    workload = make_workload(100, size)
+    prepared = installed.PreparedYolo("yolo11n-seg.yaml", workload, "cpu")
+    injected, found, masks = stages(prepared, workload)
+    scores = injected[0][0][0, 4:84].amax(0)
+    assert int((scores > prepared.predictor.args.conf).sum()) == 100 * (1 + installed.DECOYS)
+    check(workload, found.boxes.xyxy, found.boxes.cls, masks)
     for mask, box in zip(masks.bool(), found.boxes.xyxy, strict=True):
         assert mask.any()
         x1, y1, x2, y2 = (int(v) for v in box.round())
@@ -110,46 +110,46 @@ def test_yolo_finds_the_scene(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("settings", [{}, {"nms": False}])
 def test_yolo26_finds_the_scene_with_either_head(settings: dict[str, Any]) -> None:
     need("ultralytics")
-    scene = make_workload(100)
-    ready = installed.PreparedYolo("yolo26n-seg.yaml", scene, "cpu", **settings)
-    assert bool(ready.predictor.model.end2end) == bool(settings)
-    _, found, masks = stations(ready, scene)
-    check(scene, found.boxes.xyxy, found.boxes.cls, masks)
+    workload = make_workload(100)
+    prepared = installed.PreparedYolo("yolo26n-seg.yaml", workload, "cpu", **settings)
+    assert bool(prepared.predictor.model.end2end) == bool(settings)
+    _, found, masks = stages(prepared, workload)
+    check(workload, found.boxes.xyxy, found.boxes.cls, masks)
 
 
 def test_yolo_is_measured_as_its_predict_does_it() -> None:
     ultralytics = need("ultralytics")
-    scene = make_workload(20, (300, 500))
+    workload = make_workload(20, (300, 500))
     with installed.process_kept():
         model = ultralytics.YOLO("yolo11n-seg.yaml")
-        model.predict(scene.image, retina_masks=True, verbose=False, device="cpu")
-    ready = installed.PreparedYolo("yolo11n-seg.yaml", scene, "cpu")
-    ours, theirs = vars(ready.predictor.args), vars(model.predictor.args)
+        model.predict(workload.image, retina_masks=True, verbose=False, device="cpu")
+    prepared = installed.PreparedYolo("yolo11n-seg.yaml", workload, "cpu")
+    ours, theirs = vars(prepared.predictor.args), vars(model.predictor.args)
     assert {k: v for k, v in ours.items() if v != theirs[k] and k != "model"} == {}
-    assert torch.equal(ready.fit(scene.image), model.predictor.preprocess([scene.image]))
-    assert ready.predictor.model.backend.model.is_fused()
+    assert torch.equal(prepared.preprocess(workload.image), model.predictor.preprocess([workload.image]))
+    assert prepared.predictor.model.backend.model.is_fused()
 
 
 def test_rfdetr_finds_the_scene() -> None:
     need("rfdetr")
-    scene = make_workload(100)
-    ready = installed.PreparedRfDetr("RFDETRSegNano", scene, "cpu")
-    _, found, masks = stations(ready, scene)
-    check(scene, found["boxes"], found["labels"], masks)
+    workload = make_workload(100)
+    prepared = installed.PreparedRfDetr("RFDETRSegNano", workload, "cpu")
+    _, found, masks = stages(prepared, workload)
+    check(workload, found["boxes"], found["labels"], masks)
     with pytest.raises(SaisError, match="at most 100 objects"):
         installed.PreparedRfDetr("RFDETRSegNano", make_workload(101), "cpu")
 
 
 def test_rfdetr_is_measured_as_its_predict_does_it() -> None:
     need("rfdetr")
-    scene = make_workload(10, (300, 500))
-    ready = installed.PreparedRfDetr("RFDETRSegNano", scene, "cpu")
+    workload = make_workload(10, (300, 500))
+    prepared = installed.PreparedRfDetr("RFDETRSegNano", workload, "cpu")
     with torch.inference_mode():
-        raw = ready.network(ready.fit(scene.image))
+        raw = prepared.network(prepared.preprocess(workload.image))
         outputs = dict(zip(("pred_boxes", "pred_logits", "pred_masks"), raw, strict=True))
-        sizes = torch.tensor([scene.size])
-        ours = ready.system.model.postprocess(outputs, target_sizes=sizes, score_threshold=0.0)[0]
-        theirs = ready.system.predict(scene.image, threshold=0.0)
+        sizes = torch.tensor([workload.size])
+        ours = prepared.system.model.postprocess(outputs, target_sizes=sizes, score_threshold=0.0)[0]
+        theirs = prepared.system.predict(workload.image, threshold=0.0)
     assert len(theirs) == len(ours["boxes"]) > 0
     assert np.abs(theirs.xyxy - ours["boxes"].numpy()).max() < 0.05
     assert (theirs.mask == ours["masks"][:, 0].numpy()).mean() > 0.999
@@ -159,9 +159,9 @@ def test_all_installed_give_a_hundred_masks() -> None:
     found = installed.candidates()
     if not found:
         pytest.skip("neither ultralytics nor rfdetr is installed")
-    scene = make_workload(100)
+    workload = make_workload(100)
     for one in found:
-        seconds, number = run_once(one.prepare(scene, "cpu"), scene)
+        seconds, number = run_once(one.prepare(workload, "cpu"), workload)
         assert number == 100, one.name
         assert torch.get_float32_matmul_precision() == "highest", one.name
-        print(one.name, {station: round(1000 * value) for station, value in seconds.items()})
+        print(one.name, {stage: round(1000 * value) for stage, value in seconds.items()})

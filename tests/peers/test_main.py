@@ -32,7 +32,7 @@ def test_both_ways_of_an_evaluation_have_the_same_ap(tmp_path: Path) -> None:
 def test_a_dense_stack_holds_the_patches() -> None:
     case = MaskCase(7, (60, 80), (15, 20))
     inputs = make_inputs(case)
-    stack = postprocessing.dense(case, inputs)
+    stack = postprocessing.dense_masks(case, inputs)
     assert stack.shape == (7, 60, 80)
     assert [int(one.sum()) for one in stack] == [
         int(p.bits.sum()) for p in postprocessing.ways()[postprocessing.OURS](case, inputs)
@@ -42,7 +42,7 @@ def test_a_dense_stack_holds_the_patches() -> None:
 
 def test_ratios_are_quotients_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     def times(sources: object, names: list[str], conditions: Conditions) -> list[Timing]:
-        factor = 0.5 if conditions.keep_blocks else 1.0
+        factor = 0.5 if conditions.retain_memory else 1.0
         return [
             Timing(name, 1.0, 9.0, 10.0 * factor if name.startswith("sais") else 90.0, 0.0, 100)
             for name in names

@@ -14,7 +14,7 @@ from sais.results.mask_ops import (
     is_empty,
     union,
     vote,
-    window_of,
+    mask_window,
 )
 
 SIZE = (23, 31)
@@ -76,10 +76,10 @@ def test_results_are_as_large_as_the_window_around_them() -> None:
         CroppedMask(20, 10, np.ones((5, 6))),
         CroppedMask(0, 0, np.ones((0, 7))),
     )
-    assert window_of(union([one, none, other])) == (5, 2, 26, 15)
-    assert window_of(vote([none, one, other], [1, 1, 1])) == (5, 2, 26, 15)
+    assert mask_window(union([one, none, other])) == (5, 2, 26, 15)
+    assert mask_window(vote([none, one, other], [1, 1, 1])) == (5, 2, 26, 15)
     assert union([none, none]).area == vote([none], [1]).area == 0
-    assert intersect_windows(window_of(one), window_of(other)) == (20, 10, 9, 5)
+    assert intersect_windows(mask_window(one), mask_window(other)) == (20, 10, 9, 5)
     assert is_empty((20, 10, 9, 5))
     assert not is_empty((5, 2, 6, 3))
 

@@ -43,14 +43,14 @@ class TrainingRequest:
     input: tuple[int, int] | None = None
     """Another input size than the models'."""
     peers: tuple[str, ...] = ()
-    """module:function of other contestants."""
+    """module:function of other candidates."""
     only: tuple[str, ...] = ()
     """Names of those that are to take part; all where none is given."""
 
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One contestant's figures; None where something was not measured."""
+    """One candidate's figures; None where something was not measured."""
 
     name: str
     per_image: dict[str, int]
@@ -89,7 +89,7 @@ def bench_training(
     """
     names = [one.name for one in training_candidates(request)]
     if not names:
-        raise SaisError("nobody to measure: no contestant has one of the names given")
+        raise SaisError("nobody to measure: no candidate has one of the names given")
     conditions = Conditions(request.objects, classes=DEFAULT_CLASSES, repeats=repeats, device=device)
     rows = []
     for name in names:
@@ -100,7 +100,7 @@ def bench_training(
     if quick:
         say(f"timing {', '.join(quick)}: {repeats + 1} turns each, twice")
         shipped = _measured_times(request, conditions, quick)
-        keeping = replace(conditions, keep_blocks=True)
+        keeping = replace(conditions, retain_memory=True)
         kept = _measured_times(request, keeping, quick) if can_keep_big_blocks() else {}
         for i, row in enumerate(rows):
             if row.name in shipped:
@@ -130,7 +130,7 @@ def _number(value: float | None) -> str:
 
 
 def computes(device: str, name: str) -> bool:
-    """Whether the device computes in the precision that a contestant's name ends with; emulated, it says nothing."""
+    """Whether the device computes in the precision that a candidate's name ends with; emulated, it says nothing."""
     if not name.endswith(", bf16") or device != "cpu":
         return True
     return bool(torch.cpu._is_avx512_bf16_supported())
@@ -140,13 +140,13 @@ def training_candidates(request: TrainingRequest) -> list[Candidate]:
     """Every model with every choice of what is computed again, in every precision; then the peers.
 
     Raises:
-        SaisError: there is no such model, size or contestant.
+        SaisError: there is no such model, size or candidate.
     """
     found = []
     for model in dict.fromkeys(request.models):
         for precision in request.precisions:
             for kind in request.recompute:
-                experiment = changed(experiment_of(model), "run", recompute=kind, precision=precision)
+                experiment = changed(experiment_of(model), "run", activation_checkpointing=kind, precision=precision)
                 if request.input is not None:
                     letterbox((1, 1), "fixed", request.input)  # says what is wrong with it
                     experiment = changed(experiment, "input", mode="fixed", size=request.input)
@@ -185,19 +185,19 @@ def _times(request: dict[str, Any], conditions: dict[str, Any]) -> list[tuple[st
 
 def _memory(request: dict[str, Any], conditions: dict[str, Any], name: str) -> dict[str, Any]:
     asked, shared = TrainingRequest(**request), conditions_of(conditions)
-    contestant = next(one for one in training_candidates(asked) if one.name == name)
-    training = _training(contestant, asked, shared)
+    candidate = next(one for one in training_candidates(asked) if one.name == name)
+    training = _training(candidate, asked, shared)
     peak = _peak(_step_of(training, asked.batch), shared.device) if computes(shared.device, name) else None
     saved = saved_bytes_per_image(training.model, training.losses, training.parts)
     return {"per_image": saved.per_image, "per_step": saved.per_step, "peak": peak}
 
 
-def _training(contestant: Candidate, request: TrainingRequest, conditions: Conditions) -> TrainingSetup:
+def _training(candidate: Candidate, request: TrainingRequest, conditions: Conditions) -> TrainingSetup:
     torch.manual_seed(0)
-    scene = make_workload(max(request.objects, 10), conditions.size, conditions.classes)
-    if contestant.train is None:
-        raise SaisError(f"{contestant.name} does not train")
-    return contestant.train(scene, conditions.device)
+    workload = make_workload(max(request.objects, 10), conditions.image_size, conditions.num_classes)
+    if candidate.train is None:
+        raise SaisError(f"{candidate.name} does not train")
+    return candidate.train(workload, conditions.device)
 
 
 def _step_of(training: TrainingSetup, batch: int) -> Callable[[], None]:

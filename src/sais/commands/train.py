@@ -175,7 +175,7 @@ def fitting(experiment: Experiment, paths: DataPaths, ranks: World, given_lr: bo
     most = max(experiment.optim.batch_size, len(index.images) // LEAST_STEPS)
     batch = max(1, min(fits, most) // ranks.world_size) * ranks.world_size
     why = f"{fits} would fit; an epoch keeps {LEAST_STEPS} steps" if most < fits else str(fit)
-    changed_batch = changed(experiment, "optim", batch=batch)
+    changed_batch = changed(experiment, "optim", batch_size=batch)
     settled, said = (changed_batch, []) if given_lr else scaled_lr(experiment, changed_batch)
     return settled, [f"--batch auto: {batch} ({why})", *said]
 

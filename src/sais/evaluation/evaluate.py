@@ -107,10 +107,10 @@ def _by_canvas(
     """Workers read and fit the images, the predictor sees canvases of one size."""
     for loaded in evaluation_loader(index, predictor.experiment.input, batch, workers, share):
         if loaded.batch is None:
-            yield [], [], loaded.broken
+            yield [], [], loaded.unreadable_images
         else:
             found = predictor.detect(loaded.batch.images, loaded.batch.canvas_maps)
-            yield loaded.batch.image_ids, found, loaded.broken
+            yield loaded.batch.image_ids, found, loaded.unreadable_images
 
 
 def _by_image(find: DetectFunction, index: DatasetSplit, batch: int, workers: int) -> Iterator[PredictedBatch]:

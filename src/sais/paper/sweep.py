@@ -49,9 +49,9 @@ def base_experiment(budget: Budget) -> tuple[Experiment, list[str]]:
             f"--base {budget.base} keeps the ratio, which the rows see to themselves; take one that does not"
         )
     experiment = start
-    for name in ("batch", "lr"):
+    for name, field in (("batch", "batch_size"), ("lr", "lr")):
         if getattr(budget, name) is not None:
-            experiment = changed(experiment, "optim", **{name: getattr(budget, name)})
+            experiment = changed(experiment, "optim", **{field: getattr(budget, name)})
     for name in ("workers", "device"):
         if getattr(budget, name) is not None:
             experiment = changed(experiment, "run", **{name: getattr(budget, name)})

@@ -1,6 +1,6 @@
 """Table IV: speed and memory of the paper's models on this machine, beside the paper's and the peers'.
 
-Speed and memory are measured with random weights and planted objects (`sais.benchmark`); AP stands only where a row was
+Speed and memory are measured with random weights and injected objects (`sais.benchmark`); AP stands only where a row was
 trained. Rows of systems that nobody here has implemented keep the paper's figures, marked so.
 """
 
@@ -37,7 +37,7 @@ class PaperRow:
     """AP, AP50, AP75, small, medium, large."""
     fps: float
     gigabytes: float | None
-    contestant: str | None = None
+    candidate: str | None = None
     """Name of what we measure beside it; None where there is nothing."""
     row: str | None = None
     """Key of the row that trains it."""
@@ -102,7 +102,7 @@ COLUMNS = (
 def measure(
     rows: Sequence[str], peers: Sequence[str], conditions: Conditions, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Time and memory of SAIS' rows and of the contestants of `peers` ("module:function"), in one go.
+    """Time and memory of SAIS' rows and of the candidates of `peers` ("module:function"), in one go.
 
     Args:
         rows: keys of the SAIS rows to measure.
@@ -111,33 +111,33 @@ def measure(
         Ready for JSON: conditions, "notes" (what is to be known of a system), "timings" (system's allocator), "kept"
         (blocks kept), "memory".
     """
-    own = [r.contestant for r in PAPER if r.contestant and r.row in rows]
+    own = [r.candidate for r in PAPER if r.candidate and r.row in rows]
     sources = [OWN, *peers]
-    contestants = [one for one in find_candidates(OWN) if one.name in own]
-    contestants += [one for source in peers for one in find_candidates(source)]
-    names = [one.name for one in contestants]
+    candidates = [one for one in find_candidates(OWN) if one.name in own]
+    candidates += [one for source in peers for one in find_candidates(source)]
+    names = [one.name for one in candidates]
     say(f"timing {', '.join(names)}: {conditions.repeats + 1} turns each, twice")
     timings = measure_times(sources, names, conditions)
-    kept = measure_times(sources, names, replace(conditions, keep_blocks=True)) if can_keep_big_blocks() else []
+    kept = measure_times(sources, names, replace(conditions, retain_memory=True)) if can_keep_big_blocks() else []
     say("measuring memory, each system in a process of its own")
     memory = measure_memory(sources, names, conditions)
     return {
         "conditions": asdict(conditions),
         "machine": describe_environment(torch.device(conditions.device)),
-        "notes": notes_of(contestants),
+        "notes": notes_of(candidates),
         "timings": [asdict(one) for one in timings],
         "kept": [asdict(one) for one in kept],
         "memory": [asdict(one) for one in memory],
     }
 
 
-def notes_of(contestants: Sequence[Candidate]) -> list[tuple[str, str]]:
+def notes_of(candidates: Sequence[Candidate]) -> list[tuple[str, str]]:
     """(system, what is to be known of it): how its masks are made, in what it differs; below the tables."""
-    return [(one.name, one.note) for one in contestants if one.note]
+    return [(one.name, one.note) for one in candidates if one.note]
 
 
 def lines(measured: dict[str, Any], results: Sequence[RunResult] = ()) -> list[list[str]]:
-    """The rows of the table as strings, in the order of `COLUMNS`: the paper's, then contestants the paper has not."""
+    """The rows of the table as strings, in the order of `COLUMNS`: the paper's, then candidates the paper has not."""
     timings = {one["name"]: Timing(**one) for one in measured["timings"]}
     kept = {one["name"]: Timing(**one) for one in measured["kept"]}
     memory = {one["name"]: Memory(**one) for one in measured["memory"]}
@@ -145,9 +145,9 @@ def lines(measured: dict[str, Any], results: Sequence[RunResult] = ()) -> list[l
     for row in PAPER:
         gigabytes = f"{row.gigabytes:.1f}" if row.gigabytes is not None else "-"
         paper = [f"{row.ap[0]:.1f}", f"{row.fps:.1f}", gigabytes]
-        values = _measured(row.contestant, timings, kept, memory, _ap(row.row, results))
-        table.append([f"{row.name}, {row.backbone}" + ("" if row.contestant else " (paper only)"), *paper, *values])
-    known = {row.contestant for row in PAPER}
+        values = _measured(row.candidate, timings, kept, memory, _ap(row.row, results))
+        table.append([f"{row.name}, {row.backbone}" + ("" if row.candidate else " (paper only)"), *paper, *values])
+    known = {row.candidate for row in PAPER}
     for name in timings:
         if name not in known:
             table.append([name, "-", "-", "-", *_measured(name, timings, kept, memory, "-")])
@@ -184,10 +184,10 @@ def _measured(
     return [
         ap,
         f"{timing.network:.0f}",
-        f"{timing.finish:.0f}",
+        f"{timing.postprocess:.0f}",
         f"{whole:.0f}",
         f"{1000 / whole:.2f}",
-        f"{whole + timing.dense:.0f}",
+        f"{whole + timing.dense_masks:.0f}",
         f"{quiet.end_to_end:.0f}" if isinstance(quiet, Timing) else "-",
         inference,
         step,
@@ -214,10 +214,10 @@ def in_words(measured: dict[str, Any], results: Sequence[RunResult] = ()) -> str
     said = conditions(results) if results else {}
     trained = "; ".join(said[name] for name in ("data", "schedule", "input", "backbone", "seeds") if said)
     shared = measured["conditions"]
-    height, width = shared["size"]
+    height, width = shared["image_size"]
     return (
-        f"{machine_in_words(measured['machine'])}. One image of {width}x{height} with {shared['objects']} objects of "
-        f"{shared['classes']} classes, batch 1, fp32, random weights and planted objects; medians of "
+        f"{machine_in_words(measured['machine'])}. One image of {width}x{height} with {shared['num_objects']} objects of "
+        f"{shared['num_classes']} classes, batch 1, fp32, random weights and injected objects; medians of "
         f"{shared['repeats']} turns that the systems take one after the other. Post: from raw outputs to what a user "
         "of the system holds, its masks at the image's size among it (for SAIS patches in their boxes; a full stack "
         f"{_dense(measured)}, the column 'full stack'). End to end: from the image in memory to there. "
@@ -230,7 +230,7 @@ def in_words(measured: dict[str, Any], results: Sequence[RunResult] = ()) -> str
 
 
 def _dense(measured: dict[str, Any]) -> str:
-    extra = [one["dense"] for one in measured["timings"] if one["name"].startswith("SAIS")]
+    extra = [one["dense_masks"] for one in measured["timings"] if one["name"].startswith("SAIS")]
     return f"takes {min(extra):.0f}-{max(extra):.0f} ms more" if extra else "is extra"
 
 

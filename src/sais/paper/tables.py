@@ -68,7 +68,7 @@ def sais(rule: str, fusion: bool, kept: bool = False) -> Callable[[Experiment], 
 
     def change(base: Experiment) -> Experiment:
         source = "both" if fusion else "classification"
-        made = changed(changed(base, "targets", rule=rule), "model", masks=True, coefficients_from=source)
+        made = changed(changed(base, "criterion", assigner=rule), "model", masks=True, coefficients_from=source)
         return keep_ratio(made) if kept else made
 
     return change

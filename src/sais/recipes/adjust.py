@@ -43,7 +43,7 @@ def of_length(experiment: Experiment, epochs: int) -> tuple[Experiment, list[str
     said = (
         f"{epochs} epochs instead of {schedule.epochs}: lr drops after {now} instead of {was} (--schedule.milestones)"
     )
-    return changed(experiment, "schedule", epochs=epochs, steps=steps), [said]
+    return changed(experiment, "schedule", epochs=epochs, milestones=steps), [said]
 
 
 def check(experiment: Experiment) -> None:

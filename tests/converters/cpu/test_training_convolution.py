@@ -62,7 +62,7 @@ def test_forward_and_gradients_are_the_convolutions(
     height: int, width: int, strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(winograd, "STRIP", strip)
-    monkeypatch.setattr(training_convolution, "LEAST_TILES", 1)
+    monkeypatch.setattr(training_convolution, "MIN_TILES", 1)
     maps, weight = values(2, 6, height, width, dtype=torch.float64), values(5, 6, 3, 3, dtype=torch.float64, seed=1)
     bias, gradient = values(5, dtype=torch.float64), values(2, 5, height, width, dtype=torch.float64, seed=2)
     leaves = [one.clone().requires_grad_() for one in (maps, weight, bias)]
@@ -123,7 +123,7 @@ def test_a_great_value_rounds_off_its_tile_alone() -> None:
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_only_the_gradients_that_are_asked_for(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_convolution, "LEAST_TILES", 1)
+    monkeypatch.setattr(training_convolution, "MIN_TILES", 1)
     inputs = [values(1, 4, 8, 8), values(3, 4, 3, 3, seed=1), values(3)]
     for number, one in enumerate(inputs):
         one.requires_grad_(number != missing)

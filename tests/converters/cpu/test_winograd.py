@@ -74,7 +74,7 @@ def test_large_maps_in_strips(height: int, width: int, batch: int, monkeypatch: 
 def test_levels_of_all_sizes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = convolution(16, 16)
     levels = [torch.randn(2, 16, side, side + 4) for side in (52, 26, 13, 7, 4)]
-    monkeypatch.setattr(winograd_inference, "LEAST_JOINT_CHANNELS", 16)
+    monkeypatch.setattr(winograd_inference, "MIN_JOINT_CHANNELS", 16)
     calls = []
     monkeypatch.setattr(
         winograd_inference, "joint", lambda maps, *rest: calls.append(len(maps)) or convolve_levels(maps, *rest)
@@ -83,7 +83,7 @@ def test_levels_of_all_sizes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for one, maps in zip(fast.each(levels), levels, strict=True):
         assert_equal(one, exact(maps, layer))
     assert calls == [4]
-    monkeypatch.setattr(winograd_inference, "LEAST_JOINT_CHANNELS", 17)
+    monkeypatch.setattr(winograd_inference, "MIN_JOINT_CHANNELS", 17)
     for one, maps in zip(fast.each(levels), levels, strict=True):
         assert_equal(one, exact(maps, layer))
     assert calls == [4]

@@ -21,7 +21,7 @@ from sais.engine.logging.loggers import Loggers, check_loggers
 from sais.engine.trainer import train
 from sais.errors import SaisError
 from sais.evaluation.visualize import GAP, SIDE, comparison_images, detections_of, objects_of, resized, select_examples
-from sais.ops.rle import encode_patch
+from sais.ops.rle import encode_cropped
 
 SETTINGS = {"name": "sais", "optim": {"lr": 0.1, "clip": None}, "input": {"size": [64, 64]}}
 Calls = list[tuple[Any, ...]]
@@ -264,7 +264,7 @@ def test_images_show_what_is_there_and_what_was_found(shapes: Path, tmp_path: Pa
         assert patch.area == pytest.approx(one.area, rel=0.1)
     bits = np.ones((30, 40), bool)
     result: dict[str, Any] = {"image_id": record.id, "category_id": index.category_ids[2], "bbox": [50, 20, 40, 30]}
-    result |= {"segmentation": encode_patch(bits, 50, 20, record.size)}
+    result |= {"segmentation": encode_cropped(bits, 50, 20, record.size)}
     found = detections_of([result | {"score": 0.4}, result | {"score": 0.8}], record.size, index)
     assert found.scores.tolist() == pytest.approx([0.8, 0.4])
     assert found.labels.tolist() == [2, 2]

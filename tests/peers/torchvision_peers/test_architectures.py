@@ -166,13 +166,13 @@ def test_mask_rcnn_finds_inside_the_image_only() -> None:
 
 
 def test_fcos_finds_the_boxes_it_was_told() -> None:
-    """Outputs planted at known locations come out as boxes in image pixels; what lies in the padding goes."""
+    """Outputs injected at known locations come out as boxes in image pixels; what lies in the padding goes."""
     model = built(FCOS)
     experiment = small(FCOS)
     finder = FCOS.finder(model, experiment, CLASSES, (1, 2, 3), "cpu")
     images = batch_of(objects_of([]), side=128).images
 
-    def planted(module: nn.Module, inputs: object, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def injected(module: nn.Module, inputs: object, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         logits, distances = torch.full_like(outputs["cls_logits"], -20), torch.zeros_like(outputs["bbox_regression"])
         centerness = torch.full_like(outputs["bbox_ctrness"], 20)
         at = 5 * 16 + 4  # of P3's 16 x 16: the location (32, 40)
@@ -181,7 +181,7 @@ def test_fcos_finds_the_boxes_it_was_told() -> None:
         logits[0, beyond, 1], distances[0, beyond] = 20, torch.tensor([1.0, 1.0, 1.0, 1.0])
         return {"cls_logits": logits, "bbox_regression": distances, "bbox_ctrness": centerness}
 
-    model.detector.head.register_forward_hook(planted)
+    model.detector.head.register_forward_hook(injected)
     detections = finder.detect(images, [CanvasMap((256, 128), (128, 128), (0.5, 0.5))])[0]
     np.testing.assert_allclose(detections.boxes, [[2 * 16, 2 * 16, 2 * 64, 2 * 48]], atol=1e-3)
     assert detections.labels.tolist() == [2]
