@@ -11,6 +11,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -236,13 +237,6 @@ class Experiment:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-MOVED = {
-    "input.flip": "augment.flip",
-    "input.scale_jitter": "augment.scale_jitter",
-    "input.color_jitter": "augment.color_jitter",
-}
-"""Where a setting stood in files written earlier -> where it stands now. `from_dict` reads both."""
-
 RANGES: dict[str, tuple[float, float]] = {
     "augment.flip": (0, 1),
     "augment.mosaic": (0, 1),
@@ -325,6 +319,19 @@ def _items(settings: Any) -> typing.Iterator[tuple[str, Any]]:
         yield f.name, to_dict(value) if dataclasses.is_dataclass(value) else value
 
 
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings: {"optim": {"lr": 0.1}} becomes {"optim.lr": 0.1}. Lists stay values.
+
+    Args:
+        settings: nested settings as `to_dict` returns them.
+        prefix: text before each name, with its dot.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
 def from_dict(kind: type, values: dict[str, Any], where: str = "settings") -> Any:
     """The settings object of dataclass `kind` that `values` (as made by `to_dict`) describes.
 
@@ -332,23 +339,10 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "settings") -> An
         SaisError: an unknown key (with the nearest names) or a value of the wrong type.
     """
     hints = typing.get_type_hints(kind)
-    if kind is Experiment:
-        values = _in_their_places(values)
     for key in values:
         if key not in hints:
             raise SaisError(f"{where}: unknown setting '{key}'{suggest(key, hints)}")
     return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
-
-
-def _in_their_places(values: dict[str, Any]) -> dict[str, Any]:
-    """The groups of an experiment with what has `MOVED` where it stands now; `values` itself is not changed."""
-    groups = {name: dict(group) if isinstance(group, dict) else group for name, group in values.items()}
-    for before, now in MOVED.items():
-        (old_group, old_name), (group, name) = before.split("."), now.split(".")
-        given = groups.get(old_group)
-        if isinstance(given, dict) and old_name in given:
-            groups.setdefault(group, {}).setdefault(name, given.pop(old_name))
-    return groups
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from sais.commands.arguments import parse
+from sais.config import flatten
 from sais.errors import SaisError
 from sais.reports.run_record import RunRecord, date, duration, find_runs, percent, read_run
 
@@ -89,7 +90,7 @@ def _compare(arguments: CompareArguments) -> int:
     names = [record.name for record in records]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in arguments.runs]
-    settings = [dict(flat(record.experiment)) for record in records]
+    settings = [flatten(record.experiment) for record in records]
     keys = dict.fromkeys(key for one in settings for key in one)
     values = {key: [one.get(key) for one in settings] for key in keys}
     differing = {key: mine for key, mine in values.items() if any(value != mine[0] for value in mine)}
@@ -113,14 +114,6 @@ def _compare(arguments: CompareArguments) -> int:
     print("\n" + _aligned(rows))
     _print_curves(records, names)
     return 0
-
-
-def flat(settings: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    """(dotted name, value) of each setting: optim.lr 0.01."""
-    pairs: list[tuple[str, Any]] = []
-    for name, value in settings.items():
-        pairs += flat(value, f"{above}{name}.") if isinstance(value, dict) else [(above + name, value)]
-    return pairs
 
 
 def sparkline(values: Sequence[float], top: float) -> str:

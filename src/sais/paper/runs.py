@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sais.checkpoint import load_checkpoint, load_weights
-from sais.config import MOVED, Experiment, to_dict
+from sais.config import MOVED, Experiment, flatten, to_dict
 from sais.data.annotations import DatasetSplit
 from sais.data.paths import DataPaths
 from sais.device import choose_device
@@ -92,25 +92,16 @@ class RunPlan:
 
 def settings_that_count(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """The settings that decide a run's numbers, as the first results had them: see `IDLE`, `FIRST` and `MOVED`."""
-    usual = _flat(Experiment())
+    usual = flatten(to_dict(Experiment()))
     counted: dict[str, dict[str, Any]] = {}
     first = {f"{group}.{name}" for group, names in FIRST.items() for name in names.split()}
     old_place = {now: before for before, now in MOVED.items()}
-    for path, value in _flat(experiment).items():
+    for path, value in flatten(to_dict(experiment)).items():
         place = old_place.get(path, path)
         if path not in IDLE and (place in first or value != usual[path]):
             group, _, name = place.partition(".")
             counted.setdefault(group, {})[name] = value
     return counted
-
-
-def _flat(experiment: Experiment) -> dict[str, Any]:
-    """Every setting by its path: "name", "input.mode" ..."""
-    flat: dict[str, Any] = {}
-    for group, values in to_dict(experiment).items():
-        named = {f"{group}.{name}": value for name, value in values.items()} if isinstance(values, dict) else None
-        flat |= {group: values} if named is None else named
-    return flat
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from sais.config import Experiment, to_dict
+from sais.config import Experiment, flatten, to_dict
 from sais.engine.environment import format_environment
 from sais.recipes import RECIPES
 from sais.reports.charts import ChartLine, chart, figure, legend, settled, smoothed
@@ -64,11 +64,11 @@ def training(record: RunRecord) -> str:
 
 def settings(record: RunRecord) -> str:
     """Those that are not the recipe's, then those in which the recipe is not the paper's, then all others."""
-    own = dict(_flat(record.experiment))
+    own = _setting_texts(record.experiment)
     own.pop("name", None)
-    paper = dict(_flat(to_dict(Experiment())))
+    paper = _setting_texts(to_dict(Experiment()))
     build = RECIPES.get(record.recipe)
-    base = dict(_flat(to_dict(build()))) if build else paper
+    base = _setting_texts(to_dict(build())) if build else paper
     changed = [key for key in own if (key in base and own[key] != base[key]) or key not in paper]
     other = [key for key in own if key not in changed and own[key] != paper.get(key)]
     rest = [key for key in own if key not in changed and key not in other]
@@ -151,17 +151,15 @@ def _points(record: RunRecord, name: str) -> list[tuple[float, float]]:
     return [(float(i), float(v)) for i, v in found if isinstance(v, (int, float)) and math.isfinite(v)]
 
 
-def _flat(group: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
-    """(dotted name, value in words) of each setting."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in group.items():
-        if isinstance(value, dict):
-            pairs += _flat(value, f"{above}{name}.")
-        elif isinstance(value, (list, tuple)):
-            pairs.append((above + name, " ".join(_worded(one) for one in value) or "none"))
-        else:
-            pairs.append((above + name, _worded(value)))
-    return pairs
+def _setting_texts(settings: dict[str, Any]) -> dict[str, str]:
+    """Dotted name -> value as text of each setting."""
+    return {name: _setting_text(value) for name, value in flatten(settings).items()}
+
+
+def _setting_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(_worded(item) for item in value) or "none"
+    return _worded(value)
 
 
 def _worded(value: Any) -> str:
