@@ -1,1 +1,1 @@
-"""Measures time and memory on this machine: masks alone (`masks`), whole systems side by side (`systems`)."""
+"""Time and memory on this machine: models, masks, scaling, training; each `sais bench` subcommand is one module."""

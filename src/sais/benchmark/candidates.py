@@ -1,12 +1,9 @@
-"""Who takes part in a measurement of whole systems, and what each must be able to do. SAIS' own models are here."""
+"""Benchmark candidates and the interface they implement; the candidates of SAIS itself."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +15,7 @@ from sais.config import Experiment
 from sais.converters.for_device import for_device
 from sais.converters.fuse import for_inference
 from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture
-from sais.errors import SaisError
+from sais.errors import ConfigError
 from sais.modeling.assigners import LEVEL_RANGES
 from sais.modeling.fpn import STRIDES
 from sais.modeling.postprocess import assemble, postprocess
@@ -26,83 +23,78 @@ from sais.modeling.sais import build_model
 from sais.ops.boxes import distances_from_boxes, locations
 from sais.ops.letterbox import letterbox, resize_and_pad
 from sais.recipes import recipe
+from sais.resolve import resolve
 from sais.results.detections import Detections
 from sais.structures import CanvasMap, DenseOutputs
 
 
 class PreparedCandidate(Protocol):
-    """A system that stands ready to find the objects of one scene."""
+    """A system in inference mode, set up for one workload. Its stages are timed one by one."""
 
-    def fit(self, image: np.ndarray) -> Any:
-        """The network's input, made of the image (H, W, 3) uint8."""
+    def preprocess(self, image: np.ndarray) -> Any:
+        """Turn the image (H, W, 3) uint8 into the input of the network."""
         ...
 
-    def network(self, canvas: Any) -> Any:
-        """The forward pass, to raw outputs."""
+    def network(self, canvases: Any) -> Any:
+        """Run the forward pass up to the raw outputs."""
         ...
 
-    def plant(self, raw: Any) -> Any:
-        """Raw outputs that say what the scene holds. Not timed."""
+    def inject(self, outputs: Any) -> Any:
+        """Overwrite the raw outputs so that they encode the objects of the workload. Not timed."""
         ...
 
-    def finish(self, raw: Any) -> Any:
-        """From raw outputs to what a user of the system holds."""
+    def postprocess(self, outputs: Any) -> Any:
+        """Turn the raw outputs into the results that the system returns to its user."""
         ...
 
-    def dense(self, found: Any) -> Any:
-        """The (D, H, W) masks of the whole image; nothing is done where `finish` makes them already."""
+    def dense_masks(self, results: Any) -> Any:
+        """Return the masks (D, H, W) of the whole image; a no-op if `postprocess` creates them already."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What measuring a training step takes."""
+    """A network and its losses, ready for measuring a training step."""
 
     model: nn.Module
-    """In training mode."""
+    """The network in training mode."""
     losses: Callable[[int], dict[str, Tensor]]
-    """Number of images -> the terms of one step on copies of the scene with ten objects."""
+    """(batch size) -> the loss terms of one step on copies of the workload."""
     parts: dict[str, Any]
-    """Name -> part of the network (a module, or a tuple of them) whose memory is given apart."""
+    """Name -> module, or tuple of modules, whose activation memory is reported separately."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One system at one size."""
+    """One system at one input size."""
 
     name: str
     prepare: Callable[[Workload, str], PreparedCandidate]
-    """(scene, device) -> the system in inference mode, with random weights: they change no time."""
+    """(workload, device) -> the system in inference mode with random weights, which do not change latency."""
     train: Callable[[Workload, str], TrainingSetup] | None = None
-    """(scene, device) -> the same in training; None where only inference is compared."""
+    """(workload, device) -> the system in training mode; None if only inference is compared."""
     note: str = ""
-    """What is to be known of it: how its masks are made, in what it differs."""
-    images: int = 1
-    """In one pass: as many as `prepare`'s system makes of one; times are given for one."""
+    """What a reader of the results has to know: how masks are created, differences from the original."""
+    batch_size: int = 1
+    """The number of copies of the image in one forward pass; latencies are reported per image."""
 
 
 def find_candidates(source: str) -> list[Candidate]:
-    """The contestants that "module:function" returns; the module may lie in the current folder.
+    """Return the candidates that a function named ``module:function`` returns.
+
+    The current directory is searched as well.
 
     Raises:
-        SaisError: there is no such function, or it returns something else.
+        ConfigError: there is no such function, or it does not return a list of candidates.
     """
-    module, _, function = source.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SaisError(
-            f"'{source}': cannot be imported ({error}); give module:function, from where it lies"
-        ) from error
-    if not isinstance(found, list) or not all(isinstance(one, Candidate) for one in found):
-        raise SaisError(f"'{source}' does not return a list of sais.benchmark.candidates.Candidate")
-    return found
+    candidates = resolve(source, {}, "candidates")()
+    if not isinstance(candidates, list) or not all(isinstance(candidate, Candidate) for candidate in candidates):
+        raise ConfigError(f"candidates {source!r}: not a list of sais.benchmark.candidates.Candidate. Return one.")
+    return candidates
 
 
 def own_candidates() -> list[Candidate]:
-    """The paper's four models of Table IV."""
+    """Return the four models of the paper's Table IV."""
     names = {
         "SAIS-640, R50": "sais-r50-640",
         "SAIS-768, R50": "sais-r50-768",
@@ -117,41 +109,54 @@ def recipe_candidate(
     experiment: Experiment,
     precision: str = "fp32",
     compiled: bool = False,
-    images: int = 1,
-    trained_objects: int = 10,
+    batch_size: int = 1,
+    training_objects: int = 10,
 ) -> Candidate:
-    """SAIS as a recipe has it.
+    """Create the candidate of a SAIS recipe.
 
     Args:
-        precision: as `Predictor` takes it.
-        compiled: by torch.compile.
-        images: in one pass.
-        trained_objects: on an image in training; in inference it is all of the scene's.
+        name: the name of the candidate.
+        experiment: the recipe.
+        precision: the precision of inference: fp32, bf16 or fp16.
+        compiled: whether to use torch.compile for inference.
+        batch_size: the number of images in one forward pass.
+        training_objects: the number of objects of a training image; in inference it is that of the workload.
     """
     size = experiment.input.size
     return Candidate(
         name,
-        lambda scene, device: PreparedSais(experiment, scene, device, precision, compiled, images),
-        lambda scene, device: training_of(SAIS_ARCHITECTURE, experiment, size, scene, device, trained_objects),
-        "masks assembled in their boxes",
-        images,
+        lambda workload, device: PreparedSais(experiment, workload, device, precision, compiled, batch_size),
+        lambda workload, device: set_up_training(
+            SAIS_ARCHITECTURE, experiment, size, workload, device, training_objects
+        ),
+        "masks assembled inside their boxes",
+        batch_size,
     )
 
 
-def training_of(
-    system: Architecture,
+def set_up_training(
+    architecture: Architecture,
     experiment: Experiment,
-    canvas: tuple[int, int],
-    scene: Workload,
+    canvas_size: tuple[int, int],
+    workload: Workload,
     device: str,
-    objects: int = 10,
+    num_objects: int = 10,
 ) -> TrainingSetup:
-    """A system's training step on copies of the scene; its parts are the children of its network."""
-    model = system.build(experiment, scene.classes).to(device).train()
+    """Set up the training step of an architecture on copies of the workload.
 
-    def losses(images: int) -> dict[str, Tensor]:
-        batch = training_batch(scene, canvas, images, objects).to(torch.device(device))
-        return system.losses(model, batch, experiment, 0)
+    Args:
+        architecture: the system; the children of its network are the parts whose memory is reported.
+        experiment: its settings.
+        canvas_size: the height and width of the network's input in pixels.
+        workload: the image and its objects.
+        device: the device of the network: cpu, cuda, ...
+        num_objects: the number of objects of each training image.
+    """
+    model = architecture.build(experiment, workload.num_classes).to(device).train()
+
+    def losses(batch_size: int) -> dict[str, Tensor]:
+        batch = training_batch(workload, canvas_size, batch_size, num_objects).to(torch.device(device))
+        return architecture.losses(model, batch, experiment, 0)
 
     return TrainingSetup(model, losses, {name: child for name, child in model.named_children() if _has_weights(child)})
 
@@ -161,93 +166,107 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 class PreparedSais:
-    """SAIS at the size of a recipe, with random weights, run as `Predictor` runs it.
+    """SAIS as a recipe describes it, with random weights, in inference mode.
 
     Args:
         experiment: the recipe.
-        scene: what it is to find.
-        device: cpu, cuda, ...
-        precision: as `Predictor` takes it.
-        compiled: by torch.compile.
-        images: copies of the image in one pass.
+        workload: the image and its objects.
+        device: the device of the network: cpu, cuda, ...
+        precision: the precision of inference: fp32, bf16 or fp16.
+        compiled: whether to use torch.compile.
+        batch_size: the number of copies of the image in one forward pass.
     """
 
     def __init__(
         self,
         experiment: Experiment,
-        scene: Workload,
+        workload: Workload,
         device: str,
         precision: str = "fp32",
         compiled: bool = False,
-        images: int = 1,
+        batch_size: int = 1,
     ) -> None:
         torch.manual_seed(0)
         self.experiment = experiment
-        self.scene = scene
+        self.workload = workload
         self.device = torch.device(device)
-        model = build_model(experiment.model, scene.classes).to(self.device).eval()
+        model = build_model(experiment.model, workload.num_classes).to(self.device).eval()
         self.model = for_device(for_inference(model), precision, compiled)
-        self.canvas_maps = [letterbox(scene.size, experiment.input.mode, experiment.input.size)] * images
-        self.names = tuple(f"class {i}" for i in range(scene.classes))
+        self.canvas_maps = [letterbox(workload.size, experiment.input.mode, experiment.input.size)] * batch_size
+        self.class_names = tuple(f"class {i}" for i in range(workload.num_classes))
 
-    def fit(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (B, 3, height, width) uint8."""
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """Resize and pad the image (H, W, 3) uint8 to canvases (B, 3, height, width) uint8."""
         canvases = np.stack([resize_and_pad(image, canvas_map) for canvas_map in self.canvas_maps])
         return torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
 
-    def network(self, canvas: Tensor) -> DenseOutputs:
-        """The forward pass."""
-        return self.model(canvas)
+    def network(self, canvases: Tensor) -> DenseOutputs:
+        """Run the forward pass on canvases (B, 3, height, width)."""
+        return self.model(canvases)
 
-    def plant(self, raw: DenseOutputs) -> DenseOutputs:
-        """As the scene has it."""
-        images = len(self.canvas_maps)
-        planted = inject_detections(self.scene, self.canvas_maps[0], raw.level_sizes)
-        logits, centerness, distances = (t.to(self.device).expand(images, *t.shape[1:]) for t in planted)
-        return DenseOutputs(logits, centerness, distances, raw.coefficients, raw.prototypes, raw.level_sizes)
+    def inject(self, outputs: DenseOutputs) -> DenseOutputs:
+        """Replace logits and distances (B, L, .) by those of the workload's objects."""
+        batch_size = len(self.canvas_maps)
+        injected = inject_detections(self.workload, self.canvas_maps[0], outputs.level_sizes)
+        logits, centerness, distances = (t.to(self.device).expand(batch_size, *t.shape[1:]) for t in injected)
+        return replace(outputs, class_logits=logits, quality_logits=centerness, distances=distances)
 
-    def finish(self, raw: DenseOutputs) -> list[Detections]:
-        """Candidates, suppression, masks in boxes, of each image."""
+    def postprocess(self, outputs: DenseOutputs) -> list[Detections]:
+        """Select candidates, run NMS and assemble the masks inside their boxes: B detections."""
         settings = self.experiment.postprocess
-        points = locations(raw.level_sizes, STRIDES, self.device)
-        contents = [canvas_map.content_size for canvas_map in self.canvas_maps]
-        most = max(settings.max_detections, len(self.scene.boxes))
-        found = postprocess(
-            raw, points, contents, settings.score_threshold, settings.pre_nms_topk, settings.nms_iou, most
+        points = locations(outputs.level_sizes, STRIDES, self.device)
+        content_sizes = [canvas_map.content_size for canvas_map in self.canvas_maps]
+        max_detections = max(settings.max_detections, len(self.workload.boxes))
+        instances = postprocess(
+            outputs,
+            points,
+            content_sizes,
+            settings.score_threshold,
+            settings.pre_nms_topk,
+            settings.nms_iou,
+            max_detections,
         )
-        return assemble(found, self.canvas_maps, self.names, settings.mask_margin)
+        return assemble(instances, self.canvas_maps, self.class_names, settings.mask_margin)
 
-    def dense(self, found: list[Detections]) -> np.ndarray:
-        """(D, H, W) bool, of the last image; its boxes where the model has no masks."""
-        return [one.masks() if one.cropped_masks else one.boxes for one in found][-1]
+    def dense_masks(self, results: list[Detections]) -> np.ndarray:
+        """Return the masks (D, H, W) bool of the last image, or its boxes (D, 4) if the model has no masks."""
+        return [detections.masks() if detections.cropped_masks else detections.boxes for detections in results][-1]
 
 
 def inject_detections(
-    scene: Workload, canvas_map: CanvasMap, level_sizes: Sequence[tuple[int, int]]
+    workload: Workload, canvas_map: CanvasMap, level_sizes: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class logits (1, L, C), centerness logits (1, L) and distances (1, L, 4) that say what the scene holds.
+    """Create dense outputs that encode the D objects of a workload.
 
-    Every object at the free location nearest to its center, on its level; its neighbors say the same, fainter, as a
-    trained network's do, and go in suppression.
+    Each object gets the free location nearest to its center on its level. Its neighbors predict the same object with a
+    lower score, as those of a trained network do, and are removed by NMS.
+
+    Args:
+        workload: the image and its objects.
+        canvas_map: the map from the image to the canvas.
+        level_sizes: the height and width of each pyramid level.
+
+    Returns:
+        Class logits (1, L, C), centerness logits (1, L) and distances (1, L, 4) in canvas pixels.
     """
     points = locations(tuple(level_sizes), STRIDES)
-    boxes = torch.from_numpy(canvas_map.to_canvas(scene.boxes))
-    logits = torch.full((1, len(points), scene.classes), -9.0)
+    boxes = torch.from_numpy(canvas_map.to_canvas(workload.boxes))
+    logits = torch.full((1, len(points), workload.num_classes), -9.0)
     centerness = torch.full((1, len(points)), -3.0)
     distances = torch.ones(1, len(points), 4)
     free = torch.ones(len(points), dtype=torch.bool)
-    levels = _levels(level_sizes)
+    levels = _level_indices(level_sizes)
     for count, logit in ((1, 2.0), (8, 0.0)):
-        for box, label in zip(boxes, scene.labels, strict=True):
-            half = float((box[2:] - box[:2]).max()) / 2
-            level = next(i for i, (low, high) in enumerate(LEVEL_RANGES) if low < half <= high)
+        for box, label in zip(boxes, workload.labels, strict=True):
+            half_side = float((box[2:] - box[:2]).max()) / 2
+            level = next(i for i, (low, high) in enumerate(LEVEL_RANGES) if low < half_side <= high)
             sides = distances_from_boxes(points, box.expand(len(points), 4))
-            away = (points - (box[:2] + box[2:]) / 2).norm(dim=1)
-            away[levels != level] += 1e4  # another level's only where its own is full
-            away[sides.amin(1) <= 0] += 1e5 if count == 1 else torch.inf  # a small box may have no location inside
-            away[~free] = torch.inf
-            near = away.topk(count, largest=False)
-            chosen = near.indices[near.values < torch.inf]
+            cost = (points - (box[:2] + box[2:]) / 2).norm(dim=1)
+            cost[levels != level] += 1e4  # locations of another level only if this level is full
+            cost[sides.amin(1) <= 0] += 1e5 if count == 1 else torch.inf  # a small box may contain no location
+            cost[~free] = torch.inf
+            nearest = cost.topk(count, largest=False)
+            chosen = nearest.indices[nearest.values < torch.inf]
             free[chosen] = False
             logits[0, chosen, label] = logit
             centerness[0, chosen] = logit
@@ -255,6 +274,6 @@ def inject_detections(
     return logits, centerness, distances
 
 
-def _levels(sizes: Sequence[tuple[int, int]]) -> Tensor:
-    """(L,) the level of each location."""
-    return torch.cat([torch.full((height * width,), level) for level, (height, width) in enumerate(sizes)])
+def _level_indices(level_sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """Return the pyramid level of each location, (L,)."""
+    return torch.cat([torch.full((height * width,), level) for level, (height, width) in enumerate(level_sizes)])

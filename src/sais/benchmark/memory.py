@@ -1,4 +1,4 @@
-"""Memory: the peak of a fresh process. (What training keeps for backward is counted by `engine.kept`.)"""
+"""Peak memory of a fresh process. (`sais.engine.activation_memory` counts the activations saved for backward.)"""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import subprocess
 import sys
 from typing import Any
 
-from sais.errors import SaisError
+from sais.errors import ResourceError
 
 
 def peak_resident(reset: bool = False) -> int | None:
-    """Peak of this process's resident memory in bytes; None where the system does not tell.
+    """Return the peak resident memory of this process in bytes; None where the system does not report it.
 
-    `reset` forgets earlier peaks where the system lets us: what importing took for a moment would hide what a frugal
-    way adds.
+    Args:
+        reset: whether to reset the peak first, where the system allows it. Otherwise the transient peak of importing
+            packages hides small allocations.
     """
     try:
         if reset:
@@ -35,37 +36,40 @@ def peak_resident(reset: bool = False) -> int | None:
 
 
 def in_fresh_process(function: str, *arguments: Any) -> Any:
-    """What "module:function" returns in a process of its own, which nothing of this one's past disturbs.
+    """Call a function named ``module:function`` in a new process, which has no state of this one.
 
-    Arguments and result travel as JSON; a sequence among the arguments arrives as a tuple.
+    Arguments and result are serialized as JSON; sequences among the arguments arrive as tuples.
 
     Raises:
-        SaisError: it failed, with its last words.
+        ResourceError: the process failed or was killed; the message has the last line of its output.
     """
-    code = "import sys, json; from sais.benchmark.memory import _answer; _answer(sys.argv[1], json.loads(sys.argv[2]))"
-    paths = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    done = subprocess.run(
+    code = "import sys, json; from sais.benchmark.memory import _call; _call(sys.argv[1], json.loads(sys.argv[2]))"
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    completed = subprocess.run(
         [sys.executable, "-c", code, function, json.dumps(arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
     )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        if done.returncode < 0:
-            last = f"killed by signal {-done.returncode}, as where memory runs out; measure something smaller"
-        raise SaisError(f"measuring in a process of its own failed: {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+    if completed.returncode < 0:
+        raise ResourceError(
+            f"{function}: the process was killed by signal {-completed.returncode}, probably because memory ran out. "
+            "Measure something smaller."
+        )
+    if completed.returncode:
+        last_line = (completed.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ResourceError(f"{function}: the process failed: {last_line}")
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
-def _answer(function: str, arguments: list[Any]) -> None:
+def _call(function: str, arguments: list[Any]) -> None:
     module, _, name = function.partition(":")
     result = getattr(importlib.import_module(module), name)(*_as_tuples(arguments))
     print("\n" + json.dumps(result))
 
 
 def _as_tuples(value: Any) -> Any:
-    """Lists, as JSON has them, into the tuples that settings are made of."""
+    """Turn the lists of JSON into the tuples that the settings consist of."""
     if isinstance(value, list):
-        return tuple(_as_tuples(one) for one in value)
-    return {key: _as_tuples(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return tuple(_as_tuples(item) for item in value)
+    return {key: _as_tuples(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -1,7 +1,7 @@
-"""`sais bench models`: how long a user's models take from an image to its masks, and how much memory, on this machine.
+"""Latency and memory of models from the image to its masks: recipes, checkpoints, exported graphs and peers.
 
-Recipes, checkpoints and exported graphs stand side by side, each in every precision and batch size asked for, and with
-the peers that are named; twice: with the allocator as the system has it, and keeping big blocks, for everybody.
+Every model is measured in all precisions and batch sizes requested, next to the others, and twice: with the system's
+default memory allocator, and with one that retains freed memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 from sais.benchmark.candidates import Candidate, find_candidates, recipe_candidate
 from sais.benchmark.exported import PreparedExport
 from sais.benchmark.memory import in_fresh_process
-from sais.benchmark.timing import Conditions, Timing, conditions_of, inference_memory, timed
-from sais.benchmark.workload import make_workload
+from sais.benchmark.timing import Conditions, Timing, apply_conditions, inference_memory, time_candidates
 from sais.config import Experiment
 from sais.engine.allocator import can_keep_big_blocks
-from sais.errors import SaisError
+from sais.errors import CheckpointError, ConfigError, InputError
 from sais.inference.graph_metadata import EXPORTED_SUFFIXES
 from sais.ops.letterbox import letterbox
 from sais.resolve import suggest
@@ -28,159 +27,198 @@ DEFAULT_CLASSES = 80
 
 @dataclass(frozen=True)
 class ModelsRequest:
-    """What is measured."""
+    """Which models are measured, and in which variants."""
 
     models: tuple[str, ...]
-    """Recipes, model files, folders of runs, exported graphs."""
+    """Recipes, checkpoints, run folders or exported graphs."""
     precisions: tuple[str, ...] = ("fp32",)
     compiled: bool = False
-    """By torch.compile, besides."""
-    batches: tuple[int, ...] = (1,)
-    """Images in one pass."""
-    input: tuple[int, int] | None = None
-    """Another input size than the models'; an exported graph keeps its own, and is refused."""
+    """Whether to measure with torch.compile as well."""
+    batch_sizes: tuple[int, ...] = (1,)
+    """Numbers of images in one forward pass."""
+    input_size: tuple[int, int] | None = None
+    """Height and width that replace those of the recipes and checkpoints; exported graphs have a fixed size."""
     peers: tuple[str, ...] = ()
-    """module:function of other contestants."""
+    """Functions that return further candidates, each named ``module:function``."""
     only: tuple[str, ...] = ()
-    """Names of the peers that are to take part; all where none is given."""
+    """Names of the peers to measure; all if empty."""
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One contestant's figures."""
+    """The measurements of one candidate."""
 
-    shipped: Timing
-    kept: Timing | None
-    """Blocks kept; None where the allocator cannot be told to."""
+    default_allocator: Timing
+    retaining_allocator: Timing | None
+    """With an allocator that retains freed memory; None where the allocator cannot be changed."""
     memory: int | None
-    """Bytes added over the loaded model; None where it was not measured."""
+    """Bytes above the loaded model; None if not measured."""
 
 
 def bench_models(
-    request: ModelsRequest, conditions: Conditions, memory: bool = True, say: Callable[[str], None] = print
+    request: ModelsRequest, conditions: Conditions, memory: bool = True, log: Callable[[str], None] = print
 ) -> list[ModelRow]:
-    """Measure, in processes of their own.
+    """Measure models in fresh processes.
+
+    Args:
+        request: the models and their variants.
+        conditions: the conditions that they share.
+        memory: whether to measure memory as well.
+        log: called with each progress message.
 
     Raises:
-        SaisError: a model that does not exist or cannot run so, or a measuring process failed.
+        SaisError: a model does not exist or cannot run in this way, or a measuring process failed.
     """
-    conditions = replace(conditions, classes=classes_of(request))
-    names = [one.name for one in model_candidates(request, conditions.device)]
+    conditions = replace(conditions, num_classes=num_classes_of(request))
+    names = [candidate.name for candidate in model_candidates(request, conditions.device)]
     if not names:
-        raise SaisError(f"nobody to measure: no model runs in {' or '.join(request.precisions)} on {conditions.device}")
-    say(f"timing {', '.join(names)}: {conditions.repeats + 1} turns each, twice")
+        precisions = " or ".join(request.precisions)
+        raise ConfigError(f"benchmark: no model runs in {precisions} on {conditions.device}. Choose another precision.")
+    log(f"timing {', '.join(names)}: {conditions.repeats + 1} runs each, with both allocators")
     settings = asdict(request), asdict(conditions)
-    keeping = asdict(replace(conditions, keep_blocks=True))
-    shipped = in_fresh_process("sais.benchmark.models:_times", *settings)
-    kept = in_fresh_process("sais.benchmark.models:_times", settings[0], keeping) if can_keep_big_blocks() else []
-    added: dict[str, int | None] = {}
+    default = in_fresh_process("sais.benchmark.models:_times", *settings)
+    retaining = []
+    if can_keep_big_blocks():
+        retained = asdict(replace(conditions, retain_memory=True))
+        retaining = in_fresh_process("sais.benchmark.models:_times", settings[0], retained)
+    peaks: dict[str, int | None] = {}
     if memory:
-        say("measuring memory, each in a process of its own")
-        added = {name: in_fresh_process("sais.benchmark.models:_memory", *settings, name) for name in names}
-    kept_by_name = {one["name"]: Timing(**one) for one in kept}
-    return [ModelRow(Timing(**one), kept_by_name.get(one["name"]), added.get(one["name"])) for one in shipped]
-
-
-def model_candidates(request: ModelsRequest, device: str) -> list[Candidate]:
-    """Every model in every precision and batch size that it has, then the peers.
-
-    Raises:
-        SaisError: there is no such model.
-    """
-    found = []
-    for model in dict.fromkeys(request.models):
-        for precision in request.precisions:
-            for batch in request.batches:
-                found += _variants(model, precision, batch, request, device)
-    peers = [one for source in request.peers for one in find_candidates(source)]
-    known = [one.name for one in peers]
-    for name in request.only:
-        if name not in known:
-            raise SaisError(f"--only '{name}': no peer of that name{suggest(name, known)}")
-    return found + [one for one in peers if not request.only or one.name in request.only]
-
-
-def _name(model: str, request: ModelsRequest) -> str:
-    """Short where that is clear: a file's own name, unless another model's is the same."""
-    short = [Path(one).name if Path(one).exists() else one for one in dict.fromkeys(request.models)]
-    mine = Path(model).name if Path(model).exists() else model
-    return mine if short.count(mine) == 1 else model
-
-
-def _variants(model: str, precision: str, batch: int, request: ModelsRequest, device: str) -> list[Candidate]:
-    words = ([] if precision == "fp32" else [precision]) + ([] if batch == 1 else [f"batch {batch}"])
-    path = Path(model)
-    if path.suffix in EXPORTED_SUFFIXES:
-        if not path.is_file():
-            raise SaisError(f"{path}: no such file; give an .onnx or .xml file that `sais export` wrote")
-        if precision not in (("fp32",) if path.suffix == ".onnx" else ("fp32", "bf16")):
-            return []  # ONNX Runtime computes as the file has it, OpenVINO in these two
-        if request.input is not None:
-            raise SaisError(f"{path}: --input goes with recipes and trained models; export it with another --size")
-        # As `sais predict`: a runtime's GPU is another package, and never the one that torch found.
-        name = ", ".join([_name(model, request), *([] if device == "cpu" else ["on the CPU"]), *words])
-        return [Candidate(name, lambda scene, _: PreparedExport(path, scene, "cpu", precision, batch), images=batch)]
-    if precision == "fp16" and device == "cpu":
-        return []
-    experiment = experiment_of(model)
-    if request.input is not None:
-        letterbox((1, 1), experiment.input.mode, request.input)  # says what is wrong with it
-        experiment = replace(experiment, input=replace(experiment.input, size=request.input))
-    kinds = [False, True] if request.compiled else [False]
-    name = _name(model, request)
+        log("measuring memory, each model in a fresh process")
+        peaks = {name: in_fresh_process("sais.benchmark.models:_memory", *settings, name) for name in names}
+    by_name = {timing["name"]: Timing(**timing) for timing in retaining}
     return [
-        recipe_candidate(", ".join([name, *(["compiled"] if one else []), *words]), experiment, precision, one, batch)
-        for one in kinds
+        ModelRow(Timing(**timing), by_name.get(timing["name"]), peaks.get(timing["name"])) for timing in default
     ]
 
 
+def model_candidates(request: ModelsRequest, device: str) -> list[Candidate]:
+    """Return every model in all precisions and batch sizes that it supports on the device, then the peers.
+
+    Raises:
+        SaisError: a model or peer does not exist.
+    """
+    candidates = []
+    for model in dict.fromkeys(request.models):
+        for precision in request.precisions:
+            for batch_size in request.batch_sizes:
+                candidates += _variants(model, precision, batch_size, request, device)
+    peers = [candidate for source in request.peers for candidate in find_candidates(source)]
+    return candidates + select_by_name(peers, request.only)
+
+
+def select_by_name(candidates: list[Candidate], names: tuple[str, ...]) -> list[Candidate]:
+    """Return the candidates of the given names; all if there are no names.
+
+    Raises:
+        InputError: a name that no candidate has.
+    """
+    known = [candidate.name for candidate in candidates]
+    for name in names:
+        if name not in known:
+            raise InputError(f"benchmark: no candidate is named {name!r}{suggest(name, known)}")
+    return [candidate for candidate in candidates if not names or candidate.name in names]
+
+
+def _display_name(model: str, request: ModelsRequest) -> str:
+    """Return the file name of a model, or its whole path if another model has the same file name."""
+    names = [Path(path).name if Path(path).exists() else path for path in dict.fromkeys(request.models)]
+    name = Path(model).name if Path(model).exists() else model
+    return name if names.count(name) == 1 else model
+
+
+def _variants(model: str, precision: str, batch_size: int, request: ModelsRequest, device: str) -> list[Candidate]:
+    """Return the candidates of one model at one precision and batch size; none if it does not support them."""
+    suffixes = ([] if precision == "fp32" else [precision]) + ([] if batch_size == 1 else [f"batch {batch_size}"])
+    if Path(model).suffix in EXPORTED_SUFFIXES:
+        return _exported_variants(model, precision, batch_size, request, device, suffixes)
+    if precision == "fp16" and device == "cpu":
+        return []
+    experiment = experiment_of(model)
+    if request.input_size is not None:
+        letterbox((1, 1), experiment.input.mode, request.input_size)  # raises if the size is invalid
+        experiment = replace(experiment, input=replace(experiment.input, size=request.input_size))
+    name = _display_name(model, request)
+    candidates = []
+    for compiled in (False, True) if request.compiled else (False,):
+        parts = [name, *(["compiled"] if compiled else []), *suffixes]
+        candidates.append(recipe_candidate(", ".join(parts), experiment, precision, compiled, batch_size))
+    return candidates
+
+
+def _exported_variants(
+    model: str, precision: str, batch_size: int, request: ModelsRequest, device: str, suffixes: list[str]
+) -> list[Candidate]:
+    path = Path(model)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give an .onnx or .xml file that `sais export` wrote.")
+    if precision not in (("fp32",) if path.suffix == ".onnx" else ("fp32", "bf16")):
+        return []  # ONNX Runtime uses the precision of the file, OpenVINO one of these two
+    if request.input_size is not None:
+        raise ConfigError(f"{path}: an exported graph has a fixed input size. Export it with another size.")
+    # As in `sais predict`: the GPU of a runtime needs another package, whatever device torch has.
+    name = ", ".join([_display_name(model, request), *([] if device == "cpu" else ["on the CPU"]), *suffixes])
+
+    def prepare(workload: Any, device: str) -> PreparedExport:
+        return PreparedExport(path, workload, "cpu", precision, batch_size)
+
+    return [Candidate(name, prepare, batch_size=batch_size)]
+
+
 def experiment_of(model: str) -> Experiment:
-    """The settings of a recipe, or of a model file or run; the weights do not matter for time."""
+    """Return the settings of a recipe, a checkpoint or a run. Weights do not change latency.
+
+    Raises:
+        InputError: neither a recipe nor a file or folder.
+    """
     from sais.checkpoint import find_checkpoint, load_checkpoint
     from sais.recipes import RECIPES, recipe
 
     if model in RECIPES or (":" in model and not Path(model).exists()):
         return recipe(model)
     if not Path(model).exists():
-        raise SaisError(
-            f"{model}: neither a recipe (`sais recipes` lists them) nor a model file, run or exported graph"
+        raise InputError(
+            f"{model}: neither a recipe nor a checkpoint, run or exported graph. `sais recipes` lists the recipes."
         )
     return load_checkpoint(find_checkpoint(Path(model))).experiment
 
 
-def classes_of(request: ModelsRequest) -> int:
-    """C of the scene: that of the exported graphs, which cannot be another; else that of the trained models, if they
-    agree and no peer takes part; else COCO's 80.
+def num_classes_of(request: ModelsRequest) -> int:
+    """Return the number of classes of the workload.
+
+    It is that of the exported graphs, which is fixed; else that of the checkpoints, if they agree and no peer is
+    measured; else 80, as in COCO.
 
     Raises:
-        SaisError: graphs of different numbers of classes.
+        CheckpointError: exported graphs have different numbers of classes.
     """
     from sais.inference.exported_predictor import open_session
 
     graphs = [Path(model) for model in request.models if Path(model).suffix in EXPORTED_SUFFIXES]
     counts = {len(open_session(path).metadata.class_names): path for path in graphs}
     if len(counts) > 1:
-        raise SaisError(f"{' and '.join(map(str, counts.values()))} have different classes; measure them one by one")
+        paths = " and ".join(map(str, counts.values()))
+        raise CheckpointError(f"{paths}: they have different numbers of classes. Measure them one by one.")
     if counts:
         return next(iter(counts))
-    trained = {count for model in request.models if (count := _trained_classes(model)) is not None}
+    trained = {count for model in request.models if (count := _checkpoint_classes(model)) is not None}
     return trained.pop() if len(trained) == 1 and not request.peers else DEFAULT_CLASSES
 
 
-def _trained_classes(model: str) -> int | None:
-    """C of a checkpoint; None for a recipe."""
+def _checkpoint_classes(model: str) -> int | None:
+    """Return the number of classes of a checkpoint; None for a recipe."""
     from sais.checkpoint import find_checkpoint, load_checkpoint
 
     return len(load_checkpoint(find_checkpoint(Path(model))).class_names) if Path(model).exists() else None
 
 
-def _times(request: dict[str, Any], conditions: dict[str, Any]) -> list[dict[str, Any]]:
-    asked, shared = ModelsRequest(**request), conditions_of(conditions)
-    scene = make_workload(shared.objects, shared.size, shared.classes)
-    return [asdict(one) for one in timed(model_candidates(asked, shared.device), scene, shared)]
+def _times(request: dict[str, Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    conditions = apply_conditions(settings)
+    candidates = model_candidates(ModelsRequest(**request), conditions.device)
+    return [asdict(timing) for timing in time_candidates(candidates, conditions.workload(), conditions)]
 
 
-def _memory(request: dict[str, Any], conditions: dict[str, Any], name: str) -> int | None:
-    shared = conditions_of(conditions)
-    found = next(one for one in model_candidates(ModelsRequest(**request), shared.device) if one.name == name)
-    return inference_memory(found, make_workload(shared.objects, shared.size, shared.classes), shared.device)
+def _memory(request: dict[str, Any], settings: dict[str, Any], name: str) -> int | None:
+    conditions = apply_conditions(settings)
+    candidates = model_candidates(ModelsRequest(**request), conditions.device)
+    candidate = next(candidate for candidate in candidates if candidate.name == name)
+    return inference_memory(candidate, conditions.workload(), conditions.device)

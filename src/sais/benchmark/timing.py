@@ -1,8 +1,7 @@
-"""Whole systems side by side: network, post-processing with full-size masks, memory in use and in training.
+"""Time and memory of whole systems, measured one next to the other.
 
-Everybody gets the same image, the same threads, the same allocator setting, the same number of objects to find, and
-turns one after the other, so that a busy machine slows all of them. Times are medians. Nothing is compared that was
-not measured in the same call.
+All candidates get the same image, the same number of objects, the same threads and the same allocator setting. They run
+in turns, so that other load on the machine slows all of them. Times are medians. Compare only figures of one call.
 """
 
 from __future__ import annotations
@@ -22,221 +21,243 @@ from sais.benchmark.memory import in_fresh_process, peak_resident
 from sais.benchmark.workload import Workload, make_workload
 from sais.engine.activation_memory import saved_bytes_per_image
 from sais.engine.allocator import keep_big_blocks
-from sais.errors import SaisError
+from sais.errors import InputError, SaisError
 
-STAGES = ("fit", "network", "finish", "dense")
+STAGES = ("preprocess", "network", "postprocess", "dense_masks")
 OWN = "sais.benchmark.candidates:own_candidates"
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all contestants share."""
+    """The conditions that all candidates share."""
 
-    objects: int = 100
-    size: tuple[int, int] = (960, 1280)
-    """(H, W) of the image."""
-    classes: int = 80
+    num_objects: int = 100
+    image_size: tuple[int, int] = (960, 1280)
+    """Height and width of the image in pixels."""
+    num_classes: int = 80
     repeats: int = 5
+    """Number of timed runs of each candidate, after one warm-up run."""
     device: str = "cpu"
-    keep_blocks: bool = False
-    """Let the allocator keep big blocks (`engine.allocator`), for everybody; otherwise the system's default."""
+    retain_memory: bool = False
+    """Whether the allocator retains freed memory (`sais.engine.allocator`); False: the system's default."""
+
+    def workload(self) -> Workload:
+        """Create the image and its objects."""
+        return make_workload(self.num_objects, self.image_size, self.num_classes)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One contestant's medians in milliseconds an image."""
+    """The median latencies of one candidate in milliseconds per image."""
 
     name: str
-    fit: float
+    preprocess: float
     network: float
-    finish: float
-    """Post-processing: from raw outputs to what a user of the system holds, its masks among it."""
-    dense: float
-    """From there to a (D, H, W) stack, where that is something else."""
-    found: int
-    """Objects that came out; the scene's number, unless something is wrong."""
-    slow: float = 0.0
-    """End to end, the slowest twentieth begins here (p95)."""
+    postprocess: float
+    """From the raw outputs to the results that the system returns, masks included."""
+    dense_masks: float
+    """From these results to masks (D, H, W), if they are something else."""
+    num_detections: int
+    p95: float = 0.0
+    """95th percentile of the end-to-end latency."""
 
     @property
     def end_to_end(self) -> float:
-        """From the image to what the system's user holds."""
-        return self.fit + self.network + self.finish
+        """Latency from the image to the results that the system returns."""
+        return self.preprocess + self.network + self.postprocess
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One contestant's memory; bytes, None where it cannot be measured here."""
+    """The memory of one candidate in bytes; None where it cannot be measured."""
 
     name: str
     inference: int | None
-    """Peak of a fresh process over the loaded model, image to masks (host memory; on a GPU the device's peak)."""
+    """Peak of a fresh process above the loaded model, from image to masks (host memory; device memory on a GPU)."""
     training: dict[str, int] | None
-    """Kept for backward for one more training image, part by part."""
+    """Activations saved for backward for each additional training image, by part of the network."""
     training_per_step: int | None
-    """Kept for backward once a step."""
+    """Activations saved for backward once per step."""
     training_peak: int | None = None
-    """Peak device memory of one training step of `batch` images; on a GPU only."""
-    batch: int = 2
+    """Peak device memory of a training step of `batch_size` images; GPU only."""
+    batch_size: int = 2
 
 
 def measure_times(sources: Sequence[str], names: Sequence[str], conditions: Conditions) -> list[Timing]:
-    """Time the contestants of `sources` that are named (all where none is), in a process of its own: the allocator's
-    setting holds for a whole process."""
-    found = in_fresh_process("sais.benchmark.timing:_times", list(sources), list(names), asdict(conditions))
-    return [Timing(**one) for one in found]
+    """Time candidates in a fresh process, since the allocator's setting applies to a whole process.
+
+    Args:
+        sources: functions that return candidates, each named ``module:function``.
+        names: the names of the candidates to time; all if empty.
+        conditions: the conditions that they share.
+    """
+    timings = in_fresh_process("sais.benchmark.timing:_times", list(sources), list(names), asdict(conditions))
+    return [Timing(**timing) for timing in timings]
 
 
 def measure_memory(
     sources: Sequence[str], names: Sequence[str], conditions: Conditions, inference: bool = True
 ) -> list[Memory]:
-    """Memory of the contestants, each in processes of its own; without `inference`, in training alone."""
+    """Measure the memory of candidates, each in fresh processes.
+
+    Args:
+        sources: functions that return candidates, each named ``module:function``.
+        names: the names of the candidates to measure; all if empty.
+        conditions: the conditions that they share.
+        inference: whether to measure inference as well as training.
+    """
     results = []
     for source in sources:
-        for one in find_candidates(source):
-            if names and one.name not in names:
+        for candidate in find_candidates(source):
+            if names and candidate.name not in names:
                 continue
-            arguments = (source, one.name, asdict(conditions))
-            added = in_fresh_process("sais.benchmark.timing:_inference_memory", *arguments) if inference else None
-            training = in_fresh_process("sais.benchmark.timing:_training_memory", *arguments) if one.train else {}
+            arguments = (source, candidate.name, asdict(conditions))
+            peak = in_fresh_process("sais.benchmark.timing:_inference_memory", *arguments) if inference else None
+            training: dict[str, Any] = {}
+            if candidate.train is not None:
+                training = in_fresh_process("sais.benchmark.timing:_training_memory", *arguments)
             results.append(
                 Memory(
-                    one.name,
-                    added,
+                    candidate.name,
+                    peak,
                     training.get("per_image"),
                     training.get("per_step"),
                     training.get("peak"),
-                    training.get("batch", 2),
+                    training.get("batch_size", 2),
                 )
             )
     return results
 
 
 def run_once(
-    ready: PreparedCandidate, scene: Workload, clock: Callable[[], float] = time.perf_counter
+    prepared: PreparedCandidate, workload: Workload, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, float], int]:
-    """One pass from the image to full-size masks: seconds of each station, and how many objects came out."""
+    """Run all stages from the image to dense masks once.
+
+    Returns:
+        The seconds of each stage, and the number of detections.
+    """
     seconds = {}
     with torch.inference_mode():
-        then = clock()
-        canvas = ready.fit(scene.image)
-        seconds["fit"] = clock() - then
-        then = clock()
-        raw = ready.network(canvas)
-        seconds["network"] = clock() - then
-        raw = ready.plant(raw)
-        then = clock()
-        found = ready.finish(raw)
-        seconds["finish"] = clock() - then
-        then = clock()
-        masks = ready.dense(found)
-        seconds["dense"] = clock() - then
+        start = clock()
+        canvases = prepared.preprocess(workload.image)
+        seconds["preprocess"] = clock() - start
+        start = clock()
+        outputs = prepared.network(canvases)
+        seconds["network"] = clock() - start
+        outputs = prepared.inject(outputs)
+        start = clock()
+        results = prepared.postprocess(outputs)
+        seconds["postprocess"] = clock() - start
+        start = clock()
+        masks = prepared.dense_masks(results)
+        seconds["dense_masks"] = clock() - start
     return seconds, len(masks)
 
 
-def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    conditions = conditions_of(settings)
-    scene = make_workload(conditions.objects, conditions.size, conditions.classes)
-    contestants = [one for source in sources for one in find_candidates(source) if not names or one.name in names]
-    return [asdict(one) for one in timed(contestants, scene, conditions)]
-
-
-def timed(contestants: Sequence[Candidate], scene: Workload, conditions: Conditions) -> list[Timing]:
-    """Time contestants in this process, whatever its allocator's setting; they take turns.
+def time_candidates(candidates: Sequence[Candidate], workload: Workload, conditions: Conditions) -> list[Timing]:
+    """Time candidates in turns in this process, whatever its allocator's setting is.
 
     Raises:
-        SaisError: nobody to measure, or somebody finds another number of objects than the scene has.
+        InputError: there is no candidate.
+        SaisError: a candidate returns another number of detections than the workload has objects.
     """
-    if not contestants:
-        raise SaisError("nobody to measure: no contestant has one of the names given")
-    ready = {one.name: one.prepare(scene, conditions.device) for one in contestants}
-    images = {one.name: one.images for one in contestants}
+    if not candidates:
+        raise InputError("benchmark: no candidate has one of the given names. Check the names.")
+    prepared = {candidate.name: candidate.prepare(workload, conditions.device) for candidate in candidates}
+    batch_sizes = {candidate.name: candidate.batch_size for candidate in candidates}
     clock = clock_of(conditions.device)
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in ready}
-    found: dict[str, int] = {}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in prepared}
+    counts: dict[str, int] = {}
     for turn in range(conditions.repeats + 1):
-        for name, system in ready.items():
-            seconds, found[name] = run_once(system, scene, clock)
-            if turn:  # the first makes what libraries set up once
-                turns[name].append({station: 1000 * value / images[name] for station, value in seconds.items()})
+        for name, system in prepared.items():
+            seconds, counts[name] = run_once(system, workload, clock)
+            if turn:  # the first turn is a warm-up
+                runs[name].append({stage: 1000 * value / batch_sizes[name] for stage, value in seconds.items()})
             gc.collect()
-    if wrong := {name: count for name, count in found.items() if count != conditions.objects}:
-        raise SaisError(
-            f"{conditions.objects} objects were planted, but found were {wrong}: the work is not comparable"
-        )
-    results = []
-    for name, each in turns.items():
-        medians = {station: statistics.median(turn[station] for turn in each) for station in STAGES}
-        whole = sorted(turn["fit"] + turn["network"] + turn["finish"] for turn in each)
-        slow = whole[math.ceil(0.95 * len(whole)) - 1]
-        results.append(Timing(name, **medians, found=found[name], slow=slow))
-    return results
+    if wrong := {name: count for name, count in counts.items() if count != conditions.num_objects}:
+        raise SaisError(f"benchmark: {conditions.num_objects} objects were injected, but {wrong} were detected.")
+    return [_timing(name, runs[name], counts[name]) for name in prepared]
+
+
+def _timing(name: str, runs: Sequence[dict[str, float]], num_detections: int) -> Timing:
+    medians = {stage: statistics.median(run[stage] for run in runs) for stage in STAGES}
+    end_to_end = sorted(run["preprocess"] + run["network"] + run["postprocess"] for run in runs)
+    p95 = end_to_end[math.ceil(0.95 * len(end_to_end)) - 1]
+    return Timing(name, **medians, num_detections=num_detections, p95=p95)
+
+
+def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    conditions = apply_conditions(settings)
+    found = [candidate for source in sources for candidate in find_candidates(source)]
+    candidates = [candidate for candidate in found if not names or candidate.name in names]
+    return [asdict(timing) for timing in time_candidates(candidates, conditions.workload(), conditions)]
 
 
 def _inference_memory(source: str, name: str, settings: dict[str, Any]) -> int | None:
-    conditions = conditions_of(settings)
-    scene = make_workload(conditions.objects, conditions.size, conditions.classes)
-    return inference_memory(_one(source, name), scene, conditions.device)
+    conditions = apply_conditions(settings)
+    return inference_memory(_candidate(source, name), conditions.workload(), conditions.device)
 
 
-def inference_memory(contestant: Candidate, scene: Workload, device: str) -> int | None:
-    """Bytes that the first pass from the image to its masks adds to this process's peak, on a GPU to the device's;
-    None where the system does not tell."""
-    ready = contestant.prepare(scene, device)
+def inference_memory(candidate: Candidate, workload: Workload, device: str) -> int | None:
+    """Measure the bytes that the first run adds to the peak memory of this process, or of the device on a GPU.
+
+    Returns:
+        The number of bytes; None where the system does not report it.
+    """
+    prepared = candidate.prepare(workload, device)
     if device.startswith("cuda"):
-        before = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        run_once(ready, scene)
-        return torch.cuda.max_memory_allocated() - before
-    before_peak = peak_resident(reset=True)
-    run_once(ready, scene)
+        run_once(prepared, workload)
+        return torch.cuda.max_memory_allocated() - allocated
+    before = peak_resident(reset=True)
+    run_once(prepared, workload)
     after = peak_resident()
-    return None if before_peak is None or after is None else after - before_peak
+    return None if before is None or after is None else after - before
 
 
-def _training_memory(source: str, name: str, settings: dict[str, Any], batch: int = 2) -> dict[str, Any]:
-    conditions = conditions_of(settings)
-    scene = make_workload(conditions.objects, conditions.size, conditions.classes)
-    train = _one(source, name).train
+def _training_memory(source: str, name: str, settings: dict[str, Any], batch_size: int = 2) -> dict[str, Any]:
+    conditions = apply_conditions(settings)
+    train = _candidate(source, name).train
     assert train is not None
-    training: TrainingSetup = train(scene, conditions.device)
+    training: TrainingSetup = train(conditions.workload(), conditions.device)
     saved = saved_bytes_per_image(training.model, training.losses, training.parts)
-    result: dict[str, Any] = {"per_image": saved.per_image, "per_step": saved.per_step, "batch": batch}
+    result: dict[str, Any] = {"per_image": saved.per_image, "per_step": saved.per_step, "batch_size": batch_size}
     if conditions.device.startswith("cuda"):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         optimizer = torch.optim.SGD([p for p in training.model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
-        for _ in range(2):  # the second has the momentum too
-            torch.stack(list(training.losses(batch).values())).sum().backward()
+        for _ in range(2):  # momentum buffers exist from the second step on
+            torch.stack(list(training.losses(batch_size).values())).sum().backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         result["peak"] = torch.cuda.max_memory_allocated()
     return result
 
 
-def _one(source: str, name: str) -> Candidate:
-    return next(one for one in find_candidates(source) if one.name == name)
+def _candidate(source: str, name: str) -> Candidate:
+    return next(candidate for candidate in find_candidates(source) if candidate.name == name)
 
 
-def conditions_of(settings: dict[str, Any]) -> Conditions:
-    """From `asdict`, for this process: its device is set, and its allocator."""
+def apply_conditions(settings: dict[str, Any]) -> Conditions:
+    """Rebuild `Conditions` from its fields, and set the device and the allocator of this process accordingly."""
     conditions = Conditions(**settings)
     if conditions.device.startswith("cuda"):
-        torch.cuda.set_device(torch.device(conditions.device).index or 0)  # whose clock and memory are then looked at
-    if conditions.keep_blocks:
+        torch.cuda.set_device(torch.device(conditions.device).index or 0)  # clock and memory refer to this device
+    if conditions.retain_memory:
         keep_big_blocks()
     return conditions
 
 
 def clock_of(device: str) -> Callable[[], float]:
-    """A clock in seconds that waits for the device first."""
-    waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}
-    wait = waits.get(torch.device(device).type)
-    if wait is None:
+    """Return a clock in seconds that synchronizes the device before each reading."""
+    synchronize = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(torch.device(device).type)
+    if synchronize is None:
         return time.perf_counter
 
-    def synchronized() -> float:
-        wait()
+    def read() -> float:
+        synchronize()
         return time.perf_counter()
 
-    return synchronized
+    return read

@@ -1,64 +1,82 @@
-"""What all systems are measured on: one image with as many objects as asked for, known beforehand.
+"""The workload of a benchmark: one image with a fixed number of known objects.
 
-An untrained network finds nothing, and a trained one finds another number on each system. So the objects are planted:
-after the network has run, its raw outputs are overwritten so that post-processing finds exactly these objects, and goes
-through as many candidates as an image like this has.
+A randomly initialized network detects nothing, and trained networks detect different numbers of objects. Detections are
+therefore injected: the network runs, then its raw outputs are overwritten so that post-processing returns exactly these
+objects and processes as many candidates as an image with these objects would produce.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-SIDES = (0.04, 0.6)
-"""Sides of the boxes as shares of the image's, evenly spread in their logarithm."""
-CORNERS = 24
-"""Points of an object's outline."""
+from sais.ops.numpy_boxes import box_iou
+
+if TYPE_CHECKING:
+    from sais.structures import Batch
+
+BOX_SIDES = (0.04, 0.6)
+"""Minimum and maximum box side as a fraction of the image side; log-uniformly distributed."""
+POLYGON_POINTS = 24
+"""Number of points of an object's polygon."""
+MAX_SAME_CLASS_IOU = 0.33
+"""Maximum IoU of two boxes of one class: below every NMS threshold, so that NMS removes no object."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """An image and its objects."""
+    """An image and its D known objects."""
 
     image: np.ndarray
     """(H, W, 3) uint8."""
     boxes: np.ndarray
     """(D, 4) float32, image pixels."""
     labels: np.ndarray
-    """(D,) int64; objects of one class hardly overlap, so that suppression removes none."""
-    classes: int
+    """(D,) int64; objects of one class overlap by at most `MAX_SAME_CLASS_IOU`."""
+    num_classes: int
+    """C."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
+        """Height and width of the image in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
 
 def make_workload(
-    objects: int = 100, size: tuple[int, int] = (960, 1280), classes: int = 80, seed: int = 0
+    num_objects: int = 100, size: tuple[int, int] = (960, 1280), num_classes: int = 80, seed: int = 0
 ) -> Workload:
-    """An image of noise with `objects` boxes of all sizes; the same for the same arguments."""
+    """Create an image of noise with `num_objects` boxes of all sizes; deterministic for the same arguments.
+
+    Args:
+        num_objects: the number of objects D.
+        size: the height and width of the image in pixels.
+        num_classes: the number of classes C.
+        seed: the seed of boxes, labels and noise.
+    """
     random = np.random.default_rng(seed)
-    sides = np.exp(random.uniform(np.log(SIDES[0]), np.log(SIDES[1]), (objects, 2))) * size[::-1]
-    corners = random.uniform(0, 1, (objects, 2)) * (np.array(size[::-1]) - sides)
+    sides = np.exp(random.uniform(np.log(BOX_SIDES[0]), np.log(BOX_SIDES[1]), (num_objects, 2))) * size[::-1]
+    corners = random.uniform(0, 1, (num_objects, 2)) * (np.array(size[::-1]) - sides)
     boxes = np.concatenate([corners, corners + sides], 1).astype(np.float32)
     image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
-    labels = _labels(boxes, classes, random, size)
-    return Workload(image, boxes, labels, classes)
+    labels = _assign_labels(boxes, num_classes, random, size)
+    return Workload(image, boxes, labels, num_classes)
 
 
-def _labels(boxes: np.ndarray, classes: int, random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """The first class, from one on that is next in turn, none of whose boxes overlaps this one by a third.
+def _assign_labels(
+    boxes: np.ndarray, num_classes: int, random: np.random.Generator, size: tuple[int, int]
+) -> np.ndarray:
+    """Assign each box (D, 4) the first class, starting from its index, that has no overlapping box yet: (D,) int64.
 
-    Where there is none (few classes, many objects) the box is moved, in place, and made a little smaller each time.
+    If every class has one (few classes, many objects), the box is moved at random and shrunk by 5 %, in place, until
+    a class is free.
     """
     labels = np.zeros(len(boxes), np.int64)
     for i in range(len(boxes)):
         while True:
-            taken = set(labels[:i][overlap(boxes[i], boxes[:i]) > 0.33].tolist())
-            free = [c % classes for c in range(i, i + classes) if c % classes not in taken]
+            taken = set(labels[:i][overlap(boxes[i], boxes[:i]) > MAX_SAME_CLASS_IOU].tolist())
+            free = [c % num_classes for c in range(i, i + num_classes) if c % num_classes not in taken]
             if free:
                 labels[i] = free[0]
                 break
@@ -70,16 +88,21 @@ def _labels(boxes: np.ndarray, classes: int, random: np.random.Generator, size: 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU of one box (4,) with others (N, 4) -> (N,)."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = (high - low).clip(0).prod(1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared
-    return shared / union
+    return box_iou(box, others)
 
 
-def training_batch(scene: Workload, canvas: tuple[int, int], images: int, objects: int = 10) -> Any:
-    """A `Batch` of `images` copies of the scene, stretched to `canvas` (height, width), with elliptic outlines.
+def training_batch(
+    workload: Workload, canvas_size: tuple[int, int], batch_size: int, num_objects: int = 10
+) -> Batch:
+    """Create a training batch of copies of the workload, resized to the canvas, with elliptic masks.
 
-    Made directly, not by the loader, since YOLACT's 550 and 700 are no multiples of 32.
+    The loader is bypassed because YOLACT's inputs of 550 and 700 pixels are not multiples of 32.
+
+    Args:
+        workload: the image and its objects.
+        canvas_size: the height and width of the network's input in pixels.
+        batch_size: the number of copies B.
+        num_objects: the number of objects N of each image: the first ones of the workload.
     """
     import torch
     from PIL import Image
@@ -88,14 +111,16 @@ def training_batch(scene: Workload, canvas: tuple[int, int], images: int, object
     from sais.ops.rasterize import Polygons
     from sais.structures import Batch, CanvasMap, Sample
 
-    scale = (canvas[0] / scene.size[0], canvas[1] / scene.size[1])
-    boxes = (scene.boxes[:objects] * np.array([scale[1], scale[0]] * 2)).astype(np.float32)
-    turn = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
-    circle = np.stack([np.cos(turn), np.sin(turn)], 1)
-    outlines = [(b[:2] + b[2:]) / 2 + circle * (b[2:] - b[:2]) / 2 for b in boxes]
-    image = np.array(Image.fromarray(scene.image).resize(canvas[::-1], Image.Resampling.BILINEAR))
-    masks = [Polygons((outline,)) for outline in outlines]
-    sample = Sample(1, image, boxes, scene.labels[:objects], list(masks), CanvasMap(scene.size, canvas, scale))
-    stacked = torch.from_numpy(image).permute(2, 0, 1)[None].expand(images, -1, -1, -1).contiguous()
-    canvas_maps = [CanvasMap(scene.size, canvas, scale)] * images
-    return Batch(stacked, [rasterize_ground_truth(sample) for _ in range(images)], list(range(images)), canvas_maps)
+    size = workload.size
+    scale = (canvas_size[0] / size[0], canvas_size[1] / size[1])
+    boxes = (workload.boxes[:num_objects] * np.array([scale[1], scale[0]] * 2)).astype(np.float32)
+    angles = np.linspace(0, 2 * np.pi, POLYGON_POINTS, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], 1)
+    ellipses = [(box[:2] + box[2:]) / 2 + circle * (box[2:] - box[:2]) / 2 for box in boxes]
+    image = np.array(Image.fromarray(workload.image).resize(canvas_size[::-1], Image.Resampling.BILINEAR))
+    masks = [Polygons((ellipse,)) for ellipse in ellipses]
+    canvas_map = CanvasMap(size, canvas_size, scale)
+    sample = Sample(1, image, boxes, workload.labels[:num_objects], list(masks), canvas_map)
+    images = torch.from_numpy(image).permute(2, 0, 1)[None].expand(batch_size, -1, -1, -1).contiguous()
+    ground_truths = [rasterize_ground_truth(sample) for _ in range(batch_size)]
+    return Batch(images, ground_truths, list(range(batch_size)), [canvas_map] * batch_size)

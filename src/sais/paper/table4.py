@@ -180,7 +180,7 @@ def _measured(
         inference = f"{space.inference / MEBIBYTE:.0f}" if space.inference is not None else "-"
         step = f"{sum(space.training.values()) / MEBIBYTE:.0f}" if space.training else "-"
         if space.training_peak is not None:
-            peak = f"{space.training_peak / 2**30:.2f} GiB at {space.batch} images"
+            peak = f"{space.training_peak / 2**30:.2f} GiB at {space.batch_size} images"
     return [
         ap,
         f"{timing.network:.0f}",
