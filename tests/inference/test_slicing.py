@@ -123,13 +123,13 @@ def test_windows_cover_and_overlap(size: tuple[int, int], overlap: float) -> Non
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"side": 31}, "tiles of 31 pixels are too small"),
-        ({"overlap": 0.9}, "overlap of 0.9 is not a share"),
-        ({"overlap": -0.1}, "overlap of -0.1"),
-        ({"overlap": float("nan")}, "overlap of nan"),
-        ({"batch": 0}, "batch of 0 tiles"),
-        ({"agreement": 0.0}, "agreement of 0 "),
-        ({"agreement": 1.5}, "agreement of 1.5"),
+        ({"side": 31}, "a side of 31 pixels"),
+        ({"overlap": 0.9}, "tile_overlap: 0.9"),
+        ({"overlap": -0.1}, "tile_overlap: -0.1"),
+        ({"overlap": float("nan")}, "tile_overlap: nan"),
+        ({"batch": 0}, "batch: 0"),
+        ({"agreement": 0.0}, "agreement: 0 "),
+        ({"agreement": 1.5}, "agreement: 1.5"),
     ],
 )
 def test_what_cannot_be_is_said(change: dict[str, float], said: str) -> None:

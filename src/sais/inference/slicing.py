@@ -1,10 +1,10 @@
-"""Big images: cut into overlapping tiles, predicted a few at a time, the objects put together again across the seams.
+"""Sliced inference: a large image is cut into overlapping tiles, whose detections are merged across tile borders.
 
-A network looks at a canvas of a few hundred pixels; what is small in an image of 10,000 x 10,000 is nothing there. So
-the image is cut into tiles that overlap, and what is found in them is moved to its place and merged (`sais.inference.slice_merging`).
+Small objects disappear when a large image is resized to the network's input. Tiles keep them at the size the network was
+trained on; `sais.inference.slice_merging` joins the parts of an object that tile borders cut.
 
-Memory: the image, one batch of tiles, and the patches of what was found; never a full-frame mask. Numpy only, so that
-the predictor with torch and the runtimes without it share this.
+Memory: the image, one batch of tiles and the cropped masks; never a mask of the whole image. Numpy only; works with any
+detect function.
 """
 
 from __future__ import annotations
@@ -15,115 +15,125 @@ from dataclasses import replace
 import numpy as np
 
 from sais.config import InputConfig
-from sais.errors import SaisError
+from sais.errors import ConfigError
+from sais.inference.options import InferenceOptions
 from sais.inference.slice_merging import merge_slices
 from sais.results.detections import DetectFunction, Detections
 
-MIN_SLICE_SIZE = 32
-"""Pixels; a smaller tile is less than one cell of the network's coarser levels."""
 
+def tile_side(options: InferenceOptions, settings: InputConfig) -> int:
+    """Return the side of a tile in image pixels.
 
-def default_slice_size(settings: InputConfig) -> int:
-    """Side of a tile in image pixels where the user gives none: twice the (shorter) side of the network's input.
-
-    What suits best is the size of the training images, for then objects look as large as they did in training; but a
-    checkpoint does not know that size. COCO's images of 640 x 480 are 0.8 times the paper's input, photographs of
-    640 are 2.5 times the input of `sais-lite`. Two halves the detail at most, and takes a quarter of the tiles that one
-    would.
+    For "auto" it is twice the (shorter) side of the network's input. Best is the size of the training images, at which
+    objects look as large as they did in training, but a checkpoint does not know that size. COCO's images of 640 x 480
+    are 0.8 times the paper's input, photographs of 640 are 2.5 times the input of `sais-lite`. Twice halves the detail
+    at most, and needs a quarter of the tiles that a factor of 1 would.
     """
-    return 2 * min(settings.size)
-
-
-def check_slicing(side: int, overlap: float) -> None:
-    """Raise SaisError where images cannot be cut so."""
-    if side < MIN_SLICE_SIZE:
-        raise SaisError(
-            f"tiles of {side} pixels are too small to hold an object; give a side of at least {MIN_SLICE_SIZE}, best about "
-            "the size of the images the model was trained on"
-        )
-    if not 0 <= overlap < 0.9:
-        raise SaisError(f"a tile overlap of {overlap:g} is not a share of the side from 0 to below 0.9; 0.2 is usual")
+    return 2 * min(settings.size) if options.tiles in ("auto", None) else int(options.tiles)
 
 
 def slice_windows(size: tuple[int, int], side: int, overlap: float = 0.2) -> np.ndarray:
-    """Where the tiles lie, row by row: (T, 4) int64 ``x1 y1 x2 y2`` image pixels, end exclusive.
+    """Return the tiles' windows, row by row: (T, 4) int64 ``x1 y1 x2 y2`` image pixels, end exclusive.
 
-    They are all of one size, evenly spread, and cover the image: neighbors share at least `overlap` of a side (and
-    one pixel, unless it is 0). Along an axis that is not longer than `side` there is one tile, as long as the image.
+    All have one size, are evenly spread and cover the image: neighbors share at least `overlap` of a side (and one
+    pixel, unless it is 0). Along an axis that is not longer than `side` there is one tile, as long as the image.
 
     Args:
         size: (H, W) of the image.
-        side: of a tile in image pixels.
-        overlap: least share of a side that two neighbors have in common.
+        side: side of a tile in image pixels.
+        overlap: minimum overlap of two neighbors as a fraction of a side.
 
     Raises:
-        SaisError: a side below 32, an overlap outside of [0, 0.9).
+        ConfigError: a side below 32, an overlap outside of [0, 0.9).
     """
-    check_slicing(side, overlap)
-    tops, lefts = (_starts(length, side, overlap) for length in size)
+    InferenceOptions(tiles=side, tile_overlap=overlap)  # the one place that checks both
+    tops, lefts = (_tile_starts(length, side, overlap) for length in size)
     height, width = min(side, size[0]), min(side, size[1])
     return np.array([(x, y, x + width, y + height) for y in tops for x in lefts], np.int64)
 
 
 def predict_sliced(
     image: np.ndarray,
-    find: DetectFunction,
+    detect: DetectFunction,
     side: int,
     overlap: float = 0.2,
     batch: int = 8,
     agreement: float = 0.5,
     progress: Callable[[int], None] = lambda tiles: None,
 ) -> Detections:
-    """What `find` finds in the tiles of an image, as objects of the whole image.
+    """Predict on the tiles of an image and merge the detections into objects of the whole image.
 
     Args:
-        image: (H, W, 3) uint8; an array in a file (`numpy.memmap`) is read tile by tile.
-        find: called with at most `batch` tiles, all of one size.
-        side: of a tile in image pixels.
-        overlap: least share of a side that two neighbors have in common; an object wider than what they share is
-            recognized as one across the seam all the same, since the parts agree there. At 0 nothing can be merged.
-        agreement: as in `sais.inference.slice_merging.merge_slices`.
-        progress: called with the number of tiles done since the last call.
+        image: (H, W, 3) uint8; a memory-mapped array (`numpy.memmap`) is read tile by tile.
+        detect: function from images to detections, called with at most `batch` tiles, all of one size.
+        side: side of a tile in image pixels.
+        overlap: minimum overlap of two neighbors as a fraction of a side. An object wider than the overlap is still
+            merged, since its parts agree in the pixels that both tiles show. At 0 nothing can be merged.
+        batch: tiles in one call of `detect`.
+        agreement: minimum agreement of two masks, see `sais.inference.slice_merging.merge_slices`.
+        progress: function called with the number of tiles done since its last call.
 
     Returns:
-        Detections of the image, scores descending; as many as there are, whatever the model's limit for one image.
+        Detections of the image, scores descending; not limited to the model's maximum for one image.
 
     Raises:
-        SaisError: a side below 32, an overlap outside of [0, 0.9), a batch below 1, an agreement outside of (0, 1].
+        ConfigError: a side below 32, an overlap outside of [0, 0.9), a batch below 1, an agreement outside of (0, 1].
     """
     if batch < 1:
-        raise SaisError(f"a batch of {batch} tiles: must be 1 or more")
+        raise ConfigError(f"batch: {batch} tiles are less than 1. Give the number of tiles in one forward pass.")
     if not 0 < agreement <= 1:
-        raise SaisError(f"an agreement of {agreement:g} is not a share above 0 and up to 1; 0.5 is usual")
+        raise ConfigError(f"agreement: {agreement:g} is not a fraction above 0 and up to 1. 0.5 is usual.")
     size = (image.shape[0], image.shape[1])
     windows = slice_windows(size, side, overlap)
-    found: list[Detections] = []
+    results: list[Detections] = []
     for first in range(0, len(windows), batch):
-        chosen = windows[first : first + batch]
-        tiles = [np.array(image[y1:y2, x1:x2], order="C") for x1, y1, x2, y2 in chosen.tolist()]
-        for tile, window, detections in zip(tiles, chosen.tolist(), find(tiles), strict=True):
+        chosen = windows[first : first + batch].tolist()
+        tiles = [np.array(image[y1:y2, x1:x2], order="C") for x1, y1, x2, y2 in chosen]
+        for tile, window, detections in zip(tiles, chosen, detect(tiles), strict=True):
             if detections.image_size != tile.shape[:2]:
                 raise ValueError(f"detections of an image of {detections.image_size} for a tile of {tile.shape[:2]}")
-            found.append(shift_detections(detections, window[0], window[1], size))
+            results.append(shift_detections(detections, window[0], window[1], size))
         progress(len(chosen))
-    return merge_slices(found, windows, agreement)
+    return merge_slices(results, windows, agreement)
 
 
 def shift_detections(detections: Detections, x: int, y: int, size: tuple[int, int]) -> Detections:
-    """Detections of a tile whose top left pixel is (x, y) of an image of that size, as detections of the image."""
-    boxes = detections.boxes + np.array([x, y, x, y], np.float32)
+    """Move a tile's detections to the whole image.
+
+    Args:
+        detections: detections in the pixels of the tile.
+        x: column of the tile's top left pixel in the image.
+        y: row of the tile's top left pixel in the image.
+        size: (H, W) of the image.
+
+    Returns:
+        Detections in the pixels of the image; boxes (D, 4).
+    """
     return replace(
         detections,
         image_size=size,
-        boxes=boxes,
-        cropped_masks=[patch.moved(x, y) for patch in detections.cropped_masks],
+        boxes=detections.boxes + np.array([x, y, x, y], np.float32),
+        cropped_masks=[mask.moved(x, y) for mask in detections.cropped_masks],
     )
 
 
-def _starts(length: int, side: int, overlap: float) -> list[int]:
-    """First pixels of the tiles along one axis, evenly spread from the first to the last that fits."""
+def _tile_starts(length: int, side: int, overlap: float) -> list[int]:
+    """Return the first pixels of the tiles along one axis, evenly spread from 0 to the last that fits."""
     if length <= side:
         return [0]
-    step = max(1, int(side * (1 - overlap)))  # rounded down: rather more overlap than asked for
+    step = max(1, int(side * (1 - overlap)))  # rounded down: rather more overlap than the minimum
     gaps = -(-(length - side) // step)
     return [(length - side) * i // gaps for i in range(gaps + 1)]  # whole numbers at most `step` apart
+
+
+def default_slice_size(settings: InputConfig) -> int:
+    """Return `tile_side` of "auto"."""
+    return tile_side(InferenceOptions(tiles="auto"), settings)
+
+
+MIN_SLICE_SIZE = 32
+
+
+def check_slicing(side: int, overlap: float) -> None:
+    """Check a side and an overlap."""
+    InferenceOptions(tiles=side, tile_overlap=overlap)

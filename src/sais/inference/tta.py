@@ -1,12 +1,14 @@
-"""An image seen several ways (test-time augmentation): mirrored, larger, smaller; what is found is fused. Numpy only.
+"""Test-time augmentation: an image is predicted mirrored and at several scales, and the detections are merged. Numpy only.
 
-What each way finds is brought back into the image exactly, clustered class by class, and each cluster becomes one
+The detections of each view are mapped back to the image exactly and clustered class by class; each cluster becomes one
 object:
 
-- its score is the sum of the scores divided by the number of ways: a way that did not find it counts 0. A mean over
-  those which found it would rank what one way alone took for an object beside what all of them are sure of;
+- its score is the sum of the scores divided by the number of views: a view without a detection counts 0. A mean over
+  the views that detected it would rank an object of a single view next to one that all views agree on;
 - its box is the mean of the boxes, weighted by their scores;
 - its mask has the pixels that at least half of the scores vote for.
+
+Works with any predictor: `predict_tta` takes one detect function for each scale.
 """
 
 from __future__ import annotations
@@ -18,145 +20,147 @@ from dataclasses import replace
 import numpy as np
 
 from sais.config import InputConfig
-from sais.errors import SaisError
+from sais.errors import ConfigError
 from sais.ops.letterbox import CANVAS_MULTIPLE
-from sais.results import mask_ops as masks
+from sais.ops.numpy_boxes import boxes_overlap
+from sais.results import mask_ops
 from sais.results.detections import DetectFunction, Detections
 
 SAME_OBJECT_IOU = 0.5
-"""IoU from which two detections of one class are of one object."""
+"""Minimum IoU of two detections of one class that are one object."""
 
 MIN_SCALE, MAX_SCALE = 0.1, 8.0
 
 
 def tta_inputs(settings: InputConfig, scales: Sequence[float]) -> list[InputConfig]:
-    """The input of the network at each scale: 1 is the size it was trained with, 2 shows everything twice as large.
+    """Return the network's input settings at each scale: 1 is the size it was trained with, 2 shows objects twice as large.
 
-    A fixed input goes to the nearest multiple of 32 on both sides; with the ratio kept, the short side and the limit of
-    the long one are multiplied.
+    A fixed input is rounded to the nearest multiple of 32 on both sides; where the aspect ratio is kept, the short side
+    and the limit of the long side are multiplied.
 
     Raises:
-        SaisError: no scale, one outside of 0.1 to 8, or two that give the same input (it would only count double).
+        ConfigError: no scale, one outside of 0.1 to 8, or two that give the same input (it would count twice).
     """
     if not scales:
-        raise SaisError("no scale: give at least one, 1.0 for the size the model was trained with")
+        raise ConfigError("tta_scales: empty. Give at least one scale; 1.0 is the size the model was trained with.")
     inputs: list[InputConfig] = []
     for scale in scales:
         if not MIN_SCALE <= scale <= MAX_SCALE:
-            raise SaisError(f"a scale of {scale:g} is not between {MIN_SCALE:g} and {MAX_SCALE:g}")
-        one = replace(settings, size=_scaled(settings, scale))
-        if one in inputs:
-            first = scales[inputs.index(one)]
-            both = f"{one.size[0]} x {one.size[1]}"
-            raise SaisError(f"scales {first:g} and {scale:g} both make the input {both}; take them further apart")
-        inputs.append(one)
+            raise ConfigError(f"tta_scales: {scale:g} is not between {MIN_SCALE:g} and {MAX_SCALE:g}. Give 0.8 or 1.25.")
+        scaled = replace(settings, size=_scaled_size(settings, scale))
+        if scaled in inputs:
+            first = scales[inputs.index(scaled)]
+            size = f"{scaled.size[0]} x {scaled.size[1]}"
+            raise ConfigError(f"tta_scales: {first:g} and {scale:g} give the same input of {size}. Space them further.")
+        inputs.append(scaled)
     return inputs
 
 
 def predict_tta(
-    images: Sequence[np.ndarray], finders: Sequence[DetectFunction], flip: bool, most: int = 100
+    images: Sequence[np.ndarray], detect_functions: Sequence[DetectFunction], flip: bool, max_detections: int = 100
 ) -> list[Detections]:
-    """What several ways of looking find together.
+    """Predict every view of every image and merge the views.
 
     Args:
         images: each (H, W, 3) uint8.
-        finders: one for each scale; each is given all images.
-        flip: each looks at the mirrored images too.
-        most: kept of each image, the best.
+        detect_functions: one for each scale; each is called with all images.
+        flip: whether each scale also sees the mirrored images.
+        max_detections: maximum number of detections of each image.
 
     Returns:
-        For each image its Detections.
+        Detections of each image.
     """
-    found: list[list[Detections]] = [[] for _ in images]
-    turned = [np.ascontiguousarray(image[:, ::-1]) for image in images] if flip else []
-    for find in finders:
-        runs = [find(list(images))]
+    views: list[list[Detections]] = [[] for _ in images]
+    mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images] if flip else []
+    for detect in detect_functions:
+        results = [detect(list(images))]
         if flip:
-            runs.append([hflip(one) for one in find(turned)])
-        for run in runs:
-            for ways, one in zip(found, run, strict=True):
-                ways.append(one)
-    return [merge_tta(ways, most) for ways in found]
+            results.append([hflip(detections) for detections in detect(mirrored)])
+        for result in results:
+            for image_views, detections in zip(views, result, strict=True):
+                image_views.append(detections)
+    return [merge_tta(image_views, max_detections) for image_views in views]
 
 
 def hflip(detections: Detections) -> Detections:
-    """The detections as they lie in the mirrored image; twice is where they were."""
+    """Mirror detections horizontally, boxes (D, 4) and masks; applied twice it changes nothing."""
     width = detections.image_size[1]
     boxes = detections.boxes.astype(np.float64)
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    return replace(
-        detections, boxes=boxes, cropped_masks=[masks.hflip(patch, width) for patch in detections.cropped_masks]
-    )
+    masks = [mask_ops.hflip(mask, width) for mask in detections.cropped_masks]
+    return replace(detections, boxes=boxes, cropped_masks=masks)
 
 
-def merge_tta(ways: Sequence[Detections], most: int = 100) -> Detections:
-    """One image's objects from what each way found, all in the image's own pixels.
+def merge_tta(views: Sequence[Detections], max_detections: int = 100) -> Detections:
+    """Merge the detections of all views of one image.
 
-    From the highest score to the lowest, a detection joins the cluster of its class whose first it overlaps most, by
-    IoU of the masks (of the boxes where one has no mask or an empty one), at least `SAME`, unless the cluster has one
-    of the same way already: a way has told its own detections apart. Else it opens a cluster.
+    From the highest score to the lowest, a detection joins the cluster of its class whose first member it overlaps most,
+    by IoU of the masks (of the boxes where one has no mask or an empty one), at least `SAME_OBJECT_IOU`, unless the
+    cluster has a member of the same view: a view has already separated its own detections. Else it opens a cluster.
 
     Args:
-        ways: at least one, of one image and one model.
-        most: kept, the best.
+        views: at least one, all of one image and one model, in the image's pixels.
+        max_detections: maximum number of objects, those with the highest scores.
 
     Returns:
         Detections, scores descending.
     """
-    every = _Every(ways)
+    candidates = _Candidates(views)
     clusters: list[list[int]] = []
-    for k in np.argsort(-every.scores, kind="stable").tolist():
-        best, home = SAME_OBJECT_IOU, None
-        for i in np.flatnonzero(every.meet[k, [cluster[0] for cluster in clusters]]):
+    for k in np.argsort(-candidates.scores, kind="stable").tolist():
+        best_iou, best_cluster = SAME_OBJECT_IOU, None
+        for i in np.flatnonzero(candidates.comparable[k, [cluster[0] for cluster in clusters]]):
             cluster = clusters[i]
-            if every.way[k] in every.way[cluster]:
+            if candidates.view[k] in candidates.view[cluster]:
                 continue
-            overlap = every.overlap(k, cluster[0])
-            if overlap >= best and (home is None or overlap > best):
-                best, home = overlap, cluster
-        if home is None:
+            iou = candidates.iou(k, cluster[0])
+            if iou >= best_iou and (best_cluster is None or iou > best_iou):
+                best_iou, best_cluster = iou, cluster
+        if best_cluster is None:
             clusters.append([k])
         else:
-            home.append(k)
-    scores = np.array([every.scores[cluster].sum() / len(ways) for cluster in clusters])
-    kept = [clusters[i] for i in np.argsort(-scores, kind="stable")[:most]]
-    boxes = [np.average(every.boxes[cluster], axis=0, weights=every.weights[cluster]) for cluster in kept]
+            best_cluster.append(k)
+    scores = np.array([candidates.scores[cluster].sum() / len(views) for cluster in clusters])
+    chosen = [clusters[i] for i in np.argsort(-scores, kind="stable")[:max_detections]]
+    boxes = [np.average(candidates.boxes[c], axis=0, weights=candidates.weights[c]) for c in chosen]
+    masks = []
+    if candidates.masks:
+        masks = [mask_ops.vote([candidates.masks[k] for k in c], candidates.weights[c].tolist()) for c in chosen]
     return Detections(
-        ways[0].image_size,
+        views[0].image_size,
         np.array(boxes),
-        np.sort(scores)[::-1][:most],
-        every.labels[[cluster[0] for cluster in kept]],
-        ways[0].class_names,
-        [masks.vote([every.patches[k] for k in c], every.weights[c].tolist()) for c in kept] if every.patches else [],
+        np.sort(scores)[::-1][:max_detections],
+        candidates.labels[[cluster[0] for cluster in chosen]],
+        views[0].class_names,
+        masks,
     )
 
 
-class _Every:
-    """What all ways found, side by side: N detections."""
+class _Candidates:
+    """The detections of all views concatenated: N."""
 
-    def __init__(self, ways: Sequence[Detections]) -> None:
-        self.way = np.repeat(np.arange(len(ways)), [len(one) for one in ways])
-        self.boxes = np.concatenate([one.boxes for one in ways]).astype(np.float64)
-        self.scores = np.concatenate([one.scores for one in ways]).astype(np.float64)
+    def __init__(self, views: Sequence[Detections]) -> None:
+        self.view = np.repeat(np.arange(len(views)), [len(detections) for detections in views])
+        self.boxes = np.concatenate([detections.boxes for detections in views]).astype(np.float64)
+        self.scores = np.concatenate([detections.scores for detections in views]).astype(np.float64)
         self.weights = np.maximum(self.scores, 1e-12)
-        self.labels = np.concatenate([one.labels for one in ways])
-        self.patches = [patch for one in ways for patch in one.cropped_masks]
-        self.pixels = np.array([patch.area for patch in self.patches] or np.zeros(len(self.way)))
+        self.labels = np.concatenate([detections.labels for detections in views])
+        self.masks = [mask for detections in views for mask in detections.cropped_masks]
+        self.areas = np.array([mask.area for mask in self.masks] or np.zeros(len(self.view)))
         extents = self.boxes.copy()
-        for k in np.flatnonzero(self.pixels):
-            extents[k] = masks.window_of(self.patches[k])
-        low = np.maximum(extents[:, None, :2], extents[None, :, :2])
-        high = np.minimum(extents[:, None, 2:], extents[None, :, 2:])
-        self.meet = (low < high).all(-1) & (self.labels[:, None] == self.labels[None])
+        for k in np.flatnonzero(self.areas):
+            extents[k] = mask_ops.mask_window(self.masks[k])
+        same_class = self.labels[:, None] == self.labels[None]
+        self.comparable = boxes_overlap(extents[:, None], extents[None]) & same_class
         """(N, N) whether two are of one class and their masks' windows (or boxes) overlap."""
 
-    def overlap(self, first: int, second: int) -> float:
-        """IoU of two masks, or of two boxes."""
-        if self.pixels[first] and self.pixels[second]:
-            areas = self.pixels[[first, second]]
+    def iou(self, first: int, second: int) -> float:
+        """Return the IoU of two masks, or of two boxes."""
+        if self.areas[first] and self.areas[second]:
+            areas = self.areas[[first, second]]
             if areas.min() < SAME_OBJECT_IOU * areas.max():
-                return 0.0  # even one inside the other would not be enough: no need to look
-            shared = float(masks.intersection_area(self.patches[first], self.patches[second]))
+                return 0.0  # even one inside the other would not reach it
+            shared = float(mask_ops.intersection_area(self.masks[first], self.masks[second]))
         else:
             a, b = self.boxes[first], self.boxes[second]
             areas = np.array([np.prod(box[2:] - box[:2]) for box in (a, b)])
@@ -164,7 +168,7 @@ class _Every:
         return shared / max(float(areas.sum()) - shared, 1e-12)
 
 
-def _scaled(settings: InputConfig, scale: float) -> tuple[int, int]:
+def _scaled_size(settings: InputConfig, scale: float) -> tuple[int, int]:
     multiple = CANVAS_MULTIPLE if settings.mode == "fixed" else 1
     first, second = (max(1, math.floor(side * scale / multiple + 0.5)) * multiple for side in settings.size)
     return first, second
