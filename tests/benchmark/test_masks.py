@@ -1,4 +1,4 @@
-"""The bench: its ways give masks that agree, its tables print, and ours is under a tenth in time and in memory."""
+"""Tests of `sais.benchmark.masks`: the methods agree, and box-local masks need a tenth of time and memory."""
 
 from __future__ import annotations
 
@@ -7,36 +7,39 @@ import pytest
 
 pytest.importorskip("torch")
 
-from sais.benchmark import masks as bench
 from sais.benchmark.masks import (
+    BOX_LOCAL,
+    CHUNKED,
+    FULL_FRAME,
     MaskCase,
-    bench_masks,
     box_local,
-    differences,
+    count_differences,
     full_frame,
     full_frame_chunked,
     make_inputs,
+    measure_masks,
 )
-from sais.errors import SaisError
+from sais.commands.bench import run
+from sais.errors import InputError
 
-SMALL = MaskCase(objects=25, size=(96, 130), grid=(24, 32))
+SMALL = MaskCase(num_objects=25, size=(96, 130), grid=(24, 32))
 
 
-def test_the_ways_agree_but_for_the_edges() -> None:
+def test_methods_agree_except_at_box_borders() -> None:
     inputs = make_inputs(SMALL)
-    whole, chunks = full_frame(SMALL, inputs), full_frame_chunked(SMALL, inputs)
-    assert whole.shape == (25, 96, 130)
-    assert bool((whole == chunks).all())
+    frames, chunked = full_frame(SMALL, inputs), full_frame_chunked(SMALL, inputs)
+    assert frames.shape == (25, 96, 130)
+    assert bool((frames == chunked).all())
     stack = np.zeros((25, 96, 130), bool)
-    for one, patch in zip(stack, box_local(SMALL, inputs), strict=True):
-        one[patch.y : patch.y + patch.shape[0], patch.x : patch.x + patch.shape[1]] = patch.bits
-    edge, elsewhere, total = differences(SMALL, inputs)
+    for frame, mask in zip(stack, box_local(SMALL, inputs), strict=True):
+        frame[mask.y : mask.y + mask.shape[0], mask.x : mask.x + mask.shape[1]] = mask.bits
+    border, elsewhere, total = count_differences(SMALL, inputs)
     assert total == stack.sum() > 5_000
-    assert edge + elsewhere == (stack != whole.numpy()).sum()
+    assert border + elsewhere == (stack != frames.numpy()).sum()
     assert elsewhere < 0.02 * total
 
 
-def test_inputs_are_the_same_each_time() -> None:
+def test_make_inputs_is_deterministic() -> None:
     first, second = make_inputs(SMALL), make_inputs(SMALL)
     assert (first.prototypes == second.prototypes).all()
     assert (first.boxes == second.boxes).all()
@@ -46,27 +49,31 @@ def test_inputs_are_the_same_each_time() -> None:
     assert (first.boxes.max(0) <= (130, 96, 130, 96)).all()
 
 
-def test_it_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    found = bench_masks(objects=4, size=(60, 80), grids=((16, 16), (8, 8)), repeats=1, memory=False)
-    assert list(found) == [(16, 16), (8, 8)]
-    assert [r.way for r in found[(8, 8)]] == list(bench.METHODS) == ["ours", "usual", "usual, in chunks"]
-    assert all(r.milliseconds > 0 and r.mebibytes is None for r in found[(16, 16)])
+def test_measure_masks_times_all_methods() -> None:
+    measurements = measure_masks(MaskCase(4, (60, 80), (8, 8)), repeats=1, memory=False)
+    assert [measurement.method for measurement in measurements] == [BOX_LOCAL, FULL_FRAME, CHUNKED]
+    assert all(measurement.milliseconds > 0 and measurement.mebibytes is None for measurement in measurements)
+
+
+def test_bench_masks_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--objects", "4", "--image-size", "60", "80", "--repeats", "1", "--no-memory"]
+    assert run(["masks", *options]) == 0
     printed = capsys.readouterr().out
-    assert "4 masks, image 80 x 60" in printed
+    assert printed.count("4 masks, image 80 x 60") == 2
     assert "allocator:" in printed
     assert "masks differ in" in printed
 
 
-def test_nothing_to_measure() -> None:
-    with pytest.raises(SaisError, match="positive"):
-        bench_masks(objects=0)
+def test_measure_masks_rejects_zero_objects() -> None:
+    with pytest.raises(InputError):
+        measure_masks(MaskCase(num_objects=0))
 
 
 @pytest.mark.slow
-def test_under_a_tenth_of_time_and_memory() -> None:
-    results = {r.way: r for r in bench_masks(grids=((192, 192),), repeats=3)[(192, 192)]}
-    mine, other = results["ours"], results["usual"]
-    assert mine.milliseconds < other.milliseconds / 10
-    assert mine.mebibytes is not None
-    assert other.mebibytes is not None
-    assert mine.mebibytes < other.mebibytes / 10
+def test_box_local_masks_need_a_tenth_of_time_and_memory() -> None:
+    measurements = {measurement.method: measurement for measurement in measure_masks(MaskCase(), repeats=3)}
+    ours, base = measurements[BOX_LOCAL], measurements[FULL_FRAME]
+    assert ours.milliseconds < base.milliseconds / 10
+    assert ours.mebibytes is not None
+    assert base.mebibytes is not None
+    assert ours.mebibytes < base.mebibytes / 10

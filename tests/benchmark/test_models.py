@@ -1,4 +1,4 @@
-"""`sais bench models` and `curves`: who takes part, what comes out, and what is refused."""
+"""Tests of `sais bench models` and `sais bench scaling`: candidates, measurements and errors."""
 
 from __future__ import annotations
 
@@ -15,71 +15,71 @@ import torch
 from sais.benchmark import scaling
 from sais.benchmark.candidates import PreparedSais
 from sais.benchmark.exported import PreparedExport
-from sais.benchmark.masks import MaskCase
+from sais.benchmark.masks import BOX_LOCAL, CHUNKED, MaskCase
 from sais.benchmark.memory import in_fresh_process
-from sais.benchmark.models import ModelsRequest, bench_models, classes_of, experiment_of, model_candidates
+from sais.benchmark.models import ModelsRequest, bench_models, num_classes_of, experiment_of, model_candidates
 from sais.benchmark.timing import Conditions, run_once
 from sais.benchmark.workload import make_workload, overlap
 from sais.checkpoint import load_checkpoint
 from sais.cli import main
 from sais.config import Experiment
-from sais.errors import SaisError
+from sais.errors import ConfigError, InputError
 from sais.recipes import recipe
 from sais.recipes.adjust import changed
 
-TINY = "tests.test_bench_models:tiny_recipe"
-SMALL = Conditions(objects=12, size=(120, 160), repeats=2)
+TINY = "tests.benchmark.test_models:tiny_recipe"
+SMALL = Conditions(num_objects=12, image_size=(120, 160), repeats=2)
 
 
 def tiny_recipe() -> Experiment:
-    """A recipe of a small input."""
+    """Return a recipe with a small input."""
     return changed(recipe("sais-lite"), "input", size=(128, 160))
 
 
-def test_every_precision_and_batch_that_there_is(tmp_path: Path) -> None:
+def test_model_candidates_covers_precisions_and_batch_sizes(tmp_path: Path) -> None:
     graph = tmp_path / "a.onnx"
     graph.write_bytes(b"not opened here")
     request = ModelsRequest(("sais-lite", str(graph)), ("fp32", "bf16", "fp16"), True, (1, 4))
-    names = [one.name for one in model_candidates(request, "cpu")]
+    names = [candidate.name for candidate in model_candidates(request, "cpu")]
     both = [f"sais-lite{middle}{last}" for middle in ("", ", bf16") for last in ("", ", batch 4")]
     compiled = [name.replace("sais-lite", "sais-lite, compiled") for name in both]
     assert sorted(names) == sorted([*both, *compiled, "a.onnx", "a.onnx, batch 4"])
     (tmp_path / "b").mkdir()
     other = tmp_path / "b" / "a.onnx"
     other.write_bytes(b"not opened here")
-    names = [one.name for one in model_candidates(ModelsRequest((str(graph), str(other), str(graph))), "cuda")]
-    assert names == [f"{graph}, on the CPU", f"{other}, on the CPU"]  # told apart, and each only once
-    with pytest.raises(SaisError, match="--input"):
-        model_candidates(ModelsRequest((str(graph),), input=(64, 64)), "cpu")
-    on_gpu = [one.name for one in model_candidates(ModelsRequest(("sais-lite",), ("fp16",)), "cuda")]
+    names = [candidate.name for candidate in model_candidates(ModelsRequest((str(graph), str(other), str(graph))), "cuda")]
+    assert names == [f"{graph}, on the CPU", f"{other}, on the CPU"]  # distinct names, each model once
+    with pytest.raises(ConfigError, match="fixed input size"):
+        model_candidates(ModelsRequest((str(graph),), input_size=(64, 64)), "cpu")
+    on_gpu = [candidate.name for candidate in model_candidates(ModelsRequest(("sais-lite",), ("fp16",)), "cuda")]
     assert on_gpu == ["sais-lite, fp16"]
 
 
-def test_a_model_that_is_not_there_is_said() -> None:
-    with pytest.raises(SaisError, match="neither a recipe"):
+def test_missing_models_are_reported() -> None:
+    with pytest.raises(InputError, match="neither a recipe"):
         experiment_of("no-such-model")
-    with pytest.raises(SaisError, match=r"gone\.onnx: no such file"):
+    with pytest.raises(InputError, match=r"gone\.onnx: no such file"):
         model_candidates(ModelsRequest(("gone.onnx",)), "cpu")
-    assert classes_of(ModelsRequest(("sais-lite",))) == 80
+    assert num_classes_of(ModelsRequest(("sais-lite",))) == 80
 
 
-def test_a_trained_model_is_timed_with_its_own_classes(trained: Path) -> None:
+def test_num_classes_of_checkpoint(trained: Path) -> None:
     assert (
-        classes_of(ModelsRequest((str(trained),)))
+        num_classes_of(ModelsRequest((str(trained),)))
         == len(load_checkpoint(trained / "model.safetensors").class_names)
         < 80
     )
 
 
-def test_the_input_may_be_another(trained: Path) -> None:
+def test_input_size_replaces_that_of_the_recipe(trained: Path) -> None:
     assert experiment_of(str(trained)).name == "tiny"
-    (one,) = model_candidates(ModelsRequest((TINY,), input=(96, 128)), "cpu")
+    (candidate,) = model_candidates(ModelsRequest((TINY,), input_size=(96, 128)), "cpu")
     workload = make_workload(3, (50, 60))
-    assert one.prepare(workload, "cpu").preprocess(workload.image).shape == (1, 3, 96, 128)
+    assert candidate.prepare(workload, "cpu").preprocess(workload.image).shape == (1, 3, 96, 128)
 
 
-def test_few_classes_are_no_reason_to_lose_objects() -> None:
-    """With one class a hundred objects must lie apart, or suppression takes some."""
+def test_make_workload_separates_objects_of_one_class() -> None:
+    """With one class, no two of a hundred objects overlap so much that NMS would remove one."""
     workload = make_workload(100, (400, 500), classes=1)
     for i, box in enumerate(workload.boxes):
         assert not i or overlap(box, workload.boxes[:i]).max() <= 0.33
@@ -89,13 +89,13 @@ def test_few_classes_are_no_reason_to_lose_objects() -> None:
 
 
 @pytest.mark.parametrize(("side", "classes", "objects"), [(64, 3, 5), (128, 1, 60), (256, 2, 100)])
-def test_small_inputs_and_few_classes_lose_no_object(side: int, classes: int, objects: int) -> None:
+def test_inject_detections_survives_nms_at_small_inputs(side: int, classes: int, objects: int) -> None:
     workload = make_workload(objects, (120, 160), classes)
     prepared = PreparedSais(changed(recipe("sais-lite"), "input", size=(side, side)), workload, "cpu")
     assert run_once(prepared, workload)[1] == objects
 
 
-def test_models_without_masks_are_timed_too() -> None:
+def test_run_once_without_masks() -> None:
     workload = make_workload(5, (120, 160), 5)
     experiment = changed(changed(recipe("sais-lite"), "input", size=(128, 160)), "model", masks=False)
     prepared = PreparedSais(experiment, workload, "cpu")
@@ -103,17 +103,17 @@ def test_models_without_masks_are_timed_too() -> None:
     assert found == 5
 
 
-def test_a_batch_finds_the_scene_in_each_image() -> None:
+def test_batch_returns_all_objects_in_each_image() -> None:
     workload = make_workload(12, (120, 160), 5)
     prepared = PreparedSais(changed(recipe("sais-lite"), "input", size=(128, 160)), workload, "cpu", images=3)
     with torch.inference_mode():
-        found = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
-    assert [len(one) for one in found] == [12, 12, 12]
+        results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
+    assert [len(detections) for detections in results] == [12, 12, 12]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("graph", ["raw", "detections"])
-def test_an_exported_graph_finds_the_scene(graph: str, trained: Path, tmp_path: Path) -> None:
+def test_prepared_export_returns_injected_objects(graph: str, trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     from sais.export import ExportOptions, export_model
@@ -122,78 +122,78 @@ def test_an_exported_graph_finds_the_scene(graph: str, trained: Path, tmp_path: 
     metadata = export_model(trained / "model.safetensors", path, ExportOptions(graph=graph, size=(128, 160)))  # type: ignore[arg-type]
     workload = make_workload(12, (120, 160), len(metadata.class_names))
     prepared = PreparedExport(path, workload, "cpu", images=2)
-    found = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
-    assert [len(one) for one in found] == [12, 12]
+    results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
+    assert [len(detections) for detections in results] == [12, 12]
     for box, label in zip(workload.boxes, workload.labels, strict=True):
-        assert overlap(box, found[1].boxes[found[1].labels == label]).max() > 0.99
-    assert prepared.dense_masks(found).shape == (12, 120, 160)
-    with pytest.raises(SaisError, match="measure it alone"):
-        PreparedExport(path, replace(workload, classes=9), "cpu")
+        assert overlap(box, results[1].boxes[results[1].labels == label]).max() > 0.99
+    assert prepared.dense_masks(results).shape == (12, 120, 160)
+    with pytest.raises(InputError, match="9"):
+        PreparedExport(path, replace(workload, num_classes=9), "cpu")
 
 
 @pytest.mark.slow
-def test_measured_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (row,) = bench_models(ModelsRequest((TINY,)), SMALL, say=lambda text: None)
-    assert row.shipped.num_detections == 12
-    assert 0 < row.shipped.network < row.shipped.end_to_end <= row.shipped.slow * 1.001
+def test_bench_models_measures_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = bench_models(ModelsRequest((TINY,)), SMALL, log=lambda text: None)
+    assert row.default_allocator.num_detections == 12
+    assert 0 < row.default_allocator.network < row.default_allocator.end_to_end <= row.default_allocator.p95 * 1.001
     assert row.memory is None or row.memory > 0
-    words = ["bench", "models", TINY, "--objects", "5", "--size", "60", "80", "--repeats", "1", "--batches", "2"]
+    words = ["bench", "models", TINY, "--objects", "5", "--image-size", "60", "80", "--repeats", "1", "--batch-sizes", "2"]
     assert main([*words, "--device", "cpu", "--no-memory", "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert f"{TINY}, batch 2" in said
-    assert "images/s" in said
-    figures = json.loads((tmp_path / "models.json").read_text())
-    assert figures["rows"][0]["shipped"]["found"] == 5
-    assert figures["conditions"]["objects"] == 5
+    printed = capsys.readouterr().out
+    assert f"{TINY}, batch 2" in printed
+    assert "images/s" in printed
+    measurements = json.loads((tmp_path / "models.json").read_text())
+    assert measurements["rows"][0]["default_allocator"]["num_detections"] == 5
+    assert measurements["conditions"]["num_objects"] == 5
 
 
-def test_curves_grow_and_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_scaling_writes_points_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    words = ["bench", "curves", "--counts", "1", "20", "--megapixels", "0.01", "0.04", "--repeats", "1", "--no-memory"]
+    words = ["bench", "scaling", "--object-counts", "1", "20", "--megapixels", "0.01", "0.04", "--repeats", "1", "--no-memory"]
     assert main([*words, "--out", str(tmp_path)]) == 0
-    points = json.loads((tmp_path / "curves.json").read_text())["curves"]
-    assert [(p["way"], p["objects"]) for p in points["objects"]] == [
-        (way, count) for count in (1, 20) for way in (scaling.OURS, scaling.USUAL)
+    points = json.loads((tmp_path / "scaling.json").read_text())["curves"]
+    assert [(p["method"], p["num_objects"]) for p in points["objects"]] == [
+        (method, count) for count in (1, 20) for method in (BOX_LOCAL, CHUNKED)
     ]
     assert points["image"][0]["megapixels"] == pytest.approx(0.01, rel=0.05)
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
     assert "wrote" in capsys.readouterr().out
 
 
-def test_the_usual_way_is_left_out_where_it_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_scaling_skips_full_frames_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "MAX_PIXELS", 10 * 100 * 100)
     chosen = [("objects", MaskCase(10, (100, 100), (8, 8))), ("objects", MaskCase(11, (100, 100), (8, 8)))]
     found = scaling.measure_scaling(chosen, 1, memory=False)["objects"]
-    assert [(p.objects, p.way) for p in found] == [(10, scaling.OURS), (10, scaling.USUAL), (11, scaling.OURS)]
+    assert [(p.num_objects, p.method) for p in found] == [(10, BOX_LOCAL), (10, CHUNKED), (11, BOX_LOCAL)]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["models"], "needs a MODEL"),
         (["masks", "sais-lite"], "takes no model"),
-        (["models", "sais-lite", "--batches", "0"], "1 or more"),
-        (["curves", "--counts", "0"], "1 or more"),
-        (["curves", "--megapixels", "0.0000001"], "0.001 or more"),
-        (["curves", "--objects", "5"], "--counts"),
-        (["masks", "--out", "here"], "--out goes with models, curves and training"),
-        (["models", "sais-lite", "--precisions", "fp16", "--device", "cpu"], "nobody to measure"),
-        (["models", "sais-lite", "--input", "100"], "multiples of 32"),
-        (["models", "sais-lite", "--input", "0"], "must be positive"),
+        (["models", "sais-lite", "--batch-sizes", "0"], "1 or more"),
+        (["scaling", "--object-counts", "0"], "1 or more"),
+        (["scaling", "--megapixels", "0.0000001"], "0.001 or more"),
+        (["scaling", "--objects", "5"], "--objects has no effect"),
+        (["masks", "--out", "here"], "--out has no effect"),
+        (["models", "sais-lite", "--precisions", "fp16", "--device", "cpu"], "no model runs in fp16"),
+        (["models", "sais-lite", "--input-size", "100"], "multiples of 32"),
+        (["models", "sais-lite", "--input-size", "0"], "must be positive"),
         (["models", "sais-lite", "--peers", "tests.benchmark.test_timing:small", "--only", "light"], "no peer"),
         (["models", "sais-lit"], "neither a recipe"),
     ],
 )
-def test_what_makes_no_sense_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_rejects_invalid_options(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *words]) != 0
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def echoed(settings: dict[str, object]) -> bool:
-    """In another process: whether settings arrive as they were."""
+def is_unchanged(settings: dict[str, object]) -> bool:
+    """Return whether the settings of a case were transferred unchanged."""
     return MaskCase(**settings) == MaskCase(3, (50, 60), (4, 5), sides=(0.1, 0.2))  # type: ignore[arg-type]
 
 
-def test_settings_arrive_in_a_fresh_process_as_they_were() -> None:
+def test_in_fresh_process_transfers_settings() -> None:
     case = MaskCase(3, (50, 60), (4, 5), sides=(0.1, 0.2))
-    assert in_fresh_process("tests.test_bench_models:echoed", asdict(case)) is True
+    assert in_fresh_process("tests.benchmark.test_models:is_unchanged", asdict(case)) is True

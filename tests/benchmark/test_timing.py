@@ -1,4 +1,4 @@
-"""The bench of whole systems: injected workloads come out, memory is counted once, times are taken in turns."""
+"""Tests of `sais.benchmark.timing` and `candidates`: injected objects are returned, saved bytes are counted once."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from sais.benchmark.memory import in_fresh_process
 from sais.benchmark.timing import Conditions, measure_memory, measure_times, run_once
 from sais.benchmark.workload import make_workload, overlap, training_batch
 from sais.engine.activation_memory import saved_bytes, saved_bytes_per_image
-from sais.errors import SaisError
+from sais.errors import ConfigError, ResourceError
 from sais.recipes import recipe
 
-SMALL = Conditions(objects=12, size=(120, 160), classes=5, repeats=1)
+SMALL = Conditions(num_objects=12, image_size=(120, 160), num_classes=5, repeats=1)
 
 
 def small() -> list[Candidate]:
-    """The frozen lite recipe; measured in processes of their own, which import this file."""
+    """Return a small SAIS candidate; fresh processes import it from this file."""
     return [recipe_candidate("lite", recipe("paper-lite0"))]
 
 
-def nothing() -> str:
-    """No list of candidates."""
-    return "nothing"
+def no_list() -> str:
+    """Return something other than a list of candidates."""
+    return "no list"
 
 
-def test_scenes_are_the_same_each_time_and_their_classes_apart() -> None:
+def test_make_workload_is_deterministic_and_separates_classes() -> None:
     first, second = make_workload(40), make_workload(40)
     assert (first.boxes == second.boxes).all()
     assert (first.image == second.image).all()
@@ -50,19 +50,19 @@ def test_overlap_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_what_is_planted_comes_out(seed: int) -> None:
+def test_injected_objects_are_returned(seed: int) -> None:
     workload = make_workload(SMALL.num_objects, SMALL.image_size, SMALL.num_classes, seed)
     prepared = small()[0].prepare(workload, "cpu")
     with torch.inference_mode():
-        (found,) = everything = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
-    assert len(found) == SMALL.num_objects
+        (detections,) = results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
+    assert len(detections) == SMALL.num_objects
     for box, label in zip(workload.boxes, workload.labels, strict=True):
-        alike = found.boxes[found.labels == label]
-        assert overlap(box, alike).max() > 0.99
-    assert prepared.dense_masks(everything).shape == (SMALL.num_objects, *SMALL.image_size)
+        same_class = detections.boxes[detections.labels == label]
+        assert overlap(box, same_class).max() > 0.99
+    assert prepared.dense_masks(results).shape == (SMALL.num_objects, *SMALL.image_size)
 
 
-def test_the_stations_of_one_run() -> None:
+def test_run_once_times_each_stage() -> None:
     ticks = iter(range(100))
     workload = make_workload(SMALL.num_objects, SMALL.image_size, SMALL.num_classes)
     seconds, count = run_once(small()[0].prepare(workload, "cpu"), workload, lambda: float(next(ticks)))
@@ -70,8 +70,8 @@ def test_the_stations_of_one_run() -> None:
     assert count == SMALL.num_objects
 
 
-def test_bytes_saved_by_hand() -> None:
-    """relu saves its output, the square its input, which is the same storage: once. The linear's input is the batch."""
+def test_saved_bytes_counts_each_storage_once() -> None:
+    """ReLU saves its output and the square its input, which share one storage; the linear layer saves the batch."""
     model = nn.Sequential(nn.Linear(10, 20), nn.ReLU())
     rows = torch.zeros(3, 10)
 
@@ -82,14 +82,14 @@ def test_bytes_saved_by_hand() -> None:
     assert counted == {"first": 3 * 10 * 4, "second": 3 * 20 * 4, "losses": 0}
 
 
-def test_per_image_and_per_step_by_hand() -> None:
+def test_saved_bytes_per_image_separates_image_and_step() -> None:
     scale = nn.Parameter(torch.ones(50))
     model = nn.Module()
     model.scale = scale
 
     def losses(images: int) -> dict[str, torch.Tensor]:
-        made_once = scale.exp()  # saved, and the same for any number of images
-        return {"sum": (torch.ones(images, 50).cumsum(0) * made_once).sum()}
+        per_step = scale.exp()  # saved once, whatever the number of images
+        return {"sum": (torch.ones(images, 50).cumsum(0) * per_step).sum()}
 
     saved = saved_bytes_per_image(model, losses, {})
     assert saved.per_image == {"losses": 200}
@@ -97,8 +97,8 @@ def test_per_image_and_per_step_by_hand() -> None:
     assert saved.per_step == 200
 
 
-def test_masks_in_boxes_keep_little_for_backward() -> None:
-    """The mask loss of ten objects keeps far less than 4 bytes for each positive and prototype cell."""
+def test_mask_loss_saves_little_for_backward() -> None:
+    """The losses of ten objects save less than a third of all activations."""
     train = small()[0].train
     assert train is not None
     training = train(make_workload(12, (120, 160), 5), "cpu")
@@ -108,34 +108,34 @@ def test_masks_in_boxes_keep_little_for_backward() -> None:
     assert saved.per_image["losses"] < saved.total / 3
 
 
-def test_training_batches_need_no_multiple_of_32() -> None:
-    batch = training_batch(make_workload(12), (550, 550), images=2, objects=3)
+def test_training_batch_accepts_any_size() -> None:
+    batch = training_batch(make_workload(12), (550, 550), batch_size=2, num_objects=3)
     assert batch.images.shape == (2, 3, 550, 550)
-    assert [len(o.boxes) for o in batch.objects] == [3, 3]
-    assert int(batch.objects[0].mask_values.max()) == 255
+    assert [len(o.boxes) for o in batch.ground_truths] == [3, 3]
+    assert int(batch.ground_truths[0].mask_values.max()) == 255
 
 
-def test_contestants_by_name() -> None:
-    assert [one.name for one in own_candidates()] == [
+def test_find_candidates_resolves_functions() -> None:
+    assert [candidate.name for candidate in own_candidates()] == [
         "SAIS-640, R50",
         "SAIS-768, R50",
         "SAIS-768, R101",
         "SAIS-768, X101",
     ]
-    assert [one.name for one in find_candidates("tests.benchmark.test_timing:small")] == ["lite"]
-    with pytest.raises(SaisError, match="does not return a list"):
-        find_candidates("tests.benchmark.test_timing:nothing")
-    with pytest.raises(SaisError, match="module:function"):
+    assert [candidate.name for candidate in find_candidates("tests.benchmark.test_timing:small")] == ["lite"]
+    with pytest.raises(ConfigError, match="not a list"):
+        find_candidates("tests.benchmark.test_timing:no_list")
+    with pytest.raises(ConfigError):
         find_candidates("peers.absent:candidates")
 
 
-def test_a_failure_elsewhere_is_said_here() -> None:
-    with pytest.raises(SaisError, match="no_such_name"):
+def test_in_fresh_process_reports_failures() -> None:
+    with pytest.raises(ResourceError, match="no_such_name"):
         in_fresh_process("sais.benchmark.memory:no_such_name")
 
 
 @pytest.mark.slow
-def test_measured_in_processes_of_their_own() -> None:
+def test_measure_times_and_memory_in_fresh_processes() -> None:
     source = ["tests.benchmark.test_timing:small"]
     (timing,) = measure_times(source, [], SMALL)
     assert timing.num_detections == SMALL.num_objects
@@ -145,15 +145,15 @@ def test_measured_in_processes_of_their_own() -> None:
     assert memory.training is not None
     assert memory.training["protonet"] > 0
     assert memory.inference is None or memory.inference > 0
-    with pytest.raises(SaisError, match="nobody to measure"):
-        measure_times(source, ["somebody else"], SMALL)
+    with pytest.raises(ResourceError, match="no candidate"):
+        measure_times(source, ["another name"], SMALL)
 
 
-def test_blocks_are_kept_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(timing, "keep_big_blocks", lambda: asked.append(True))
-    settings = {"size": (120, 160), "objects": 12, "classes": 5, "repeats": 1, "device": "cpu"}
-    assert timing.conditions_of(settings | {"retain_memory": False}).size == (120, 160)
-    assert not asked
-    timing.conditions_of(settings | {"retain_memory": True})
-    assert asked
+def test_apply_conditions_sets_the_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(timing, "keep_big_blocks", lambda: calls.append(True))
+    settings = {"image_size": (120, 160), "num_objects": 12, "num_classes": 5, "repeats": 1, "device": "cpu"}
+    assert timing.apply_conditions(settings | {"retain_memory": False}).image_size == (120, 160)
+    assert not calls
+    timing.apply_conditions(settings | {"retain_memory": True})
+    assert calls

@@ -1,4 +1,4 @@
-"""`sais bench training` and `python -m peers training`: whom they measure, what they find, how they say it."""
+"""Tests of `sais bench training` and `python -m peers training`: candidates, measurements and tables."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ from sais.benchmark.candidates import Candidate
 from sais.benchmark.memory import _as_tuples
 from sais.benchmark.training import TrainingRequest, TrainingRow, training_candidates, training_table
 from sais.commands.bench import run
-from sais.errors import SaisError
+from sais.errors import InputError, SaisError
 from sais.recipes import recipe
 
 MB = 10**6
 
 
-def test_every_model_in_every_way() -> None:
-    request = TrainingRequest(("sais-lite", "paper-lite0"), ("norms", "all"), ("fp32", "bf16"), input=(64, 64))
-    assert [one.name for one in training_candidates(request)] == [
+def test_training_candidates_covers_modes_and_precisions() -> None:
+    request = TrainingRequest(("sais-lite", "paper-lite0"), ("norms", "all"), ("fp32", "bf16"), input_size=(64, 64))
+    assert [candidate.name for candidate in training_candidates(request)] == [
         f"{model}, {kind}{precision}"
         for model in ("sais-lite", "paper-lite0")
         for precision in ("", ", bf16")
         for kind in ("norms", "all")
     ]
     chosen = TrainingRequest(("sais-lite",), peers=("peers.training:peers",), only=(MASK_RCNN, "sais-lite, all"))
-    assert [one.name for one in training_candidates(chosen)] == ["sais-lite, all", MASK_RCNN]
+    assert [candidate.name for candidate in training_candidates(chosen)] == ["sais-lite, all", MASK_RCNN]
 
 
-def test_a_wrong_name_or_size_is_said() -> None:
-    with pytest.raises(SaisError, match="--only 'sais-lite': nobody of that name, did you mean 'sais-lite, all'"):
+def test_training_candidates_rejects_names_and_sizes() -> None:
+    with pytest.raises(InputError, match="did you mean 'sais-lite, all'"):
         training_candidates(TrainingRequest(("sais-lite",), only=("sais-lite",)))
     with pytest.raises(SaisError, match="multiples of 32"):
-        training_candidates(TrainingRequest(("sais-lite",), input=(50, 50)))
+        training_candidates(TrainingRequest(("sais-lite",), input_size=(50, 50)))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["training"], "needs a MODEL"),
-        (["training", "sais-lite", "--precisions", "fp16"], "fp32 and bf16"),
-        (["training", "sais-lite", "--batches", "4"], "here --batch"),
-        (["training", "sais-lite", "--batch", "0"], "1 or more"),
-        (["models", "sais-lite", "--recompute", "all"], "go with training"),
-        (["masks", "--no-times"], "go with training"),
+        (["training"], "no MODEL"),
+        (["training", "sais-lite", "--precisions", "fp16"], "fp32 or bf16"),
+        (["training", "sais-lite", "--batch-sizes", "4"], "--batch-sizes has no effect"),
+        (["training", "sais-lite", "--batch-size", "0"], "1 or more"),
+        (["models", "sais-lite", "--activation-checkpointing", "all"], "belongs to training"),
+        (["masks", "--no-time"], "belongs to training"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(arguments: list[str], said: str) -> None:
-    with pytest.raises(SaisError, match=said):
+def test_bench_training_rejects_invalid_options(arguments: list[str], message: str) -> None:
+    with pytest.raises(SaisError, match=message):
         run(arguments)
 
 
 def rows() -> list[TrainingRow]:
-    """Of four, invented."""
+    """Return invented measurements of four candidates."""
     return [
         TrainingRow(BARS[0].name, {"backbone": 300 * MB, "losses": 20 * MB}, 90 * MB, 500 * MB, 5.0, 4.0, 3.0),
         TrainingRow(BARS[2].name, {"backbone": 150 * MB, "losses": 10 * MB}, 60 * MB, None),
@@ -68,44 +68,44 @@ def rows() -> list[TrainingRow]:
     ]
 
 
-def test_the_table_has_every_part_once() -> None:
-    columns, lines = training_table(rows())
-    assert columns[:5] == ["system", "backbone", "losses", "rpn", "all"]
-    assert lines[0][1:7] == ["300.0", "20.0", "-", "320.0", "90.0", "500.0"]
-    assert lines[2][1:5] == ["300.0", "-", "100.0", "400.0"]
-    assert lines[1][-4:] == ["-"] * 4
+def test_training_table_has_one_column_per_part() -> None:
+    columns, cells = training_table(rows())
+    assert columns[:5] == ["system", "backbone", "losses", "rpn", "total"]
+    assert cells[0][1:7] == ["300.0", "20.0", "-", "320.0", "90.0", "500.0"]
+    assert cells[2][1:5] == ["300.0", "-", "100.0", "400.0"]
+    assert cells[1][-4:] == ["-"] * 4
 
 
-def test_ratios_are_shares_of_mask_rcnns() -> None:
-    found = ratios(rows())
-    assert found[0] == [BARS[0].name, "0.800", "<= 0.80", "0.500", "0.800", "0.500", "<= 0.55"]
-    assert found[1] == [BARS[2].name, "0.400", "<= 0.45", *["not measured"] * 3, "<= 0.30"]
-    assert found[2][1:] == ["1.000", "-", *["1.000"] * 3, "-"]
+def test_ratios_are_relative_to_mask_rcnn() -> None:
+    cells = ratios(rows())
+    assert cells[0] == [BARS[0].name, "0.800", "<= 0.80", "0.500", "0.800", "0.500", "<= 0.55"]
+    assert cells[1] == [BARS[2].name, "0.400", "<= 0.45", *["not measured"] * 3, "<= 0.30"]
+    assert cells[2][1:] == ["1.000", "-", *["1.000"] * 3, "-"]
     assert ratios(rows()[:2]) == []
 
 
 def in_this_process(function: str, *arguments: Any) -> Any:
-    """What else would take a process of its own, and the time to start it."""
+    """Call a function of `training` without starting a process."""
     return json.loads(json.dumps(getattr(training, function.partition(":")[2])(*_as_tuples(list(arguments)))))
 
 
 def small_peer() -> list[Candidate]:
-    """A narrow Mask R-CNN on a small backbone and input."""
+    """Return a narrow Mask R-CNN with a small backbone and input."""
     return [mask_rcnn_of("mask-rcnn", recipe("paper-lite0"), 64)]
 
 
 @pytest.mark.slow
-def test_what_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_training_measures_models_and_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "in_fresh_process", in_this_process)
-    monkeypatch.setattr(training, "can_keep_big_blocks", lambda: False)  # which would stay for other tests
-    options = ["--recompute", "none", "all", "--input", "64", "--repeats", "1", "--objects", "3"]
-    peers = ["--peers", "tests.test_bench_training:small_peer"]
+    monkeypatch.setattr(training, "can_keep_big_blocks", lambda: False)  # it would affect later tests
+    options = ["--activation-checkpointing", "none", "all", "--input-size", "64", "--repeats", "1", "--objects", "3"]
+    peers = ["--peers", "tests.benchmark.test_training:small_peer"]
     assert run(["training", "paper-lite0", *options, *peers, "--out", str(tmp_path)]) == 0
     assert "paper-lite0, all" in capsys.readouterr().out
-    found = [TrainingRow(**row) for row in json.loads((tmp_path / "training.json").read_text())["rows"]]
-    plain, again, peer = found
+    measured = [TrainingRow(**row) for row in json.loads((tmp_path / "training.json").read_text())["rows"]]
+    plain, checkpointed, peer = measured
     assert list(plain.per_image) == ["backbone", "fpn", "head", "protonet", "losses"]
-    assert again.per_image["backbone"] < 0.5 * plain.per_image["backbone"]
-    assert again.total < 0.5 * plain.total
+    assert checkpointed.per_image["backbone"] < 0.5 * plain.per_image["backbone"]
+    assert checkpointed.total_per_image < 0.5 * plain.total_per_image
     assert peer.per_image["mask head"] > MB
-    assert all(row.seconds and row.processor_seconds is None for row in found)
+    assert all(row.seconds and row.cpu_seconds is None for row in measured)

@@ -21,11 +21,11 @@ from sais.modeling.fpn import STRIDES
 from sais.modeling.postprocess import assemble, postprocess
 from sais.modeling.sais import build_model
 from sais.ops.boxes import distances_from_boxes, locations
-from sais.ops.letterbox import letterbox, resize_and_pad
+from sais.ops.letterbox import CanvasMap, letterbox
 from sais.recipes import recipe
 from sais.resolve import resolve
 from sais.results.detections import Detections
-from sais.structures import CanvasMap, DenseOutputs
+from sais.structures import DenseOutputs
 
 
 class PreparedCandidate(Protocol):
@@ -197,7 +197,7 @@ class PreparedSais:
 
     def preprocess(self, image: np.ndarray) -> Tensor:
         """Resize and pad the image (H, W, 3) uint8 to canvases (B, 3, height, width) uint8."""
-        canvases = np.stack([resize_and_pad(image, canvas_map) for canvas_map in self.canvas_maps])
+        canvases = np.stack([canvas_map.image(image) for canvas_map in self.canvas_maps])
         return torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
 
     def network(self, canvases: Tensor) -> DenseOutputs:
@@ -250,7 +250,7 @@ def inject_detections(
         Class logits (1, L, C), centerness logits (1, L) and distances (1, L, 4) in canvas pixels.
     """
     points = locations(tuple(level_sizes), STRIDES)
-    boxes = torch.from_numpy(canvas_map.to_canvas(workload.boxes))
+    boxes = torch.from_numpy(canvas_map.boxes(workload.boxes))
     logits = torch.full((1, len(points), workload.num_classes), -9.0)
     centerness = torch.full((1, len(points)), -3.0)
     distances = torch.ones(1, len(points), 4)

@@ -12,7 +12,7 @@ from sais.benchmark.workload import Workload
 from sais.errors import InputError
 from sais.inference.exported_predictor import ExportedPredictor
 from sais.inference.numpy_postprocess import level_sizes
-from sais.ops.letterbox import letterbox, resize_and_pad
+from sais.ops.letterbox import letterbox
 from sais.results.detections import Detections
 
 Outputs = dict[str, np.ndarray]
@@ -51,7 +51,7 @@ class PreparedExport:
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """Resize and pad the image (H, W, 3) uint8 to canvases (B, 3, height, width) uint8."""
-        canvases = np.stack([resize_and_pad(image, canvas_map) for canvas_map in self.canvas_maps])
+        canvases = np.stack([canvas_map.image(image) for canvas_map in self.canvas_maps])
         return np.ascontiguousarray(canvases.transpose(0, 3, 1, 2))
 
     def network(self, canvases: np.ndarray) -> Outputs:
@@ -66,7 +66,7 @@ class PreparedExport:
             names = ("class_logits", "quality_logits", "distances")
             values = [np.repeat(tensor.numpy(), batch_size, 0) for tensor in injected]
             return outputs | dict(zip(names, values, strict=True))
-        boxes = self.canvas_maps[0].to_canvas(self.workload.boxes)[None].astype(np.float32)
+        boxes = self.canvas_maps[0].boxes(self.workload.boxes)[None].astype(np.float32)
         num_objects = boxes.shape[1]
         outputs = outputs | {
             "boxes": np.repeat(boxes, batch_size, 0),

@@ -108,8 +108,9 @@ def training_batch(
     from PIL import Image
 
     from sais.data.loader import rasterize_ground_truth
+    from sais.ops.letterbox import CanvasMap
     from sais.ops.rasterize import Polygons
-    from sais.structures import Batch, CanvasMap, Sample
+    from sais.structures import Batch, Sample
 
     size = workload.size
     scale = (canvas_size[0] / size[0], canvas_size[1] / size[1])
