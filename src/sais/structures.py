@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from sais.ops.letterbox import CanvasMap
     from sais.ops.rasterize import ObjectMask
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -33,40 +34,6 @@ STRIDES = (8, 16, 32, 64, 128)
 
 MASK_STRIDE = 4
 """Canvas pixels for one cell of the prototype grid."""
-
-
-@dataclass(frozen=True)
-class CanvasMap:
-    """Where an image lies on its canvas: top left, scaled by ``scale``, the rest is padding.
-
-    Canvas x = image x * scale[1]; canvas y = image y * scale[0]. This is the one mapping between the two
-    spaces; everything that crosses over uses it.
-    """
-
-    image_size: tuple[int, int]
-    """(H, W) of the image in pixels."""
-    canvas_size: tuple[int, int]
-    """(height, width) of the canvas in pixels, multiples of 32."""
-    scale: tuple[float, float]
-    """(vertical, horizontal) canvas pixels per image pixel."""
-
-    @property
-    def content_size(self) -> tuple[float, float]:
-        """(height, width) of the image on its canvas, without the padding."""
-        return self.image_size[0] * self.scale[0], self.image_size[1] * self.scale[1]
-
-    def to_canvas(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (N, 4) of the image, moved to the canvas."""
-        return boxes * self._factors()
-
-    def to_image(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (N, 4) of the canvas, moved to the image and clipped to it."""
-        height, width = self.image_size
-        limit = np.array([width, height, width, height], np.float32)
-        return np.clip(boxes / self._factors(), 0, limit).astype(np.float32)
-
-    def _factors(self) -> np.ndarray:
-        return np.array([self.scale[1], self.scale[0], self.scale[1], self.scale[0]], np.float32)
 
 
 @dataclass
@@ -132,12 +99,12 @@ class Batch:
 
 @dataclass
 class DenseOutputs:
-    """What the network says at every location. It never sees ground truth."""
+    """Predictions at every location. The network never sees ground truth."""
 
     class_logits: Tensor
     """(B, L, C)."""
-    centerness_logits: Tensor
-    """(B, L)."""
+    quality_logits: Tensor | None
+    """(B, L) logits of the quality branch (centerness by default); None where the head has none."""
     distances: Tensor
     """(B, L, 4) left top right bottom, canvas pixels, positive."""
     coefficients: Tensor | None
@@ -145,21 +112,26 @@ class DenseOutputs:
     prototypes: Tensor | None
     """(B, K, h, w), not negative; None where the model has no masks."""
     level_sizes: tuple[tuple[int, int], ...]
-    """(height, width) of P3 .. P7; their areas add up to L."""
+    """(height, width) of P3 .. P7; their areas sum to L."""
 
 
 @dataclass
 class DenseTargets:
-    """What the network should have said: one matching decides class, centerness, box and mask of a location."""
+    """Training targets at every location. One assignment decides class, quality, box and mask of a location."""
 
     object_index: Tensor
-    """(B, L) int64, which object of the image a location belongs to; -1 is background."""
+    """(B, L) int64, index of the assigned object in its image; -1 is background."""
     labels: Tensor
-    """(B, L) int64, the object's class; -1 is background."""
+    """(B, L) int64, class of the assigned object; -1 is background."""
     distances: Tensor
-    """(B, L, 4) float32 canvas pixels; zero where background."""
-    centerness: Tensor
-    """(B, L) float32 in [0, 1]; zero where background."""
+    """(B, L, 4) float32 left top right bottom, canvas pixels; zero at background locations."""
+    quality: Tensor | None = None
+    """(B, L) float32 in [0, 1], target of the quality branch and weight of the box loss, zero at background locations.
+    None where it depends on predictions (IoU) or there is no quality branch."""
+    score_targets: Tensor | None = None
+    """(B, L) float32 in [0, 1], target probability of the class in `labels`. None: 1 at all positive locations."""
+    weights: Tensor | None = None
+    """(B, L) float32 weight of each location in classification, box and quality loss. None: 1 at all locations."""
 
 
 @dataclass

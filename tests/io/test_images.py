@@ -12,7 +12,7 @@ from PIL import Image
 from sais.errors import SaisError
 from sais.io import images
 from sais.io.images import as_image, read_image, read_size, to_array
-from sais.ops.letterbox import PADDING, letterbox, resize_and_pad
+from sais.ops.letterbox import PADDING, letterbox
 
 COLORS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 200, 200], [0, 0, 0]]], np.uint8)
 """2 x 3 pixels, all different."""
@@ -159,12 +159,12 @@ def test_place_fixed_and_keep_ratio() -> None:
 def test_fit_resizes_and_pads() -> None:
     image = np.random.default_rng(0).integers(0, 255, (50, 80, 3), np.uint8)
     canvas_map = letterbox((50, 80), "keep_ratio", (100, 160))
-    canvas = resize_and_pad(image, canvas_map)
+    canvas = canvas_map.image(image)
     assert canvas.shape == (128, 160, 3)
     resized = np.asarray(Image.fromarray(image).resize((160, 100), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(canvas[:100], resized)
     assert (canvas[100:] == PADDING).all()
-    same = resize_and_pad(canvas, letterbox((128, 160), "fixed", (128, 160)))
+    same = letterbox((128, 160), "fixed", (128, 160)).image(canvas)
     np.testing.assert_array_equal(same, canvas)
     assert same is not canvas
     assert same.flags.writeable
@@ -176,7 +176,7 @@ def test_fit_keeps_places() -> None:
     image[40:50, 60:70] = 255
     for mode, size in (("fixed", (256, 192)), ("keep_ratio", (200, 300))):
         canvas_map = letterbox((90, 120), mode, size)  # type: ignore[arg-type]
-        canvas = resize_and_pad(image, canvas_map)[:, :, 0].astype(float)
+        canvas = canvas_map.image(image)[:, :, 0].astype(float)
         canvas[round(90 * canvas_map.scale[0]) :] = 0
         canvas[:, round(120 * canvas_map.scale[1]) :] = 0
         down = (np.arange(canvas.shape[0]) + 0.5) @ canvas.sum(1) / canvas.sum()

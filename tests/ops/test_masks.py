@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sais.ops.letterbox import letterbox
+from sais.ops.letterbox import CanvasMap, letterbox
 from sais.ops.masks import box_masks, neighbors, pixel_window
-from sais.structures import MASK_STRIDE, CanvasMap
+from sais.structures import MASK_STRIDE
 
 UNSURE = 1e-4
 """Pixels whose logit is nearer to zero than this may go either way."""
@@ -154,7 +154,7 @@ def test_strips_and_the_order_in_memory_change_no_pixel(monkeypatch: pytest.Monk
     boxes = np.array([[0, 0, 160, 120], [3.2, 8.9, 77, 119.7], [60, 2, 160, 95]], np.float32)
     arguments = (coefficients.astype(np.float32), boxes, (120, 160), (0.1, 0.1))
     whole = list(box_masks(prototypes, *arguments))
-    monkeypatch.setattr("sais.ops.masks.STRIP", 160 * 7)  # seven rows at once, the last strip shorter
+    monkeypatch.setattr("sais.ops.masks.STRIP_PIXELS", 160 * 7)  # seven rows at once, the last strip shorter
     channels_last = np.ascontiguousarray(prototypes.transpose(1, 2, 0)).transpose(2, 0, 1)
     for one, other in zip(whole, box_masks(channels_last, *arguments), strict=True):
         assert one[:2] == other[:2]
@@ -221,7 +221,7 @@ def test_a_planted_shape_comes_back_in_place(name: str, kind: str) -> None:
     x, y = (np.arange(grid[1]) + 0.5) * MASK_STRIDE, (np.arange(grid[0]) + 0.5) * MASK_STRIDE
     prototypes = np.stack([shape(x, y[:, None]) for shape, _ in shapes]).astype(np.float32)
     # A box with room to spare: where the shape ends is the mask's business here.
-    boxes = canvas_map.to_image(np.stack([box for _, box in shapes]) + np.array([-3, -3, 3, 3]))
+    boxes = canvas_map.boxes_to_image(np.stack([box for _, box in shapes]) + np.array([-3, -3, 3, 3]))
     scale = (canvas_map.scale[0] / MASK_STRIDE, canvas_map.scale[1] / MASK_STRIDE)
     found = box_masks(prototypes, np.eye(6, dtype=np.float32), boxes, size, scale)
     x, y = (np.arange(size[1]) + 0.5) * canvas_map.scale[1], (np.arange(size[0]) + 0.5) * canvas_map.scale[0]

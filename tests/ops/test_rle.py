@@ -100,7 +100,7 @@ def test_patch_counts_of_zero_inside() -> None:
     ],
 )
 def test_malformed(bad: dict) -> None:
-    with pytest.raises(ValueError, match="run lengths"):
+    with pytest.raises(ValueError, match="RLE"):
         rle.decode(bad)
 
 

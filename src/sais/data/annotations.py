@@ -94,7 +94,7 @@ def rasterize_segmentation(
         return None
     if isinstance(segmentation, list):
         return Polygons(tuple(np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation))
-    from sais.ops.rle import decode_patch
+    from sais.ops.rle import decode_cropped
 
     stated = tuple(segmentation["size"])
     if stated != tuple(size):
@@ -102,7 +102,7 @@ def rasterize_segmentation(
             f"{where}: its RLE is of {stated[0]} x {stated[1]}, the image of {size[0]} x {size[1]}; export it again"
         )
     try:
-        bits, x, y = decode_patch(segmentation)
+        bits, x, y = decode_cropped(segmentation)
     except ValueError as error:
         raise SaisError(f"{where}: its RLE is malformed ({error}); export it again") from error
     return Bitmap(bits, (float(x), float(y), float(x + bits.shape[1]), float(y + bits.shape[0])))

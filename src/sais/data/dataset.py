@@ -14,8 +14,9 @@ import numpy as np
 from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit, ImageRecord, object_mask, trainable
 from sais.data.packed_records import PackedRecords
-from sais.data.transforms.augment import augment, batch_input_size
+from sais.data.transforms.augment import augment, resolve_augmentation
 from sais.data.transforms.geometric import resize_sample
+from sais.data.transforms.multi_scale import batch_input_size
 from sais.errors import SaisError
 from sais.io.images import read_image
 from sais.structures import Sample
@@ -49,6 +50,8 @@ class AugmentedSamples:
         self.settings = settings
         self.options = options
         self.seed = seed
+        for name in options.extra:
+            resolve_augmentation(name)  # an unknown name is an error at the start of training
         everywhere = np.arange(len(index.images))
         full = [any(not a.crowd and a.segmentation is not None for a in r.annotations) for r in index.images]
         self._partners = {False: everywhere, True: everywhere[np.array(full, bool)]}

@@ -17,9 +17,9 @@ from sais.data.annotations import DatasetSplit
 from sais.data.dataset import AugmentedSamples, SampleKey, read_resized_sample, read_sample
 from sais.data.packed_records import PackedRecords
 from sais.errors import SaisError
-from sais.ops.letterbox import PADDING, letterbox
+from sais.ops.letterbox import PADDING, CanvasMap, letterbox
 from sais.ops.rasterize import coverages
-from sais.structures import MASK_STRIDE, Batch, CanvasMap, GroundTruth, Sample
+from sais.structures import MASK_STRIDE, Batch, GroundTruth, Sample
 
 PREFETCH = 2
 """Batches that each worker has ready. They lie in shared memory, of which a container may have as little as 64 MB: a

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from sais.errors import SaisError
 from sais.ops.rasterize import Polygons, coverage
-from sais.ops.rle import encode_patch
+from sais.ops.rle import encode_cropped
 
 CLASS_NAMES = ("ring", "star", "triangle", "crescent", "cross")
 """Label 0 first; the category id in the JSON is the label + 1. Only the ring has a hole."""
@@ -112,7 +112,7 @@ def _annotations(made: SyntheticScene, image_id: int, first_id: int) -> list[dic
                 "bbox": [x, y, patch.shape[1], patch.shape[0]],
                 "area": int(patch.sum()),
                 "iscrowd": 0,
-                "segmentation": encode_patch(patch, x, y, bits.shape),
+                "segmentation": encode_cropped(patch, x, y, bits.shape),
             }
         )
     return found

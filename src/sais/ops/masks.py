@@ -1,11 +1,13 @@
-"""Box-local masks: from prototypes and coefficients straight to the image's pixels, only inside each box. Numpy only.
+"""Box-local masks: prototypes and coefficients to masks at image resolution, computed only inside each box. Numpy only.
 
 The logit of an image pixel is the bilinear interpolation, at the pixel's center, of the grid of logits
 ``coefficients @ prototypes`` (Eq. 1 before its sigmoid); a pixel belongs to the object where the logit is positive.
-Interpolating logits is the same as interpolating prototypes; interpolating probabilities would give other pixels.
-Interpolation is separable: each column as the weighted mean of the two columns of cells around it, then each row, a
-strip at a time, so that what is in hand stays in the processor's cache. Without matrix products on purpose: numpy's
-threads for them and torch's wait for each other, which costs more than the products save (`docs/performance.md`).
+Interpolating logits equals interpolating prototypes; interpolating probabilities would give other pixels. The
+interpolation is separable: first columns, then rows, one strip at a time, so that a strip fits the processor's cache.
+Matrix products are avoided: the thread pools of numpy and torch block each other, which costs more than the products
+save (`docs/performance.md`).
+
+Legend: K prototypes, h w the prototype grid, D detections, H W the image.
 """
 
 from __future__ import annotations
@@ -17,23 +19,24 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-STRIP = 2**18
-"""Pixels interpolated at once: 1 MiB of logits."""
+STRIP_PIXELS = 2**18
+"""Number of pixels interpolated at once: 1 MiB of logits."""
 
 
 def pixel_window(box: NDArray[np.floating], size: tuple[int, int], margin: float = 0.0) -> tuple[int, int, int, int]:
-    """The pixels whose centers lie inside a box grown by `margin` of its sides: ``x1 y1 x2 y2``, end exclusive.
+    """Return the window of the pixels whose centers are inside a box: ``x1 y1 x2 y2``, end exclusive.
 
     Args:
-        box: (4,) image pixels.
+        box: (4,) x1 y1 x2 y2 in image pixels.
         size: (H, W) of the image.
+        margin: Fraction of the box's sides by which the box is enlarged on each side.
     """
     x1, y1, x2, y2 = (float(v) for v in box)
-    grow_x, grow_y = margin * (x2 - x1), margin * (y2 - y1)
-    left = min(max(int(np.ceil(x1 - grow_x - 0.5)), 0), size[1])
-    top = min(max(int(np.ceil(y1 - grow_y - 0.5)), 0), size[0])
-    right = min(max(int(np.ceil(x2 + grow_x - 0.5)), left), size[1])
-    bottom = min(max(int(np.ceil(y2 + grow_y - 0.5)), top), size[0])
+    margin_x, margin_y = margin * (x2 - x1), margin * (y2 - y1)
+    left = min(max(int(np.ceil(x1 - margin_x - 0.5)), 0), size[1])
+    top = min(max(int(np.ceil(y1 - margin_y - 0.5)), 0), size[0])
+    right = min(max(int(np.ceil(x2 + margin_x - 0.5)), left), size[1])
+    bottom = min(max(int(np.ceil(y2 + margin_y - 0.5)), top), size[0])
     return left, top, right, bottom
 
 
@@ -45,23 +48,23 @@ def box_masks(
     cells_per_pixel: tuple[float, float],
     margin: float = 0.0,
 ) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-    """The masks of D detections, each only where its box is, one after the other.
+    """Assemble the masks of D detections, each inside its box, one at a time.
 
     Args:
-        prototypes: (K, h, w); quickest where they lie in memory as (h, w, K), as a channels-last network leaves them.
-        coefficients: (D, K).
-        boxes: (D, 4) image pixels.
+        prototypes: (K, h, w) float32; fastest in channels-last memory order, that is (h, w, K).
+        coefficients: (D, K) float32.
+        boxes: (D, 4) x1 y1 x2 y2 in image pixels.
         size: (H, W) of the image.
-        cells_per_pixel: (vertical, horizontal) grid cells for one image pixel.
-        margin: how far a mask may reach beyond its box, as a share of the box's sides.
+        cells_per_pixel: (vertical, horizontal) number of grid cells per image pixel.
+        margin: Fraction of the box's sides by which a mask may extend beyond its box.
 
     Yields:
-        D tuples ``(x, y, bits)``: bits (height, width) bool, its top left pixel at (x, y) of the image.
+        D tuples ``(x, y, bits)``: bits (height, width) bool, with the top left pixel at (x, y) of the image.
     """
     if len(boxes) == 0:
         return
     cells = prototypes.shape[1:]
-    by_cell = np.ascontiguousarray(prototypes.transpose(1, 2, 0))  # (h, w, K): a crop times coefficients is one product
+    channels_last = np.ascontiguousarray(prototypes.transpose(1, 2, 0))  # (h, w, K)
     row_above, row_weight = neighbors(size[0], cells[0], cells_per_pixel[0])
     column_left, column_weight = neighbors(size[1], cells[1], cells_per_pixel[1])
     for box, weights in zip(boxes, coefficients, strict=True):
@@ -69,15 +72,24 @@ def box_masks(
         if x2 <= x1 or y2 <= y1:
             yield x1, y1, np.zeros((y2 - y1, x2 - x1), bool)
             continue
-        top, bottom = row_above[y1], row_above[y2 - 1] + 2  # a slice ends with the grid by itself
+        top, bottom = row_above[y1], row_above[y2 - 1] + 2  # slicing clips the end to the grid
         left, right = column_left[x1], column_left[x2 - 1] + 2
-        logits = np.einsum("hwk,k->hw", by_cell[top:bottom, left:right], weights)  # (cells high, cells wide)
-        crossed = _between_columns(logits, column_left[x1:x2] - left, column_weight[x1:x2])  # (cells high, box width)
-        yield x1, y1, _positive_between(crossed, row_above[y1:y2] - top, row_weight[y1:y2])
+        logits = np.einsum("hwk,k->hw", channels_last[top:bottom, left:right], weights)  # (cells high, cells wide)
+        columns = _interpolate_columns(logits, column_left[x1:x2] - left, column_weight[x1:x2])  # (cells high, width)
+        yield x1, y1, _positive_rows(columns, row_above[y1:y2] - top, row_weight[y1:y2])
 
 
-def _between_columns(cells: Array, left: NDArray[np.int64], weight: Array) -> Array:
-    """``cells[:, left] + weight * (cells[:, left + 1] - cells[:, left])``: (rows, len(left))."""
+def _interpolate_columns(cells: Array, left: NDArray[np.int64], weight: Array) -> Array:
+    """Interpolate ``cells[:, left] + weight * (cells[:, left + 1] - cells[:, left])``.
+
+    Args:
+        cells: (h, w) grid values.
+        left: (n,) index of the cell column left of each pixel column.
+        weight: (n,) weight of the cell column to the right, 0 to 1.
+
+    Returns:
+        (h, n).
+    """
     if cells.shape[1] == 1:
         return np.repeat(cells, len(left), axis=1)
     steps = cells[:, 1:] - cells[:, :-1]
@@ -87,15 +99,24 @@ def _between_columns(cells: Array, left: NDArray[np.int64], weight: Array) -> Ar
     return values
 
 
-def _positive_between(rows: Array, above: NDArray[np.int64], weight: Array) -> NDArray[np.bool_]:
-    """Where ``rows[above] + weight * (rows[above + 1] - rows[above])`` is positive: (len(above), width) bool."""
+def _positive_rows(rows: Array, above: NDArray[np.int64], weight: Array) -> NDArray[np.bool_]:
+    """Return where ``rows[above] + weight * (rows[above + 1] - rows[above])`` is positive.
+
+    Args:
+        rows: (h, width) values of the cell rows.
+        above: (n,) index of the cell row above each pixel row.
+        weight: (n,) weight of the cell row below, 0 to 1.
+
+    Returns:
+        (n, width) bool.
+    """
     if len(rows) == 1:
         return np.repeat(rows > 0, len(above), axis=0)
     steps = rows[1:] - rows[:-1]
     positive = np.empty((len(above), rows.shape[1]), bool)
-    high = max(1, STRIP // rows.shape[1])
-    for first in range(0, len(above), high):
-        strip = slice(first, first + high)
+    strip_height = max(1, STRIP_PIXELS // rows.shape[1])
+    for first in range(0, len(above), strip_height):
+        strip = slice(first, first + strip_height)
         values = steps.take(above[strip], axis=0)
         values *= weight[strip, None]
         values += rows.take(above[strip], axis=0)
@@ -104,13 +125,16 @@ def _positive_between(rows: Array, above: NDArray[np.int64], weight: Array) -> N
 
 
 def neighbors(pixels: int, cells: int, cells_per_pixel: float) -> tuple[NDArray[np.int64], Array]:
-    """For the center of each pixel the cell before it, and its share of the way from there to the next, 0 .. 1.
+    """Return the interpolation indices and weights of each pixel center along one axis.
 
     Args:
-        pixels: of the image along this axis.
-        cells: of the prototype grid along this axis.
-        cells_per_pixel: grid cells for one image pixel: canvas scale / 4. The grid may reach beyond the image
-            (padding); pixels beyond the centers of the outermost cells take the outermost cell.
+        pixels: Number of image pixels along the axis.
+        cells: Number of grid cells along the axis.
+        cells_per_pixel: Number of grid cells per image pixel: canvas scale / 4. The grid may extend beyond the image
+            (padding); pixels beyond the center of an outermost cell take its value.
+
+    Returns:
+        (pixels,) index of the cell before each pixel center; (pixels,) weight of the next cell, 0 to 1.
     """
     position = np.clip((np.arange(pixels) + 0.5) * cells_per_pixel - 0.5, 0, cells - 1)
     before = np.minimum(position.astype(np.int64), max(cells - 2, 0))

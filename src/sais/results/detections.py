@@ -141,7 +141,7 @@ class Detections:
             SaisError: the model that found these has no masks.
         """
         self._need_masks()
-        return [run_lengths.encode_patch(patch.bits, patch.x, patch.y, self.image_size) for patch in self.cropped_masks]
+        return [run_lengths.encode_cropped(patch.bits, patch.x, patch.y, self.image_size) for patch in self.cropped_masks]
 
     def polygons(self) -> list[list[np.ndarray]]:
         """For each object its rings, float64 (P, 2) x y in image pixels, exactly along the pixels' edges.
@@ -241,7 +241,7 @@ def _from_content(content: dict[str, Any]) -> Detections:
         if one["segmentation"] is not None:
             if tuple(one["segmentation"]["size"]) != tuple(content["size"]):
                 raise ValueError("a mask of another size than the image")
-            bits, x, y = run_lengths.decode_patch(one["segmentation"])
+            bits, x, y = run_lengths.decode_cropped(one["segmentation"])
             patches.append(CroppedMask(x, y, bits))
     boxes, scores, labels = ([one[key] for one in objects] for key in ("box", "score", "label"))
     return Detections(

@@ -15,7 +15,7 @@ from sais.results.cropped_mask import CroppedMask
 Window = tuple[int, int, int, int]
 
 
-def window_of(patch: CroppedMask) -> Window:
+def mask_window(patch: CroppedMask) -> Window:
     """The pixels that a patch speaks of; outside of them its object is not."""
     height, width = patch.shape
     return patch.x, patch.y, patch.x + width, patch.y + height
@@ -33,13 +33,13 @@ def is_empty(window: Window) -> bool:
 
 def count_pixels(patch: CroppedMask, window: Window) -> int:
     """How many pixels of the object lie in the window."""
-    inside = intersect_windows(window_of(patch), window)
+    inside = intersect_windows(mask_window(patch), window)
     return 0 if is_empty(inside) else int(np.count_nonzero(_cut(patch, inside)))
 
 
 def intersection_area(first: CroppedMask, second: CroppedMask, window: Window | None = None) -> int:
     """How many pixels both objects have; with a window, how many there."""
-    inside = intersect_windows(window_of(first), window_of(second))
+    inside = intersect_windows(mask_window(first), mask_window(second))
     if window is not None:
         inside = intersect_windows(inside, window)
     return 0 if is_empty(inside) else int(np.count_nonzero(_cut(first, inside) & _cut(second, inside)))
@@ -54,7 +54,7 @@ def union(patches: Sequence[CroppedMask]) -> CroppedMask:
     window = _hull(patches)
     bits = np.zeros((window[3] - window[1], window[2] - window[0]), bool)
     for patch in patches:
-        if is_empty(window_of(patch)):
+        if is_empty(mask_window(patch)):
             continue
         part = _place(bits, window, patch)
         part |= patch.bits
@@ -73,7 +73,7 @@ def vote(patches: Sequence[CroppedMask], weights: Sequence[float]) -> CroppedMas
     window = _hull(patches)
     votes = np.zeros((window[3] - window[1], window[2] - window[0]), np.float32)
     for patch, weight in zip(patches, weights, strict=True):
-        if is_empty(window_of(patch)):
+        if is_empty(mask_window(patch)):
             continue
         part = _place(votes, window, patch)
         part += np.float32(weight) * patch.bits
@@ -89,7 +89,7 @@ def hflip(patch: CroppedMask, width: int) -> CroppedMask:
 
 def _hull(patches: Sequence[CroppedMask]) -> Window:
     """The smallest window around all patches that have a pixel; that of the first where none has."""
-    windows = [window_of(p) for p in patches if not is_empty(window_of(p))] or [window_of(patches[0])]
+    windows = [mask_window(p) for p in patches if not is_empty(mask_window(p))] or [mask_window(patches[0])]
     x1, y1, x2, y2 = zip(*windows, strict=True)
     return min(x1), min(y1), max(x2), max(y2)
 

@@ -21,15 +21,11 @@ from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.data.dataset import AugmentedSamples, SampleKey
 from sais.data.formats import read_dataset
 from sais.data.loader import EpochBatches, TrainingDataset, collate, rasterize_ground_truth
-from sais.data.transforms.augment import (
-    augment,
-    batch_input_size,
-    max_input_size,
-    random_crop_window,
-    random_expand_window,
-)
+from sais.data.transforms.augment import augment
+from sais.data.transforms.expand_crop import random_crop_window, random_expand_window
 from sais.data.transforms.geometric import crop_to_window, visible_extent
 from sais.data.transforms.mosaic_copy_paste import copy_paste, mosaic
+from sais.data.transforms.multi_scale import batch_input_size, max_input_size
 from sais.data.transforms.photometric import photometric_distort, shift_hue
 from sais.data.visualize import draw_samples
 from sais.errors import SaisError

@@ -7,7 +7,8 @@ import pytest
 
 from sais.config import AugmentConfig, InputConfig
 from sais.data.loader import rasterize_ground_truth
-from sais.data.transforms.geometric import MIN_VISIBLE, augment, drop_invisible, flip, resize_sample, zoom
+from sais.data.transforms.augment import augment
+from sais.data.transforms.geometric import MIN_VISIBLE, drop_invisible, flip, resize_sample, zoom
 from sais.data.transforms.photometric import color_jitter
 from sais.ops.letterbox import PADDING, letterbox
 from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, inside
@@ -20,7 +21,7 @@ SQUARE = InputConfig(size=(64, 64))
 
 def augmented(sample: Sample, options: AugmentConfig, seed: int, settings: InputConfig = SQUARE) -> Sample:
     """One sample alone: there is no other to compose it with."""
-    return augment.augment(sample, settings, options, np.random.default_rng(seed), lambda random, full: None)
+    return augment(sample, settings, options, np.random.default_rng(seed), lambda random, full: None)
 
 
 def planted(size: tuple[int, int], *boxes: tuple[int, int, int, int], bitmap: bool = False) -> Sample:
@@ -108,7 +109,7 @@ def test_fit_moves_all_together(mode: str, size: tuple[int, int], bitmap: bool) 
     placed = resize_sample(sample, InputConfig(mode=mode, size=(96, 128)))  # type: ignore[arg-type]
     agree(placed, 1.0)
     assert placed.canvas_map is not None
-    np.testing.assert_allclose(placed.canvas_map.to_image(placed.boxes), sample.boxes, atol=1e-4)
+    np.testing.assert_allclose(placed.canvas_map.boxes_to_image(placed.boxes), sample.boxes, atol=1e-4)
 
 
 def test_keep_ratio_pads_right_and_below_only() -> None:

@@ -1,4 +1,4 @@
-"""One sample made of several: four images in a mosaic, objects of one image pasted into another."""
+"""Samples combined from several images: mosaic of four images, and copy-paste of objects between images."""
 
 from __future__ import annotations
 
@@ -8,45 +8,37 @@ from dataclasses import replace
 import numpy as np
 
 from sais.config import InputConfig
-from sais.data.transforms.geometric import (
-    Window,
-    canvas_window,
-    overlap,
-    place_sample,
-    resample,
-    slices,
-    visible_extent,
-)
-from sais.ops.letterbox import letterbox
+from sais.data.transforms.geometric import content_window, place_sample, placement, visible_extent
+from sais.ops.letterbox import CanvasMap, letterbox
+from sais.ops.numpy_boxes import Window, intersect_windows, window_slices
 from sais.ops.rasterize import bounding_box, coverage, cut_mask
 from sais.structures import Sample
 
-CENTER = (0.3, 0.7)
-"""Where the four images of a mosaic meet, as a share of the canvas."""
-ZOOM = (1.0, 2.0)
-"""Size of an image of a mosaic, in that which just fills its quarter."""
-MOST_PASTED = 5
-"""Objects pasted into one image."""
-PASTED_SCALE = (0.5, 1.5)
-"""Size of a pasted object, in that which it has with its image as large as the one it comes into."""
+MOSAIC_CENTER = (0.3, 0.7)
+"""Range of the point where the four images of a mosaic meet, as a fraction of the canvas."""
+MOSAIC_ZOOM = (1.0, 2.0)
+"""Range of the size of an image in a mosaic, relative to the size that just fills its quarter."""
+MAX_PASTED = 5
+"""Maximum number of objects pasted into an image."""
+PASTE_SCALE = (0.5, 1.5)
+"""Range of the size of a pasted object, relative to its size if its image were as large as the target image."""
 
 
 def mosaic(samples: Sequence[Sample], settings: InputConfig, random: np.random.Generator) -> Sample:
-    """Four samples on the canvas of the first, one in each quarter around a random point.
+    """Combine four samples on the canvas of the first, one in each quarter around a random point.
 
-    Each is stretched as its usual fit would do, made so large that it fills its quarter or up to twice as large, and
-    cut there at random. Nothing of a quarter is padding.
+    Each image is letterboxed, enlarged until it fills its quarter or up to twice that size, and cropped at random to
+    the quarter. No part of a quarter is padding.
     """
     height, width = letterbox(samples[0].image.shape[:2], settings.mode, settings.size).canvas_size
-    y, x = (round(side * random.uniform(*CENTER)) for side in (height, width))
+    y, x = (round(side * random.uniform(*MOSAIC_CENTER)) for side in (height, width))
     canvas = np.empty((height, width, 3), np.uint8)
+    quarters = ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height))
     parts = []
-    for sample, tile in zip(
-        samples, ((0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)), strict=True
-    ):
-        lengths, offsets = _filling(sample, tile, settings, random)
-        canvas[slices(tile)] = resample(sample.image, lengths, offsets, tile)
-        parts.append(visible_extent(place_sample(sample, lengths, offsets), within=tile))
+    for sample, quarter in zip(samples, quarters, strict=True):
+        canvas_map = _fill_quarter(sample, quarter, (height, width), settings, random)
+        canvas[window_slices(quarter)] = canvas_map.image_window(sample.image, quarter)
+        parts.append(visible_extent(place_sample(sample, canvas_map), within=quarter))
     return replace(
         samples[0],
         image=canvas,
@@ -56,66 +48,73 @@ def mosaic(samples: Sequence[Sample], settings: InputConfig, random: np.random.G
     )
 
 
-def _filling(
-    sample: Sample, tile: Window, settings: InputConfig, random: np.random.Generator
-) -> tuple[list[int], list[int]]:
-    """(height, width) and (y, x) of an image that fills a tile."""
+def _fill_quarter(
+    sample: Sample,
+    quarter: Window,
+    canvas_size: tuple[int, int],
+    settings: InputConfig,
+    random: np.random.Generator,
+) -> CanvasMap:
+    """Draw the map of an image to the canvas on which it fills a quarter."""
     size = sample.image.shape[:2]
     usual = letterbox(size, settings.mode, settings.size).scale
-    room = tile[3] - tile[1], tile[2] - tile[0]
+    room = quarter[3] - quarter[1], quarter[2] - quarter[0]
     filling = max(room[axis] / (size[axis] * usual[axis]) for axis in (0, 1))
-    factor = filling * float(np.exp(random.uniform(*np.log(ZOOM))))
+    factor = filling * float(np.exp(random.uniform(*np.log(MOSAIC_ZOOM))))
     lengths = [max(room[axis], round(size[axis] * usual[axis] * factor)) for axis in (0, 1)]
-    spare = [int(random.integers(0, lengths[axis] - room[axis] + 1)) for axis in (0, 1)]
-    return lengths, [tile[1] - spare[0], tile[0] - spare[1]]
+    excess = [int(random.integers(0, lengths[axis] - room[axis] + 1)) for axis in (0, 1)]
+    return placement(sample.image, lengths, [quarter[1] - excess[0], quarter[0] - excess[1]], canvas_size)
 
 
 def copy_paste(sample: Sample, other: Sample, random: np.random.Generator) -> Sample:
-    """The sample with up to `MOST_PASTED` objects of another one pasted in, each of another size, at a random place.
+    """Paste up to `MAX_PASTED` objects of another sample, each at a random scale and position.
 
-    Later ones lie over earlier ones and over all that was there. Objects without a mask are not pasted.
+    Pasted objects cover the objects of the sample and those pasted before. Objects without a mask are not pasted.
     """
-    shaped = [i for i, mask in enumerate(other.masks) if mask is not None]
-    if not shaped:
+    with_masks = [i for i, mask in enumerate(other.masks) if mask is not None]
+    if not with_masks:
         return sample
-    number = int(random.integers(1, min(len(shaped), MOST_PASTED) + 1))
+    count = int(random.integers(1, min(len(with_masks), MAX_PASTED) + 1))
     sample = replace(sample, image=sample.image.copy())
-    for which in random.permutation(shaped)[:number]:
-        sample = _pasted(sample, other, int(which), random)
+    for index in random.permutation(with_masks)[:count]:
+        sample = _paste_object(sample, other, int(index), random)
     return sample
 
 
-def _pasted(sample: Sample, other: Sample, which: int, random: np.random.Generator) -> Sample:
-    """The sample with one object of `other` lying over everything; its image is painted in place."""
+def _paste_object(sample: Sample, other: Sample, index: int, random: np.random.Generator) -> Sample:
+    """Return the sample with object `index` of `other` on top; the sample's image is modified in place."""
+    canvas_map, content = _paste_position(sample, other, index, random)
+    single = replace(other, boxes=other.boxes[[index]], labels=other.labels[[index]], masks=[other.masks[index]])
+    pasted = visible_extent(place_sample(single, canvas_map), within=content)
+    if not pasted.masks or pasted.masks[0] is None:
+        return sample
+    shape = pasted.masks[0]
+    extent = bounding_box(shape)
+    low, high = np.floor(extent[:2]).astype(int).tolist(), np.ceil(extent[2:]).astype(int).tolist()
+    window = intersect_windows((low[0], low[1], high[0], high[1]), content)
+    alpha = coverage(shape, window, cell=1.0).astype(np.float32)[..., None] / 255
+    below = sample.image[window_slices(window)]
+    pixels = canvas_map.image_window(other.image, window)
+    below[:] = np.rint(below + (pixels.astype(np.float32) - below) * alpha).astype(np.uint8)
+    covered = visible_extent(sample, covers=[cut_mask(shape, content)])
+    return replace(
+        covered,
+        boxes=np.concatenate([covered.boxes, pasted.boxes]),
+        labels=np.concatenate([covered.labels, pasted.labels]),
+        masks=[*covered.masks, shape],
+    )
+
+
+def _paste_position(sample: Sample, other: Sample, index: int, random: np.random.Generator) -> tuple[CanvasMap, Window]:
+    """Draw the map from `other` to the image of `sample`, and return it with the window covered by `other`."""
     size, room = other.image.shape[:2], sample.image.shape[:2]
-    box = other.boxes[which]
-    factor = min(room[0] / size[0], room[1] / size[1]) * float(np.exp(random.uniform(*np.log(PASTED_SCALE))))
+    box = other.boxes[index]
+    factor = min(room[0] / size[0], room[1] / size[1]) * float(np.exp(random.uniform(*np.log(PASTE_SCALE))))
     lengths, offsets = [0, 0], [0, 0]
     for axis in (0, 1):
         lengths[axis] = max(1, round(size[axis] * factor))
         scale = lengths[axis] / size[axis]
         start, end = float(box[1 - axis]) * scale, float(box[3 - axis]) * scale
-        spare = int(room[axis] - (end - start))
-        offsets[axis] = int(random.integers(min(0, spare), max(0, spare) + 1)) - int(start)
-    image = overlap(
-        (offsets[1], offsets[0], offsets[1] + lengths[1], offsets[0] + lengths[0]), canvas_window(sample.image)
-    )
-    one = replace(other, boxes=other.boxes[[which]], labels=other.labels[[which]], masks=[other.masks[which]])
-    new = visible_extent(place_sample(one, lengths, offsets), within=image)
-    if not new.masks or new.masks[0] is None:
-        return sample
-    shape = new.masks[0]
-    reach = bounding_box(shape)
-    low, high = np.floor(reach[:2]).astype(int).tolist(), np.ceil(reach[2:]).astype(int).tolist()
-    window = overlap((low[0], low[1], high[0], high[1]), image)
-    share = coverage(shape, window, cell=1.0).astype(np.float32)[..., None] / 255
-    below = sample.image[slices(window)]
-    pixels = resample(other.image, lengths, offsets, window)
-    below[:] = np.rint(below + (pixels.astype(np.float32) - below) * share).astype(np.uint8)
-    hidden = visible_extent(sample, covers=[cut_mask(shape, image)])
-    return replace(
-        hidden,
-        boxes=np.concatenate([hidden.boxes, new.boxes]),
-        labels=np.concatenate([hidden.labels, new.labels]),
-        masks=[*hidden.masks, shape],
-    )
+        free = int(room[axis] - (end - start))
+        offsets[axis] = int(random.integers(min(0, free), max(0, free) + 1)) - int(start)
+    return placement(other.image, lengths, offsets, room), content_window(lengths, offsets, sample.image)
