@@ -92,13 +92,13 @@ def read_resized_sample(record: ImageRecord, settings: InputConfig) -> Sample:
     return resize_sample(read_sample(record, with_objects=False), settings)
 
 
-def read_sample(record: ImageRecord, with_objects: bool = True) -> Sample:
+def read_sample(record: ImageRecord, with_objects: bool = True, max_pixels: int | None = None) -> Sample:
     """The image of a record and its objects, crowds left out.
 
     Raises:
         SaisError: the image or a mask cannot be read, or the size is not the one the annotations were made for.
     """
-    image = read_image(record.path)
+    image = read_image(record.path, max_pixels)
     if image.shape[:2] != tuple(record.size):
         raise SaisError(
             f"{record.path}: the image is {image.shape[1]} x {image.shape[0]} pixels, its annotations say "

@@ -17,6 +17,7 @@ from sais.data.annotations import DatasetSplit
 from sais.data.dataset import AugmentedSamples, SampleKey, read_resized_sample, read_sample
 from sais.data.packed_records import PackedRecords
 from sais.errors import SaisError
+from sais.io.images import LARGE_IMAGE_PIXELS
 from sais.ops.letterbox import PADDING, CanvasMap, letterbox
 from sais.ops.rasterize import coverages
 from sais.structures import MASK_STRIDE, Batch, GroundTruth, Sample
@@ -235,7 +236,7 @@ class FullImageDataset(Dataset[Sample | str]):
 
     def __getitem__(self, position: int) -> Sample | str:
         try:
-            return read_sample(self.records[position], with_objects=False)
+            return read_sample(self.records[position], with_objects=False, max_pixels=LARGE_IMAGE_PIXELS)
         except SaisError as error:
             return str(error)
 

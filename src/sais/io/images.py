@@ -14,6 +14,9 @@ Numpy and Pillow only. What each kind of image becomes:
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +24,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sais.errors import SaisError
+
+LARGE_IMAGE_PIXELS = 2**30
+"""A `max_pixels` for images that are predicted in tiles."""
+
+_PILLOW_LIMIT = threading.RLock()
 
 _STRIP = 2**24
 """Pixels handed over at once."""
@@ -38,13 +46,18 @@ _TURNS = {
 """EXIF orientation -> what brings the image upright; 5 .. 8 swap height and width."""
 
 
-def read_image(source: str | Path | BinaryIO) -> np.ndarray:
-    """The image in a file, (H, W, 3) uint8 RGB contiguous, upright. `source` is a path or an open binary file.
+def read_image(source: str | Path | BinaryIO, max_pixels: int | None = None) -> np.ndarray:
+    """Read an image file as (H, W, 3) uint8 RGB contiguous, upright.
+
+    Args:
+        source: a path or an open binary file.
+        max_pixels: number of pixels above which Pillow warns of a decompression bomb; it refuses twice as many. None:
+            Pillow's own, 89 million.
 
     Raises:
         SaisError: missing, not an image, cut short or otherwise broken.
     """
-    with _opened(source) as image:
+    with _opened(source, max_pixels) as image:
         try:
             image.load()
             return _from_image(image)
@@ -65,12 +78,15 @@ def read_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def as_image(source: np.ndarray | str | Path | Image.Image | BinaryIO) -> np.ndarray:
+def as_image(
+    source: np.ndarray | str | Path | Image.Image | BinaryIO, max_pixels: int | None = None
+) -> np.ndarray:
     """What the Python API accepts as an image, as (H, W, 3) uint8 RGB contiguous.
 
     Args:
         source: a path, an open binary file, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) RGB or
             (H, W, 4) RGBA of uint8 or uint16.
+        max_pixels: as for `read_image`.
 
     Raises:
         SaisError: anything else, with what to do about it.
@@ -83,7 +99,7 @@ def as_image(source: np.ndarray | str | Path | Image.Image | BinaryIO) -> np.nda
         except Exception as error:
             raise SaisError(f"the Pillow image cannot be read ({_one_line(error)}); open a whole file") from error
     if isinstance(source, (str, Path)) or hasattr(source, "read"):
-        return read_image(source)
+        return read_image(source, max_pixels)
     raise SaisError(
         f"cannot take a {type(source).__name__} as an image; "
         "give a path, a Pillow image or a numpy array (H, W, 3) of uint8 RGB"
@@ -108,10 +124,26 @@ def to_array(image: Image.Image) -> np.ndarray:
     return array
 
 
-def _opened(source: str | Path | BinaryIO) -> Image.Image:
+@contextlib.contextmanager
+def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
+    """Set Pillow's limit, which is a variable of its module, for as long as one file is opened."""
+    if max_pixels is None:
+        yield
+        return
+    with _PILLOW_LIMIT:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _opened(source: str | Path | BinaryIO, max_pixels: int | None = None) -> Image.Image:
     name = _name(source)
     try:
-        return Image.open(source)
+        with _pillow_limit(max_pixels):
+            return Image.open(source)
     except FileNotFoundError as error:
         raise SaisError(f"{name}: no such image; check the path") from error
     except IsADirectoryError as error:
@@ -120,7 +152,7 @@ def _opened(source: str | Path | BinaryIO) -> Image.Image:
         raise SaisError(f"{name}: not an image Pillow can read; convert it to JPEG or PNG, or remove it") from error
     except Image.DecompressionBombError as error:
         raise SaisError(
-            f"{name}: too many pixels ({_one_line(error)}); save it in parts, or see sais predict --tiles"
+            f"{name}: too many pixels ({_one_line(error)}); Save it in parts, or predict it in tiles."
         ) from error
     except Exception as error:  # a header broken in a way the decoder did not foresee, or no permission
         raise SaisError(f"{name}: cannot be opened ({_one_line(error)}); restore the file or leave it out") from error
