@@ -1,12 +1,12 @@
-"""Kill a training run at random moments and resume it, again and again: nothing may be lost.
+"""Kill a training run at random times and resume it, many times, and verify that nothing is lost.
 
     python -m peers kills --kills 200
 
-A run on synthetic shapes is trained once without disturbance. Then the same run is started in a process that is killed
-(SIGKILL) after a random time, resumed in another that is killed too, and so on until it is done; then a new run begins.
-After each kill every checkpoint is read, checksum and all. At each end weights, average, optimizer, what was counted
-and the log must be those of the undisturbed run, bit for bit. It is saved after every iteration, so that many kills hit
-a checkpoint that is being written.
+A run on synthetic shapes is trained once without interruption. Then the same run is started in a process that is killed
+(SIGKILL) after a random time, resumed in another process that is killed as well, and so on until the run is complete;
+then the next run starts. After each kill, every checkpoint is read and its checksum verified. At the end of each run,
+weights, average, optimizer, counters and log must be equal to those of the uninterrupted run, bit for bit. Checkpoints
+are written after every iteration, so that many kills interrupt the writing of a checkpoint.
 """
 
 from __future__ import annotations
@@ -51,58 +51,59 @@ EXPERIMENT = Experiment(
     schedule=ScheduleConfig(epochs=4, kind="cosine", warmup=5, warmup_kind="linear"),
     run=RunConfig(workers=0, device="cpu", ema=0.99, checkpoint_every=1, loggers=()),
 )
-TIMED = ("time", "seconds", "images_per_second")
-"""What differs from run to run in its log."""
+TIMING_FIELDS = ("time", "seconds", "images_per_second")
+"""Fields of the log that differ between runs."""
 
 
 @dataclass
 class KillReport:
-    """What came of the kills."""
+    """Counts of the kills, and the faults that they caused."""
 
     kills: int = 0
     runs: int = 0
-    """Runs that reached their end."""
-    before_the_first_checkpoint: int = 0
+    """Completed runs."""
+    before_first_checkpoint: int = 0
     while_writing: int = 0
-    """Kills that left half a checkpoint beside the whole ones."""
+    """Kills that left a partially written checkpoint next to the complete ones."""
     faults: list[str] = field(default_factory=list)
-    """What was lost or differs; empty is the promise."""
+    """Everything that was lost or differs from the uninterrupted run; expected to be empty."""
 
 
 def kill_and_resume(
     kills: int, folder: Path, seed: int = 0, progress: Callable[[int], None] = lambda kills: None
 ) -> KillReport:
-    """Kill `kills` times in all.
+    """Kill and resume training runs.
 
     Args:
-        folder: of the data set and the runs; made, and emptied of what an earlier call left.
-        seed: of the moments.
+        kills: the number of kills in total.
+        folder: the folder of the data set and the runs; created, or emptied if it exists.
+        seed: the seed of the times of the kills.
         progress: called with the number of kills since the last call.
     """
     shutil.rmtree(folder, ignore_errors=True)
     write_shapes(folder / "shapes", train=12, valid=4, size=(96, 128), seed=3)
-    straight, seconds = folder / "straight", time.monotonic()
-    _end(_start(folder, straight))
-    seconds = time.monotonic() - seconds
-    moments, toll = random.Random(seed), KillReport()
-    while toll.kills < kills and not toll.faults:
-        out = folder / f"run-{toll.runs}"
-        while toll.kills < kills:
+    reference, start = folder / "reference", time.monotonic()
+    _finish(_start(folder, reference))
+    seconds = time.monotonic() - start
+    times, report = random.Random(seed), KillReport()
+    while report.kills < kills and not report.faults:
+        out = folder / f"run-{report.runs}"
+        while report.kills < kills:
             process = _start(folder, out)
-            process.join(moments.uniform(0.0, 0.6 * seconds))
+            process.join(times.uniform(0.0, 0.6 * seconds))
             if process.exitcode is not None:
                 break
             os.kill(int(process.pid or 0), signal.SIGKILL)
             process.join()
-            toll.kills += 1
+            report.kills += 1
             progress(1)
-            _look(out, toll)
+            _check_checkpoints(out, report)
         else:
-            _end(_start(folder, out))  # the last of them is allowed its end
-        toll.faults += differences(out, straight)
-        toll.runs += 1
+            _finish(_start(folder, out))  # the last run completes
+        report.faults += differences(out, reference)
+        report.runs += 1
         shutil.rmtree(out)
-    return toll
+    return report
 
 
 def _start(folder: Path, out: Path) -> Any:
@@ -111,54 +112,55 @@ def _start(folder: Path, out: Path) -> Any:
     return process
 
 
-def _end(process: Any) -> None:
+def _finish(process: Any) -> None:
     process.join()
     if process.exitcode:
-        raise SaisError(f"a run ended with status {process.exitcode}; what it said stands above")
+        raise ResourceError(f"kills: a run exited with status {process.exitcode}. See its output above.")
 
 
 def _train(data: Path, out: Path) -> None:
-    """In a process of its own: start, or go on where something was saved."""
+    """Start the run in this process, or resume it if it has a checkpoint."""
     torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    saved = (out / "last.safetensors").exists()
-    if not saved:
+    with open(os.devnull, "w") as sink:
+        os.dup2(sink.fileno(), 1)
+    resume = (out / "last.safetensors").exists()
+    if not resume:
         shutil.rmtree(out, ignore_errors=True)
-    train(EXPERIMENT, DataPaths(data), out, resume=saved)
+    train(EXPERIMENT, DataPaths(data), out, resume=resume)
 
 
-def _look(out: Path, toll: KillReport) -> None:
-    """Read every checkpoint that the killed process left."""
+def _check_checkpoints(out: Path, report: KillReport) -> None:
+    """Read every checkpoint of a killed run."""
     files = sorted(out.glob("*.safetensors"))
-    toll.before_the_first_checkpoint += not files
-    toll.while_writing += any(out.glob(".*.safetensors.writing"))
+    report.before_first_checkpoint += not files
+    report.while_writing += any(out.glob(".*.safetensors.writing"))
     for path in files:
         try:
             load_checkpoint(path)
         except SaisError as error:
-            toll.faults.append(str(error))
+            report.faults.append(str(error))
 
 
-def differences(out: Path, straight: Path) -> list[str]:
-    """What of a run is not as in the undisturbed one."""
-    found = []
+def differences(out: Path, reference: Path) -> list[str]:
+    """Return descriptions of the differences between a run and the uninterrupted one."""
+    faults = []
     for name in ("last", "best", "model"):
-        one, other = load_checkpoint(out / f"{name}.safetensors"), load_checkpoint(straight / f"{name}.safetensors")
-        if one.tensors.keys() != other.tensors.keys():
-            found.append(f"{out.name}/{name}: other tensors")
+        checkpoint = load_checkpoint(out / f"{name}.safetensors")
+        expected = load_checkpoint(reference / f"{name}.safetensors")
+        if checkpoint.tensors.keys() != expected.tensors.keys():
+            faults.append(f"{out.name}/{name}: different tensor names")
             continue
-        different = [key for key, value in other.tensors.items() if not torch.equal(one.tensors[key], value)]
+        different = [key for key, value in expected.tensors.items() if not torch.equal(checkpoint.tensors[key], value)]
         if different:
-            found.append(f"{out.name}/{name}: {len(different)} tensors, such as {different[0]}")
-        if one.state | {"seconds": 0} != other.state | {"seconds": 0}:
-            found.append(f"{out.name}/{name}: another state")
+            faults.append(f"{out.name}/{name}: {len(different)} different tensors, such as {different[0]}")
+        if checkpoint.state | {"seconds": 0} != expected.state | {"seconds": 0}:
+            faults.append(f"{out.name}/{name}: different state")
     for kind in ("iteration", "evaluation"):
-        if _entries(out, kind) != _entries(straight, kind):
-            found.append(f"{out.name}: another log of kind {kind}")
-    return found
+        if _entries(out, kind) != _entries(reference, kind):
+            faults.append(f"{out.name}: different log entries of kind {kind}")
+    return faults
 
 
 def _entries(out: Path, kind: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMED} for line in lines if line["kind"] == kind]
+    return [{k: v for k, v in line.items() if k not in TIMING_FIELDS} for line in lines if line["kind"] == kind]

@@ -211,7 +211,7 @@ def test_output_that_cannot_be_written(
     for out in (file, file / "run"):
         fails(capsys, train(data, out), file, "choose another")
         fails(capsys, ["predict", str(trained), str(data / "images/valid"), "--out", str(out)], file, "choose another")
-        fails(capsys, ["shapes", str(out), "--train", "1", "--valid", "1"], file, "choose another")
+        fails(capsys, ["make-shapes", str(out), "--train", "1", "--valid", "1"], file, "choose another")
     for option in ("--results", "--json"):
         argv = ["eval", str(trained), "--data", str(data), option, str(file / "a.json")]
         fails(capsys, argv, file, "choose another")
@@ -303,7 +303,7 @@ def test_every_tenth_image_broken(shapes: Path, tmp_path: Path, capsys: pytest.C
     assert "valid: left out 1 unreadable images" in said
     end = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
     assert end["iteration"] == 5
-    assert [line.split(":")[0] for line in end["broken"]] == [str(data / f"images/train/{i}.jpg") for i in (1, 11)]
+    assert [line.split(":")[0] for line in end["unreadable_images"]] == [str(data / f"images/train/{i}.jpg") for i in (1, 11)]
     assert (tmp_path / "run/model.safetensors").exists()
 
 

@@ -5,50 +5,21 @@ from __future__ import annotations
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sais import __version__, cli
-from sais.commands.arguments import option_names
-from sais.commands.bench import BenchArguments
-from sais.commands.check import CheckArguments
-from sais.commands.demo import DemoArguments
-from sais.commands.draw_augmented import DrawAugmentedArguments
-from sais.commands.draw_targets import DrawTargetsArguments
-from sais.commands.evaluate import EvalArguments
-from sais.commands.export import ExportArguments
-from sais.commands.make_shapes import MakeShapesArguments
-from sais.commands.predict import Found, PredictArguments, drawn_names
-from sais.commands.recipes import RecipesArguments
-from sais.commands.report import ReportArguments
-from sais.commands.reproduce import ReproduceArguments
-from sais.commands.run_folders import run_folder
-from sais.commands.runs import RunsArguments
-from sais.commands.split import SplitArguments
-from sais.commands.train import TrainArguments, settle, split_recipe
+from sais.commands.options import option_names
+from sais.commands.recipe_options import RecipeOptions, split_recipe
+from sais.commands.renamed import RENAMED_COMMANDS, RENAMED_OPTIONS
+from sais.commands.run_folders import run_folder, stopped_early
+from sais.commands.train import TrainArguments, settle
 from sais.commands.version import VersionArguments
+from sais.config import Experiment
 from sais.data.paths import DataPaths, locate
-from sais.errors import SaisError
+from sais.errors import ConfigError, SaisError
 from sais.recipes import RECIPES, recipe
-
-ARGUMENTS = {
-    "train": TrainArguments,
-    "eval": EvalArguments,
-    "predict": PredictArguments,
-    "runs": RunsArguments,
-    "report": ReportArguments,
-    "export": ExportArguments,
-    "check": CheckArguments,
-    "split": SplitArguments,
-    "shapes": MakeShapesArguments,
-    "recipes": RecipesArguments,
-    "reproduce": ReproduceArguments,
-    "draw-targets": DrawTargetsArguments,
-    "draw-augmented": DrawAugmentedArguments,
-    "bench": BenchArguments,
-    "demo": DemoArguments,
-    "version": VersionArguments,
-}
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -65,9 +36,9 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 def test_overview_lists_every_command(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
-    for name, (_, summary) in cli.COMMANDS.items():
+    for name, command in cli.COMMANDS.items():
         assert f"  {name} " in out
-        assert summary in out
+        assert command.summary in out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +54,7 @@ def test_help_names_every_option(
     monkeypatch.setenv("COLUMNS", "200")
     assert cli.main([command, "--help"]) == 0
     out = capsys.readouterr().out
-    for option in option_names(ARGUMENTS[command]):
+    for option in option_names(cli.arguments_of(command)):
         assert option in out
     assert f"usage: sais {command}" in out
 
@@ -99,49 +70,78 @@ def test_settings_are_options_with_the_recipes_defaults(
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "fragment"),
     [
-        (["trian"], "unknown command 'trian', did you mean 'train'"),
-        (["train", "sais-lit"], "unknown recipe 'sais-lit', did you mean 'sais-lite'"),
-        (["train"], "needs a recipe first"),
-        (["train", "--data", "x"], "needs a recipe first"),
-        (["train", "sais-lite"], "no data: give --data DIR"),
-        (
-            ["train", "sais-lite", "--modl.backbone", "x"],
-            "--modl.backbone, did you mean '--model.backbone'",
-        ),
+        (["trian"], "did you mean 'train'"),
+        (["shapes", "x"], "Use sais make-shapes"),
+        (["train", "sais-lit"], "did you mean 'sais-lite'"),
+        (["train"], "RECIPE missing"),
+        (["train", "--data", "x"], "RECIPE missing"),
+        (["train", "sais-lite"], "--data"),
+        (["train", "sais-lite", "--modl.backbone", "x"], "did you mean '--model.backbone'"),
         (["train", "sais-lite", "--backbone", "x"], "'--model.backbone'"),
-        (["train", "sais-lite", "--optim.lr", "fast"], "could not convert string to float: 'fast'"),
-        (["train", "sais-lite", "--input.mode", "crop"], "invalid choice 'crop'"),
-        (["train", "sais-lite", "--data", "/no/such"], "/no/such: no such data folder"),
-        (["train", "sais-lite", "--data", "x", "--epochs", "0"], "--epochs 0: must be 1 or more"),
-        (["train", "sais-lite", "--data", "x", "--size", "250"], "--size 250 250: a fixed input is a multiple of 32"),
-        (["train", "sais-lite", "--train-images", "x", "--data", "y"], "go together"),
-        (["eval"], "sais eval needs MODEL"),
-        (["eval", "absent.safetensors", "--data", "x"], "absent.safetensors: no such model;"),
-        (["eval", "m", "--batch"], "Missing value for argument '--batch'"),
-        (["predict", "m"], "sais predict needs SOURCE"),
-        (["predict", "absent.safetensors", "x.jpg"], "absent.safetensors: no such model;"),
-        (["predict", "m", "s", "--tiles", "12x"], "--tiles 12x: give the side of a tile in pixels"),
-        (["predict", "m", "s", "--tiles", "31"], "tiles of 31 pixels are too small"),
-        (["predict", "m", "s", "--tiles", "auto", "--tile-overlap", "0.9"], "a tile overlap of 0.9 is not"),
-        (["predict", "m", "s", "--tile-overlap", "0.3"], "--tile-overlap goes with --tiles"),
-        (["predict", "m", "s", "extra"], "Unrecognized options: extra"),
-        (["shapes"], "sais shapes needs"),
-        (["shapes", "x", "--size", "8"], "64 or more"),
-        (["draw-targets"], "needs --scene figure2, or --data DIR"),
-        (["bench", "speed"], "invalid choice 'speed'"),
+        (["train", "sais-lite", "-x"], "unknown option -x"),
+        (["train", "sais-lite", "--optim.clip", "3"], "Use --optim.grad-clip-norm"),
+        (["train", "sais-lite", "--optim.lr", "fast"], "Give a number"),
+        (["train", "sais-lite", "--optim.lr=fast"], "Give a number"),
+        (["train", "sais-lite", "--epochs", "2.5"], "Give a whole number"),
+        (["train", "sais-lite", "--input.mode", "crop"], "Give one of fixed, keep_ratio"),
+        (["train", "sais-lite", "--input.size", "320"], "Give 2 whole numbers"),
+        (["train", "sais-lite", "--skip-broken=yes"], "takes no value"),
+        (["train", "sais-lite", "--data", "/no/such"], "/no/such: "),
+        (["train", "sais-lite", "--data", "x", "--epochs", "0"], "--schedule.epochs 0"),
+        (["train", "sais-lite", "--data", "x", "--steps", "0"], "--steps 0"),
+        (["train", "sais-lite", "--data", "x", "--size", "250"], "--input.size 250 250"),
+        (["train", "sais-lite", "--train-images", "x", "--data", "y"], "--train-annotations"),
+        (["eval"], "MODEL missing"),
+        (["eval", "absent.safetensors", "--data", "x"], "absent.safetensors: "),
+        (["eval", "m", "--batch"], "--batch: the value is missing"),
+        (["predict", "m"], "SOURCE missing"),
+        (["predict", "absent.safetensors", "x.jpg"], "absent.safetensors: "),
+        (["predict", "m", "s", "--flip"], "Use --tta-flip"),
+        (["predict", "m", "s", "--tiles", "12x"], "--tiles 12x"),
+        (["predict", "m", "s", "--tiles", "31"], "--tiles"),
+        (["predict", "m", "s", "--tiles", "auto", "--tile-overlap", "0.9"], "--tile-overlap"),
+        (["predict", "m", "s", "--tile-overlap", "0.3"], "--tile-overlap"),
+        (["predict", "m", "s", "extra"], "unexpected argument 'extra'"),
+        (["make-shapes"], "DIR missing"),
+        (["make-shapes", "x", "--size", "8"], "Give 64 or more"),
+        (["draw-targets"], "--scene figure2"),
+        (["bench", "speed"], "'speed'"),
         (["recipes", "sais"], "unknown recipe 'sais'"),
-        (["check", "/no/such"], "/no/such: no such data folder"),
+        (["check", "/no/such"], "/no/such: "),
     ],
 )
-def test_one_line_errors(
-    argv: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mistakes_are_reported_in_one_line(
+    argv: list[str], fragment: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SAIS_DATA", raising=False)
-    assert said in fails(capsys, *argv)
-    assert list(tmp_path.iterdir()) == []  # nothing half-written
+    assert fragment in fails(capsys, *argv)
+    assert list(tmp_path.iterdir()) == []  # nothing is written
+
+
+def test_every_renamed_option_leads_to_an_option() -> None:
+    names = {command: set(option_names(cli.arguments_of(command))) for command in cli.COMMANDS}
+    for old, new in RENAMED_OPTIONS.items():
+        assert any(new in options and old not in options for options in names.values()), (old, new)
+    assert set(RENAMED_COMMANDS.values()) <= set(cli.COMMANDS)
+    assert not set(RENAMED_COMMANDS) & set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("optim.lr 0: not positive.", "--optim.lr 0: not positive."),
+        ("lr: too large", "--lr: too large"),
+        ("the lr of a run", "the lr of a run"),
+        ("a.jpg: unreadable. Set skip_broken=True.", "a.jpg: unreadable. Set --skip-broken."),
+        ("runs/optim.lr/x and 'optim.lr' and optim.lr.x", "runs/optim.lr/x and 'optim.lr' and optim.lr.x"),
+        ("my_file.jpg: missing", "my_file.jpg: missing"),
+    ],
+)
+def test_name_options_translates_settings(message: str, expected: str) -> None:
+    assert cli.name_options(message, TrainArguments) == expected
 
 
 def run_raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -152,8 +152,9 @@ def run_raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         raise error
 
     module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "raising", module)
-    monkeypatch.setitem(cli.COMMANDS, "version", ("raising", ""))
+    module.Arguments = VersionArguments  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sais.commands.raising", module)
+    monkeypatch.setitem(cli.COMMANDS, "version", cli.Command("raising", "Arguments", ""))
 
 
 def test_errors_become_exit_codes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,11 +165,14 @@ def test_errors_become_exit_codes(capsys: pytest.CaptureFixture[str], monkeypatc
     run_raising(monkeypatch, SaisError("a.json: two\nlines"))
     assert fails(capsys, "version") == "sais: error: a.json: two lines\n"
     run_raising(monkeypatch, ModuleNotFoundError("no", name="torch.nn"))
-    assert fails(capsys, "version") == 'sais: error: sais version needs PyTorch: pip install "sais-seg[train]"\n'
+    assert (
+        fails(capsys, "version")
+        == 'sais: error: sais version: PyTorch is not installed. Run pip install "sais-seg[train]".\n'
+    )
     run_raising(monkeypatch, PermissionError(13, "Permission denied", "/x/out"))
     assert "/x/out: Permission denied" in fails(capsys, "version")
     run_raising(monkeypatch, ModuleNotFoundError("no", name="sais.absent"))
-    with pytest.raises(ModuleNotFoundError):  # a fault of ours is not dressed up
+    with pytest.raises(ModuleNotFoundError):  # a bug of sais keeps its traceback
         cli.main(["version"])
 
 
@@ -185,38 +189,47 @@ def test_without_torch_a_command_names_the_extra(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    said = fails(capsys, "train", "sais-lite", "--data", str(tmp_path))
-    assert said == 'sais: error: sais train needs PyTorch: pip install "sais-seg[train]"\n'
+    assert 'Run pip install "sais-seg[train]"' in fails(capsys, "train", "sais-lite", "--data", str(tmp_path))
 
 
-def test_recipe_is_found_wherever_it_stands() -> None:
+def test_split_recipe_finds_the_recipe_anywhere() -> None:
     assert split_recipe(["sais-lite", "--data", "d"]) == ("sais-lite", ["--data", "d"])
     assert split_recipe(["--data", "d", "sais-lite"]) == ("sais-lite", ["--data", "d"])
     assert split_recipe(["--data", "d"]) == ("", ["--data", "d"])
 
 
-def test_batch_scales_lr_and_says_so() -> None:
+def settled(start: Experiment, keep_lr: bool = False, **values: Any) -> tuple[Experiment, list[str]]:
+    """Settle the arguments of `sais train` with the short options `values`."""
+    shared = {name: values.pop(name) for name in ("size", "seed") if name in values}
+    arguments = TrainArguments(recipe=RecipeOptions(experiment=start, **shared), **values)
+    return settle(start, arguments, keep_lr)
+
+
+def test_settle_scales_lr_with_the_batch() -> None:
     sgd = recipe("sais-r50-768")
-    settled, said = settle(sgd, TrainArguments(experiment=sgd, batch=2), given_lr=False)
-    assert settled.optim.lr == pytest.approx(0.00125)
-    assert said == ["batch 2 instead of 16: lr 0.01 -> 0.00125, scaled linearly (--lr overrides)"]
-    adamw = recipe("sais-lite")
-    settled, said = settle(adamw, TrainArguments(experiment=adamw, batch=32), given_lr=False)
-    assert settled.optim.lr == pytest.approx(0.002)
-    assert "by the square root" in said[0]
-    settled, said = settle(sgd, TrainArguments(experiment=sgd, batch=2, lr=0.3), given_lr=True)
-    assert (settled.optim.lr, settled.optim.batch_size, said) == (0.3, 2, [])
+    experiment, notes = settled(sgd, batch=2)
+    assert experiment.optim.lr == pytest.approx(0.00125)
+    assert len(notes) == 1
+    assert "linearly from 0.01 to 0.00125" in notes[0]
+    experiment, notes = settled(recipe("sais-lite"), batch=32)
+    assert experiment.optim.lr == pytest.approx(0.002)
+    assert "by the square root" in notes[0]
+    experiment, notes = settled(sgd, keep_lr=True, batch=2, lr=0.3)
+    assert (experiment.optim.lr, experiment.optim.batch_size, notes) == (0.3, 2, [])
 
 
-def test_short_options_change_the_experiment() -> None:
-    start = recipe("sais-lite")
-    arguments = TrainArguments(experiment=start, epochs=3, size=(320,), workers=0, seed=7, device="cpu")
-    settled, _ = settle(start, arguments, given_lr=False)
-    assert (settled.schedule.epochs, settled.input.size) == (3, (320, 320))
-    assert (settled.run.workers, settled.run.seed, settled.run.device) == (0, 7, "cpu")
-    keep = recipe("fcos-r50")
-    with pytest.raises(SaisError, match="give height and width"):
-        settle(keep, TrainArguments(experiment=keep, size=(800,)), given_lr=False)
+def test_settle_moves_the_milestones_with_the_epochs() -> None:
+    experiment, notes = settled(recipe("sais-r50-768"), epochs=6)
+    assert (experiment.schedule.epochs, experiment.schedule.milestones) == (6, (4, 5))
+    assert len(notes) == 1
+
+
+def test_settle_applies_short_options() -> None:
+    experiment, _ = settled(recipe("sais-lite"), epochs=3, size=(320,), workers=0, seed=7, device="cpu")
+    assert (experiment.schedule.epochs, experiment.input.size) == (3, (320, 320))
+    assert (experiment.run.workers, experiment.run.seed, experiment.run.device) == (0, 7, "cpu")
+    with pytest.raises(ConfigError, match="Give height and width"):
+        settled(recipe("fcos-r50"), size=(800,))
 
 
 def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +251,7 @@ def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_out_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "is not a folder" in fails(capsys, "shapes", str(tmp_path / "file" / "below"))
+    assert "is not a folder" in fails(capsys, "make-shapes", str(tmp_path / "file" / "below"))
 
 
 def test_data_is_found_on_the_shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +261,7 @@ def test_data_is_found_on_the_shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert locate(Path("mine")) == tmp_path / "shelf/mine"
     assert DataPaths(data=Path("mine")).name == "mine"
     (tmp_path / "mine").mkdir()
-    assert locate(Path("mine")) == Path("mine")  # what lies here comes first
+    assert locate(Path("mine")) == Path("mine")  # the current folder comes first
     (tmp_path / "a.json").touch()
     with pytest.raises(SaisError, match="is a file"):
         locate(Path("a.json"))
@@ -280,39 +293,6 @@ def test_recipes_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in out for name in RECIPES)
     assert cli.main(["recipes", "sais-r50-768"]) == 0
     assert '"backbone": "resnet50.tv_in1k"' in capsys.readouterr().out
-
-
-def test_drawings_keep_their_place_and_never_collide() -> None:
-    paths = [Path("s/a.jpg"), Path("s/a.png"), Path("s/b.tif"), Path("t/a.jpg")]
-    assert [str(n) for n in drawn_names(paths, Path("*")).values()] == ["a.jpg", "a-2.jpg", "b.jpg", "a-3.jpg"]
-
-
-def test_predictions_file_is_coco(tmp_path: Path) -> None:
-    import json
-
-    import numpy as np
-
-    from sais.results.cropped_mask import CroppedMask
-    from sais.results.detections import Detections
-
-    found = Found(("cat", "dog"))
-    bits = np.ones((2, 3), bool)
-    found.add(Detections((10, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0), ("cat", "dog")), file_name="empty.jpg")
-    one = Detections(
-        (10, 20), np.array([[1, 2, 4, 4]]), np.array([0.5]), np.array([1]), ("cat", "dog"), [CroppedMask(1, 2, bits)]
-    )
-    found.add(one, file_name="one.jpg")
-    found.write(tmp_path / "out/predictions.json")
-    read = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert [image["file_name"] for image in read["images"]] == ["empty.jpg", "one.jpg"]
-    assert read["images"][1] == {"id": 2, "width": 20, "height": 10, "file_name": "one.jpg"}
-    (entry,) = read["annotations"]
-    assert (entry["id"], entry["image_id"], entry["category_id"]) == (1, 2, 2)
-    assert entry["bbox"] == [1, 2, 3, 2]
-    assert entry["segmentation"]["size"] == [10, 20]
-    assert read["categories"][1] == {"id": 2, "name": "dog"}
-    assert found.counts == {"dog": 1}
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.json"]
 
 
 @pytest.mark.slow
@@ -353,8 +333,6 @@ def fails_after_output(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_no_dead_end(tmp_path: Path) -> None:
-    from sais.commands.run_folders import run_folder, stopped_early
-
     out = tmp_path / "run"
     out.mkdir()
     (out / "experiment.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""`python -m sais` is the `sais` command."""
+"""Run the `sais` command: `python -m sais`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The `sais` command: finds the command named, runs it, turns what went wrong into one line and an exit code.
+"""The `sais` command: run the command named first, and turn errors into one line and an exit code.
 
-Exit codes: 0 done, 2 something the user can mend (`sais: error: ...` on stderr), 130 interrupted. A fault of ours is a
-traceback and 1. Each command is a file in `sais.commands` with a dataclass of arguments and `run(argv) -> int`; this
-file imports none of them until asked, so `sais --help` is quick and needs no torch.
+Exit codes: 0 success, 2 an error that the user can fix (`sais: error: ...` on stderr), 130 interrupted. A bug of sais
+is a traceback and 1. Each command is a file in `sais.commands`; this file imports none of them until it is called, so
+that `sais --help` is fast and needs no torch.
 """
 
 from __future__ import annotations
@@ -11,31 +11,42 @@ import errno
 import importlib
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from sais._version import __version__
 
+
+class Command(NamedTuple):
+    """A command: its module with `run(argv)`, the dataclass of its arguments there, and one line of help."""
+
+    module: str
+    arguments: str
+    summary: str
+
+
 COMMANDS = {
-    "train": ("sais.commands.train", "train a model on your labeled images"),
-    "eval": ("sais.commands.evaluate", "measure a model: COCO box and mask AP"),
-    "predict": ("sais.commands.predict", "find the objects in images or a video: drawn images and JSON"),
-    "runs": ("sais.commands.runs", "list and compare training runs"),
-    "report": ("sais.commands.report", "write the page of a run: curves, AP, errors, the best and the worst images"),
-    "export": ("sais.commands.export", "write a model for other programs: ONNX, OpenVINO, torch.export"),
-    "check": ("sais.commands.check", "look for mistakes in a data set before training on it"),
-    "split": ("sais.commands.split", "split one COCO file into images to train on and images to measure on"),
-    "shapes": ("sais.commands.make_shapes", "write a synthetic data set to try things on"),
-    "recipes": ("sais.commands.recipes", "list the recipes a training run can start from"),
-    "reproduce": ("sais.commands.reproduce", "the paper's tables and figures again, on your data and machine"),
-    "draw-targets": ("sais.commands.draw_targets", "draw which object each location learns (the paper's Figure 2)"),
-    "draw-augmented": ("sais.commands.draw_augmented", "draw images as training will see them"),
-    "bench": ("sais.commands.bench", "measure time and memory"),
-    "demo": ("sais.commands.demo", "the whole road on synthetic images, on this machine, in minutes"),
-    "version": ("sais.commands.version", "versions of sais and of what it stands on"),
+    "train": Command("train", "TrainArguments", "train a model on your labeled images"),
+    "eval": Command("evaluate", "EvalArguments", "evaluate a model: COCO box and mask AP"),
+    "predict": Command("predict", "PredictArguments", "predict on images or a video: drawn images and JSON"),
+    "runs": Command("runs", "RunsArguments", "list and compare training runs"),
+    "report": Command("report", "ReportArguments", "write a run's report: curves, AP, errors, example images"),
+    "export": Command("export", "ExportArguments", "export a model: ONNX, OpenVINO, torch.export"),
+    "check": Command("check", "CheckArguments", "find the mistakes in a data set before training on it"),
+    "split": Command("split", "SplitArguments", "split one COCO file into a training and a validation split"),
+    "make-shapes": Command("make_shapes", "MakeShapesArguments", "write a synthetic data set for first steps"),
+    "recipes": Command("recipes", "RecipesArguments", "list the recipes that a training run can start from"),
+    "reproduce": Command("reproduce", "ReproduceArguments", "reproduce the paper's tables and figures on your data"),
+    "draw-targets": Command("draw_targets", "DrawTargetsArguments", "draw the object assigned to each location"),
+    "draw-augmented": Command("draw_augmented", "DrawAugmentedArguments", "draw training images after augmentation"),
+    "bench": Command("bench", "BenchArguments", "measure time and memory"),
+    "demo": Command("demo", "DemoArguments", "run the whole workflow on synthetic images, in minutes"),
+    "version": Command("version", "VersionArguments", "print the versions of sais and its dependencies"),
 }
-"""Command -> (module with `run(argv)`, one line of help)."""
+"""Every command by name, in the order of `sais --help`."""
 
 EXTRAS = {
     "torch": "train",
@@ -54,19 +65,20 @@ EXTRAS = {
     "wandb": "wandb",
     "mlflow": "mlflow",
 }
-"""Package that may be missing -> the extra of `sais-seg` that brings it."""
+"""Package that may be missing -> the extra of `sais-seg` that installs it."""
 
-_MENDABLE = (
+FIXABLE_ERRORS = (
     *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP),
 )
+"""Error numbers of the file system that the user can fix: disk full, permissions, a file in place of a folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAIS_DEBUG", "") not in ("", "0")
-    argv = [a for a in argv if a != "--debug"]
+    argv = [word for word in argv if word != "--debug"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -74,16 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if argv[0] not in COMMANDS:
-        from sais.resolve import suggest
-
-        return _say(f"unknown command '{argv[0]}'{suggest(argv[0], COMMANDS)}")
+        return _print_error(_unknown_command(argv[0]))
     return _run(argv[0], argv[1:], debug)
 
 
 def overview() -> str:
-    """What `sais --help` prints: each command with a line, and an example."""
+    """Return the text of `sais --help`: every command with a line, and an example."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             f"sais {__version__}: single-stage anchor-free instance segmentation",
@@ -101,19 +111,26 @@ def overview() -> str:
     )
 
 
+def arguments_of(command: str) -> type:
+    """Return the dataclass of a command's arguments."""
+    row = COMMANDS[command]
+    kind: type = getattr(importlib.import_module(f"sais.commands.{row.module}"), row.arguments)
+    return kind
+
+
 def _run(command: str, argv: list[str], debug: bool) -> int:
     from sais.errors import SaisError
 
-    for stream in (sys.stdout, sys.stderr):  # a name the terminal cannot spell is no reason to stop
+    for stream in (sys.stdout, sys.stderr):  # print names that the terminal's encoding lacks with escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if not debug:  # Pillow warns of large images and odd EXIF, which we read nonetheless
+    if not debug:  # Pillow warns about large images and odd EXIF data, which are read all the same
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        return int(importlib.import_module(COMMANDS[command][0]).run(argv))
+        return int(importlib.import_module(f"sais.commands.{COMMANDS[command].module}").run(argv))
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else 0
-    except BrokenPipeError:  # `sais recipes | head`: the reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe: `sais recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -122,25 +139,56 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
     except SaisError as error:
         if debug:
             raise
-        return _say(str(error))
+        return _print_error(name_options(str(error), arguments_of(command)))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if debug or package not in EXTRAS:
             raise
-        return _say(missing(command, package))
+        return _print_error(missing_package(command, package))
     except OSError as error:
-        if debug or error.errno not in _MENDABLE or error.filename is None:
+        if debug or error.errno not in FIXABLE_ERRORS or error.filename is None:
             raise
-        return _say(f"{error.filename}: {error.strerror}; choose another place or mend its permissions")
+        return _print_error(f"{error.filename}: {error.strerror}. Choose another path or change the permissions.")
 
 
-def missing(command: str, package: str) -> str:
-    """What to tell a user whose installation lacks `package`, which `command` needs."""
+def name_options(message: str, kind: type) -> str:
+    """Replace the names of settings and arguments in a library's error by the options of a command.
+
+    ``optim.lr``, ``skip_broken=True`` and, at the start of the message, ``score`` become ``--optim.lr``,
+    ``--skip-broken`` and ``--score``, where the command has such an option.
+
+    Args:
+        message: the error's message.
+        kind: the dataclass of the command's arguments.
+    """
+    from sais.commands.options import options_of
+
+    fields = {option.field: option.name for option in options_of(kind) if not option.positional}
+
+    def option(match: re.Match[str]) -> str:
+        name, flag = match[1], match[2]
+        heads = match.start() == 0 and message[match.end() : match.end() + 1] == ":"
+        return fields[name] if name in fields and (heads or flag or "." in name or "_" in name) else match[0]
+
+    return re.sub(r"(?<![\w/.\-'\"])([a-z]\w*(?:\.[a-z]\w*)?)(=True)?(?![\w/'\"])(?!\.\w)", option, message)
+
+
+def missing_package(command: str, package: str) -> str:
+    """Return the message for an installation without `package`, which `command` needs."""
     name = "PyTorch" if package == "torch" else package
-    return f'sais {command} needs {name}: pip install "sais-seg[{EXTRAS[package]}]"'
+    return f'sais {command}: {name} is not installed. Run pip install "sais-seg[{EXTRAS[package]}]".'
 
 
-def _say(message: str) -> int:
-    """Print an error in one line, whatever line breaks it holds."""
-    print("sais: error: " + " ".join(message.split()), file=sys.stderr)
+def _unknown_command(name: str) -> str:
+    from sais.commands.renamed import RENAMED_COMMANDS
+    from sais.resolve import suggest
+
+    if name in RENAMED_COMMANDS:
+        return f"the command {name} has been renamed. Use sais {RENAMED_COMMANDS[name]}."
+    return f"unknown command '{name}'{suggest(name, COMMANDS)}"
+
+
+def _print_error(message: Any) -> int:
+    """Print an error in one line, without its line breaks, and return the exit code."""
+    print("sais: error: " + " ".join(str(message).split()), file=sys.stderr)
     return 2

@@ -25,7 +25,7 @@ from sais.cli import main
 from sais.config import Experiment
 from sais.errors import ConfigError, InputError
 from sais.recipes import recipe
-from sais.recipes.adjust import changed
+from sais.recipes.adjust import replace_settings
 
 TINY = "tests.benchmark.test_models:tiny_recipe"
 SMALL = Conditions(num_objects=12, image_size=(120, 160), repeats=2)
@@ -33,7 +33,7 @@ SMALL = Conditions(num_objects=12, image_size=(120, 160), repeats=2)
 
 def tiny_recipe() -> Experiment:
     """Return a recipe with a small input."""
-    return changed(recipe("sais-lite"), "input", size=(128, 160))
+    return replace_settings(recipe("sais-lite"), "input", size=(128, 160))
 
 
 def test_model_candidates_covers_precisions_and_batch_sizes(tmp_path: Path) -> None:
@@ -47,7 +47,9 @@ def test_model_candidates_covers_precisions_and_batch_sizes(tmp_path: Path) -> N
     (tmp_path / "b").mkdir()
     other = tmp_path / "b" / "a.onnx"
     other.write_bytes(b"not opened here")
-    names = [candidate.name for candidate in model_candidates(ModelsRequest((str(graph), str(other), str(graph))), "cuda")]
+    names = [
+        candidate.name for candidate in model_candidates(ModelsRequest((str(graph), str(other), str(graph))), "cuda")
+    ]
     assert names == [f"{graph}, on the CPU", f"{other}, on the CPU"]  # distinct names, each model once
     with pytest.raises(ConfigError, match="fixed input size"):
         model_candidates(ModelsRequest((str(graph),), input_size=(64, 64)), "cpu")
@@ -91,13 +93,13 @@ def test_make_workload_separates_objects_of_one_class() -> None:
 @pytest.mark.parametrize(("side", "classes", "objects"), [(64, 3, 5), (128, 1, 60), (256, 2, 100)])
 def test_inject_detections_survives_nms_at_small_inputs(side: int, classes: int, objects: int) -> None:
     workload = make_workload(objects, (120, 160), classes)
-    prepared = PreparedSais(changed(recipe("sais-lite"), "input", size=(side, side)), workload, "cpu")
+    prepared = PreparedSais(replace_settings(recipe("sais-lite"), "input", size=(side, side)), workload, "cpu")
     assert run_once(prepared, workload)[1] == objects
 
 
 def test_run_once_without_masks() -> None:
     workload = make_workload(5, (120, 160), 5)
-    experiment = changed(changed(recipe("sais-lite"), "input", size=(128, 160)), "model", masks=False)
+    experiment = replace_settings(replace_settings(recipe("sais-lite"), "input", size=(128, 160)), "model", masks=False)
     prepared = PreparedSais(experiment, workload, "cpu")
     _, found = run_once(prepared, workload)
     assert found == 5
@@ -105,7 +107,7 @@ def test_run_once_without_masks() -> None:
 
 def test_batch_returns_all_objects_in_each_image() -> None:
     workload = make_workload(12, (120, 160), 5)
-    prepared = PreparedSais(changed(recipe("sais-lite"), "input", size=(128, 160)), workload, "cpu", images=3)
+    prepared = PreparedSais(replace_settings(recipe("sais-lite"), "input", size=(128, 160)), workload, "cpu", images=3)
     with torch.inference_mode():
         results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
     assert [len(detections) for detections in results] == [12, 12, 12]
@@ -137,7 +139,20 @@ def test_bench_models_measures_and_prints(tmp_path: Path, capsys: pytest.Capture
     assert row.default_allocator.num_detections == 12
     assert 0 < row.default_allocator.network < row.default_allocator.end_to_end <= row.default_allocator.p95 * 1.001
     assert row.memory is None or row.memory > 0
-    words = ["bench", "models", TINY, "--objects", "5", "--image-size", "60", "80", "--repeats", "1", "--batch-sizes", "2"]
+    words = [
+        "bench",
+        "models",
+        TINY,
+        "--objects",
+        "5",
+        "--image-size",
+        "60",
+        "80",
+        "--repeats",
+        "1",
+        "--batch-sizes",
+        "2",
+    ]
     assert main([*words, "--device", "cpu", "--no-memory", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert f"{TINY}, batch 2" in printed
@@ -149,7 +164,19 @@ def test_bench_models_measures_and_prints(tmp_path: Path, capsys: pytest.Capture
 
 def test_bench_scaling_writes_points_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    words = ["bench", "scaling", "--object-counts", "1", "20", "--megapixels", "0.01", "0.04", "--repeats", "1", "--no-memory"]
+    words = [
+        "bench",
+        "scaling",
+        "--object-counts",
+        "1",
+        "20",
+        "--megapixels",
+        "0.01",
+        "0.04",
+        "--repeats",
+        "1",
+        "--no-memory",
+    ]
     assert main([*words, "--out", str(tmp_path)]) == 0
     points = json.loads((tmp_path / "scaling.json").read_text())["curves"]
     assert [(p["method"], p["num_objects"]) for p in points["objects"]] == [

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from sais.checkpoint import load_checkpoint
+from sais.commands.options import check_command_line
 from sais.commands.run_folders import choose_folder
-from sais.commands.train import taken_anew
+from sais.commands.train import TrainArguments, changed_settings
 from sais.data.loader import EpochBatches
 from sais.errors import SaisError
 
@@ -140,7 +141,10 @@ def test_a_restarted_run_finds_what_it_had_saved(tmp_path: Path, monkeypatch: py
     assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b-2"), False)
 
 
-def test_settings_of_the_command_line_are_named() -> None:
-    words = ["--resume", "--lr", "0.1", "--run.checkpoint-every=5", "--data", "x", "--model.masks", "--batch", "4"]
-    assert taken_anew(words) == ("optim.lr", "run.checkpoint_every", "model.masks", "optim.batch_size")
-    assert taken_anew(["--batch", "auto", "--device", "auto", "--model.no-masks"]) == ("run.device", "model.masks")
+def test_changed_settings_are_those_of_the_command_line() -> None:
+    def changes(*words: str) -> tuple[str, ...]:
+        return changed_settings(check_command_line(TrainArguments, words, "sais train"))
+
+    words = ("--resume", "--lr", "0.1", "--run.checkpoint-every=5", "--data", "x", "--model.masks", "--batch", "4")
+    assert changes(*words) == ("optim.lr", "run.checkpoint_every", "model.masks", "optim.batch_size")
+    assert changes("--device", "auto", "--model.no-masks") == ("run.device", "model.masks")

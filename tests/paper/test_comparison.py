@@ -22,8 +22,8 @@ from sais.paper.comparison import PAPER_DATA, Comparison, comparisons, csv_text,
 from sais.paper.runs import RunResult
 from sais.paper.tables import ROWS, TABLES, PaperTable
 from sais.recipes import recipe
-from sais.recipes.adjust import changed
-from sais.reports.run_record import duration
+from sais.recipes.adjust import replace_settings
+from sais.reports.run_record import format_duration
 
 NASTY = "<b>&\"'|*`$x_1$"
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -39,7 +39,7 @@ MACHINE = {"device": "cpu", "name": "Some CPU", "cores": 2, "threads": 1, "torch
 def result(row: str, seed: int, ap: float | None, **more: object) -> RunResult:
     """A run whose mask AP is `ap` percent and whose box AP is 10 more; the other numbers follow it."""
     base = recipe("paper-lite0")
-    experiment = changed(ROWS[row].change(base) if row in ROWS else base, "run", seed=seed)
+    experiment = replace_settings(ROWS[row].change(base) if row in ROWS else base, "run", seed=seed)
     masks = {name: None if ap is None else (ap - i) / 100 for i, name in enumerate(NAMES)}
     boxes = {name: None if ap is None else (ap + 10 - i) / 100 for i, name in enumerate(NAMES)}
     made = RunResult(
@@ -260,7 +260,7 @@ def test_conditions_say_what_differs_between_rows() -> None:
     ("seconds", "said"), [(None, "-"), (0.4, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")]
 )
 def test_durations(seconds: float | None, said: str) -> None:
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_csv_has_every_number_once() -> None:

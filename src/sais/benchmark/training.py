@@ -24,7 +24,7 @@ from sais.engine.activation_memory import saved_bytes_per_image
 from sais.engine.allocator import can_keep_big_blocks
 from sais.errors import InputError
 from sais.ops.letterbox import letterbox
-from sais.recipes.adjust import changed
+from sais.recipes.adjust import replace_settings
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,12 @@ def training_candidates(request: TrainingRequest) -> list[Candidate]:
     for model in dict.fromkeys(request.models):
         for precision in request.precisions:
             for mode in request.activation_checkpointing:
-                experiment = changed(experiment_of(model), "run", activation_checkpointing=mode, precision=precision)
+                experiment = replace_settings(
+                    experiment_of(model), "run", activation_checkpointing=mode, precision=precision
+                )
                 if request.input_size is not None:
                     letterbox((1, 1), "fixed", request.input_size)  # raises if the size is invalid
-                    experiment = changed(experiment, "input", mode="fixed", size=request.input_size)
+                    experiment = replace_settings(experiment, "input", mode="fixed", size=request.input_size)
                 name = f"{model}, {mode}" + ("" if precision == "fp32" else f", {precision}")
                 candidates.append(recipe_candidate(name, experiment, training_objects=request.num_objects))
     candidates += [candidate for source in request.peers for candidate in find_candidates(source)]

@@ -1,31 +1,32 @@
-"""`sais check DIR`: mistakes in a data set, found before a training run trips over them."""
+"""`sais check DIR`: find the mistakes in a data set before training on it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from sais.commands.arguments import parse, progress_bar
-from sais.errors import SaisError
+from sais.errors import InputError
 
 
 @dataclass(frozen=True)
 class CheckArguments:
-    """Open every image and look at every label of a data set; say what is in it and what is wrong with it.
+    """Check every image and every annotation of a data set, and report its contents and its mistakes.
 
-    Exit code 2 where training would stop: broken images, wrong sizes, unreadable masks, a split without the training
-    split's categories.
+    The exit code is 2 where training would fail: unreadable images, wrong image sizes, malformed masks, or a split that
+    lacks categories of the training split.
     """
 
-    data: tyro.conf.Positional[Path]
-    """Folder of the data set."""
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of the data set; or its name in the folder $SAIS_DATA."""
     split: str = ""
-    """Only this split; otherwise every one found."""
+    """Split to check. Default: every split of the data set."""
     decode: bool = True
-    """Read the pixels of every image, not only its size (finds truncated files)."""
+    """Decode the pixels of every image, which finds truncated files; --no-decode reads sizes only."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -38,21 +39,21 @@ def run(argv: Sequence[str]) -> int:
     data = locate(arguments.data)
     names = [arguments.split] if arguments.split else list_splits(data)
     if not names:
-        raise SaisError(f"{data}: no split found; expected annotations/SPLIT.json (sais shapes DIR writes an example)")
+        raise InputError(f"{data}: no annotations/SPLIT.json. `sais make-shapes DIR` writes an example data set.")
     good = readable = True
     classes: tuple[str, ...] = ()
     for name in names:
-        index = read_dataset(data, name)
-        lacking = [one for one in classes if one not in index.class_names]
-        classes = classes or index.class_names  # of the training split, which comes first
-        with progress_bar(f"checking {name}", len(index.images)) as progress:
-            found = check_dataset(index, decode=arguments.decode, progress=lambda done, _: progress(1))
+        split = read_dataset(data, name)
+        missing = [class_name for class_name in classes if class_name not in split.class_names]
+        classes = classes or split.class_names  # those of the training split, which comes first
+        with progress_bar(f"checking {name}", len(split.images)) as progress:
+            report = check_dataset(split, decode=arguments.decode, progress=lambda done, _: progress(1))
         print(f"== {name}")
-        print(found.summary())
-        if lacking:
-            print(f"  ERROR: categories of {names[0]} that are not among its own: {', '.join(lacking)}; add them")
-        readable = readable and found.ok
-        good = good and found.ok and not lacking
+        print(report.summary())
+        if missing:
+            print(f"  ERROR: categories of {names[0]} missing here: {', '.join(missing)}; add them")
+        readable = readable and report.ok
+        good = good and report.ok and not missing
     if not good:
-        print("mend what is marked ERROR" + ("" if readable else ", or train on the rest with --skip-broken"))
+        print("fix the entries marked ERROR" + ("" if readable else ", or train with --skip-broken"))
     return 0 if good else 2

@@ -1,4 +1,4 @@
-"""`sais demo`: the whole road on synthetic images in minutes: data, training, AP, drawings, report."""
+"""`sais demo`: the whole workflow on synthetic images in minutes: data, training, evaluation, report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
+from sais.commands.options import Count
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.io.atomic import write_text
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DemoArguments:
-    """Make a synthetic data set, train a model on it, measure it on scenes it has not seen, draw and report."""
+    """Write a synthetic data set, train a model on it, evaluate it on validation images, draw and report."""
 
     out: Path = Path("demo")
     """Folder to write to."""
     recipe: str = "sais-lite"
     """Recipe to train."""
-    train: int = 400
-    """Images to train on."""
-    valid: int = 80
-    """Images to measure on."""
-    epochs: int = 10
-    """Passes over the training images."""
-    steps: int | None = None
-    """Stop after so many iterations, for a trial."""
+    train: Count = 400
+    """Number of training images."""
+    valid: Count = 80
+    """Number of validation images."""
+    epochs: Count = 10
+    """Number of epochs."""
+    steps: Count | None = None
+    """Stop after this number of iterations, for a trial."""
     seed: int = 0
-    """The same seed gives the same images and the same run."""
+    """Random seed; the same seed gives the same images and the same run."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -54,49 +55,49 @@ def run(argv: Sequence[str]) -> int:
     from sais.reports.run_report import write_report
 
     started = time.perf_counter()
-    paths = DataPaths(data=_shapes(arguments))
-    folder = _fresh(arguments.out)
+    paths = DataPaths(data=_make_shapes(arguments))
+    folder = _new_run_folder(arguments.out)
     print(f"2/4 training {arguments.recipe} for {arguments.epochs} epochs into {folder}")
-    unmeasured = dataclasses.replace(paths, valid="")  # it is measured below, once
-    train(_experiment(arguments), unmeasured, folder, steps=arguments.steps)
-    index = paths.valid_index()
-    assert index is not None
+    without_validation = dataclasses.replace(paths, valid="")  # evaluated once, below
+    train(_experiment(arguments), without_validation, folder, max_iterations=arguments.steps)
+    split = paths.valid_index()
+    assert split is not None
     predictor = Predictor(folder)
-    print(f"3/4 measuring it on {len(index.images)} scenes it has not seen")
-    with progress_bar("measuring", len(index.images)) as progress:
-        evaluation = evaluate(predictor, index, progress=progress)
+    print(f"3/4 evaluating on {len(split.images)} validation images")
+    with progress_bar("evaluating", len(split.images)) as progress:
+        evaluation = evaluate(predictor, split, progress=progress)
     metrics = evaluation.metrics
     assert metrics is not None
     print(metrics.table())
     print("4/4 drawing")
-    _draw(predictor, index, arguments.out)
+    _draw(predictor, split, arguments.out)
     minutes = (time.perf_counter() - started) / 60
     write_text(arguments.out / "metrics.json", json.dumps(metrics.to_dict(), indent=2))
     write_report(folder, evaluation, out=arguments.out / "report.html")
     print(f"\ndone in {minutes:.1f} minutes; open {arguments.out / 'report.html'}\n\nnext:")
-    print(f"  sais predict {folder} {paths.data}/images/valid   (shapes are all it knows)")
+    print(f"  sais predict {folder} {paths.data}/images/valid   (the model knows these shapes only)")
     print("  sais train sais-lite --data YOUR_FOLDER        (annotations/train.json, images/train; COCO format)")
     return 0
 
 
-def _shapes(arguments: DemoArguments) -> Path:
-    """The data set of this size and seed: made once, used again by later runs."""
+def _make_shapes(arguments: DemoArguments) -> Path:
+    """Write the data set of this size and seed unless an earlier run has written it, and return its folder."""
     from sais.data.synthetic import write_shapes
 
     folder = arguments.out / f"shapes-{arguments.train}-{arguments.valid}-{arguments.seed}"
     if (folder / "complete").is_file():
         print(f"1/4 using the data set in {folder}")
         return folder
-    print(f"1/4 making {arguments.train} + {arguments.valid} synthetic images in {folder}")
+    print(f"1/4 writing {arguments.train} + {arguments.valid} synthetic images to {folder}")
     write_shapes(folder, train=arguments.train, valid=arguments.valid, seed=arguments.seed)
     write_text(folder / "complete", "written by sais demo\n")
     return folder
 
 
 def _experiment(arguments: DemoArguments) -> Experiment:
-    """The recipe, made to learn from few images in minutes (docs/log.md has what each change brought).
+    """Return the recipe, changed to learn from few images in minutes (docs/log.md has the effect of each change).
 
-    Small batches for more steps, no zoom, since every scene has the same scale, and more weight on the masks.
+    Small batches give more steps. The scale jitter is off because all scenes have one scale. Masks weigh more.
     """
     start = recipe(arguments.recipe)
     return dataclasses.replace(
@@ -110,15 +111,15 @@ def _experiment(arguments: DemoArguments) -> Experiment:
     )
 
 
-def _fresh(out: Path) -> Path:
+def _new_run_folder(out: Path) -> Path:
     number = 1
     while (out / f"run-{number}").exists():
         number += 1
     return out / f"run-{number}"
 
 
-def _draw(predictor: Predictor, index: DatasetSplit, out: Path, count: int = 12) -> None:
-    """Write predictions.jpg: pairs of what is there (left) and what the model found (right)."""
+def _draw(predictor: Predictor, split: DatasetSplit, out: Path, count: int = 12) -> None:
+    """Write predictions.jpg: pairs of ground truth (left) and predictions (right)."""
     from PIL import Image
 
     from sais.evaluation.visualize import objects_of
@@ -127,11 +128,11 @@ def _draw(predictor: Predictor, index: DatasetSplit, out: Path, count: int = 12)
 
     tiles: list[np.ndarray] = []
     captions: list[str] = []
-    for record in index.images[:count]:
+    for record in split.images[:count]:
         image = read_image(record.path)
         detections = predictor(image).above(0.3)
-        there = objects_of(record, index)
-        tiles += [draw_objects(image, there.boxes, there.labels, there.class_names, there.cropped_masks)]
+        truth = objects_of(record, split)
+        tiles += [draw_objects(image, truth.boxes, truth.labels, truth.class_names, truth.cropped_masks)]
         tiles += [draw(image, detections)]
-        captions += ["labeled", f"found: {detections.summary()}"]
+        captions += ["ground truth", f"predicted: {detections.summary()}"]
     Image.fromarray(contact_sheet(tiles, columns=4, captions=captions)).save(out / "predictions.jpg", quality=92)

@@ -1,4 +1,4 @@
-"""`sais draw-augmented RECIPE --data DIR`: images as training will see them, with boxes and masks."""
+"""`sais draw-augmented RECIPE --data DIR`: draw training images as the network receives them, with boxes and masks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from sais.commands.arguments import check_writable, make_folder, parse
-from sais.commands.train import split_recipe, with_short_options
+from sais.commands.options import FLAT, Count, Minimum
+from sais.commands.recipe_options import RecipeOptions, apply_short_options, require_recipe, split_recipe
 from sais.config import Experiment
-from sais.errors import SaisError
-from sais.recipes import RECIPES, recipe
-from sais.recipes.adjust import check
+from sais.errors import InputError
+from sais.recipes import recipe
+from sais.recipes.adjust import check_experiment
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -25,52 +24,37 @@ PROG = "sais draw-augmented RECIPE"
 
 @dataclass(frozen=True)
 class DrawAugmentedArguments:
-    """Draw images as training with a recipe will see them. RECIPE comes first, as in `sais train`.
+    """Draw training images as the network receives them. RECIPE comes first, as in `sais train`.
 
-    Options such as --augment.mosaic change a single setting; their defaults are the recipe's.
+    Options such as --augment.mosaic change one setting; their defaults are the recipe's.
     """
 
-    data: Path | None = None
-    """Folder of the data set (also a name in the folder $SAIS_DATA)."""
-    train_split: Annotated[str, tyro.conf.arg(aliases=["--split"])] = "train"
-    """Split of the data set."""
-    train_annotations: Path | None = None
-    """COCO JSON of the images, instead of --data."""
-    train_images: Path | None = None
-    """Folder of its images."""
-    size: tuple[int, ...] = ()
-    """Input size as --input.size: height and width, or one number for both."""
+    recipe: Annotated[RecipeOptions, FLAT] = field(default_factory=RecipeOptions)
+    """Data set and recipe."""
     batch: int | None = None
-    """Images in one step, which have one input size with --augment.multi-scale; as --optim.batch-size."""
-    seed: int | None = None
-    """The same as --run.seed: what is drawn depends on it."""
-    images: int = 8
-    """Images on the sheet: the first of the split."""
+    """Images per step, which share an input size with --augment.multi-scale; short for --optim.batch-size."""
+    images: Count = 8
+    """Number of images on the sheet, from the start of the split."""
     image: int | None = None
-    """Only the image of this id, in as many epochs."""
-    epoch: int = 0
-    """Epoch of training, the first is 0."""
-    columns: int = 4
-    """Images in a row."""
+    """Id of one image, drawn as in successive epochs."""
+    epoch: Annotated[int, Minimum(0)] = 0
+    """Epoch of training, from 0."""
+    columns: Count = 4
+    """Number of images in a row."""
     out: Path = Path("augmented.jpg")
-    """Image to write."""
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
-    """The recipe's settings."""
+    """Image file to write."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais draw-augmented`."""
-    name, rest = split_recipe(argv)
-    start = recipe(name) if name else Experiment()
-    arguments = parse(DrawAugmentedArguments, rest, PROG, default=DrawAugmentedArguments(experiment=start))
-    if not name:
-        raise SaisError(f"sais draw-augmented needs a recipe first: {PROG} --data DIR; known are {', '.join(RECIPES)}")
-    for option in ("images", "columns", "epoch"):
-        least = 0 if option == "epoch" else 1
-        if getattr(arguments, option) < least:
-            raise SaisError(f"--{option} {getattr(arguments, option)}: must be {least} or more")
-    settings = with_short_options(arguments.experiment, arguments, ("batch", "seed"))
-    check(settings)
+    name, words = split_recipe(argv)
+    default = DrawAugmentedArguments(recipe=RecipeOptions(experiment=recipe(name) if name else Experiment()))
+    arguments = parse(DrawAugmentedArguments, words, PROG, default=default)
+    require_recipe(name, "sais draw-augmented")
+    options = arguments.recipe
+    short = {"batch": arguments.batch, "seed": options.seed, "size": options.size}
+    settings = apply_short_options(options.experiment, short)
+    check_experiment(settings)
     check_writable(arguments.out.parent)
     from PIL import Image
 
@@ -79,30 +63,30 @@ def run(argv: Sequence[str]) -> int:
     from sais.data.visualize import draw_samples
 
     paths = DataPaths(
-        arguments.data,
-        arguments.train_split,
-        train_annotations=arguments.train_annotations,
-        train_images=arguments.train_images,
+        options.data,
+        options.train_split,
+        train_annotations=options.train_annotations,
+        train_images=options.train_images,
     )
-    index = paths.train_index()
-    samples = AugmentedSamples(index, settings.input, settings.augment, settings.run.seed)
-    keys = _keys(arguments, index, settings.optim.batch_size)
-    sheet, broken = draw_samples(samples, keys, index.class_names, arguments.columns)
+    split = paths.train_index()
+    samples = AugmentedSamples(split, settings.input, settings.augment, settings.run.seed)
+    keys = _keys(arguments, split, settings.optim.batch_size)
+    sheet, unreadable = draw_samples(samples, keys, split.class_names, arguments.columns)
     make_folder(arguments.out.parent)
     Image.fromarray(sheet).save(arguments.out, quality=85)
-    for line in broken:
-        print(f"left out: {line}")
+    for line in unreadable:
+        print(f"skipped: {line}")
     print(f"wrote {arguments.out}")
     return 0
 
 
-def _keys(arguments: DrawAugmentedArguments, index: DatasetSplit, batch: int) -> list[SampleKey]:
+def _keys(arguments: DrawAugmentedArguments, split: DatasetSplit, batch: int) -> list[SampleKey]:
     from sais.data.dataset import SampleKey
 
-    number = arguments.images
+    count = arguments.images
     if arguments.image is None:
-        return [SampleKey(arguments.epoch, i, i // batch) for i in range(min(number, len(index.images)))]
-    for position, record in enumerate(index.images):
+        return [SampleKey(arguments.epoch, i, i // batch) for i in range(min(count, len(split.images)))]
+    for position, record in enumerate(split.images):
         if record.id == arguments.image:
-            return [SampleKey(epoch, position) for epoch in range(arguments.epoch, arguments.epoch + number)]
-    raise SaisError(f"{index.name}: no image {arguments.image} there; --image takes its id")
+            return [SampleKey(epoch, position) for epoch in range(arguments.epoch, arguments.epoch + count)]
+    raise InputError(f"{split.name}: no image with id {arguments.image}. Give an id from the annotation file.")

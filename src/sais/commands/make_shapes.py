@@ -1,38 +1,37 @@
-"""`sais shapes DIR`: a synthetic COCO data set, for demos, tests and first steps."""
+"""`sais make-shapes DIR`: write a synthetic COCO data set for demos, tests and first steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from sais.commands.arguments import check_writable, parse
-from sais.errors import SaisError
+from sais.commands.options import Minimum
 
 
 @dataclass(frozen=True)
 class MakeShapesArguments:
     """Write a synthetic data set: textured, overlapping shapes of several classes, some with holes, exact masks."""
 
-    folder: tyro.conf.Positional[Path]
-    """Where to write it: images/SPLIT and annotations/SPLIT.json."""
-    train: int = 400
-    """Images to train on."""
-    valid: int = 80
-    """Images to measure on."""
-    size: int = 256
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder to write to: images/SPLIT and annotations/SPLIT.json."""
+    train: Annotated[int, Minimum(0)] = 400
+    """Number of training images."""
+    valid: Annotated[int, Minimum(0)] = 80
+    """Number of validation images."""
+    size: Annotated[int, Minimum(64)] = 256
     """Side of the images in pixels."""
     seed: int = 0
-    """The same seed gives the same images."""
+    """Random seed; the same seed gives the same images."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `sais shapes`."""
-    arguments = parse(MakeShapesArguments, argv, "sais shapes DIR")
-    if min(arguments.train, arguments.valid) < 0 or arguments.size < 64:
-        raise SaisError("sais shapes: --train and --valid are counts, and --size is 64 or more")
+    """Run `sais make-shapes`."""
+    arguments = parse(MakeShapesArguments, argv, "sais make-shapes DIR")
     check_writable(arguments.folder)
     from sais.data.synthetic import write_shapes
 

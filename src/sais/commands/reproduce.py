@@ -34,7 +34,7 @@ class ReproduceArguments:
 
     On COCO: sais reproduce table2 --data coco --seeds 0 1 2. On a laptop: add --base paper-lite0 --size 192 --epochs 6;
     then a row and seed of `animals` (700 images) takes 10 to 15 minutes of one core, and tables 1-3 with three seeds
-    5 core-hours (they share 7 rows). On `sais shapes DIR --train 100 --valid 30` a row takes 2 to 3 minutes.
+    5 core-hours (they share 7 rows). On `sais make-shapes DIR --train 100 --valid 30` a row takes 2 to 3 minutes.
     table4 takes 8 minutes on two cores, with --peers 15; figures take seconds (figure3 trains first if need be).
     """
 

@@ -1,4 +1,4 @@
-"""`sais train RECIPE --data DIR`: train a model. Every setting of the recipe is an option of its own."""
+"""`sais train RECIPE --data DIR`: train a model. Every setting of the recipe is an option."""
 
 from __future__ import annotations
 
@@ -7,110 +7,104 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from sais.commands.arguments import check_writable, parse, prepare_torch
+from sais.commands.options import FLAT, Count, check_command_line
+from sais.commands.recipe_options import (
+    SHORT_OPTIONS,
+    RecipeOptions,
+    apply_short_options,
+    require_recipe,
+    split_recipe,
+)
 from sais.commands.run_folders import choose_folder
 from sais.config import Experiment
 from sais.data.paths import DataPaths
-from sais.errors import SaisError
-from sais.recipes import RECIPES, recipe
-from sais.recipes.adjust import changed, check, of_length, scaled_lr
+from sais.recipes import recipe
+from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
 
 if TYPE_CHECKING:
     from sais.distributed import World
     from sais.engine.trainer import TrainResult
 
 PROG = "sais train RECIPE"
+MIN_STEPS_PER_EPOCH = 50
+"""`--batch auto` does not choose a batch so large that an epoch has fewer steps."""
 
 
 @dataclass(frozen=True)
 class TrainArguments:
     """Train a model. RECIPE comes first: a name of `sais recipes`, or module:function of your own.
 
-    Options such as --model.backbone change a single setting; their defaults are the recipe's.
+    Options such as --model.backbone change one setting; their defaults are the recipe's.
     """
 
-    data: Path | None = None
-    """Folder of the data set: annotations/SPLIT.json and images/SPLIT (also a name in the folder $SAIS_DATA)."""
-    train_split: str = "train"
-    """Split to train on."""
+    recipe: Annotated[RecipeOptions, FLAT] = field(default_factory=RecipeOptions)
+    """Data set and recipe."""
     valid_split: str = "valid"
-    """Split to measure on; without one in the data set nothing is measured. --valid-split '' for none."""
-    train_annotations: Path | None = None
-    """COCO JSON to train on, instead of --data."""
-    train_images: Path | None = None
-    """Folder of its images."""
+    """Validation split, skipped if the data set has none; '' disables validation."""
     valid_annotations: Path | None = None
-    """COCO JSON to measure on."""
+    """COCO JSON of the validation split, with --valid-images."""
     valid_images: Path | None = None
-    """Folder of its images."""
+    """Folder of the images of --valid-annotations."""
     out: Path | None = None
-    """Folder of the run: runs/RECIPE-DATA when not given, numbered -2, -3 when that exists."""
+    """Run folder. Default: runs/RECIPE-DATA, numbered -2, -3 if it exists."""
     resume: bool = False
-    """Go on with the run in --out (or the latest of this recipe and data) where it stopped, with the settings it was
-    started with. Some may be given anew: learning rate, clipping, micro-batch, what is computed again and how, what to
-    do with a bad loss, device, workers, loggers, patience, how often to save and to evaluate."""
+    """Resume the run in --out (default: the latest of this recipe and data set) with its own settings. Learning rate,
+    clipping, micro-batch, checkpoints, device, workers, loggers and patience can be changed."""
     epochs: int | None = None
-    """As --schedule.epochs; the drops of a stepped lr move with it."""
-    steps: int | None = None
-    """Stop after so many iterations, for a trial."""
+    """Number of epochs; short for --schedule.epochs, and moves the milestones of a stepped schedule in proportion."""
+    steps: Count | None = None
+    """Stop after this number of iterations, for a trial."""
     batch: int | Literal["auto"] | None = None
-    """Images in one step over all devices, as --optim.batch-size; lr follows unless given. auto: as many as fit into the
-    memory, but not so many that an epoch has fewer than 50 steps."""
-    size: tuple[int, ...] = ()
-    """Input size as --input.size: height and width, or one number for both."""
+    """Images per step over all devices; short for --optim.batch-size, and scales the learning rate. auto: as many as
+    fit into memory, with at least 50 steps per epoch."""
     lr: float | None = None
-    """Learning rate for one batch, as --optim.lr."""
+    """Learning rate for one batch; short for --optim.lr."""
     workers: int | None = None
-    """Processes that read images, as --run.workers."""
-    seed: int | None = None
-    """The same as --run.seed."""
+    """Number of processes that read images; short for --run.workers."""
     device: str | None = None
-    """auto, cpu, cuda, mps, as --run.device."""
+    """Device: auto, cpu, cuda or mps; short for --run.device."""
     skip_broken: bool = False
-    """Leave out images that cannot be read, and say how many, instead of stopping."""
+    """Skip unreadable images and report their number, instead of stopping."""
     random_init: bool = False
-    """Start the backbone from random weights, not ImageNet's."""
+    """Initialize the backbone randomly instead of from ImageNet weights."""
     report: bool = True
-    """Write the run's page, report.html in its folder, at the end."""
+    """Write report.html into the run folder at the end."""
     weights: Path | None = None
-    """Start from the weights of this run or model file; of other classes, those of the same name are kept."""
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
-    """The recipe's settings."""
+    """Fine-tune this checkpoint or run. Classes with the same name keep their weights."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais train`."""
-    name, rest = split_recipe(argv)
+    name, words = split_recipe(argv)
     start = recipe(name) if name else Experiment()
-    arguments = parse(TrainArguments, rest, PROG, default=TrainArguments(experiment=start))
-    if not name:
-        raise SaisError(f"sais train needs a recipe first: {PROG} --data DIR; known are {', '.join(RECIPES)}")
-    given_lr = any(word.partition("=")[0] in ("--lr", "--optim.lr") for word in rest)
+    arguments = parse(TrainArguments, words, PROG, default=TrainArguments(recipe=RecipeOptions(experiment=start)))
+    require_recipe(name, "sais train")
+    given = check_command_line(TrainArguments, words, "sais train")
     automatic = arguments.batch == "auto"
     if automatic:
         arguments = dataclasses.replace(arguments, batch=None)
-    experiment, said = settle(start, arguments, given_lr)
+    experiment, notes = settle(start, arguments, keep_lr=bool({"lr", "optim.lr"} & set(given)))
     paths = DataPaths(
-        arguments.data,
-        arguments.train_split,
+        arguments.recipe.data,
+        arguments.recipe.train_split,
         arguments.valid_split,
-        arguments.train_annotations,
-        arguments.train_images,
+        arguments.recipe.train_annotations,
+        arguments.recipe.train_images,
         arguments.valid_annotations,
         arguments.valid_images,
     )
     prepare_torch("train")
     from sais.distributed import process_group
 
-    with process_group(experiment.run.device) as ranks:
+    with process_group(experiment.run.device) as world:
         if automatic and not arguments.resume:
-            experiment, more = fitting(experiment, paths, ranks, given_lr)
-            said += more
-        return _train(arguments, experiment, paths, f"{name.replace(':', '.')}-{paths.name}", said, rest, ranks)
+            experiment, more = fit_batch(experiment, paths, world, keep_lr="optim.lr" in given or "lr" in given)
+            notes += more
+        changes = tuple(field for field in changed_settings(given) if not (automatic and field == "optim.batch_size"))
+        return _train(arguments, experiment, paths, f"{name.replace(':', '.')}-{paths.name}", notes, changes, world)
 
 
 def _train(
@@ -118,162 +112,122 @@ def _train(
     experiment: Experiment,
     paths: DataPaths,
     name: str,
-    said: list[str],
-    words: Sequence[str],
-    ranks: World,
+    notes: list[str],
+    changes: tuple[str, ...],
+    world: World,
 ) -> int:
-    """Train as one of `ranks`; the first chooses the folder and speaks."""
+    """Train as one rank of `world`. Rank 0 chooses the folder and prints."""
     from sais.distributed import is_restarted
     from sais.engine.trainer import train
 
-    chosen = choose_folder(arguments.out, name, arguments.resume, is_restarted()) if ranks.is_main else (Path(), False)
-    out, resume = ranks.broadcast(chosen)
+    chosen = choose_folder(arguments.out, name, arguments.resume, is_restarted()) if world.is_main else (Path(), False)
+    out, resume = world.broadcast(chosen)
     check_writable(out)
     if arguments.resume and not resume:
-        said = [*said, f"{out}: it stopped before anything was saved; starting anew"]
-    anew = taken_anew(words) if resume else ()
-    if resume:  # the engine goes on with what the run was started with
-        said = [f"resuming {out} with the settings stored there" + (f", but for {', '.join(anew)}" if anew else "")]
+        notes = [*notes, f"{out}: no checkpoint was saved before the run stopped; starting it from the beginning"]
+    if resume:
+        changed = f", except {', '.join(changes)}" if changes else ""
+        notes = [f"resuming {out} with its stored settings{changed}"]
         if arguments.weights or arguments.random_init:
-            said.append("its own weights go on; --weights and --random-init were for its start")
-    if ranks.is_main:
-        for line in [*said, f"{experiment.name} on {paths.name}, into {out}"]:
+            notes.append("--weights and --random-init have no effect on a resumed run")
+    if world.is_main:
+        for line in [*notes, f"training {experiment.name} on {paths.name} into {out}"]:
             print(line)
     result = train(
         experiment,
         paths,
         out,
         resume=resume,
-        steps=arguments.steps,
+        max_iterations=arguments.steps,
         skip_broken=arguments.skip_broken,
         random_init=arguments.random_init,
         weights=arguments.weights,
-        ranks=ranks,
-        anew=anew,
+        world=world,
+        changed_settings=changes if resume else (),
     )
-    if ranks.is_main:
+    if world.is_main:
         if arguments.report:
-            print(_report(result))
+            print(_write_report(result))
         print(f"next: sais predict {result.out} YOUR_IMAGES")
     return 0
 
 
-LEAST_STEPS = 50
-"""An epoch of so many steps is not made shorter for a larger batch."""
+def fit_batch(experiment: Experiment, paths: DataPaths, world: World, keep_lr: bool) -> tuple[Experiment, list[str]]:
+    """Set the batch size to the largest that fits into the memory of every rank.
 
+    Args:
+        experiment: the settings.
+        paths: the data set; its size limits the batch (`MIN_STEPS_PER_EPOCH`).
+        world: the ranks.
+        keep_lr: keep the learning rate instead of scaling it with the batch size.
 
-def fitting(experiment: Experiment, paths: DataPaths, ranks: World, given_lr: bool) -> tuple[Experiment, list[str]]:
-    """The experiment with the greatest sensible batch that fits into every rank's memory, and what to say of it."""
+    Returns:
+        The experiment with its batch size and learning rate, and notes for the log.
+    """
     from sais.device import choose_device
     from sais.engine.auto_batch_size import find_batch_size, free_memory
 
-    index = paths.train_index()
+    split = paths.train_index()
     device = choose_device(experiment.run.device)
-    beside = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # they share the memory
-    fit = find_batch_size(experiment, len(index.class_names), device, free=free_memory(device) // beside)
-    fits = min(ranks.all_gather(fit.batch)) * ranks.world_size
-    most = max(experiment.optim.batch_size, len(index.images) // LEAST_STEPS)
-    batch = max(1, min(fits, most) // ranks.world_size) * ranks.world_size
-    why = f"{fits} would fit; an epoch keeps {LEAST_STEPS} steps" if most < fits else str(fit)
-    changed_batch = changed(experiment, "optim", batch_size=batch)
-    settled, said = (changed_batch, []) if given_lr else scaled_lr(experiment, changed_batch)
-    return settled, [f"--batch auto: {batch} ({why})", *said]
+    sharing = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes in one memory
+    estimate = find_batch_size(experiment, len(split.class_names), device, free_bytes=free_memory(device) // sharing)
+    fitting = min(world.all_gather(estimate.batch)) * world.world_size
+    limit = max(experiment.optim.batch_size, len(split.images) // MIN_STEPS_PER_EPOCH)
+    batch = max(1, min(fitting, limit) // world.world_size) * world.world_size
+    reason = f"{fitting} would fit; limited to {MIN_STEPS_PER_EPOCH} steps per epoch" if limit < fitting else estimate
+    resized = replace_settings(experiment, "optim", batch_size=batch)
+    scaled, notes = (resized, []) if keep_lr else scale_lr(experiment, resized)
+    return scaled, [f"--batch auto: {batch} ({reason})", *notes]
 
 
-def _report(result: TrainResult) -> str:
-    """Write the run's page; says where it is, or why there is none: the run is done, whatever fails here."""
+def _write_report(result: TrainResult) -> str:
+    """Write the run's report and return a line about it. The run is complete whatever fails here."""
     from sais.reports.run_report import write_report
 
     missing = ""
     if result.evaluation is None:
-        missing = "The last weights were not measured on a validation split; sais report does that, where there is one."
+        missing = "The final weights were not evaluated: there is no validation split. `sais report` evaluates them."
     try:
         return f"report: {write_report(result.out, result.evaluation, missing)}"
     except Exception as error:
         return f"no report was written ({type(error).__name__}: {error}); try sais report {result.out}"
 
 
-SHORT = {
-    "batch": "optim.batch_size",
-    "lr": "optim.lr",
-    "workers": "run.workers",
-    "seed": "run.seed",
-    "device": "run.device",
-    "size": "input.size",
-    "epochs": "schedule.epochs",
-}
-"""Short options, and the settings they are."""
+def changed_settings(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the settings among the options given: a resumed run takes these instead of its stored ones, if it may.
 
-
-def taken_anew(words: Sequence[str]) -> tuple[str, ...]:
-    """The settings that the command line gives, by name: a resumed run takes these instead of its own, where it may."""
-    given = [
-        word[2:].partition("=")[0].replace("-", "_")
-        for word, after in zip(words, [*words[1:], ""], strict=True)
-        if word.startswith("--") and (word, after) != ("--batch", "auto") and word != "--batch=auto"
-    ]
-    groups = {f.name for f in dataclasses.fields(Experiment)}
-    named = [SHORT.get(word, word).replace(".no_", ".") for word in given]
-    return tuple(dict.fromkeys(word for word in named if word.partition(".")[0] in groups and "." in word))
-
-
-def split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The recipe's name in `argv` ("" where there is none) and the other words. It stands first, or anywhere as a
-    name that is known."""
-    words = list(argv)
-    if words and not words[0].startswith("-"):
-        return words[0], words[1:]
-    for place, word in enumerate(words):
-        if word in RECIPES:
-            return word, words[:place] + words[place + 1 :]
-    return "", words
-
-
-def settle(start: Experiment, arguments: TrainArguments, given_lr: bool) -> tuple[Experiment, list[str]]:
-    """The experiment after the short options, and what to tell the user about it.
-
-    A batch other than the recipe's scales its lr, unless lr was given: linearly for SGD, by the root for AdamW.
+    Args:
+        given: fields of options, as `check_command_line` returns them: "lr", "model.masks".
     """
-    said: list[str] = []
-    experiment = with_short_options(arguments.experiment, arguments, ("batch", "lr", "workers", "seed", "device"))
-    _check_counts(experiment, arguments)
-    if arguments.epochs is not None:
-        if experiment.schedule.milestones == start.schedule.milestones:
-            experiment, said = of_length(experiment, arguments.epochs)
-        else:
-            experiment = changed(experiment, "schedule", epochs=arguments.epochs)
-    check(experiment)
-    if not given_lr:
-        experiment, more = scaled_lr(start, experiment)
-        said += more
-    return experiment, said
+    groups = {group.name for group in dataclasses.fields(Experiment)}
+    names = [SHORT_OPTIONS.get(field, field) for field in given]
+    return tuple(dict.fromkeys(name for name in names if "." in name and name.partition(".")[0] in groups))
 
 
-def with_short_options(experiment: Experiment, arguments: Any, options: Sequence[str]) -> Experiment:
-    """The experiment with those of `SHORT` that were given, and the size."""
-    for option in options:
-        value = getattr(arguments, option)
-        if value is not None:
-            group, _, name = SHORT[option].partition(".")
-            experiment = changed(experiment, group, **{name: value})
-    return changed(experiment, "input", size=_size(arguments.size, experiment)) if arguments.size else experiment
+def settle(start: Experiment, arguments: TrainArguments, keep_lr: bool) -> tuple[Experiment, list[str]]:
+    """Apply the short options to the experiment of the command line.
 
+    Args:
+        start: the recipe.
+        arguments: the command line.
+        keep_lr: keep the learning rate where the batch size is not the recipe's.
 
-def _size(size: tuple[int, ...], experiment: Experiment) -> tuple[int, int]:
-    if len(size) == 1 and experiment.input.mode == "fixed":
-        return (size[0], size[0])
-    if len(size) != 2:
-        raise SaisError(f"--size {' '.join(map(str, size))}: give height and width (fixed: or one number for both)")
-    return (size[0], size[1])
+    Returns:
+        The experiment, and notes for the log.
 
-
-def _check_counts(experiment: Experiment, arguments: TrainArguments) -> None:
-    """By the names of the short options; `check` does the rest."""
-    for name, value, least in (
-        ("epochs", arguments.epochs, 1),
-        ("batch", experiment.optim.batch_size, 1),
-        ("workers", experiment.run.workers, 0),
-        ("steps", arguments.steps, 1),
-    ):
-        if value is not None and value < least:
-            raise SaisError(f"--{name} {value}: must be {least} or more")
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+    notes: list[str] = []
+    short = {name: getattr(arguments, name) for name in ("batch", "lr", "workers", "device")}
+    short |= {"seed": arguments.recipe.seed, "size": arguments.recipe.size}
+    experiment = apply_short_options(arguments.recipe.experiment, short)
+    if arguments.epochs is not None and experiment.schedule.milestones == start.schedule.milestones:
+        experiment, notes = set_epochs(experiment, arguments.epochs)
+    elif arguments.epochs is not None:
+        experiment = replace_settings(experiment, "schedule", epochs=arguments.epochs)
+    check_experiment(experiment)
+    if not keep_lr:
+        experiment, more = scale_lr(start, experiment)
+        notes += more
+    return experiment, notes

@@ -1,4 +1,4 @@
-"""`sais version`: versions of sais and of what it stands on, for a bug report."""
+"""`sais version`: print the versions of sais and its dependencies, for a bug report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("numpy", "pillow", "torch", "torchvision", "timm", "safetensors", "f
 
 @dataclass(frozen=True)
 class VersionArguments:
-    """Print the versions of sais and of what it stands on."""
+    """Print the versions of sais and its dependencies."""
 
 
 def run(argv: Sequence[str]) -> int:

@@ -90,4 +90,4 @@ def locate(data: Path) -> Path:
     if data.exists():
         raise SaisError(f"{data} is a file; --data takes a folder, --train-annotations or --annotations a JSON file")
     looked = f" (nor in SAIS_DATA={shelf})" if shelf else " (SAIS_DATA, a folder of data sets, is not set)"
-    raise SaisError(f"{data}: no such data folder{looked}; check the path, or make one: sais shapes {data}")
+    raise SaisError(f"{data}: no such data folder{looked}; check the path, or make one: sais make-shapes {data}")

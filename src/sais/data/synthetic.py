@@ -1,4 +1,4 @@
-"""Shapes: a synthetic COCO data set with exact masks, for the demo and the tests (`sais shapes DIR`).
+"""Shapes: a synthetic COCO data set with exact masks, for the demo and the tests (`sais make-shapes DIR`).
 
 Scenes of textured rings, stars, triangles, crescents and crosses on a cluttered background, upper objects cutting the
 lower ones. Color and texture say nothing about the class, and every class fills its box poorly, so a model must learn
@@ -74,7 +74,7 @@ def write_shapes(
     folder, done = Path(folder), 0
     for split, number in (("train", train), ("valid", valid)):
         document: dict[str, Any] = {
-            "info": {"description": f"sais shapes, seed {seed}"},
+            "info": {"description": f"sais make-shapes, seed {seed}"},
             "images": [],
             "annotations": [],
             "categories": [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASS_NAMES)],

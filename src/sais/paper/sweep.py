@@ -1,4 +1,4 @@
-"""From what the user asks for to the runs that it takes."""
+"""The runs that tables need: one for each row and seed, all with the same budget."""
 
 from __future__ import annotations
 
@@ -7,84 +7,103 @@ from dataclasses import dataclass, replace
 
 from sais.config import Experiment
 from sais.engine.architecture import SAIS_ARCHITECTURE
-from sais.errors import SaisError
+from sais.errors import ConfigError
 from sais.paper.padding_bug import PADDING_BUG_ARCHITECTURE
 from sais.paper.runs import RunPlan
 from sais.paper.tables import find_row
 from sais.recipes import recipe
-from sais.recipes.adjust import changed, check, of_length, scaled_lr
+from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Circumstances that all rows share, so that they differ in what the table is about and in nothing else."""
+    """Settings that all rows share, so that they differ only in what their table compares."""
 
     base: str = "sais-r50-768"
     """Recipe that the rows change."""
     epochs: int | None = None
     iterations: int | None = None
+    """Number of iterations after which a run stops; None: all."""
     batch: int | None = None
+    """Batch size in images."""
     lr: float | None = None
     size: tuple[int, int] | None = None
+    """(height, width) of the fixed input in pixels."""
     backbone: str | None = None
     workers: int | None = None
     device: str | None = None
     evaluate_every: int = 0
+    """Number of epochs between evaluations; 0: only after the last epoch."""
     random_init: bool = False
 
 
 CHECKPOINT_EVERY = 100
-"""Iterations between checkpoints, beside those after each epoch."""
+"""Iterations between checkpoints, in addition to those after each epoch."""
 
 
 def base_experiment(budget: Budget) -> tuple[Experiment, list[str]]:
-    """The base recipe under the budget, and what to tell the user about it.
+    """Apply a budget to its base recipe.
+
+    Returns:
+        The experiment, and notes for the user about adjusted settings.
 
     Raises:
-        SaisError: no such recipe, or a setting that training cannot work with.
+        ConfigError: no such recipe, a recipe that keeps the ratio, or a setting that training cannot use.
     """
     start = recipe(budget.base)
     if start.input.mode != "fixed":
-        raise SaisError(
-            f"--base {budget.base} keeps the ratio, which the rows see to themselves; take one that does not"
+        raise ConfigError(
+            f"base {budget.base}: keeps the ratio, which is what rows of the tables change. Choose a recipe with a "
+            "fixed input."
         )
     experiment = start
-    for name, field in (("batch", "batch_size"), ("lr", "lr")):
-        if getattr(budget, name) is not None:
-            experiment = changed(experiment, "optim", **{field: getattr(budget, name)})
-    for name in ("workers", "device"):
-        if getattr(budget, name) is not None:
-            experiment = changed(experiment, "run", **{name: getattr(budget, name)})
-    if budget.size is not None:
-        experiment = changed(experiment, "input", size=budget.size)
-    if budget.backbone is not None:
-        experiment = changed(experiment, "model", backbone=budget.backbone)
-    said: list[str] = []
+    for group, name, value in (
+        ("optim", "batch_size", budget.batch),
+        ("optim", "lr", budget.lr),
+        ("run", "workers", budget.workers),
+        ("run", "device", budget.device),
+        ("input", "size", budget.size),
+        ("model", "backbone", budget.backbone),
+    ):
+        if value is not None:
+            experiment = replace_settings(experiment, group, **{name: value})
+    notes: list[str] = []
     if budget.epochs is not None:
-        experiment, said = of_length(experiment, budget.epochs)
-    check(experiment)
+        experiment, notes = set_epochs(experiment, budget.epochs)
+    check_experiment(experiment)
     if budget.lr is None:
-        experiment, more = scaled_lr(start, experiment)
-        said += more
-    looks = {"evaluate_every": budget.evaluate_every, "checkpoint_every": CHECKPOINT_EVERY}
-    return changed(experiment, "run", **looks), said
+        experiment, lr_notes = scale_lr(start, experiment)
+        notes += lr_notes
+    intervals = {"evaluate_every": budget.evaluate_every, "checkpoint_every": CHECKPOINT_EVERY}
+    return replace_settings(experiment, "run", **intervals), notes
 
 
-def plans_for(rows: Sequence[str], seeds: Sequence[int], budget: Budget) -> list[RunPlan]:
-    """A run for each row and seed, seed by seed, so that a table is whole early and its spread grows later."""
+def plan_runs(rows: Sequence[str], seeds: Sequence[int], budget: Budget) -> list[RunPlan]:
+    """Plan a run for each row and seed, seed by seed, so that a table is complete early and gains seeds later.
+
+    Args:
+        rows: keys of rows; a key that occurs twice is planned once.
+        seeds: seeds of the runs.
+        budget: settings that all runs share.
+    """
     base, _ = base_experiment(budget)
-    return [plan_of(key, seed, base, budget) for seed in seeds for key in dict.fromkeys(rows)]
+    return [plan_run(key, seed, base, budget) for seed in seeds for key in dict.fromkeys(rows)]
 
 
-def plan_of(key: str, seed: int, base: Experiment, budget: Budget) -> RunPlan:
-    """The run of one row with one seed."""
+def plan_run(key: str, seed: int, base: Experiment, budget: Budget) -> RunPlan:
+    """Plan the run of one row with one seed.
+
+    Raises:
+        InputError: no such row.
+        ConfigError: the row reproduces the padding bug, and the base moves images on the canvas.
+    """
     row = find_row(key)
-    if row.slip and base.augment.scale_jitter != (1.0, 1.0):
-        raise SaisError(
-            f"row {key}: the padding slip is told of images that lie at the canvas's top left, and {base.name} zooms "
-            "and moves them in training; take --base paper-lite0 or a recipe of the paper"
+    if row.padding_bug and base.augment.scale_jitter != (1.0, 1.0):
+        raise ConfigError(
+            f"row {key}: the padding bug is defined for images at the top left of the canvas, and {base.name} moves "
+            "them (augment.scale_jitter). Choose a base without scale jitter, such as paper-lite0."
         )
-    experiment = changed(row.change(base), "run", seed=seed)
-    named = f"{base.name}-{key}"
-    system = PADDING_BUG_ARCHITECTURE if row.slip else SAIS_ARCHITECTURE
-    return RunPlan(key, replace(experiment, name=named), system, budget.iterations, budget.random_init)
+    experiment = replace_settings(row.change(base), "run", seed=seed)
+    architecture = PADDING_BUG_ARCHITECTURE if row.padding_bug else SAIS_ARCHITECTURE
+    named = replace(experiment, name=f"{base.name}-{key}")
+    return RunPlan(key, named, architecture, budget.iterations, budget.random_init)

@@ -1,8 +1,8 @@
-"""The rows of the paper's tables: what each changes in a recipe, and the paper's own figures for it.
+"""The rows of the paper's tables: how each changes a recipe, and the paper's figures for it.
 
-A row is a change to a base recipe, so that the same row exists for COCO on ResNet-50 and for a laptop. On the base
-`sais-r50-768` each row is the paper's own recipe (`Row.recipe`). Tables I and II were run without fusion, and FCOS
-with the ratio kept (docs/paper.md says why we think so). Two tables that share a row share its runs.
+A row is a change to a base recipe, so that the same row exists for COCO on ResNet-50 and for a laptop. With the base
+`sais-r50-768` each row is the paper's own recipe (`TableRow.recipe`). The paper ran Tables I and II without fusion, and
+FCOS with the ratio kept (docs/paper.md has the reasons). Tables that share a row share its runs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sais.config import Experiment
-from sais.errors import SaisError
-from sais.recipes.adjust import changed
+from sais.errors import InputError
+from sais.recipes.adjust import replace_settings
 from sais.recipes.paper import RESNET50, RESNET101, RESNEXT101
+from sais.resolve import suggest
 
 Figures = dict[str, float]
 """Column -> the paper's figure, AP in percent."""
@@ -24,14 +25,14 @@ class TableRow:
     """One model of a table."""
 
     key: str
-    """Its name in folders and on the command line."""
+    """Name in folders and on the command line."""
     title: str
     change: Callable[[Experiment], Experiment]
-    """What makes it of the base recipe."""
+    """Function from the base recipe to the row's settings."""
     recipe: str | None = None
-    """The paper's recipe, which is `change` of sais-r50-768; None where the paper has no such row."""
-    slip: bool = False
-    """Trained and tested with the padding slip (`reproduce.slip`)."""
+    """Recipe that `change` makes of sais-r50-768; None where the paper has no such row."""
+    padding_bug: bool = False
+    """Whether the row trains and predicts with the padding bug (`paper.padding_bug`)."""
 
 
 @dataclass(frozen=True)
@@ -41,48 +42,59 @@ class PaperTable:
     key: str
     title: str
     columns: tuple[tuple[str, str], ...]
-    """(kind, name) of what is compared: ("box", "AP"), ("mask", "APs") ..."""
+    """(kind, metric) of each column: ("box", "AP"), ("mask", "APs") ..."""
     rows: tuple[str, ...]
     """Keys of `ROWS`."""
     paper: dict[str, Figures]
-    """Row -> "kind name" -> the paper's figure in percent; rows of its own invention have none."""
+    """Row -> "kind metric" -> the paper's figure in percent; rows that the paper does not have are missing."""
     claim: str
-    """What the paper says the table shows."""
+    """The paper's claim about the table."""
     kinds: dict[str, str] = field(default_factory=dict)
-    """Row -> the kind judged, where a table judges some rows by boxes and some by masks."""
+    """Row -> "box" or "mask", where a table compares some rows by boxes and some by masks."""
     compares: tuple[tuple[str, str, str], ...] = ()
-    """(row, the row it is held against, "kind name"): the differences that the claim is about."""
+    """(row, baseline row, "kind metric") of the differences that the claim is about."""
 
 
 def keep_ratio(experiment: Experiment) -> Experiment:
-    """The ratio kept, at the size that is to the base's as 1333x800 is to 768x768; the short side a multiple of 32."""
+    """Keep the ratio at the size that relates to the base's as 1333x800 to 768x768, its short side a multiple of 32."""
     short = max(32, round(experiment.input.size[0] * 800 / 768 / 32) * 32)
-    return changed(experiment, "input", mode="keep_ratio", size=(short, round(short * 1333 / 800)))
+    return replace_settings(experiment, "input", mode="keep_ratio", size=(short, round(short * 1333 / 800)))
 
 
-def sais(rule: str, fusion: bool, kept: bool = False) -> Callable[[Experiment], Experiment]:
-    """SAIS with targets by `rule`, coefficients from both towers or from one, the input's ratio kept or not.
+def sais_row(assigner: str, fusion: bool, ratio_kept: bool = False) -> Callable[[Experiment], Experiment]:
+    """Return the change of a row of SAIS. It sets everything that a table compares, whatever the base has.
 
-    Everything that a table is about is set, whatever the base says of it.
+    Args:
+        assigner: target assigner, "center" or "area".
+        fusion: whether the coefficients are computed from both towers.
+        ratio_kept: whether the input keeps the ratio of the image.
     """
 
     def change(base: Experiment) -> Experiment:
         source = "both" if fusion else "classification"
-        made = changed(changed(base, "criterion", assigner=rule), "model", masks=True, coefficients_from=source)
-        return keep_ratio(made) if kept else made
+        assigned = replace_settings(base, "criterion", assigner=assigner)
+        experiment = replace_settings(assigned, "model", masks=True, coefficients_from=source)
+        return keep_ratio(experiment) if ratio_kept else experiment
 
     return change
 
 
-def fcos(rule: str) -> Callable[[Experiment], Experiment]:
-    """FCOS, the ratio kept: no ProtoNet, no coefficients."""
-    return lambda base: changed(sais(rule, fusion=True, kept=True)(base), "model", masks=False)
+def fcos_row(assigner: str) -> Callable[[Experiment], Experiment]:
+    """Return the change of a row of FCOS: the ratio kept, without ProtoNet and coefficients."""
+    change = sais_row(assigner, fusion=True, ratio_kept=True)
+    return lambda base: replace_settings(change(base), "model", masks=False)
 
 
-def on(backbone: str, side: int) -> Callable[[Experiment], Experiment]:
-    """A backbone and a fixed square input of Table IV."""
-    return lambda base: changed(
-        changed(sais("center", fusion=True)(base), "input", size=(side, side)), "model", backbone=backbone
+def table4_row(backbone: str, side: int) -> Callable[[Experiment], Experiment]:
+    """Return the change of a row of Table IV.
+
+    Args:
+        backbone: name of a timm model.
+        side: side of the square input in pixels.
+    """
+    change = sais_row("center", fusion=True)
+    return lambda base: replace_settings(
+        replace_settings(change(base), "input", size=(side, side)), "model", backbone=backbone
     )
 
 
@@ -94,24 +106,24 @@ ROWS = _rows(
     TableRow(
         "keep-ratio",
         "SAIS, ratio kept",
-        sais("area", fusion=False, kept=True),
+        sais_row("area", fusion=False, ratio_kept=True),
         "sais-r50-keep-ratio-area",
     ),
     TableRow(
-        "keep-ratio-slip",
-        "SAIS, ratio kept, with the padding slip",
-        sais("area", fusion=False, kept=True),
-        slip=True,
+        "keep-ratio-padding-bug",
+        "SAIS, ratio kept, with the padding bug",
+        sais_row("area", fusion=False, ratio_kept=True),
+        padding_bug=True,
     ),
-    TableRow("sais-area", "SAIS, fixed, area-aware", sais("area", fusion=False), "sais-r50-768-area"),
-    TableRow("sais-center", "SAIS, fixed, center-aware", sais("center", fusion=False), "sais-r50-768-no-fusion"),
-    TableRow("sais", "SAIS, fixed, center-aware, fusion", sais("center", fusion=True), "sais-r50-768"),
-    TableRow("fcos-area", "FCOS, area-aware", fcos("area"), "fcos-r50-area"),
-    TableRow("fcos-center", "FCOS, center-aware", fcos("center"), "fcos-r50"),
-    TableRow("sais-640-r50", "SAIS-640, R50", on(RESNET50, 640), "sais-r50-640"),
-    TableRow("sais-768-r50", "SAIS-768, R50", on(RESNET50, 768), "sais-r50-768"),
-    TableRow("sais-768-r101", "SAIS-768, R101", on(RESNET101, 768), "sais-r101-768"),
-    TableRow("sais-768-x101", "SAIS-768, X101", on(RESNEXT101, 768), "sais-x101-768"),
+    TableRow("sais-area", "SAIS, fixed, area-aware", sais_row("area", fusion=False), "sais-r50-768-area"),
+    TableRow("sais-center", "SAIS, fixed, center-aware", sais_row("center", fusion=False), "sais-r50-768-no-fusion"),
+    TableRow("sais", "SAIS, fixed, center-aware, fusion", sais_row("center", fusion=True), "sais-r50-768"),
+    TableRow("fcos-area", "FCOS, area-aware", fcos_row("area"), "fcos-r50-area"),
+    TableRow("fcos-center", "FCOS, center-aware", fcos_row("center"), "fcos-r50"),
+    TableRow("sais-640-r50", "SAIS-640, R50", table4_row(RESNET50, 640), "sais-r50-640"),
+    TableRow("sais-768-r50", "SAIS-768, R50", table4_row(RESNET50, 768), "sais-r50-768"),
+    TableRow("sais-768-r101", "SAIS-768, R101", table4_row(RESNET101, 768), "sais-r101-768"),
+    TableRow("sais-768-x101", "SAIS-768, X101", table4_row(RESNEXT101, 768), "sais-x101-768"),
 )
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -130,17 +142,17 @@ TABLES = {
         "table1",
         "Table I: ratio kept or fixed input",
         (("box", "AP"), ("mask", "AP"), ("mask", "AP50"), ("mask", "AP75")),
-        ("keep-ratio-slip", "keep-ratio", "sais-area"),
+        ("keep-ratio-padding-bug", "keep-ratio", "sais-area"),
         {
-            # The paper has one row with the ratio kept. Whether it is the one with the slip is what we ask.
+            # The paper has one row with the ratio kept; whether it has the padding bug is not known.
             "keep-ratio": {"box AP": 36.7, "mask AP": 21.2},
             "sais-area": {"box AP": 35.9, "mask AP": 28.2},
         },
         "A fixed input brings 7.0 mask AP over a kept ratio.",
         compares=(
-            ("sais-area", "keep-ratio-slip", "mask AP"),
+            ("sais-area", "keep-ratio-padding-bug", "mask AP"),
             ("sais-area", "keep-ratio", "mask AP"),
-            ("keep-ratio", "keep-ratio-slip", "mask AP"),
+            ("keep-ratio", "keep-ratio-padding-bug", "mask AP"),
         ),
     ),
     "table2": PaperTable(
@@ -174,9 +186,7 @@ TABLES = {
 
 
 def find_row(key: str) -> TableRow:
-    """The row of that key. Raises SaisError where there is none."""
-    from sais.resolve import suggest
-
+    """Return the row with this key. Raises InputError if there is none."""
     if key not in ROWS:
-        raise SaisError(f"unknown row '{key}'{suggest(key, ROWS)}")
+        raise InputError(f"row '{key}': unknown{suggest(key, ROWS)}")
     return ROWS[key]

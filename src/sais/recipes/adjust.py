@@ -1,4 +1,4 @@
-"""A recipe under other circumstances: another batch, length, size or seed, and what follows from it."""
+"""Changes to a recipe: replaced settings, and what follows from another batch size or number of epochs."""
 
 from __future__ import annotations
 
@@ -6,51 +6,55 @@ import dataclasses
 from typing import Any
 
 from sais.config import Experiment, check_ranges
-from sais.errors import SaisError
+from sais.errors import ConfigError
 
 
-def changed(experiment: Experiment, group: str, **values: Any) -> Experiment:
-    """The experiment with fields of one group of settings replaced: changed(e, "input", size=(64, 64))."""
+def replace_settings(experiment: Experiment, group: str, **values: Any) -> Experiment:
+    """Return `experiment` with fields of one group replaced: replace_settings(e, "input", size=(64, 64))."""
     return dataclasses.replace(experiment, **{group: dataclasses.replace(getattr(experiment, group), **values)})
 
 
-def scaled_lr(start: Experiment, experiment: Experiment) -> tuple[Experiment, list[str]]:
-    """`experiment` with its lr scaled for a batch other than that of `start`, and what to tell the user about it.
+def scale_lr(start: Experiment, experiment: Experiment) -> tuple[Experiment, list[str]]:
+    """Scale the learning rate for a batch size other than that of `start`.
 
-    Linearly for SGD (Goyal et al. 2017), by the square root for AdamW.
+    The scaling is linear for SGD (Goyal et al. 2017) and by the square root for other optimizers.
+
+    Returns:
+        The experiment with its new learning rate, and notes for the log.
     """
-    share = experiment.optim.batch_size / start.optim.batch_size
-    if share == 1:
+    ratio = experiment.optim.batch_size / start.optim.batch_size
+    if ratio == 1:
         return experiment, []
     linear = experiment.optim.name == "sgd"
-    lr = float(f"{experiment.optim.lr * (share if linear else share**0.5):.4g}")
-    how = "linearly" if linear else "by the square root"
-    said = (
-        f"batch {experiment.optim.batch_size} instead of {start.optim.batch_size}: lr {experiment.optim.lr:g} -> {lr:g}, "
-        f"scaled {how} (--lr overrides)"
+    lr = float(f"{experiment.optim.lr * (ratio if linear else ratio**0.5):.4g}")
+    note = (
+        f"batch size {experiment.optim.batch_size} instead of {start.optim.batch_size}: learning rate scaled "
+        f"{'linearly' if linear else 'by the square root'} from {experiment.optim.lr:g} to {lr:g}"
     )
-    return changed(experiment, "optim", lr=lr), [said]
+    return replace_settings(experiment, "optim", lr=lr), [note]
 
 
-def of_length(experiment: Experiment, epochs: int) -> tuple[Experiment, list[str]]:
-    """The experiment over another number of epochs, its lr dropping after the same shares of them."""
+def set_epochs(experiment: Experiment, epochs: int) -> tuple[Experiment, list[str]]:
+    """Change the number of epochs; the milestones of a stepped schedule move in proportion.
+
+    Returns:
+        The experiment with its new schedule, and notes for the log.
+    """
     schedule = experiment.schedule
     if epochs == schedule.epochs or schedule.kind != "steps":
-        return changed(experiment, "schedule", epochs=epochs), []
-    moved = {int(step * epochs / schedule.epochs) for step in schedule.milestones}
-    steps = tuple(sorted(step for step in moved if 0 < step < epochs))
-    was, now = (" and ".join(map(str, s)) or "none" for s in (schedule.milestones, steps))
-    said = (
-        f"{epochs} epochs instead of {schedule.epochs}: lr drops after {now} instead of {was} (--schedule.milestones)"
-    )
-    return changed(experiment, "schedule", epochs=epochs, milestones=steps), [said]
+        return replace_settings(experiment, "schedule", epochs=epochs), []
+    moved = {int(milestone * epochs / schedule.epochs) for milestone in schedule.milestones}
+    milestones = tuple(sorted(milestone for milestone in moved if 0 < milestone < epochs))
+    before, after = (", ".join(map(str, numbers)) or "none" for numbers in (schedule.milestones, milestones))
+    note = f"{epochs} epochs instead of {schedule.epochs}: milestones moved from {before} to {after}"
+    return replace_settings(experiment, "schedule", epochs=epochs, milestones=milestones), [note]
 
 
-def check(experiment: Experiment) -> None:
-    """Raise SaisError where a setting is not one that training can work with, naming its option."""
+def check_experiment(experiment: Experiment) -> None:
+    """Raise ConfigError where training cannot use a setting."""
     if not experiment.optim.lr > 0:
-        raise SaisError(f"--lr {experiment.optim.lr:g}: must be greater than 0")
+        raise ConfigError(f"optim.lr {experiment.optim.lr:g}: not positive. Give a number greater than 0.")
     height, width = experiment.input.size
     if experiment.input.mode == "fixed" and (height % 32 or width % 32 or min(height, width) < 32):
-        raise SaisError(f"--size {height} {width}: a fixed input is a multiple of 32 in both directions")
+        raise ConfigError(f"input.size {height} {width}: not multiples of 32, which a fixed input needs.")
     check_ranges(experiment)

@@ -239,7 +239,7 @@ def test_a_logger_that_cannot_begin_stops_a_fresh_run_only(wandb: Calls, tmp_pat
 
 def test_the_command_line_takes_several_and_none() -> None:
     def loggers(*words: str) -> tuple[str, ...]:
-        return parse(TrainArguments, words, "sais train").experiment.run.loggers
+        return parse(TrainArguments, words, "sais train").recipe.experiment.run.loggers
 
     assert loggers() == ("tensorboard",)
     assert loggers("--run.loggers", "wandb", "my.module:open", "--seed", "1") == ("wandb", "my.module:open")

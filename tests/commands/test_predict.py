@@ -1,0 +1,38 @@
+"""`sais predict`: names of the drawn images, and predictions.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from sais.commands.predict import Found, drawn_names
+from sais.results.cropped_mask import CroppedMask
+from sais.results.detections import Detections
+
+
+def test_drawn_names_never_collide() -> None:
+    paths = [Path("s/a.jpg"), Path("s/a.png"), Path("s/b.tif"), Path("t/a.jpg")]
+    assert [str(n) for n in drawn_names(paths, Path("*")).values()] == ["a.jpg", "a-2.jpg", "b.jpg", "a-3.jpg"]
+
+
+def test_predictions_file_is_coco(tmp_path: Path) -> None:
+    found = Found(("cat", "dog"))
+    bits = np.ones((2, 3), bool)
+    found.add(Detections((10, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0), ("cat", "dog")), file_name="empty.jpg")
+    detections = Detections(
+        (10, 20), np.array([[1, 2, 4, 4]]), np.array([0.5]), np.array([1]), ("cat", "dog"), [CroppedMask(1, 2, bits)]
+    )
+    found.add(detections, file_name="one.jpg")
+    found.write(tmp_path / "out/predictions.json")
+    read = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [image["file_name"] for image in read["images"]] == ["empty.jpg", "one.jpg"]
+    assert read["images"][1] == {"id": 2, "width": 20, "height": 10, "file_name": "one.jpg"}
+    (entry,) = read["annotations"]
+    assert (entry["id"], entry["image_id"], entry["category_id"]) == (1, 2, 2)
+    assert entry["bbox"] == [1, 2, 3, 2]
+    assert entry["segmentation"]["size"] == [10, 20]
+    assert read["categories"][1] == {"id": 2, "name": "dog"}
+    assert found.counts == {"dog": 1}
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.json"]
