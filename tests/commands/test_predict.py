@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from sais.commands.predict import Found, drawn_names
+from sais.commands.predict import PredictionFile, drawing_names
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
 
 
-def test_drawn_names_never_collide() -> None:
+def test_drawing_names_never_collide() -> None:
     paths = [Path("s/a.jpg"), Path("s/a.png"), Path("s/b.tif"), Path("t/a.jpg")]
-    assert [str(n) for n in drawn_names(paths, Path("*")).values()] == ["a.jpg", "a-2.jpg", "b.jpg", "a-3.jpg"]
+    assert [str(n) for n in drawing_names(paths, Path("*")).values()] == ["a.jpg", "a-2.jpg", "b.jpg", "a-3.jpg"]
 
 
 def test_predictions_file_is_coco(tmp_path: Path) -> None:
-    found = Found(("cat", "dog"))
+    found = PredictionFile(("cat", "dog"))
     bits = np.ones((2, 3), bool)
     found.add(Detections((10, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0), ("cat", "dog")), file_name="empty.jpg")
     detections = Detections(

@@ -48,7 +48,7 @@ def test_equal_to_torch_on_200_random_images(part: int) -> None:
             "detections": int(random.choice([3, 100])),
         }
         wanted = torch_postprocess(outputs, torch.from_numpy(locations(canvas)), [content], **settings)  # type: ignore[arg-type]
-        arrays = [t[0].numpy() for t in (outputs.class_logits, outputs.centerness_logits, outputs.distances)]
+        arrays = [t[0].numpy() for t in (outputs.class_logits, outputs.quality_logits, outputs.distances)]
         assert outputs.coefficients is not None
         assert wanted.coefficients is not None
         found = postprocess(*arrays, outputs.coefficients[0].numpy(), canvas, content, **settings)  # type: ignore[arg-type]

@@ -127,7 +127,7 @@ def test_windows_cover_and_overlap(size: tuple[int, int], overlap: float) -> Non
         ({"overlap": 0.9}, "tile_overlap: 0.9"),
         ({"overlap": -0.1}, "tile_overlap: -0.1"),
         ({"overlap": float("nan")}, "tile_overlap: nan"),
-        ({"batch": 0}, "batch: 0"),
+        ({"batch_size": 0}, "batch_size: 0"),
         ({"agreement": 0.0}, "agreement: 0 "),
         ({"agreement": 1.5}, "agreement: 1.5"),
     ],
@@ -145,7 +145,7 @@ def test_random_scenes_come_out_exactly(seed: int, boxes: bool) -> None:
     size = (int(random.integers(40, 260)), int(random.integers(40, 260)))
     scene = random_scene(random, size, wanted=14, boxes=boxes)
     side, overlap = int(random.integers(32, 100)), float(random.choice([0.05, 0.2, 0.45]))
-    found = predict_sliced(scene, bare if boxes else views, side, overlap, batch=3)
+    found = predict_sliced(scene, bare if boxes else views, side, overlap, batch_size=3)
     wanted = seen(scene, masks=not boxes)
     assert len(wanted) > 3
     same_objects(found, wanted)
@@ -200,7 +200,7 @@ def test_tiles_come_in_batches_and_are_reported() -> None:
         return views(images)
 
     image = np.zeros((100, 130, 3), np.uint8)
-    predict_sliced(image, find, 40, 0.2, batch=5, progress=done.append)
+    predict_sliced(image, find, 40, 0.2, batch_size=5, progress=done.append)
     assert batches == done == [5, 5, 2]  # 3 x 4 tiles
     with pytest.raises(ValueError, match="shorter"):
         predict_sliced(image, lambda images: views(images)[1:], 40)

@@ -16,9 +16,10 @@ from sais.converters.for_device import for_device
 from sais.converters.fuse import for_inference
 from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture
 from sais.errors import ConfigError
+from sais.inference.assemble import assemble
 from sais.modeling.assigners import LEVEL_RANGES
 from sais.modeling.fpn import STRIDES
-from sais.modeling.postprocess import assemble, postprocess
+from sais.modeling.postprocess import postprocess
 from sais.modeling.sais import build_model
 from sais.ops.boxes import distances_from_boxes, locations
 from sais.ops.letterbox import CanvasMap, letterbox

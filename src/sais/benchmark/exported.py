@@ -10,8 +10,10 @@ import numpy as np
 from sais.benchmark.candidates import inject_detections
 from sais.benchmark.workload import Workload
 from sais.errors import InputError
-from sais.inference.exported_predictor import ExportedPredictor
+from sais.inference.assemble import assemble
+from sais.inference.backends import open_exported
 from sais.inference.numpy_postprocess import level_sizes
+from sais.inference.options import InferenceOptions
 from sais.ops.letterbox import letterbox
 from sais.results.detections import Detections
 
@@ -36,18 +38,20 @@ class PreparedExport:
     def __init__(
         self, path: Path, workload: Workload, device: str, precision: str = "fp32", batch_size: int = 1
     ) -> None:
-        self.predictor = ExportedPredictor(path, device=device, precision=precision)
-        num_classes = len(self.predictor.class_names)
+        options = InferenceOptions(device=device, precision=precision)  # type: ignore[arg-type]
+        self.backend = open_exported(path, options)
+        num_classes = len(self.backend.class_names)
         if num_classes != workload.num_classes:
             raise InputError(
                 f"{path}: the graph has {num_classes} classes, the other candidates have {workload.num_classes}. "
                 "Measure it alone."
             )
-        max_detections = max(self.predictor.settings.max_detections, len(workload.boxes))
-        self.predictor.settings = replace(self.predictor.settings, max_detections=max_detections)
+        settings = self.backend.experiment.postprocess
+        self.settings = replace(settings, max_detections=max(settings.max_detections, len(workload.boxes)))
         self.workload = workload
-        settings = self.predictor.experiment.input
-        self.canvas_maps = [letterbox(workload.size, settings.mode, settings.size)] * batch_size
+        rules = self.backend.experiment.input
+        self.canvas_maps = [letterbox(workload.size, rules.mode, rules.size)] * batch_size
+        self.content_sizes = [canvas_map.content_size for canvas_map in self.canvas_maps]
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """Resize and pad the image (H, W, 3) uint8 to canvases (B, 3, height, width) uint8."""
@@ -56,13 +60,15 @@ class PreparedExport:
 
     def network(self, canvases: np.ndarray) -> Outputs:
         """Run the graph on canvases (B, 3, height, width); a graph with built-in NMS runs NMS too."""
-        return self.predictor.run(canvases, self.canvas_maps)
+        return self.backend.forward(canvases, self.content_sizes)
 
     def inject(self, outputs: Outputs) -> Outputs:
         """Replace the outputs by those of the workload's objects: dense (B, L, .), or (B, D, .) after built-in NMS."""
         batch_size = len(self.canvas_maps)
-        if self.predictor.session.metadata.graph == "raw":
-            injected = inject_detections(self.workload, self.canvas_maps[0], level_sizes(self.canvas_maps[0].canvas_size))
+        if self.backend.graph == "raw":
+            injected = inject_detections(
+                self.workload, self.canvas_maps[0], level_sizes(self.canvas_maps[0].canvas_size)
+            )
             names = ("class_logits", "quality_logits", "distances")
             values = [np.repeat(tensor.numpy(), batch_size, 0) for tensor in injected]
             return outputs | dict(zip(names, values, strict=True))
@@ -80,7 +86,10 @@ class PreparedExport:
 
     def postprocess(self, outputs: Outputs) -> list[Detections]:
         """Run NMS if the graph is raw, and assemble the masks inside their boxes: B detections."""
-        return self.predictor.finish(outputs, self.canvas_maps)
+        canvas = self.canvas_maps[0].canvas_size
+        instances = self.backend.postprocess(outputs, canvas, self.content_sizes, self.settings)
+        names, stride = self.backend.class_names, self.backend.mask_stride
+        return assemble(instances, self.canvas_maps, names, self.settings.mask_margin, stride)
 
     def dense_masks(self, results: list[Detections]) -> np.ndarray:
         """Return the masks (D, H, W) bool of the last image, or its boxes (D, 4) if the model has no masks."""

@@ -1,4 +1,4 @@
-"""`sais predict MODEL SOURCE`: the objects in an image, a folder, a glob or a video; drawn, and as JSON."""
+"""`sais predict MODEL SOURCE`: detect the objects in an image, a folder, a glob or a video; drawings and JSON."""
 
 from __future__ import annotations
 
@@ -6,90 +6,72 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
-from sais.commands.arguments import check_writable, make_folder, parse, progress_bar
-from sais.commands.open_predictor import Way, check_model, open_model
-from sais.commands.slicing import OVERLAP, check_tiles, in_tiles
-from sais.errors import SaisError
+from sais.commands.arguments import FLAT, Count, check_writable, make_folder, parse, progress_bar
+from sais.commands.open_predictor import check_model, open_predictor
+from sais.errors import InputError, SaisError
+from sais.inference.options import InferenceOptions
 from sais.io.atomic import write_text
 
 if TYPE_CHECKING:
-    from sais.commands.open_predictor import Opened
-    from sais.results.detections import DetectFunction, Detections
+    from sais.inference.predictor import Predictor
+    from sais.results.detections import Detections
 
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Find the objects in images or a video.
+    """Detect the objects in images or a video.
 
-    Writes the drawn images and predictions.json: a COCO file with `images` (what was looked at), `categories`
-    (ids from 1, in the model's order) and `annotations` (image_id, category_id, bbox, score, segmentation as RLE).
+    Writes drawings and predictions.json: a COCO file with `images`, `categories` (ids from 1, in the model's order) and
+    `annotations` (image_id, category_id, bbox, score, segmentation as RLE).
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """Model file, the folder of a run, or what `sais export` wrote (.onnx and .xml need no torch)."""
+    """Model file, folder of a training run, or exported file (.onnx and .xml need no PyTorch)."""
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """An image, a folder, a glob in quotes ("shots/*.jpg") or a video."""
+    """Image, folder, glob in quotes ("shots/*.jpg") or video."""
     out: Path = Path("predictions")
     """Folder to write to."""
-    score: float = 0.3
-    """Least score of an object."""
-    batch: int = 8
-    """Images, or tiles of one, in one pass."""
-    tiles: Annotated[str, tyro.conf.arg(metavar="SIDE|auto")] = ""
-    """For small things in big images: cut each into overlapping tiles of so many pixels, and put together what lies
-    on their seams. Best is about the size of the training images; auto is twice the model's input."""
-    tile_overlap: float = OVERLAP
-    """Least share of a tile's side that neighboring tiles have in common, 0 to 0.9."""
-    flip: bool = False
-    """Look at the mirrored image too, and fuse what both ways find: better, in twice the time."""
-    scales: tuple[float, ...] = (1.0,)
-    """Look at the image so many times as large as the model's input, and fuse: 0.8 1.0 1.25."""
-    device: str = "auto"
-    """auto, cpu, cuda, mps."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 and fp16 are faster on GPUs, bf16 on some CPUs (AVX-512 BF16, AMX), and less exact. A graph for OpenVINO
-    (.xml) takes fp32 and bf16, an .onnx file is as it was exported."""
-    compiled: bool = False
-    """Let torch.compile fuse the network: half a minute at the start, faster afterwards on GPUs."""
+    inference: Annotated[InferenceOptions, FLAT] = InferenceOptions(score=0.3)
     draw: bool = True
-    """Write the drawn images; --no-draw writes predictions.json only."""
-    every: int = 1
-    """Videos: look at every so many frames."""
+    """Write drawings; --no-draw writes predictions.json only."""
+    frame_stride: Count = 1
+    """Video: process every N-th frame."""
     skip_broken: bool = False
-    """Leave out images that cannot be read, and say how many, instead of stopping."""
+    """Skip and count unreadable images instead of stopping at the first."""
 
 
 @dataclass
-class Found:
-    """What `sais predict` has seen so far, as predictions.json will hold it."""
+class PredictionFile:
+    """The content of predictions.json."""
 
     class_names: tuple[str, ...]
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    broken: int = 0
+    unreadable: int = 0
+    """Number of skipped images; not written."""
 
     def add(self, detections: Detections, **image: Any) -> None:
-        """Count the objects of one image; `image` is what to remember of it (file_name, frame ...)."""
-        number = len(self.images) + 1
+        """Add the detections of one image; `image` are further entries of it (file_name, frame, ...)."""
+        image_id = len(self.images) + 1
         height, width = detections.image_size
-        self.images.append({"id": number, "width": width, "height": height, **image})
-        ids = tuple(range(1, len(self.class_names) + 1))
-        for entry in detections.to_coco(number, ids):
+        self.images.append({"id": image_id, "width": width, "height": height, **image})
+        category_ids = tuple(range(1, len(self.class_names) + 1))
+        for entry in detections.to_coco(image_id, category_ids):
             self.annotations.append({"id": len(self.annotations) + 1, **entry})
         self.counts.update(self.class_names[label] for label in detections.labels)
 
     def write(self, path: Path) -> None:
-        """Write predictions.json, whole or not at all."""
+        """Write predictions.json atomically."""
         categories = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
         write_text(path, json.dumps({"images": self.images, "categories": categories, "annotations": self.annotations}))
 
@@ -97,9 +79,6 @@ class Found:
 def run(argv: Sequence[str]) -> int:
     """Run `sais predict`."""
     arguments = parse(PredictArguments, argv, "sais predict MODEL SOURCE")
-    if arguments.batch < 1 or arguments.every < 1:
-        raise SaisError("sais predict: --batch and --every must be 1 or more")
-    check_tiles(arguments.tiles, arguments.tile_overlap)
     check_model(arguments.model)
     from sais.io.sources import find_images
     from sais.io.video import is_video
@@ -107,117 +86,124 @@ def run(argv: Sequence[str]) -> int:
     video = is_video(arguments.source)
     paths = [] if video else find_images(arguments.source)
     check_writable(arguments.out)
-    way = Way(
-        arguments.device, arguments.score, arguments.flip, arguments.scales, arguments.precision, arguments.compiled
-    )
-    predictor = open_model("predict", arguments.model, way)
-    found = Found(tuple(predictor.class_names))
+    predictor = open_predictor("predict", arguments.model, arguments.inference)
+    predictions = PredictionFile(tuple(predictor.class_names))
     if video:
-        _video(arguments, predictor, found)
+        _predict_video(arguments, predictor, predictions)
     else:
-        _images(arguments, predictor, found, paths)
-    found.write(arguments.out / "predictions.json")
-    what = "frames" if video else "images"
-    totals = ", ".join(f"{count} {name}" for name, count in found.counts.most_common()) or "nothing"
-    print(f"{len(found.images)} {what}: {totals}")
-    if found.broken:
-        print(f"left out {found.broken} images that cannot be read")
+        _predict_images(arguments, predictor, predictions, paths)
+    predictions.write(arguments.out / "predictions.json")
+    unit = "frames" if video else "images"
+    totals = ", ".join(f"{count} {name}" for name, count in predictions.counts.most_common()) or "no objects"
+    print(f"{len(predictions.images)} {unit}: {totals}")
+    if predictions.unreadable:
+        print(f"skipped {predictions.unreadable} unreadable images")
     print(f"wrote {arguments.out}")
     return 0
 
 
-def _finder(arguments: PredictArguments, predictor: Opened) -> DetectFunction:
-    """What finds the objects of images: all of them in one pass, or each in tiles, with a bar for the tiles."""
-    if not arguments.tiles:
-        return predictor.batch
-    bar = partial(progress_bar, "tiles")
-    return in_tiles(predictor, arguments.tiles, arguments.tile_overlap, arguments.batch, bar)
+def _predict(predictor: Predictor, images: list[np.ndarray]) -> list[Detections]:
+    """Predict on images (H, W, 3); with a progress bar for the tiles of large images."""
+    if predictor.options.tiles is None:
+        return predictor.batch(images)
+    total = sum(predictor.num_tiles((image.shape[0], image.shape[1])) for image in images)
+    with progress_bar("tiles", total) as progress:
+        return predictor.batch(images, progress)
 
 
-def _images(arguments: PredictArguments, predictor: Opened, found: Found, paths: list[Path]) -> None:
+def _predict_images(
+    arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile, paths: list[Path]
+) -> None:
     from PIL import Image
 
     from sais.results.draw import draw
 
-    names, find = drawn_names(paths, Path(arguments.source)), _finder(arguments, predictor)
-    for chunk in _read(paths, arguments, found):
-        for (path, image), detections in zip(chunk, find([p for _, p in chunk]), strict=True):
+    names = drawing_names(paths, Path(arguments.source))
+    for chunk in _read_chunks(paths, arguments, predictions):
+        for (path, image), detections in zip(chunk, _predict(predictor, [i for _, i in chunk]), strict=True):
             print(f"{path}: {detections.summary()}")
-            found.add(detections, file_name=str(path))
+            predictions.add(detections, file_name=str(path))
             if arguments.draw:
                 target = arguments.out / names[path]
                 make_folder(target.parent)
-                Image.fromarray(draw(image, detections, arguments.score)).save(target, quality=92)
+                Image.fromarray(draw(image, detections, arguments.inference.score or 0)).save(target, quality=92)
 
 
-def _read(paths: list[Path], arguments: PredictArguments, found: Found) -> Iterator[list[tuple[Path, np.ndarray]]]:
-    """The images in batches; the next batch is read while the network works on this one. With tiles they are big, and
-    come one by one, the next only when this one is done."""
-    from sais.io.images import read_image
+def _read_chunks(
+    paths: list[Path], arguments: PredictArguments, predictions: PredictionFile
+) -> Iterator[list[tuple[Path, np.ndarray]]]:
+    """Yield the images in batches; the next batch is read while the network runs.
+
+    With tiles the images are large: they are read one at a time, each after the previous one is done.
+    """
+    from sais.io.images import LARGE_IMAGE_PIXELS, read_image
+
+    tiles = arguments.inference.tiles is not None
+    max_pixels = LARGE_IMAGE_PIXELS if tiles else None
 
     def load(chunk: list[Path]) -> list[tuple[Path, np.ndarray | SaisError]]:
         loaded: list[tuple[Path, np.ndarray | SaisError]] = []
         for path in chunk:
             try:
-                loaded.append((path, read_image(path)))
+                loaded.append((path, read_image(path, max_pixels)))
             except SaisError as error:
                 loaded.append((path, error))
         return loaded
 
-    size = 1 if arguments.tiles else arguments.batch
+    size = 1 if tiles else arguments.inference.batch_size
     chunks = [paths[i : i + size] for i in range(0, len(paths), size)]
     with ThreadPoolExecutor(1) as pool:
         ahead = None
         for number, chunk in enumerate(chunks):
             loaded = load(chunk) if ahead is None else ahead.result()
-            if number + 1 < len(chunks) and not arguments.tiles:
+            if number + 1 < len(chunks) and not tiles:
                 ahead = pool.submit(load, chunks[number + 1])
-            good = []
+            readable = []
             for path, image in loaded:
                 if isinstance(image, np.ndarray):
-                    good.append((path, image))
+                    readable.append((path, image))
                     continue
                 if not arguments.skip_broken:
-                    raise SaisError(f"{image} (--skip-broken leaves such images out)")
-                found.broken += 1
-                print(f"{path}: left out, cannot be read")
-            if good:
-                yield good
+                    raise InputError(f"{image} Or skip such images with --skip-broken.")
+                predictions.unreadable += 1
+                print(f"{path}: skipped, unreadable")
+            if readable:
+                yield readable
 
 
-def _video(arguments: PredictArguments, predictor: Opened, found: Found) -> None:
-    from contextlib import ExitStack
-
+def _predict_video(arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile) -> None:
     from sais.io.video import VideoWriter, read_video, video_info
     from sais.results.draw import draw
 
-    source = Path(arguments.source)
-    frames, find = read_video(source, every=arguments.every), _finder(arguments, predictor)
+    source, options = Path(arguments.source), arguments.inference
+    frames = read_video(source, arguments.frame_stride)
     with ExitStack() as stack:
         writer = None
         if arguments.draw:
             make_folder(arguments.out)
-            target = arguments.out / f"{source.stem}.mp4"
-            writer = stack.enter_context(VideoWriter(target, rate=video_info(source).rate / arguments.every))
-        while chunk := list(islice(frames, arguments.batch)):
+            rate = video_info(source).rate / arguments.frame_stride
+            writer = stack.enter_context(VideoWriter(arguments.out / f"{source.stem}.mp4", rate=rate))
+        while chunk := list(islice(frames, options.batch_size)):
             images = [image for _, _, image in chunk]
-            for (frame, seconds, image), detections in zip(chunk, find(images), strict=True):
+            for (frame, seconds, image), detections in zip(chunk, _predict(predictor, images), strict=True):
                 print(f"{source} {seconds:.2f} s: {detections.summary()}")
-                found.add(detections, file_name=str(source), frame=frame, seconds=round(seconds, 3))
+                predictions.add(detections, file_name=str(source), frame=frame, seconds=round(seconds, 3))
                 if writer is not None:
-                    writer.write(draw(image, detections, arguments.score))
+                    writer.write(draw(image, detections, options.score or 0))
 
 
-def drawn_names(paths: list[Path], source: Path) -> dict[Path, Path]:
-    """Where each image's drawing goes inside --out: its place below `source`, as .jpg, numbered where two would
-    collide (a.jpg and a.png)."""
+def drawing_names(paths: list[Path], source: Path) -> dict[Path, Path]:
+    """Return the path of each image's drawing below the output folder.
+
+    It is the image's path below `source` as .jpg, numbered where two would collide (a.jpg and a.png).
+    """
     taken: set[Path] = set()
     names: dict[Path, Path] = {}
     for path in paths:
-        place = path.relative_to(source) if source.is_dir() and path.is_relative_to(source) else Path(path.name)
-        name, number = place.with_suffix(".jpg"), 2
+        relative = path.relative_to(source) if source.is_dir() and path.is_relative_to(source) else Path(path.name)
+        name, number = relative.with_suffix(".jpg"), 2
         while name in taken:
-            name, number = place.with_name(f"{place.stem}-{number}.jpg"), number + 1
+            name, number = relative.with_name(f"{relative.stem}-{number}.jpg"), number + 1
         taken.add(name)
         names[path] = name
     return names

@@ -1,4 +1,4 @@
-"""`sais report RUN`: the page of a run, with its model judged on the data it was measured on, or on other data."""
+"""`sais report RUN`: write the HTML report of a run, with its model evaluated on its own or on other data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from sais.commands.arguments import check_writable, need_torch, parse, progress_bar
-from sais.commands.open_predictor import Way, open_model
+from sais.commands.open_predictor import open_predictor
 from sais.errors import SaisError
+from sais.inference.options import InferenceOptions
 from sais.reports.run_record import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -20,28 +21,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportArguments:
-    """Write the page of a run: RUN/report.html, one file that any browser opens without a network.
+    """Write the report of a run: RUN/report.html, one file that any browser opens without a network.
 
-    The run's model is judged on the validation split the run was measured on, or on --data; without either, the page
-    has what the run's log tells.
+    The run's model is evaluated on its validation split, or on --data. Without either, the report is made from the
+    run's log only.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     data: Path | None = None
-    """Folder of the data set to judge on (also a name in the folder $SAIS_DATA)."""
+    """Folder of the data set to evaluate on (also a name in the folder $SAIS_DATA); default: that of the run."""
     split: str = "valid"
     """Split of --data."""
     out: Path | None = None
-    """The file to write; report.html in the run's folder when not given."""
+    """HTML file to write; default: report.html in the folder of the run."""
     batch: int = 8
-    """Images in one pass."""
+    """Batch size in images."""
     workers: int = 2
-    """Processes that read images."""
+    """Number of processes that read images."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     skip_broken: bool = False
-    """Leave out images that cannot be read, and say how many, instead of stopping."""
+    """Skip and count images that cannot be read, instead of stopping."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -60,10 +61,10 @@ def run(argv: Sequence[str]) -> int:
         from sais.checkpoint import find_checkpoint
 
         weights = find_checkpoint(arguments.run).name
-        predictor = open_model("report", arguments.run, Way(arguments.device))
+        predictor = open_predictor("report", arguments.run, InferenceOptions(device=arguments.device))
         index, missing = _index(arguments, record, tuple(predictor.class_names))
         if index is not None:
-            with progress_bar("judging", len(index.images)) as progress:
+            with progress_bar("evaluating", len(index.images)) as progress:
                 evaluation = evaluate(
                     predictor, index, arguments.batch, arguments.workers, arguments.skip_broken, progress
                 )
@@ -74,28 +75,26 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _no_model(folder: Path) -> str:
-    """A sentence where the run has not saved anything yet."""
+    """Return a sentence if the run has not saved a model yet, otherwise an empty string."""
     if any((folder / f"{name}.safetensors").is_file() for name in ("model", "best", "last")):
         return ""
-    return "The run has not saved a model yet, so there is nothing to judge."
+    return "The run has not saved a model yet, so that there is nothing to evaluate."
 
 
 def _index(arguments: ReportArguments, record: RunRecord, classes: tuple[str, ...]) -> tuple[DatasetSplit | None, str]:
-    """What to judge on, or why there is nothing."""
+    """Return the split to evaluate on, or None and the reason."""
     from sais.data.formats import read_dataset
     from sais.data.paths import DataPaths, locate
 
     if arguments.data is not None:
         return read_dataset(locate(arguments.data), arguments.split, classes), ""
-    if not record.paths:
-        return None, "The run's log does not say where its data lie; --data DIR judges the model on them."
-    places: dict[str, Any] = {}
+    paths: dict[str, Any] = {}
     for field in fields(DataPaths):
         if field.name in record.paths:
             value = record.paths[field.name]
-            places[field.name] = Path(value) if value is not None and "Path" in str(field.type) else value
+            paths[field.name] = Path(value) if value is not None and "Path" in str(field.type) else value
     try:
-        index = DataPaths(**places).valid_index(classes)
+        index = DataPaths(**paths).valid_index(classes)
     except SaisError as error:
-        return None, f"The data of the run cannot be read ({error}); --data DIR judges the model on others."
-    return index, "" if index is not None else "The data set has no validation split, so there is nothing to judge on."
+        return None, f"The data of the run cannot be read ({error}); evaluate on other data with --data DIR."
+    return index, "" if index is not None else "The data set has no validation split to evaluate on."

@@ -16,7 +16,7 @@ from sais.export.int8 import quantize
 from sais.export.onnx import write_onnx
 from sais.export.openvino import write_openvino
 from sais.export.torch_export import write_torch_export
-from sais.inference.graph_metadata import GraphMetadata, GraphName
+from sais.inference.metadata import GraphMetadata, GraphName
 from sais.modeling.sais import build_model
 from sais.ops.letterbox import letterbox
 

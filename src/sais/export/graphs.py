@@ -3,7 +3,7 @@
 Legend: B images, C classes, K prototypes, L locations, D detections kept of an image, h w the prototype grid
 (stride 4). Names of the outputs are the names that exported files carry.
 
-- raw: class_logits (B, L, C), centerness_logits (B, L), distances (B, L, 4), coefficients (B, L, K),
+- raw: class_logits (B, L, C), quality_logits (B, L), distances (B, L, 4), coefficients (B, L, K),
   prototypes (B, K, h, w).
 - detections: boxes (B, D, 4) in canvas pixels, scores (B, D), labels (B, D) int64, coefficients (B, D, K),
   prototypes (B, K, h, w); a slot that is empty has score 0.
@@ -38,7 +38,7 @@ class RawGraph(nn.Module):
         super().__init__()
         self.model = model
         has_masks = model.protonet is not None
-        self.outputs: tuple[str, ...] = ("class_logits", "centerness_logits", "distances")
+        self.outputs: tuple[str, ...] = ("class_logits", "quality_logits", "distances")
         self.outputs += ("coefficients", "prototypes") if has_masks else ()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -97,7 +97,7 @@ class DetectionsGraph(nn.Module):
         """Boxes (B, N, 4), scores (B, C, N), 0 of what does not take part, and coefficients (B, N, K)."""
         score = min(max(self.settings.score_threshold, 1e-6), 1 - 1e-6)
         greatest = found.class_logits.amax(2)  # sigmoids are taken of the few that are chosen
-        centerness = found.centerness_logits.sigmoid()
+        centerness = found.quality_logits.sigmoid()
         ranks = greatest.sigmoid() * centerness * (greatest > math.log(score / (1 - score)))
         boxes, scores, coefficients = [], [], []
         first = 0

@@ -22,7 +22,7 @@ import numpy as np
 
 from sais.errors import SaisError
 from sais.export.onnx import save_whole
-from sais.inference.graph_metadata import GraphMetadata
+from sais.inference.metadata import GraphMetadata
 from sais.io.images import read_image
 from sais.ops.letterbox import group_by_canvas
 from sais.structures import MASK_STRIDE

@@ -14,7 +14,7 @@ import torch
 
 from sais.errors import SaisError
 from sais.export.graphs import DetectionsGraph, RawGraph
-from sais.inference.graph_metadata import GraphMetadata
+from sais.inference.metadata import GraphMetadata
 from sais.io.atomic import atomic_write
 
 OPSET = 20

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sais.errors import SaisError
-from sais.inference.graph_metadata import GraphMetadata
+from sais.inference.metadata import GraphMetadata
 
 
 def write_openvino(onnx_file: Path, metadata: GraphMetadata, path: Path) -> None:

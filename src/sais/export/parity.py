@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from sais.checkpoint import load_checkpoint, load_weights
 from sais.data.synthetic import make_scene
-from sais.inference.exported_predictor import ExportedPredictor
 from sais.inference.predictor import Predictor
-from sais.modeling.sais import build_model
+from sais.inference.trained_model import load_model
 from sais.results.detections import Detections
 from sais.results.mask_ops import intersection_area
 
@@ -79,13 +77,8 @@ def check_parity(
             else may find nothing.
         score: least score of what is compared.
     """
-    theirs = ExportedPredictor(path, score=score)
-    checkpoint = load_checkpoint(source)
-    model = build_model(checkpoint.experiment.model, len(checkpoint.class_names))
-    load_weights(model, checkpoint.part("model"), source)
-    ours = Predictor.of(
-        model, theirs.experiment, checkpoint.class_names, checkpoint.category_ids, device="cpu", score=score
-    )
+    theirs = Predictor(path, device="cpu", score=score)
+    ours = Predictor(replace(load_model(source), experiment=theirs.experiment), device="cpu", score=score)
     shown = images if images is not None else [make_scene(0, "valid", number).image for number in range(4)]
     difference = ParityReport()
     for image in shown:  # one by one: a folder of images need not fit into memory

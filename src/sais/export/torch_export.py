@@ -13,7 +13,7 @@ import torch
 
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.export.onnx import dynamic_shapes, example_inputs, quiet
-from sais.inference.graph_metadata import GraphMetadata
+from sais.inference.metadata import GraphMetadata
 from sais.io.atomic import atomic_write
 
 METADATA_FILE = "sais.json"

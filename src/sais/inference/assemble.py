@@ -1,16 +1,57 @@
-"""The last station of a prediction: from boxes on a canvas and prototypes to `Detections` of the image.
+"""The last step of a prediction: from boxes and coefficients on the canvas to `Detections` in image pixels.
 
-Numpy only: the predictor with torch and the runtimes without it end here, so that their pixels are the same.
+Numpy only: every backend ends here, so that their masks have the same pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from sais.ops.letterbox import CanvasMap
 from sais.ops.masks import box_masks
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
-from sais.structures import MASK_STRIDE, CanvasMap
+from sais.structures import MASK_STRIDE, Instances
+
+
+def assemble(
+    instances: Instances,
+    canvas_maps: Sequence[CanvasMap],
+    class_names: tuple[str, ...],
+    mask_margin: float = 0.0,
+    mask_stride: int = MASK_STRIDE,
+) -> list[Detections]:
+    """Return the detections of each image: boxes and cropped masks in its pixels.
+
+    Args:
+        instances: detections of a batch (B, D, .), canvas pixels; numpy arrays or torch tensors.
+        canvas_maps: B maps from the images to their canvases.
+        class_names: C names.
+        mask_margin: margin by which a mask may extend beyond its box, as a fraction of the box's sides.
+        mask_stride: canvas pixels for one cell of the prototype grid.
+
+    Returns:
+        B Detections, scores descending; empty slots are left out.
+    """
+    boxes, scores, labels = (_to_numpy(a) for a in (instances.boxes, instances.scores, instances.labels))
+    coefficients, prototypes = _to_numpy(instances.coefficients), _to_numpy(instances.prototypes)
+    return [
+        assemble_detections(
+            boxes[image],
+            scores[image],
+            labels[image],
+            None if coefficients is None else coefficients[image],
+            None if prototypes is None else prototypes[image],
+            canvas_map,
+            class_names,
+            mask_margin,
+            mask_stride,
+        )
+        for image, canvas_map in enumerate(canvas_maps)
+    ]
 
 
 def assemble_detections(
@@ -22,25 +63,31 @@ def assemble_detections(
     canvas_map: CanvasMap,
     class_names: tuple[str, ...],
     mask_margin: float = 0.0,
+    mask_stride: int = MASK_STRIDE,
 ) -> Detections:
-    """What a user holds of one image: boxes in its pixels and, for each detection, a mask patch in its pixels.
+    """Return the detections of one image.
 
     Args:
         boxes: (D, 4) canvas pixels.
-        scores: (D,) descending; those of empty slots are 0, and they are left out.
+        scores: (D,) descending; 0 in empty slots.
         labels: (D,).
-        coefficients: (D, K); None where the model has no masks.
-        prototypes: (K, h, w) of the canvas; None where the model has no masks.
-        canvas_map: where the image lies on its canvas.
+        coefficients: (D, K); None for a model without masks.
+        prototypes: (K, h, w) of the canvas; None for a model without masks.
+        canvas_map: map from the image to its canvas.
         class_names: C names.
-        mask_margin: how far a mask may reach beyond its box, as a share of the box's sides.
+        mask_margin: margin by which a mask may extend beyond its box, as a fraction of the box's sides.
+        mask_stride: canvas pixels for one cell of the prototype grid.
     """
     filled = scores > 0
-    boxes = canvas_map.to_image(boxes[filled])
-    patches = []
+    boxes = canvas_map.boxes_to_image(boxes[filled])
+    masks = []
     if coefficients is not None and prototypes is not None:
-        vertical, horizontal = canvas_map.scale
-        scale = (vertical / MASK_STRIDE, horizontal / MASK_STRIDE)
-        masks = box_masks(prototypes, coefficients[filled], boxes, canvas_map.image_size, scale, mask_margin)
-        patches = [CroppedMask(x, y, bits) for x, y, bits in masks]  # one by one: only one of them is ever unpacked
-    return Detections(canvas_map.image_size, boxes, scores[filled], labels[filled], class_names, patches)
+        cells = canvas_map.cells_per_pixel(mask_stride)
+        cropped = box_masks(prototypes, coefficients[filled], boxes, canvas_map.image_size, cells, mask_margin)
+        masks = [CroppedMask(x, y, bits) for x, y, bits in cropped]  # a generator: one mask is unpacked at a time
+    return Detections(canvas_map.image_size, boxes, scores[filled], labels[filled], class_names, masks)
+
+
+def _to_numpy(array: Any) -> Any:
+    """Return a torch tensor, an array or None as an array or None."""
+    return array.cpu().numpy() if hasattr(array, "cpu") else array

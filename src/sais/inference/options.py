@@ -21,18 +21,20 @@ MAX_TILE_OVERLAP = 0.9
 class InferenceOptions:
     """How a model predicts.
 
+    bf16 computes fast on CPUs with AVX-512 BF16 or AMX. OpenVINO has fp32 and bf16 and opens .onnx files too; ONNX
+    Runtime computes in the precision that the file was exported with.
+
     Raises:
         ConfigError: a value out of range, or options that do not go together.
     """
 
     score: float | None = None
-    """Minimum score of a detection, 0 to 1. None keeps every detection whose class probability passes the model's
-    own threshold, as COCO AP expects."""
-    batch: int = 8
+    """Minimum score of a detection, 0 to 1. None: all above the model's class threshold, as COCO AP expects."""
+    batch_size: int = 8
     """Images, or tiles of one image, in one forward pass."""
     tiles: int | Literal["auto"] | None = None
-    """Predict on overlapping tiles of this side in pixels, for small objects in large images; best about the size of
-    the training images. auto: twice the model's input size. None: the whole image at once."""
+    """Side in pixels of overlapping tiles, for small objects in large images; best about the size of the training
+    images. auto: twice the model's input size. None: no tiles."""
     tile_overlap: float = 0.2
     """Minimum overlap of neighboring tiles, as a fraction of their side, 0 to below 0.9."""
     tta_flip: bool = False
@@ -40,22 +42,23 @@ class InferenceOptions:
     tta_scales: tuple[float, ...] = (1.0,)
     """Test-time augmentation: predict at these multiples of the model's input size and merge, such as 0.8 1.0 1.25."""
     device: str = "auto"
-    """auto, cpu, cuda or mps; an exported model runs on cpu unless its runtime has another device."""
+    """auto, cpu, cuda or mps. auto: cuda, else mps, else cpu; cpu for an exported model."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the network. bf16 and fp16 are faster on GPUs, bf16 also on CPUs with AVX-512 BF16 or AMX, and less
-    exact. OpenVINO has fp32 and bf16; an .onnx file keeps the precision it was exported with."""
+    """Arithmetic of the network. bf16 and fp16 are faster on GPUs, bf16 on some CPUs, and less exact."""
     compile: bool = False
-    """Compile the network with torch.compile: half a minute for the first image of each size, faster on GPUs after."""
+    """Compile the network with torch.compile: slow for the first image of each size, then faster on GPUs."""
     runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
-    """Runtime of an exported model. auto: ONNX Runtime for .onnx, OpenVINO for .xml; OpenVINO opens both."""
+    """Runtime of an exported model. auto: onnxruntime for .onnx, openvino for .xml."""
     threads: int = 0
-    """CPU threads of an exported model's runtime; 0 uses all cores."""
+    """CPU threads of an exported model's runtime. 0: all cores."""
 
     def __post_init__(self) -> None:
         if self.score is not None and not 0 <= self.score <= 1:
             raise ConfigError(f"score: {self.score:g} is not between 0 and 1. Give 0.3, for instance.")
-        if self.batch < 1:
-            raise ConfigError(f"batch: {self.batch} is less than 1. Give the number of images in one forward pass.")
+        if self.batch_size < 1:
+            raise ConfigError(
+                f"batch_size: {self.batch_size} is less than 1. Give the number of images in one forward pass."
+            )
         if self.threads < 0:
             raise ConfigError(f"threads: {self.threads} is negative. Give 0 for all cores.")
         if isinstance(self.tiles, int) and self.tiles < MIN_TILE_SIZE:
@@ -69,7 +72,9 @@ class InferenceOptions:
                 "0.2 is usual."
             )
         if self.tiles is None and self.tile_overlap != _default("tile_overlap"):
-            raise ConfigError(f"tile_overlap: {self.tile_overlap:g} without tiles. Set tiles to a side in pixels, or auto.")
+            raise ConfigError(
+                f"tile_overlap: {self.tile_overlap:g} without tiles. Set tiles to a side in pixels, or auto."
+            )
 
     @property
     def uses_tta(self) -> bool:

@@ -1,204 +1,154 @@
-"""The predictor: images in, detections out. The whole route of a prediction stands in `Predictor.detect`."""
+"""The predictor: images in, detections out. The route of one forward pass is `Predictor.detect`.
+
+The file needs no torch; `sais.inference.backends` imports it where the model needs it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sais.checkpoint import find_checkpoint, load_checkpoint, load_weights
-from sais.config import Experiment, InputConfig, PostprocessConfig
-from sais.converters.for_device import for_device
-from sais.converters.fuse import for_inference
-from sais.device import choose_device
-from sais.inference.slicing import default_slice_size, predict_sliced
-from sais.inference.tta import predict_tta, tta_inputs
-from sais.io.images import as_image
-from sais.modeling.postprocess import assemble, postprocess
-from sais.modeling.sais import SAIS, STRIDES, build_model
-from sais.ops.boxes import locations
-from sais.ops.letterbox import group_by_canvas
-from sais.results.detections import Detections
-from sais.structures import CanvasMap, Instances
+from sais.config import InputConfig
+from sais.errors import ConfigError
+from sais.inference.assemble import assemble
+from sais.inference.backends import Backend, open_backend
+from sais.inference.options import InferenceOptions, merge_options
+from sais.io.images import LARGE_IMAGE_PIXELS, as_image
+from sais.ops.letterbox import CanvasMap, group_by_canvas
+from sais.results.detections import DetectFunction, Detections
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from sais.inference.trained_model import TrainedModel
 
     ImageSource = np.ndarray | str | Path | Image.Image
 
 
 class Predictor:
-    """A trained model, ready to predict.
+    """A trained or exported model, ready to predict.
 
-        predictor = Predictor("runs/cats/model.safetensors")
+        predictor = Predictor("runs/cats", score=0.3)
         detections = predictor("cat.jpg")
 
     Args:
-        path: a checkpoint that `sais train` wrote, or the folder of a run (its `model`, `best` or `last`, the first
-            that exists).
-        device: "auto" takes CUDA, then Apple's MPS, then the CPU.
-        score: least score (class x centerness) of a detection. None: as the experiment's `postprocess.score_threshold` has it, every
-            detection with a class probability above 0.05, which is what COCO's AP wants.
-        flip: look at the mirrored image too, and fuse what both find (`sais.inference.tta`): better, in twice the time.
-        scales: look at the image so many times as large as the network's input is, and fuse; 1.0 is as trained.
-        precision: "fp32", or "bf16" and "fp16" where the device computes in them (`sais.converters.for_device`).
-        compiled: let torch.compile fuse what it can; pays where many images of one size are to come.
+        source: path of a checkpoint, of a run folder, or of an exported `.onnx` or `.xml` file; or a model in memory
+            (`sais.load_model`).
+        options: inference options; the defaults if None.
+        changes: single options by name, replacing those of `options`: score, device, precision, tiles, ...; see
+            `InferenceOptions`.
 
     Raises:
-        SaisError: the file is missing, cut short or of another kind, there is no such device, it lacks the precision,
-            or the scales are of no use.
+        CheckpointError: the file is missing, corrupted or of another kind.
+        ConfigError: an option has no valid value, or the model or its backend does not support it.
+        MissingDependencyError: torch or the runtime of an exported file is not installed.
+        ResourceError: the machine has no such device.
     """
 
     def __init__(
         self,
-        path: str | Path,
-        device: str = "auto",
-        score: float | None = None,
-        flip: bool = False,
-        scales: Sequence[float] = (1.0,),
-        precision: str = "fp32",
-        compiled: bool = False,
+        source: str | Path | TrainedModel | Backend,
+        options: InferenceOptions | None = None,
+        **changes: Any,
     ) -> None:
-        path = find_checkpoint(Path(path))
-        checkpoint = load_checkpoint(path)
-        model = build_model(checkpoint.experiment.model, len(checkpoint.class_names))
-        load_weights(model, checkpoint.part("model"), path)
-        self._set_up(
-            model,
-            checkpoint.experiment,
-            checkpoint.class_names,
-            checkpoint.category_ids,
-            device,
-            score,
-            precision,
-            compiled,
-        )
-        self._look(flip, scales)
-
-    @classmethod
-    def of(
-        cls,
-        model: SAIS,
-        experiment: Experiment,
-        class_names: tuple[str, ...],
-        category_ids: tuple[int, ...],
-        device: str = "auto",
-        score: float | None = None,
-        flip: bool = False,
-        scales: Sequence[float] = (1.0,),
-        precision: str = "fp32",
-        compiled: bool = False,
-    ) -> Predictor:
-        """A predictor around a model that is already in memory."""
-        predictor = cls.__new__(cls)
-        predictor._set_up(model, experiment, class_names, category_ids, device, score, precision, compiled)
-        predictor._look(flip, scales)
-        return predictor
-
-    def _set_up(
-        self,
-        model: SAIS,
-        experiment: Experiment,
-        class_names: tuple[str, ...],
-        category_ids: tuple[int, ...],
-        device: str,
-        score: float | None,
-        precision: str,
-        compiled: bool,
-    ) -> None:
-        self.device = choose_device(device)
-        self.model = for_device(for_inference(model.to(self.device)), precision, compiled)
-        self.experiment = experiment
-        self.class_names = class_names
-        self.category_ids = category_ids
-        self.settings: PostprocessConfig = experiment.postprocess
-        self.score = score
-        self._points: dict[tuple[tuple[int, int], ...], Tensor] = {}
-
-    def _look(self, flip: bool, scales: Sequence[float]) -> None:
-        self.flip, self.scales = flip, tuple(scales)
-        tta_inputs(self.experiment.input, self.scales)  # says what is wrong with them now, not at the first image
-
-    def _behind(self, settings: InputConfig) -> Predictor:
-        """This model behind another input, seeing an image in one way and finding all that can be fused."""
-        other = copy(self)
-        other.experiment, other.score = replace(self.experiment, input=settings), None
-        other.flip, other.scales = False, (1.0,)
-        return other
+        self.options = merge_options(options, changes)
+        self.backend = open_backend(source, self.options)
+        self.experiment = self.backend.experiment
+        self.class_names = self.backend.class_names
+        self.category_ids = self.backend.category_ids
+        self._detect_images = self._compose()
 
     def __call__(self, image: ImageSource) -> Detections:
-        """The objects of one image: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8."""
+        """Detect the objects of one image: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8."""
         return self.batch([image])[0]
 
-    def batch(self, images: Sequence[ImageSource]) -> list[Detections]:
-        """The objects of several images, in one pass of the network where their canvases are alike."""
-        arrays = [as_image(p) for p in images]
-        if self.flip or self.scales != (1.0,):
-            finders = [self._behind(one).batch for one in tta_inputs(self.experiment.input, self.scales)]
-            fused = predict_tta(arrays, finders, self.flip, self.settings.max_detections)
-            return fused if self.score is None else [one.above(self.score) for one in fused]
-        settings = self.experiment.input
-        results: dict[int, Detections] = {}
-        for group, canvas_maps, stacked in group_by_canvas(arrays, settings.mode, settings.size):
-            tensor = torch.from_numpy(stacked).permute(0, 3, 1, 2)
-            results.update(zip(group, self.detect(tensor, canvas_maps), strict=True))
-        return [results[i] for i in range(len(arrays))]
-
-    def tiled(
-        self,
-        image: ImageSource,
-        side: int | None = None,
-        overlap: float = 0.2,
-        batch: int = 8,
-        agreement: float = 0.5,
-        progress: Callable[[int], None] = lambda tiles: None,
-    ) -> Detections:
-        """The objects of a big image, found in overlapping tiles and merged across their seams (`sais.inference.slicing`).
+    def batch(
+        self, images: Sequence[ImageSource], progress: Callable[[int], None] = lambda passes: None
+    ) -> list[Detections]:
+        """Detect the objects of several images, as the options say: in tiles, with test-time augmentation, or plainly.
 
         Args:
-            side: of a tile in image pixels; best about the size of the training images. None: twice the input's.
-            overlap: least share of a side that neighboring tiles have in common.
-            batch: tiles in one pass of the network.
-            agreement: share of the smaller of two masks, where both tiles look, that makes them one object.
-            progress: called with the number of tiles done since the last call.
+            images: paths, PIL images or arrays (H, W), (H, W, 3) or (H, W, 4) of uint8.
+            progress: function called with the number of tiles (without slicing: images) done since its last call.
+
+        Returns:
+            Detections of each image, in its pixels, scores descending.
         """
-        side = default_slice_size(self.experiment.input) if side is None else side
-        return predict_sliced(as_image(image), self.batch, side, overlap, batch, agreement, progress)
+        max_pixels = None if self.options.tiles is None else LARGE_IMAGE_PIXELS
+        arrays = [as_image(image, max_pixels) for image in images]
+        if self.options.tiles is None:
+            results = self._detect_images(arrays)
+            progress(len(arrays))
+            return results
+        from sais.inference.slicing import predict_sliced, tile_side
 
-    @torch.inference_mode()
-    def detect(self, canvases: Tensor, canvas_maps: list[CanvasMap]) -> list[Detections]:
-        """From canvases (B, 3, height, width) uint8 and where the images lie on them to B detections.
+        side, overlap = tile_side(self.options, self.experiment.input), self.options.tile_overlap
+        return [
+            predict_sliced(array, self._detect_images, side, overlap, self.options.batch_size, progress=progress)
+            for array in arrays
+        ]
 
-        One way of looking; `batch` is what fuses several.
+    def num_tiles(self, image_size: tuple[int, int]) -> int:
+        """Return the number of tiles of an image (H, W); 1 without slicing."""
+        if self.options.tiles is None:
+            return 1
+        from sais.inference.slicing import slice_windows, tile_side
+
+        return len(slice_windows(image_size, tile_side(self.options, self.experiment.input), self.options.tile_overlap))
+
+    def detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap]) -> list[Detections]:
+        """Detect the objects on canvases in one forward pass, without slicing and test-time augmentation.
+
+        Args:
+            canvases: (B, 3, height, width) uint8 RGB, numpy or torch.
+            canvas_maps: B maps from the images to their canvases.
+
+        Returns:
+            Detections of each image, in its pixels, scores descending.
         """
-        return assemble(self.instances(canvases, canvas_maps), canvas_maps, self.class_names, self.settings.mask_margin)
+        return self._detect(canvases, canvas_maps, self.options.score)
 
-    @torch.inference_mode()
-    def instances(self, canvases: Tensor, canvas_maps: list[CanvasMap]) -> Instances:
-        """As `detect`, but on the canvas still and without masks: boxes, scores, labels, coefficients, prototypes."""
-        outputs = self.model(canvases.to(self.device, non_blocking=True))
-        settings = self.settings
-        instances = postprocess(
-            outputs,
-            self._locations(outputs.level_sizes),
-            [p.content_size for p in canvas_maps],
-            # No score is greater than its class probability, so nothing is lost by asking for as much early.
-            score=settings.score_threshold if self.score is None else self.score,
-            candidates=settings.pre_nms_topk,
-            nms=settings.nms_iou,
-            detections=settings.max_detections,
-        )
-        if self.score is not None:
-            instances.scores[instances.scores < self.score] = 0  # an empty slot: no mask is made for it
-        return instances
+    def _detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap], score: float | None) -> list[Detections]:
+        instances = self.backend.run(canvases, [canvas_map.content_size for canvas_map in canvas_maps], score)
+        margin = self.experiment.postprocess.mask_margin
+        return assemble(instances, canvas_maps, self.class_names, margin, self.backend.mask_stride)
 
-    def _locations(self, level_sizes: tuple[tuple[int, int], ...]) -> Tensor:
-        if level_sizes not in self._points:
-            self._points[level_sizes] = locations(level_sizes, STRIDES, self.device)
-        return self._points[level_sizes]
+    def _compose(self) -> DetectFunction:
+        """Return the function that detects on whole images or tiles: one forward pass each, or with augmentation."""
+        options, settings = self.options, self.experiment.input
+        if not options.uses_tta:
+            return self._at_input(settings, options.score)
+        from sais.inference.tta import predict_tta, tta_inputs
+
+        inputs = tta_inputs(settings, options.tta_scales)
+        if self.backend.fixed_canvas is not None and inputs != [settings]:
+            height, width = self.backend.fixed_canvas
+            raise ConfigError(
+                f"tta_scales: the exported model has a fixed input of {height} x {width}. "
+                "Use 1.0 only, or export it with a dynamic shape."
+            )
+        functions = [self._at_input(scaled, None) for scaled in inputs]
+        limit = self.experiment.postprocess.max_detections
+
+        def detect(images: list[np.ndarray]) -> list[Detections]:
+            results = predict_tta(images, functions, options.tta_flip, limit)
+            return results if options.score is None else [merged.above(options.score) for merged in results]
+
+        return detect
+
+    def _at_input(self, settings: InputConfig, score: float | None) -> DetectFunction:
+        """Return the function that detects on images (H, W, 3) resized to the input that `settings` describe."""
+
+        def detect(images: list[np.ndarray]) -> list[Detections]:
+            results: dict[int, Detections] = {}
+            for first in range(0, len(images), self.options.batch_size):
+                chunk = images[first : first + self.options.batch_size]
+                for group, canvas_maps, stacked in group_by_canvas(chunk, settings.mode, settings.size):
+                    detections = self._detect(stacked.transpose(0, 3, 1, 2), canvas_maps, score)
+                    results.update(zip([first + i for i in group], detections, strict=True))
+            return [results[i] for i in range(len(images))]
+
+        return detect

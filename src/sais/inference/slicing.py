@@ -57,7 +57,7 @@ def predict_sliced(
     detect: DetectFunction,
     side: int,
     overlap: float = 0.2,
-    batch: int = 8,
+    batch_size: int = 8,
     agreement: float = 0.5,
     progress: Callable[[int], None] = lambda tiles: None,
 ) -> Detections:
@@ -65,11 +65,11 @@ def predict_sliced(
 
     Args:
         image: (H, W, 3) uint8; a memory-mapped array (`numpy.memmap`) is read tile by tile.
-        detect: function from images to detections, called with at most `batch` tiles, all of one size.
+        detect: function from images to detections, called with at most `batch_size` tiles, all of one size.
         side: side of a tile in image pixels.
         overlap: minimum overlap of two neighbors as a fraction of a side. An object wider than the overlap is still
             merged, since its parts agree in the pixels that both tiles show. At 0 nothing can be merged.
-        batch: tiles in one call of `detect`.
+        batch_size: tiles in one call of `detect`.
         agreement: minimum agreement of two masks, see `sais.inference.slice_merging.merge_slices`.
         progress: function called with the number of tiles done since its last call.
 
@@ -77,17 +77,19 @@ def predict_sliced(
         Detections of the image, scores descending; not limited to the model's maximum for one image.
 
     Raises:
-        ConfigError: a side below 32, an overlap outside of [0, 0.9), a batch below 1, an agreement outside of (0, 1].
+        ConfigError: a side below 32, an overlap outside of [0, 0.9), a batch size below 1, an agreement outside of (0, 1].
     """
-    if batch < 1:
-        raise ConfigError(f"batch: {batch} tiles are less than 1. Give the number of tiles in one forward pass.")
+    if batch_size < 1:
+        raise ConfigError(
+            f"batch_size: {batch_size} tiles are less than 1. Give the number of tiles in one forward pass."
+        )
     if not 0 < agreement <= 1:
         raise ConfigError(f"agreement: {agreement:g} is not a fraction above 0 and up to 1. 0.5 is usual.")
     size = (image.shape[0], image.shape[1])
     windows = slice_windows(size, side, overlap)
     results: list[Detections] = []
-    for first in range(0, len(windows), batch):
-        chosen = windows[first : first + batch].tolist()
+    for first in range(0, len(windows), batch_size):
+        chosen = windows[first : first + batch_size].tolist()
         tiles = [np.array(image[y1:y2, x1:x2], order="C") for x1, y1, x2, y2 in chosen]
         for tile, window, detections in zip(tiles, chosen, detect(tiles), strict=True):
             if detections.image_size != tile.shape[:2]:
@@ -113,7 +115,7 @@ def shift_detections(detections: Detections, x: int, y: int, size: tuple[int, in
         detections,
         image_size=size,
         boxes=detections.boxes + np.array([x, y, x, y], np.float32),
-        cropped_masks=[mask.moved(x, y) for mask in detections.cropped_masks],
+        cropped_masks=[mask.shift(x, y) for mask in detections.cropped_masks],
     )
 
 
@@ -124,16 +126,3 @@ def _tile_starts(length: int, side: int, overlap: float) -> list[int]:
     step = max(1, int(side * (1 - overlap)))  # rounded down: rather more overlap than the minimum
     gaps = -(-(length - side) // step)
     return [(length - side) * i // gaps for i in range(gaps + 1)]  # whole numbers at most `step` apart
-
-
-def default_slice_size(settings: InputConfig) -> int:
-    """Return `tile_side` of "auto"."""
-    return tile_side(InferenceOptions(tiles="auto"), settings)
-
-
-MIN_SLICE_SIZE = 32
-
-
-def check_slicing(side: int, overlap: float) -> None:
-    """Check a side and an overlap."""
-    InferenceOptions(tiles=side, tile_overlap=overlap)

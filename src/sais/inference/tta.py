@@ -46,7 +46,9 @@ def tta_inputs(settings: InputConfig, scales: Sequence[float]) -> list[InputConf
     inputs: list[InputConfig] = []
     for scale in scales:
         if not MIN_SCALE <= scale <= MAX_SCALE:
-            raise ConfigError(f"tta_scales: {scale:g} is not between {MIN_SCALE:g} and {MAX_SCALE:g}. Give 0.8 or 1.25.")
+            raise ConfigError(
+                f"tta_scales: {scale:g} is not between {MIN_SCALE:g} and {MAX_SCALE:g}. Give 0.8 or 1.25."
+            )
         scaled = replace(settings, size=_scaled_size(settings, scale))
         if scaled in inputs:
             first = scales[inputs.index(scaled)]
@@ -125,7 +127,9 @@ def merge_tta(views: Sequence[Detections], max_detections: int = 100) -> Detecti
     boxes = [np.average(candidates.boxes[c], axis=0, weights=candidates.weights[c]) for c in chosen]
     masks = []
     if candidates.masks:
-        masks = [mask_ops.vote([candidates.masks[k] for k in c], candidates.weights[c].tolist()) for c in chosen]
+        masks = [
+            mask_ops.majority_vote([candidates.masks[k] for k in c], candidates.weights[c].tolist()) for c in chosen
+        ]
     return Detections(
         views[0].image_size,
         np.array(boxes),

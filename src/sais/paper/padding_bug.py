@@ -20,11 +20,13 @@ from torch import Tensor
 
 from sais.config import Experiment
 from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture, sais_losses
+from sais.inference.assemble import assemble
 from sais.inference.predictor import Predictor
-from sais.modeling.postprocess import assemble
+from sais.inference.trained_model import TrainedModel
 from sais.modeling.sais import SAIS
+from sais.ops.letterbox import CanvasMap
 from sais.results.detections import Detections
-from sais.structures import MASK_STRIDE, Batch, CanvasMap, GroundTruth
+from sais.structures import MASK_STRIDE, Batch, GroundTruth
 
 SizeRatio = tuple[float, float]
 """(vertical, horizontal) padded by unpadded size, at least 1."""
@@ -95,7 +97,8 @@ class MisalignedDetector:
     @torch.inference_mode()
     def detect(self, canvases: Tensor, canvas_maps: list[CanvasMap]) -> list[Detections]:
         """From canvases (B, 3, height, width) uint8 and where the images lie on them to B detections."""
-        instances = self.predictor.instances(canvases, canvas_maps)
+        sizes = [canvas_map.content_size for canvas_map in canvas_maps]
+        instances = self.predictor.backend.run(canvases, sizes)
         stretched = []
         for image, canvas_map in enumerate(canvas_maps):
             vertical, horizontal = padded_by_unpadded(canvas_map, canvas_map.canvas_size)
@@ -109,7 +112,8 @@ class MisalignedDetector:
 def _finder(
     model: SAIS, experiment: Experiment, class_names: tuple[str, ...], category_ids: tuple[int, ...], device: str
 ) -> MisalignedDetector:
-    return MisalignedDetector(Predictor.of(model, experiment, class_names, category_ids, device))
+    trained = TrainedModel(model, experiment, class_names, category_ids)
+    return MisalignedDetector(Predictor(trained, device=device))
 
 
 PADDING_BUG_ARCHITECTURE = Architecture(

@@ -1,0 +1,103 @@
+"""Backends: how a model computes. Each turns canvases into `Instances`; the `Predictor` does everything else.
+
+`open_backend` chooses one by the source and imports only that one: an exported file needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sais.config import Experiment
+from sais.errors import CheckpointError, ConfigError, MissingDependencyError
+from sais.inference.metadata import EXPORTED_SUFFIXES
+from sais.inference.options import InferenceOptions
+from sais.structures import Instances
+
+if TYPE_CHECKING:
+    from sais.inference.backends.exported import ExportedBackend
+    from sais.inference.trained_model import TrainedModel
+
+
+class Backend(Protocol):
+    """A model that is ready to run, whatever runs it."""
+
+    experiment: Experiment
+    """Input mode and size, post-processing settings."""
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    """The data set's own id of each class."""
+    mask_stride: int
+    """Canvas pixels for one cell of the prototype grid."""
+    fixed_canvas: tuple[int, int] | None
+    """The only (height, width) that the model accepts; None: any multiples of 32."""
+
+    def run(self, canvases: Any, content_sizes: Sequence[tuple[float, float]], score: float | None = None) -> Instances:
+        """Detect the objects on canvases.
+
+        Args:
+            canvases: (B, 3, height, width) uint8 RGB, numpy or torch.
+            content_sizes: B times (height, width) in canvas pixels of the image on its canvas, without the padding.
+            score: minimum score of a detection; None: all whose class probability passes the model's own threshold.
+
+        Returns:
+            Instances (B, D, .) of numpy arrays or torch tensors; an empty slot has score 0.
+        """
+        ...
+
+
+def open_backend(source: str | Path | TrainedModel | Backend, options: InferenceOptions) -> Backend:
+    """Return the backend of a model file, a run folder, an exported file, or a model in memory.
+
+    Raises:
+        CheckpointError: the file is missing, corrupted or of another kind.
+        ConfigError: the backend does not support the options.
+        MissingDependencyError: torch or the file's runtime is not installed.
+        ResourceError: the machine has no such device.
+    """
+    if not isinstance(source, (str, Path)):
+        if hasattr(source, "run"):
+            return source
+        from sais.inference.backends.torch import TorchBackend
+
+        return TorchBackend(source, options)
+    path = Path(source)
+    if path.suffix in EXPORTED_SUFFIXES:
+        return open_exported(path, options)
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError(
+            f'{path}: this model needs PyTorch. Run: pip install "sais-seg[train]"', package="torch", extra="train"
+        )
+    from sais.inference.backends.torch import TorchBackend
+    from sais.inference.trained_model import load_model
+
+    return TorchBackend(load_model(path), options)
+
+
+def open_exported(path: Path, options: InferenceOptions) -> ExportedBackend:
+    """Return the backend of an exported file, run by the runtime that `options.runtime` names.
+
+    Raises:
+        CheckpointError: no such file, or not one exported by sais.
+        ConfigError: the runtime does not support the options.
+        MissingDependencyError: the runtime is not installed.
+    """
+    if path.suffix not in EXPORTED_SUFFIXES:
+        raise CheckpointError(f"{path}: not an exported model. Give an {' or '.join(EXPORTED_SUFFIXES)} file.")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file. Give an exported .onnx or .xml file.")
+    if options.compile:
+        raise ConfigError(f"{path}: compile is for PyTorch models; the runtime compiles an exported one. Turn it off.")
+    from sais.inference.backends.exported import ExportedBackend
+
+    if options.runtime == "openvino" or path.suffix == ".xml":
+        if options.runtime == "onnxruntime":
+            raise ConfigError(f"{path}: ONNX Runtime reads .onnx files only. Export the model to ONNX.")
+        from sais.inference.backends.openvino import OpenVinoSession
+
+        return ExportedBackend(OpenVinoSession(path, options), path)
+    from sais.inference.backends.onnxruntime import OnnxRuntimeSession
+
+    return ExportedBackend(OnnxRuntimeSession(path, options), path)

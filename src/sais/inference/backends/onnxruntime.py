@@ -1,4 +1,4 @@
-"""ONNX Runtime: an exported `.onnx` file, without torch. Needs the extra `onnx`."""
+"""ONNX Runtime: runs an exported `.onnx` file without torch. Needs the extra `onnx`."""
 
 from __future__ import annotations
 
@@ -7,45 +7,60 @@ from typing import Any
 
 import numpy as np
 
-from sais.errors import SaisError
-from sais.inference.graph_metadata import from_text
+from sais.errors import CheckpointError, ConfigError, MissingDependencyError, ResourceError
+from sais.inference.metadata import metadata_from_text
+from sais.inference.options import InferenceOptions
+
+PROVIDERS = {
+    "auto": "CPUExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+}
+"""Device -> execution provider; cuda needs the package onnxruntime-gpu."""
 
 
-class OnnxSession:
-    """An `.onnx` file that `sais export` wrote, opened by ONNX Runtime.
+class OnnxRuntimeSession:
+    """An exported `.onnx` file, opened by ONNX Runtime.
 
     Args:
-        path: the file.
-        threads: of one pass; 0 takes all cores.
-        device: "cpu", or "cuda" where onnxruntime-gpu is installed.
+        path: path of the file.
+        options: inference options; of them device, precision (fp32 only) and threads are used.
 
     Raises:
-        SaisError: ONNX Runtime is not installed or lacks the device, or the file is not one of ours.
+        CheckpointError: the file cannot be opened or was not exported by sais.
+        ConfigError: another precision than the file's.
+        MissingDependencyError: ONNX Runtime is not installed.
+        ResourceError: ONNX Runtime lacks the device.
     """
 
-    name = "ONNX Runtime"
-
-    def __init__(self, path: Path, threads: int = 0, device: str = "cpu") -> None:
+    def __init__(self, path: Path, options: InferenceOptions) -> None:
+        if options.precision != "fp32":
+            raise ConfigError(
+                f"{path}: precision {options.precision} is not available, an .onnx file has the precision it was "
+                "exported with. Export it with that precision, or to OpenVINO."
+            )
         try:
             import onnxruntime
         except ImportError:
-            raise SaisError(f'{path}: reading it needs ONNX Runtime: pip install "sais-seg[onnx]"') from None
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device)
+            raise MissingDependencyError(
+                f'{path}: this model needs ONNX Runtime. Run: pip install "sais-seg[onnx]"', "onnxruntime", "onnx"
+            ) from None
+        provider = PROVIDERS.get(options.device)
         if provider not in onnxruntime.get_available_providers():
-            raise SaisError(f"--device {device}: the installed ONNX Runtime has no such device; take cpu")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors; what it warns of (a node left on the CPU) is no fault of the user's
+            raise ResourceError(f"device {options.device}: not available in the installed ONNX Runtime. Use cpu.")
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.log_severity_level = 3  # errors only; warnings (a node left on the CPU) need no action by the user
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # its errors have no common ancestor
+            self._session = onnxruntime.InferenceSession(str(path), settings, providers=[provider])
+        except Exception as error:  # its exceptions have no common base class
             reason = str(error).splitlines()[0]
-            raise SaisError(f"{path}: ONNX Runtime cannot open it ({reason}); export it again") from error
-        self.metadata = from_text(self._session.get_modelmeta().custom_metadata_map, str(path))
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        self._inputs = [value.name for value in self._session.get_inputs()]
+            raise CheckpointError(f"{path}: ONNX Runtime cannot open it ({reason}). Export it again.") from error
+        self.metadata = metadata_from_text(self._session.get_modelmeta().custom_metadata_map, str(path))
+        self._inputs = [node.name for node in self._session.get_inputs()]
+        self._outputs = [node.name for node in self._session.get_outputs()]
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The graph's outputs by name."""
-        given: Any = {name: inputs[name] for name in self._inputs}
-        return dict(zip(self._outputs, self._session.run(None, given), strict=True))
+        """Return the graph's outputs (B, ...) by name for inputs (B, ...) by name."""
+        feed: Any = {name: inputs[name] for name in self._inputs}
+        return dict(zip(self._outputs, self._session.run(None, feed), strict=True))

@@ -1,4 +1,4 @@
-"""What an exported graph says about itself: the text that travels inside the file, the same in every format."""
+"""Metadata of an exported graph: text entries that are stored in the file, the same in every format."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Literal
 
 from sais._version import __version__
 from sais.config import Experiment, from_dict, to_dict
-from sais.errors import SaisError
+from sais.errors import CheckpointError, SaisError
+from sais.structures import MASK_STRIDE, STRIDES
 
-FORMAT = "sais-graph-1"
+FORMAT = "sais-graph-2"
 EXPORTED_SUFFIXES = (".onnx", ".xml")
-"""Suffixes of files that run without torch."""
+"""Suffixes of the files that run without torch."""
 
 GraphName = Literal["raw", "detections", "masks"]
 
@@ -21,16 +22,17 @@ INPUT_RULES = (
     "mode fixed: the image resized to size (height, width), bilinear with antialiasing. "
     "mode keep_ratio: scaled until the short side is size[0] or the long side size[1], at the top left of a canvas "
     "that is padded right and below with (124, 116, 104) to multiples of 32. "
-    "contents (not of the raw graph): float32 (B, 2), height and width of each image on its canvas."
+    "image_sizes (not in the raw graph): float32 (B, 2), (height, width) in canvas pixels of each image's content, "
+    "the part of the canvas that is not padding; boxes are clipped to it."
 )
 
 
 @dataclass(frozen=True)
 class GraphMetadata:
-    """Everything a program needs to use a graph without having seen the training."""
+    """Everything a program needs to run a graph without access to the training."""
 
     graph: GraphName
-    """raw: dense outputs. detections: suppression inside. masks: detections and their masks on the prototype grid."""
+    """raw: dense outputs. detections: after NMS. masks: detections and their mask logits on the prototype grid."""
     experiment: Experiment
     """Input mode and size, thresholds, mask margin."""
     class_names: tuple[str, ...]
@@ -38,9 +40,15 @@ class GraphMetadata:
     """The data set's own id of each class."""
     precision: str = "fp32"
     """fp32, fp16 or int8."""
+    dynamic_shape: bool = False
+    """Whether height and width are free; else the canvas is `experiment.input.size`."""
+    strides: tuple[int, ...] = STRIDES
+    """Canvas pixels between neighboring locations of each level."""
+    mask_stride: int = MASK_STRIDE
+    """Canvas pixels for one cell of the prototype grid."""
 
     def to_text(self) -> dict[str, str]:
-        """Key -> text, for the metadata of a file."""
+        """Return the entries of a file's metadata."""
         return {
             "format": FORMAT,
             "sais_version": __version__,
@@ -51,30 +59,38 @@ class GraphMetadata:
             "input_rules": INPUT_RULES,
             "input_mode": self.experiment.input.mode,
             "input_size": json.dumps(self.experiment.input.size),
+            "dynamic_shape": json.dumps(self.dynamic_shape),
+            "strides": json.dumps(self.strides),
+            "mask_stride": json.dumps(self.mask_stride),
             "experiment": json.dumps(to_dict(self.experiment)),
         }
 
 
-def from_text(text: dict[str, str], where: str) -> GraphMetadata:
-    """The metadata that `GraphMetadata.to_text` wrote.
+def metadata_from_text(text: dict[str, str], where: str) -> GraphMetadata:
+    """Return the metadata that `GraphMetadata.to_text` wrote.
 
     Raises:
-        SaisError: the file was not exported by sais, or by a later version with another format.
+        CheckpointError: the file was not exported by sais, or by a version with another format.
     """
     if text.get("format") != FORMAT:
-        raise SaisError(
-            f"{where}: not a graph that `sais export` wrote (format {text.get('format')!r}, not {FORMAT!r})"
+        raise CheckpointError(
+            f"{where}: not a graph exported by sais (format {text.get('format')!r}, not {FORMAT!r}). Export it again."
         )
     graph = text.get("graph")
     if graph not in ("raw", "detections", "masks"):
-        raise SaisError(f"{where}: an unknown graph {graph!r}; export it again")
+        raise CheckpointError(f"{where}: unknown graph {graph!r}. Export it again.")
     try:
         return GraphMetadata(
             graph=graph,  # type: ignore[arg-type]
             experiment=from_dict(Experiment, json.loads(text["experiment"]), where),
             class_names=tuple(json.loads(text["class_names"])),
             category_ids=tuple(json.loads(text["category_ids"])),
-            precision=text.get("precision", "fp32"),
+            precision=text["precision"],
+            dynamic_shape=bool(json.loads(text["dynamic_shape"])),
+            strides=tuple(json.loads(text["strides"])),
+            mask_stride=int(json.loads(text["mask_stride"])),
         )
+    except SaisError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        raise SaisError(f"{where}: its metadata is damaged ({error}); export it again") from error
+        raise CheckpointError(f"{where}: damaged metadata ({error}). Export it again.") from error

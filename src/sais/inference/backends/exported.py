@@ -1,0 +1,109 @@
+"""The backend of exported files: an opened graph and, where NMS is not inside it, the numpy post-processing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sais.config import PostprocessConfig
+from sais.errors import InputError
+from sais.inference.metadata import GraphMetadata
+from sais.inference.numpy_postprocess import postprocess
+from sais.structures import Instances
+
+
+class Session(Protocol):
+    """A graph opened by a runtime."""
+
+    metadata: GraphMetadata
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the graph's outputs by name; inputs that the graph does not have are ignored."""
+        ...
+
+
+class ExportedBackend:
+    """A `Backend` around an opened graph.
+
+    Args:
+        session: the opened graph.
+        path: path of its file, for error messages.
+    """
+
+    def __init__(self, session: Session, path: Path) -> None:
+        metadata = session.metadata
+        self.session = session
+        self.path = path
+        self.graph = metadata.graph
+        self.experiment = metadata.experiment
+        self.class_names = metadata.class_names
+        self.category_ids = metadata.category_ids
+        self.strides = metadata.strides
+        self.mask_stride = metadata.mask_stride
+        self.fixed_canvas = None if metadata.dynamic_shape else metadata.experiment.input.size
+
+    def run(self, canvases: Any, content_sizes: Sequence[tuple[float, float]], score: float | None = None) -> Instances:
+        """Detect the objects on canvases (B, 3, height, width); see `Backend.run`."""
+        outputs = self.forward(canvases, content_sizes)
+        canvas = (int(canvases.shape[2]), int(canvases.shape[3]))
+        return self.postprocess(outputs, canvas, content_sizes, self.experiment.postprocess, score)
+
+    def forward(self, canvases: Any, content_sizes: Sequence[tuple[float, float]]) -> dict[str, np.ndarray]:
+        """Return the graph's outputs by name for canvases (B, 3, height, width) uint8.
+
+        Raises:
+            InputError: the graph was exported for another canvas size.
+        """
+        size = tuple(canvases.shape[2:])
+        if self.fixed_canvas is not None and size != self.fixed_canvas:
+            height, width = self.fixed_canvas
+            raise InputError(
+                f"{self.path}: exported for canvases of {height} x {width}, not {size[0]} x {size[1]}. "
+                "Export it with a dynamic shape."
+            )
+        images = np.ascontiguousarray(canvases)
+        return self.session.run({"images": images, "image_sizes": np.array(content_sizes, np.float32)})
+
+    def postprocess(
+        self,
+        outputs: dict[str, np.ndarray],
+        canvas: tuple[int, int],
+        content_sizes: Sequence[tuple[float, float]],
+        settings: PostprocessConfig,
+        score: float | None = None,
+    ) -> Instances:
+        """Turn the graph's outputs into Instances.
+
+        Args:
+            outputs: arrays (B, ...) by name, as `forward` returns them.
+            canvas: (height, width) of the canvases.
+            content_sizes: B times (height, width) in canvas pixels of the image on its canvas.
+            settings: thresholds; a graph with NMS inside has its own.
+            score: minimum score of a detection, or None.
+        """
+        coefficients, prototypes = outputs.get("coefficients"), outputs.get("prototypes")
+        if self.graph != "raw":
+            scores = outputs["scores"]
+            if score is not None:
+                scores = np.where(scores < score, np.float32(0), scores)
+            return Instances(outputs["boxes"], scores, outputs["labels"], coefficients, prototypes)
+        if score is not None:  # no score exceeds its class probability: candidates below it are dropped early
+            settings = replace(settings, score_threshold=score)
+        instances = postprocess(
+            outputs["class_logits"],
+            outputs.get("quality_logits"),
+            outputs["distances"],
+            coefficients,
+            prototypes,
+            canvas,
+            content_sizes,
+            self.strides,
+            settings,
+        )
+        if score is not None:
+            instances.scores[instances.scores < score] = 0
+        return instances

@@ -1,0 +1,45 @@
+"""Trained models in memory, and the one place that opens a checkpoint for prediction, evaluation and export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from sais.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from sais.config import Experiment
+from sais.modeling.sais import build_model
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with its weights and everything that predicting with it needs.
+
+    `sais.Predictor(model)` predicts with it, `model.network(images)` gives its dense outputs.
+    """
+
+    network: nn.Module
+    """From images (B, 3, H, W) in [0, 255] to dense outputs; as it is trained, on the CPU."""
+    experiment: Experiment
+    """Settings of the training run: input, model, post-processing."""
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    """The data set's own id of each class."""
+
+
+def load_model(path: str | Path) -> TrainedModel:
+    """Load a trained model.
+
+    Args:
+        path: path of a checkpoint, or of a run folder (its `model`, `best` or `last`, the first that exists).
+
+    Raises:
+        CheckpointError: the file is missing, corrupted or not a checkpoint, or its weights do not fit its settings.
+        ConfigError: the checkpoint names an architecture or a module that is not installed.
+    """
+    path = find_checkpoint(Path(path))
+    checkpoint = load_checkpoint(path)
+    network = build_model(checkpoint.experiment.model, len(checkpoint.class_names))
+    load_weights(network, checkpoint.part("model"), path)
+    return TrainedModel(network, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids)
