@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
-"""How many bits of each byte are set."""
+_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
+"""(256,) number of set bits of each byte."""
 
 
 class CroppedMask:
-    """A box-local mask: a small boolean image and where its top left pixel lies in the whole image.
+    """A mask stored as a small bitmap and the position of its top left pixel in the image.
 
-    Kept with one bit for a pixel, so that a thousand large objects stay small.
+    A pixel takes one bit of memory. The mask is empty outside the bitmap.
 
     Args:
-        x: column of the whole image.
-        y: row of the whole image.
+        x: Column of the bitmap's left pixels in the image.
+        y: Row of the bitmap's top pixels in the image.
         bits: (height, width) bool.
+
+    Raises:
+        ValueError: `bits` is not two-dimensional.
     """
 
     __slots__ = ("_packed", "shape", "x", "y")
 
     def __init__(self, x: int, y: int, bits: np.ndarray) -> None:
         if bits.ndim != 2:
-            raise ValueError(f"a patch has two dimensions, got shape {bits.shape}")
+            raise ValueError(f"cropped mask: expected two dimensions, got shape {bits.shape}")
         self.x, self.y = int(x), int(y)
         self.shape: tuple[int, int] = (bits.shape[0], bits.shape[1])
         """(height, width)."""
@@ -31,21 +34,21 @@ class CroppedMask:
 
     @property
     def bits(self) -> np.ndarray:
-        """(height, width) bool, unpacked for you; writing into it changes nothing, and is refused."""
+        """(height, width) bool, unpacked on each access; read-only."""
         unpacked = np.unpackbits(self._packed, count=self.shape[0] * self.shape[1]).view(bool).reshape(self.shape)
         unpacked.setflags(write=False)
         return unpacked
 
     @property
     def area(self) -> int:
-        """How many of its pixels are the object's."""
-        return int(_ONES[self._packed].sum())
+        """Number of set pixels."""
+        return int(_BITS_OF_BYTE[self._packed].sum())
 
-    def moved(self, x: int, y: int) -> CroppedMask:
-        """The same bits, the top left pixel elsewhere: `x` columns further right, `y` rows further down."""
+    def shift(self, x: int, y: int) -> CroppedMask:
+        """Return the mask moved `x` columns to the right and `y` rows down; the bits are shared."""
         other = CroppedMask.__new__(CroppedMask)
         other.x, other.y, other.shape, other._packed = self.x + int(x), self.y + int(y), self.shape, self._packed
         return other
 
     def __repr__(self) -> str:
-        return f"Patch(x={self.x}, y={self.y}, shape={self.shape}, area={self.area})"
+        return f"CroppedMask(x={self.x}, y={self.y}, shape={self.shape}, area={self.area})"

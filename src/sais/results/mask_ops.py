@@ -1,7 +1,6 @@
-"""Arithmetic on box-local masks: what two have in common, several united, several voted on. Numpy only.
+"""Operations on box-local masks: intersection, union, majority vote and mirroring. Numpy only.
 
-Every result is as large as the window it is about, never as the image. A window is ``x1 y1 x2 y2`` in whole pixels of
-the image, end exclusive; one without pixels has x2 <= x1 or y2 <= y1.
+Every result is as large as the masks' common window, never as large as the image.
 """
 
 from __future__ import annotations
@@ -10,97 +9,83 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sais.ops.numpy_boxes import Window, intersect_windows, is_empty
 from sais.results.cropped_mask import CroppedMask
 
-Window = tuple[int, int, int, int]
+
+def mask_window(mask: CroppedMask) -> Window:
+    """Return the window of the image that a mask covers; outside it the mask is empty."""
+    height, width = mask.shape
+    return mask.x, mask.y, mask.x + width, mask.y + height
 
 
-def mask_window(patch: CroppedMask) -> Window:
-    """The pixels that a patch speaks of; outside of them its object is not."""
-    height, width = patch.shape
-    return patch.x, patch.y, patch.x + width, patch.y + height
-
-
-def intersect_windows(first: Window, second: Window) -> Window:
-    """The pixels of both windows."""
-    return max(first[0], second[0]), max(first[1], second[1]), min(first[2], second[2]), min(first[3], second[3])
-
-
-def is_empty(window: Window) -> bool:
-    """Whether a window has no pixel."""
-    return window[2] <= window[0] or window[3] <= window[1]
-
-
-def count_pixels(patch: CroppedMask, window: Window) -> int:
-    """How many pixels of the object lie in the window."""
-    inside = intersect_windows(mask_window(patch), window)
-    return 0 if is_empty(inside) else int(np.count_nonzero(_cut(patch, inside)))
+def count_pixels(mask: CroppedMask, window: Window) -> int:
+    """Return the number of the mask's pixels in a window."""
+    common = intersect_windows(mask_window(mask), window)
+    return 0 if is_empty(common) else int(np.count_nonzero(_crop(mask, common)))
 
 
 def intersection_area(first: CroppedMask, second: CroppedMask, window: Window | None = None) -> int:
-    """How many pixels both objects have; with a window, how many there."""
-    inside = intersect_windows(mask_window(first), mask_window(second))
+    """Return the number of pixels that two masks share, in a window or in the whole image."""
+    common = intersect_windows(mask_window(first), mask_window(second))
     if window is not None:
-        inside = intersect_windows(inside, window)
-    return 0 if is_empty(inside) else int(np.count_nonzero(_cut(first, inside) & _cut(second, inside)))
+        common = intersect_windows(common, window)
+    return 0 if is_empty(common) else int(np.count_nonzero(_crop(first, common) & _crop(second, common)))
 
 
-def union(patches: Sequence[CroppedMask]) -> CroppedMask:
-    """One object of the pixels of all, in the smallest window around them.
-
-    Args:
-        patches: at least one.
-    """
-    window = _hull(patches)
+def union(masks: Sequence[CroppedMask]) -> CroppedMask:
+    """Return the union of at least one mask, in the smallest window that contains all of them."""
+    window = _enclosing_window(masks)
     bits = np.zeros((window[3] - window[1], window[2] - window[0]), bool)
-    for patch in patches:
-        if is_empty(mask_window(patch)):
+    for mask in masks:
+        if is_empty(mask_window(mask)):
             continue
-        part = _place(bits, window, patch)
-        part |= patch.bits
+        region = _region(bits, window, mask)
+        region |= mask.bits
     return CroppedMask(window[0], window[1], bits)
 
 
-def vote(patches: Sequence[CroppedMask], weights: Sequence[float]) -> CroppedMask:
-    """The pixels that at least half of the weight votes for, in the smallest window around all patches.
+def majority_vote(masks: Sequence[CroppedMask], weights: Sequence[float]) -> CroppedMask:
+    """Return the pixels with at least half of the total weight, in the smallest window that contains all masks.
 
-    Half is enough, so that of two equal votes neither is lost: a pixel too many costs as much IoU as one too few.
+    Half is sufficient, so that of two masks with equal weights neither is lost: an extra pixel costs as much IoU as a
+    missing pixel.
 
     Args:
-        patches: at least one; outside its window a patch votes against.
-        weights: one for each, positive.
+        masks: N masks, at least one; a mask votes against all pixels outside its window.
+        weights: N positive weights.
     """
-    window = _hull(patches)
+    window = _enclosing_window(masks)
     votes = np.zeros((window[3] - window[1], window[2] - window[0]), np.float32)
-    for patch, weight in zip(patches, weights, strict=True):
-        if is_empty(mask_window(patch)):
+    for mask, weight in zip(masks, weights, strict=True):
+        if is_empty(mask_window(mask)):
             continue
-        part = _place(votes, window, patch)
-        part += np.float32(weight) * patch.bits
-    # In single precision a sum of many weights ends a little beside its true value: a vote of half is still half.
+        region = _region(votes, window, mask)
+        region += np.float32(weight) * mask.bits
+    # The float32 sum of many weights differs slightly from its true value; the tolerance still accepts exactly half.
     half = 0.5 * float(np.sum(weights, dtype=np.float64)) * (1 - 1e-6)
     return CroppedMask(window[0], window[1], votes >= half)
 
 
-def hflip(patch: CroppedMask, width: int) -> CroppedMask:
-    """The patch in the image of that width seen in a mirror: left is right."""
-    return CroppedMask(width - patch.x - patch.shape[1], patch.y, patch.bits[:, ::-1])
+def hflip(mask: CroppedMask, width: int) -> CroppedMask:
+    """Mirror a mask left to right in an image of `width` pixels."""
+    return CroppedMask(width - mask.x - mask.shape[1], mask.y, mask.bits[:, ::-1])
 
 
-def _hull(patches: Sequence[CroppedMask]) -> Window:
-    """The smallest window around all patches that have a pixel; that of the first where none has."""
-    windows = [mask_window(p) for p in patches if not is_empty(mask_window(p))] or [mask_window(patches[0])]
+def _enclosing_window(masks: Sequence[CroppedMask]) -> Window:
+    """Return the smallest window around all non-empty windows; that of the first mask if all are empty."""
+    windows = [mask_window(mask) for mask in masks if not is_empty(mask_window(mask))] or [mask_window(masks[0])]
     x1, y1, x2, y2 = zip(*windows, strict=True)
     return min(x1), min(y1), max(x2), max(y2)
 
 
-def _cut(patch: CroppedMask, window: Window) -> np.ndarray:
-    """The bits of a window that lies in the patch's."""
+def _crop(mask: CroppedMask, window: Window) -> np.ndarray:
+    """Return the bits (h, w) in a window that is inside the mask's window."""
     x1, y1, x2, y2 = window
-    return patch.bits[y1 - patch.y : y2 - patch.y, x1 - patch.x : x2 - patch.x]
+    return mask.bits[y1 - mask.y : y2 - mask.y, x1 - mask.x : x2 - mask.x]
 
 
-def _place(array: np.ndarray, window: Window, patch: CroppedMask) -> np.ndarray:
-    """The part of an array over `window` where the patch lies."""
-    (height, width), y, x = patch.shape, patch.y - window[1], patch.x - window[0]
+def _region(array: np.ndarray, window: Window, mask: CroppedMask) -> np.ndarray:
+    """Return the view (h, w) of an array over `window` that corresponds to the mask's window."""
+    (height, width), y, x = mask.shape, mask.y - window[1], mask.x - window[0]
     return array[y : y + height, x : x + width]
