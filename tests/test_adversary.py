@@ -22,7 +22,7 @@ from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.data.dataset import read_sample
 from sais.data.formats.coco import read_coco
 from sais.device import choose_device
-from sais.engine.train_state import remove_unstarted_run
+from sais.engine.run_folder import claim_run_folder
 from sais.errors import SaisError
 from sais.evaluation.coco_metrics import coco_metrics
 from sais.ops.rle import decode, decode_cropped
@@ -198,16 +198,15 @@ def test_nothing_to_learn(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFi
         annotation["iscrowd"] = 1
     path.write_text(json.dumps(document))
     argv = ["train", "paper-lite0", "--data", str(data), "--out", str(tmp_path / "run"), "--size", "64"]
-    assert cli.main([*argv, "--batch", "2", "--workers", "0", "--steps", "1", "--device", "cpu"]) == 0
+    assert cli.main([*argv, "--batch-size", "2", "--workers", "0", "--steps", "1", "--device", "cpu"]) == 0
     assert "train: not one object to train on (crowds aside)" in capsys.readouterr().out
 
 
 def test_an_interrupted_start_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C before the first checkpoint once left a folder that could be neither resumed nor used again."""
     out = tmp_path / "run"
-    out.mkdir()
-    (out / "experiment.json").write_text("{}")
-    with contextlib.suppress(KeyboardInterrupt), remove_unstarted_run(out):
+    with contextlib.suppress(KeyboardInterrupt), claim_run_folder(out):
+        (out / "experiment.json").write_text("{}")
         raise KeyboardInterrupt
     assert not out.exists()
 

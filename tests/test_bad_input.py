@@ -20,7 +20,7 @@ from sais import cli
 
 Document = dict[str, Any]
 TINY = [
-    *("--size", "64", "--batch", "4", "--epochs", "1", "--workers", "0", "--device", "cpu"),
+    *("--size", "64", "--batch-size", "4", "--epochs", "1", "--workers", "0", "--device", "cpu"),
     *("--model.channels", "64", "--model.tower-depth", "1", "--model.prototype-channels", "16"),
 ]
 

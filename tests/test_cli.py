@@ -95,7 +95,8 @@ def test_settings_are_options_with_the_recipes_defaults(
         (["train", "sais-lite", "--train-images", "x", "--data", "y"], "--train-annotations"),
         (["eval"], "MODEL missing"),
         (["eval", "absent.safetensors", "--data", "x"], "absent.safetensors: "),
-        (["eval", "m", "--batch"], "--batch: the value is missing"),
+        (["eval", "m", "--batch-size"], "--batch-size: the value is missing"),
+        (["eval", "m", "--batch", "3"], "Use --batch-size"),
         (["predict", "m"], "SOURCE missing"),
         (["predict", "absent.safetensors", "x.jpg"], "absent.safetensors: "),
         (["predict", "m", "s", "--flip"], "Use --tta-flip"),
@@ -108,7 +109,7 @@ def test_settings_are_options_with_the_recipes_defaults(
         (["make-shapes", "x", "--size", "8"], "Give 64 or more"),
         (["draw-targets"], "--scene figure2"),
         (["bench", "speed"], "'speed'"),
-        (["recipes", "sais"], "unknown recipe 'sais'"),
+        (["recipes", "sais"], "recipe 'sais'"),
         (["check", "/no/such"], "/no/such: "),
     ],
 )
@@ -207,14 +208,14 @@ def settled(start: Experiment, keep_lr: bool = False, **values: Any) -> tuple[Ex
 
 def test_settle_scales_lr_with_the_batch() -> None:
     sgd = recipe("sais-r50-768")
-    experiment, notes = settled(sgd, batch=2)
+    experiment, notes = settled(sgd, batch_size=2)
     assert experiment.optim.lr == pytest.approx(0.00125)
     assert len(notes) == 1
     assert "linearly from 0.01 to 0.00125" in notes[0]
-    experiment, notes = settled(recipe("sais-lite"), batch=32)
+    experiment, notes = settled(recipe("sais-lite"), batch_size=32)
     assert experiment.optim.lr == pytest.approx(0.002)
     assert "by the square root" in notes[0]
-    experiment, notes = settled(sgd, keep_lr=True, batch=2, lr=0.3)
+    experiment, notes = settled(sgd, keep_lr=True, batch_size=2, lr=0.3)
     assert (experiment.optim.lr, experiment.optim.batch_size, notes) == (0.3, 2, [])
 
 
@@ -317,7 +318,7 @@ def test_the_whole_road(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert set(figures["metrics"]["mask"]) >= {"AP", "AP50", "APs", "AR100", "per_class"}
     assert {"image_id", "category_id", "bbox", "score", "segmentation"} <= set(results[0])
     (tmp_path / f"{shapes}/images/valid/broken.jpg").write_bytes(b"no image")
-    predict = ["predict", "d/run-1", f"{shapes}/images/valid", "--score", "0", "--batch", "2"]
+    predict = ["predict", "d/run-1", f"{shapes}/images/valid", "--score", "0", "--batch-size", "2"]
     assert "broken.jpg" in fails_after_output(capsys, *predict, "--out", "p")
     assert not (tmp_path / "p/predictions.json").exists()
     assert cli.main([*predict, "--out", "q", "--skip-broken"]) == 0

@@ -16,7 +16,7 @@ from sais.cli import main
 from sais.data.synthetic import write_shapes
 
 QUICK = {
-    "train": ["--epochs", "2", "--size", "64", "--batch", "4", "--workers", "0"],
+    "train": ["--epochs", "2", "--size", "64", "--batch-size", "4", "--workers", "0"],
     "bench": ["--size", "60", "80", "--objects", "5", "--repeats", "1", "--no-memory"],
     "reproduce": ["--epochs", "1", "--iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
 }

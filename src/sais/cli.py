@@ -185,7 +185,7 @@ def _unknown_command(name: str) -> str:
 
     if name in RENAMED_COMMANDS:
         return f"the command {name} has been renamed. Use sais {RENAMED_COMMANDS[name]}."
-    return f"unknown command '{name}'{suggest(name, COMMANDS)}"
+    return f"{name}: unknown command{suggest(name, COMMANDS)}"
 
 
 def _print_error(message: Any) -> int:

@@ -20,7 +20,7 @@ from sais.data.loader import EpochBatches
 from sais.errors import SaisError
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d")
-OPTIONS = ("--size", "64", "--batch", "4", "--epochs", "2", "--workers", "0", "--device", "cpu")
+OPTIONS = ("--size", "64", "--batch-size", "4", "--epochs", "2", "--workers", "0", "--device", "cpu")
 
 DYING = """
 import os, signal, sys
@@ -145,6 +145,6 @@ def test_changed_settings_are_those_of_the_command_line() -> None:
     def changes(*words: str) -> tuple[str, ...]:
         return changed_settings(check_command_line(TrainArguments, words, "sais train"))
 
-    words = ("--resume", "--lr", "0.1", "--run.checkpoint-every=5", "--data", "x", "--model.masks", "--batch", "4")
+    words = ("--resume", "--lr", "0.1", "--run.checkpoint-every=5", "--data", "x", "--model.masks", "--batch-size", "4")
     assert changes(*words) == ("optim.lr", "run.checkpoint_every", "model.masks", "optim.batch_size")
     assert changes("--device", "auto", "--model.no-masks") == ("run.device", "model.masks")

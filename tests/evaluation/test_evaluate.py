@@ -21,10 +21,10 @@ from sais.errors import SaisError
 from sais.evaluation.coco_metrics import COLUMNS
 from sais.evaluation.evaluate import evaluate
 from sais.inference.predictor import Predictor
+from sais.ops.letterbox import CanvasMap
 from sais.ops.rasterize import inside
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
-from sais.structures import CanvasMap
 
 
 def judged_by_pycocotools(annotations: Path, results: list[dict[str, Any]], kind: str) -> list[float]:
@@ -83,7 +83,7 @@ def test_the_truth_scores_what_it_should(trained: Path, shapes: Path, shift: int
     index = read_dataset(shapes, "train")
     done: list[int] = []
     oracle: Any = Oracle(Predictor(trained), index, shift)
-    found = evaluate(oracle, index, batch=5, workers=0, progress=done.append)
+    found = evaluate(oracle, index, batch_size=5, workers=0, progress=done.append)
     assert sum(done) == 12
     assert found.metrics is not None
     metrics = found.metrics.to_dict()
@@ -113,7 +113,7 @@ def test_a_models_metrics_are_those_of_the_results_it_writes(
     assert said["metrics"]["box"]["AR100"] > 0
     assert list(said["metrics"]["box"]["per_class"]) == ["ring", "star", "triangle", "crescent", "cross"]
 
-    assert cli.main([*words, "--json", "-", "--batch", "5"]) == 0  # JSON and nothing else on stdout
+    assert cli.main([*words, "--json", "-", "--batch-size", "5"]) == 0  # JSON and nothing else on stdout
     printed = json.loads(capsys.readouterr().out)
     for name in COLUMNS:
         assert printed["metrics"]["box"][name] == pytest.approx(said["metrics"]["box"][name], abs=1e-3)
@@ -123,8 +123,8 @@ def test_whole_images_give_what_canvases_give(trained: Path, shapes: Path) -> No
     """The two ways of an evaluation: the loader's canvases, or the images themselves for a finder that fits them."""
     predictor, index = Predictor(trained, device="cpu"), read_dataset(shapes, "train")
     done: list[int] = []
-    by_canvas = evaluate(predictor, index, batch=5, workers=0)
-    by_image = evaluate(predictor, index, batch=5, workers=0, progress=done.append, find=predictor.batch)
+    by_canvas = evaluate(predictor, index, batch_size=5, workers=0)
+    by_image = evaluate(predictor, index, batch_size=5, workers=0, progress=done.append, detect_images=predictor.batch)
     assert done == [5, 5, 2]
     assert len(by_canvas.results) == len(by_image.results) > 20
     for one, other in zip(by_canvas.results, by_image.results, strict=True):
@@ -209,7 +209,7 @@ def test_broken_images_are_counted_and_their_objects_not(trained: Path, shapes: 
         evaluate(Predictor(trained), index, workers=0)
     predictor = Predictor(trained)
     for way in (None, predictor.batch):
-        found = evaluate(predictor, index, workers=0, skip_broken=True, find=way)
+        found = evaluate(predictor, index, workers=0, skip_broken=True, detect_images=way)
         assert len(found.unreadable_images) == 1
         assert found.metrics is not None
         assert found.metrics.images == 3
@@ -218,7 +218,7 @@ def test_broken_images_are_counted_and_their_objects_not(trained: Path, shapes: 
     for image in (data / "images/valid").iterdir():
         image.write_bytes(b"no image")
     for way in (None, predictor.batch):
-        found = evaluate(predictor, index, workers=0, skip_broken=True, find=way)
+        found = evaluate(predictor, index, workers=0, skip_broken=True, detect_images=way)
         assert (len(found.unreadable_images), found.results) == (4, [])
 
 

@@ -148,7 +148,7 @@ def test_a_folder_a_glob_and_a_image(
     trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], predictor: Predictor
 ) -> None:
     folder = shapes / "images" / "valid"
-    out, found = predicted(capsys, trained, folder, "--out", tmp_path / "a", "--score", 0.03, "--batch", 3)
+    out, found = predicted(capsys, trained, folder, "--out", tmp_path / "a", "--score", 0.03, "--batch-size", 3)
     names = [f"valid_{i:05d}" for i in range(4)]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["predictions.json", *(f"{n}.jpg" for n in names)]
     assert [Path(i["file_name"]).stem for i in found["images"]] == names
@@ -191,7 +191,7 @@ def test_tiles_and_ways_from_the_command_line(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 96 x 128 pixels are too many, but not with tiles
     folder = shapes / "images" / "valid"
-    words = ("--score", 0.03, "--no-draw", "--batch", 2)
+    words = ("--score", 0.03, "--no-draw", "--batch-size", 2)
     assert cli.main(["predict", str(trained), str(folder), "--out", str(tmp_path / "a")]) == 2
     assert "too many pixels" in capsys.readouterr().err
     for name, options, ways, tiled in (
@@ -218,7 +218,7 @@ def test_a_video(trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.Cap
     with VideoWriter(tmp_path / "in.mp4", rate=10) as writer:
         for shift in range(6):
             writer.write(np.roll(image, 4 * shift, axis=1))
-    words = ("--score", 0.03, "--every", 2, "--batch", 2)
+    words = ("--score", 0.03, "--every", 2, "--batch-size", 2)
     out, found = predicted(capsys, trained, tmp_path / "in.mp4", "--out", tmp_path / "a", *words)
     assert [(i["frame"], i["seconds"]) for i in found["images"]] == [(0, 0.0), (2, 0.2), (4, 0.4)]
     assert "3 frames: " in out

@@ -1,17 +1,20 @@
-"""Every recipe builds, survives JSON, and says what the paper says, by number."""
+"""Recipes: they build, survive JSON and have the paper's numbers."""
 
 from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sais.config import AugmentConfig, Experiment, from_dict, to_dict
-from sais.errors import SaisError
+from sais.errors import ConfigError
 from sais.recipes import RECIPES, recipe
+from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
 
-PAPER = {  # name -> (backbone, mode, size, masks, coefficients, rule)
+PAPER = {  # name -> (backbone, mode, size, masks, coefficients, assigner)
     "sais-r50-640": ("resnet50.tv_in1k", "fixed", (640, 640), True, "both", "center"),
     "sais-r50-768": ("resnet50.tv_in1k", "fixed", (768, 768), True, "both", "center"),
     "sais-r101-768": ("resnet101.tv_in1k", "fixed", (768, 768), True, "both", "center"),
@@ -25,28 +28,28 @@ PAPER = {  # name -> (backbone, mode, size, masks, coefficients, rule)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_survives_json_and_keeps_its_name(name: str) -> None:
+def test_recipe_survives_json_and_has_its_name(name: str) -> None:
     experiment = recipe(name)
     assert experiment.name == name
     assert from_dict(Experiment, json.loads(json.dumps(to_dict(experiment)))) == experiment
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_docstring_gives_command_cost_and_result(name: str) -> None:
+def test_docstring_has_command_cost_and_result(name: str) -> None:
     text = inspect.getdoc(RECIPES[name]) or ""
     assert f"sais train {name} --data" in text
     assert "Cost:" in text
     assert "Expected:" in text
 
 
-def test_each_name_is_another_function_and_experiment() -> None:
+def test_recipes_are_distinct() -> None:
     assert len(set(RECIPES.values())) == len(RECIPES)
     settings = [json.dumps(to_dict(recipe(name)) | {"name": ""}) for name in RECIPES]
     assert len(set(settings)) == len(RECIPES)
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_paper_by_number(name: str) -> None:
+def test_paper_recipes_have_the_papers_numbers(name: str) -> None:
     e = recipe(name)
     assert PAPER[name] == (
         e.model.backbone,
@@ -67,7 +70,7 @@ def test_paper_by_number(name: str) -> None:
     assert (e.schedule.warmup, e.schedule.warmup_kind) == (500, "constant")
     assert e.schedule.warmup_factor == pytest.approx(1 / 3)
     assert (e.criterion.box_loss, e.criterion.mask_positives, e.criterion.mask_margin) == ("iou", 100, 0.0)
-    assert (e.criterion.class_weight, e.criterion.box_weight, e.criterion.centerness_weight) == (1.0, 1.0, 1.0)
+    assert (e.criterion.class_weight, e.criterion.box_weight, e.criterion.quality_weight) == (1.0, 1.0, 1.0)
     assert (
         e.postprocess.score_threshold,
         e.postprocess.pre_nms_topk,
@@ -81,7 +84,7 @@ def test_paper_by_number(name: str) -> None:
 
 
 def test_paper_lite0_is_frozen() -> None:
-    """These numbers never change: experiments are compared with what this recipe gave."""
+    """These numbers never change: experiments are compared with this recipe."""
     e = recipe("paper-lite0")
     changed = {
         "backbone": "tf_efficientnet_lite0.in1k",
@@ -89,8 +92,8 @@ def test_paper_lite0_is_frozen() -> None:
         "prototype_channels": 96,
     }
     assert to_dict(e.model) == to_dict(Experiment().model) | changed
-    assert (e.criterion, e.postprocess) == (Experiment().criterion, Experiment().postprocess)
-    assert to_dict(e.criterion) == to_dict(Experiment().criterion) | {"box": "giou"}
+    assert e.postprocess == Experiment().postprocess
+    assert to_dict(e.criterion) == to_dict(Experiment().criterion) | {"box_loss": "giou"}
     assert to_dict(e.input) == to_dict(Experiment().input) | {"size": [256, 256]}
     assert (e.optim.name, e.optim.lr, e.optim.batch_size) == ("adamw", 1e-3, 8)
     assert (e.optim.weight_decay, e.optim.backbone_lr_factor, e.optim.bias_lr_factor) == (0.05, 0.3, 1.0)
@@ -105,22 +108,50 @@ def test_lite_inputs_are_multiples_of_32(name: str) -> None:
     assert e.model.backbone.startswith("tf_efficientnet_lite")
 
 
-def test_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(SaisError, match=r"unknown recipe 'sais-r50-786', did you mean 'sais-r50-768'"):
+def test_recipe_of_unknown_name_suggests_similar_names() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'sais-r50-768'"):
         recipe("sais-r50-786")
 
 
-def test_a_users_own_recipe(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "from sais.config import Experiment\ndef mine():\n    return Experiment(name='mine')\n"
+def test_recipe_imports_a_function_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from sais.config import Experiment\ndef own():\n    return Experiment(name='own')\n"
     text += "def wrong():\n    return 3\n"
     (tmp_path / "users_own_recipe.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    assert recipe("users_own_recipe:mine") == Experiment(name="mine")
-    for name, message in (
+    assert recipe("users_own_recipe:own") == Experiment(name="own")
+    for name, fragment in (
         ("users_own_recipe:wrong", "returns int, not"),
-        ("users_own_recipe:absent", "has no function absent"),
-        ("no_such_module:mine", "cannot import no_such_module"),
-        (":mine", "cannot import"),
+        ("users_own_recipe:absent", "absent"),
+        ("no_such_module:own", "no_such_module"),
+        (":own", ":own"),
     ):
-        with pytest.raises(SaisError, match=message):
+        with pytest.raises(ConfigError, match=fragment):
             recipe(name)
+
+
+def test_scale_lr_is_linear_for_sgd_only() -> None:
+    sgd, adamw = recipe("sais-r50-768"), recipe("sais-lite")
+    experiment, notes = scale_lr(sgd, replace_settings(sgd, "optim", batch_size=8))
+    assert experiment.optim.lr == pytest.approx(0.005)
+    assert len(notes) == 1
+    experiment, notes = scale_lr(adamw, replace_settings(adamw, "optim", batch_size=32))
+    assert experiment.optim.lr == pytest.approx(2e-3)
+    assert scale_lr(sgd, sgd) == (sgd, [])
+
+
+def test_set_epochs_moves_milestones_and_drops_those_outside() -> None:
+    sgd = recipe("sais-r50-768")
+    assert set_epochs(sgd, 24)[0].schedule.milestones == (16, 22)
+    assert set_epochs(sgd, 1)[0].schedule.milestones == ()
+    assert set_epochs(sgd, 12) == (sgd, [])
+    cosine, notes = set_epochs(recipe("sais-lite"), 3)
+    assert (cosine.schedule.epochs, notes) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("group", "values"),
+    [("optim", {"lr": 0.0}), ("optim", {"lr": float("nan")}), ("input", {"size": (250, 256)}), ("run", {"seed": -1})],
+)
+def test_check_experiment_refuses_unusable_settings(group: str, values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        check_experiment(replace_settings(recipe("sais-lite"), group, **values))

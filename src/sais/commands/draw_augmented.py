@@ -31,7 +31,7 @@ class DrawAugmentedArguments:
 
     recipe: Annotated[RecipeOptions, FLAT] = field(default_factory=RecipeOptions)
     """Data set and recipe."""
-    batch: int | None = None
+    batch_size: int | None = None
     """Images per step, which share an input size with --augment.multi-scale; short for --optim.batch-size."""
     images: Count = 8
     """Number of images on the sheet, from the start of the split."""
@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(DrawAugmentedArguments, words, PROG, default=default)
     require_recipe(name, "sais draw-augmented")
     options = arguments.recipe
-    short = {"batch": arguments.batch, "seed": options.seed, "size": options.size}
+    short = {"batch_size": arguments.batch_size, "seed": options.seed, "size": options.size}
     settings = apply_short_options(options.experiment, short)
     check_experiment(settings)
     check_writable(arguments.out.parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +35,7 @@ class RecipeOptions:
 
 
 SHORT_OPTIONS = {
-    "batch": "optim.batch_size",
+    "batch_size": "optim.batch_size",
     "lr": "optim.lr",
     "workers": "run.workers",
     "seed": "run.seed",
@@ -66,7 +66,7 @@ def require_recipe(name: str, command: str) -> None:
         raise ConfigError(f"{command}: RECIPE missing. Give one of {', '.join(RECIPES)}, or module:function.")
 
 
-def apply_short_options(experiment: Experiment, values: dict[str, object]) -> Experiment:
+def apply_short_options(experiment: Experiment, values: Mapping[str, object]) -> Experiment:
     """Return `experiment` with the settings of short options replaced.
 
     Args:

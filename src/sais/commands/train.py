@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROG = "sais train RECIPE"
 MIN_STEPS_PER_EPOCH = 50
-"""`--batch auto` does not choose a batch so large that an epoch has fewer steps."""
+"""`--batch-size auto` does not choose a batch so large that an epoch has fewer steps."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrainArguments:
     """Number of epochs; short for --schedule.epochs, and moves the milestones of a stepped schedule in proportion."""
     steps: Count | None = None
     """Stop after this number of iterations, for a trial."""
-    batch: int | Literal["auto"] | None = None
+    batch_size: int | Literal["auto"] | None = None
     """Images per step over all devices; short for --optim.batch-size, and scales the learning rate. auto: as many as
     fit into memory, with at least 50 steps per epoch."""
     lr: float | None = None
@@ -83,9 +83,9 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(TrainArguments, words, PROG, default=TrainArguments(recipe=RecipeOptions(experiment=start)))
     require_recipe(name, "sais train")
     given = check_command_line(TrainArguments, words, "sais train")
-    automatic = arguments.batch == "auto"
+    automatic = arguments.batch_size == "auto"
     if automatic:
-        arguments = dataclasses.replace(arguments, batch=None)
+        arguments = dataclasses.replace(arguments, batch_size=None)
     experiment, notes = settle(start, arguments, keep_lr=bool({"lr", "optim.lr"} & set(given)))
     paths = DataPaths(
         arguments.recipe.data,
@@ -165,19 +165,20 @@ def fit_batch(experiment: Experiment, paths: DataPaths, world: World, keep_lr: b
         The experiment with its batch size and learning rate, and notes for the log.
     """
     from sais.device import choose_device
-    from sais.engine.auto_batch_size import find_batch_size, free_memory
+    from sais.engine.auto_batch_size import find_batch_size
+    from sais.engine.free_memory import free_memory
 
     split = paths.train_index()
     device = choose_device(experiment.run.device)
     sharing = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes in one memory
     estimate = find_batch_size(experiment, len(split.class_names), device, free_bytes=free_memory(device) // sharing)
-    fitting = min(world.all_gather(estimate.batch)) * world.world_size
+    fitting = min(world.all_gather(estimate.batch_size)) * world.world_size
     limit = max(experiment.optim.batch_size, len(split.images) // MIN_STEPS_PER_EPOCH)
     batch = max(1, min(fitting, limit) // world.world_size) * world.world_size
     reason = f"{fitting} would fit; limited to {MIN_STEPS_PER_EPOCH} steps per epoch" if limit < fitting else estimate
     resized = replace_settings(experiment, "optim", batch_size=batch)
     scaled, notes = (resized, []) if keep_lr else scale_lr(experiment, resized)
-    return scaled, [f"--batch auto: {batch} ({reason})", *notes]
+    return scaled, [f"--batch-size auto: {batch} ({reason})", *notes]
 
 
 def _write_report(result: TrainResult) -> str:
@@ -219,7 +220,7 @@ def settle(start: Experiment, arguments: TrainArguments, keep_lr: bool) -> tuple
         ConfigError: a setting is out of range.
     """
     notes: list[str] = []
-    short = {name: getattr(arguments, name) for name in ("batch", "lr", "workers", "device")}
+    short = {name: getattr(arguments, name) for name in ("batch_size", "lr", "workers", "device")}
     short |= {"seed": arguments.recipe.seed, "size": arguments.recipe.size}
     experiment = apply_short_options(arguments.recipe.experiment, short)
     if arguments.epochs is not None and experiment.schedule.milestones == start.schedule.milestones:

@@ -1,20 +1,17 @@
-"""The recipes: functions that return a whole `Experiment`. Their docstrings give command, cost and expected result.
+"""Recipes: functions that return a whole `Experiment`. Their docstrings give command, cost and expected result.
 
-`sais train NAME` starts from the row of that name; outside the package "their.module:function" works as well.
-To add one: a function in `paper.py` (reproduces the paper) or `zoo.py` (goes on from it), a row here, a test.
+`sais train NAME` starts from the row of that name, or from "module:function" of your own. To add a recipe, write a
+function in `paper.py` (reproduces the paper) or `zoo.py` (other models), a row here and a test.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable
 
 from sais.config import Experiment
-from sais.errors import SaisError
+from sais.errors import ConfigError
 from sais.recipes import paper, zoo
-from sais.resolve import suggest
+from sais.resolve import resolve
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "sais-lite": zoo.sais_lite,
@@ -33,30 +30,20 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "sais-r50-768-area": paper.sais_r50_768_area,
     "sais-r50-keep-ratio-area": paper.sais_r50_keep_ratio_area,
 }
+"""Name of a recipe -> the function that returns it."""
 
 
 def recipe(name: str) -> Experiment:
-    """The experiment of a recipe: a name of `RECIPES`, or "module:function" of your own.
+    """Return the experiment of a recipe.
+
+    Args:
+        name: a key of `RECIPES`, or "module:function" of your own, which returns an `Experiment`.
 
     Raises:
-        SaisError: no such recipe (with the nearest names), or one that does not return an Experiment.
+        ConfigError: there is no such recipe, or it returns something else.
     """
-    build = _imported(name) if ":" in name else RECIPES.get(name)
-    if build is None:
-        raise SaisError(f"unknown recipe '{name}'{suggest(name, RECIPES)}")
-    experiment = build()
+    experiment = resolve(name, RECIPES, "recipe")()
     if not isinstance(experiment, Experiment):
-        raise SaisError(f"recipe '{name}' returns {type(experiment).__name__}, not a sais.Experiment")
+        kind = type(experiment).__name__
+        raise ConfigError(f"recipe {name!r}: it returns {kind}, not a sais.Experiment. Return an Experiment.")
     return experiment
-
-
-def _imported(name: str) -> Callable[[], Experiment]:
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:  # as `python -m` would: the user's file lies here
-        sys.path.insert(0, os.getcwd())
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, ValueError) as error:
-        raise SaisError(f"recipe '{name}': cannot import {module} ({error}); run where it lies") from error
-    except AttributeError as error:
-        raise SaisError(f"recipe '{name}': {module} has no function {function}") from error

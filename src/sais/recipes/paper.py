@@ -1,9 +1,9 @@
-"""The paper's models, exactly as its Section IV trained them on COCO. The defaults of `sais.config` are its values,
-so each recipe says only in what it differs.
+"""The models of the paper, as its Section IV trained them on COCO.
 
-All: SGD, lr 0.01 for 16 images, momentum 0.9, weight decay 1e-4, 12 epochs with x0.1 after 8 and 11, flips only,
-ImageNet backbone with stem, C2 and batch-norm frozen. With fewer images a step the command scales lr, and says so.
-"Expected" is the paper's figure on COCO; none is measured by us yet.
+The defaults of `sais.config` are the values of the paper and of the detector it extends, so that each recipe states its
+differences only. All recipes: SGD, learning rate 0.01 for 16 images, momentum 0.9, weight decay 1e-4, 12 epochs with a
+factor of 0.1 after epochs 8 and 11, horizontal flips, an ImageNet backbone with frozen stem, C2 and batch-norm.
+"Expected" is the paper's result on COCO; none has been measured by us yet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KEEP_RATIO = InputConfig(mode="keep_ratio", size=(800, 1333))
 
 
 def sais_r50_768() -> Experiment:
-    """SAIS-768, ResNet-50: Table IV; Table III's "sum of both".
+    """SAIS-768, ResNet-50: Table IV; "sum of both" in Table III.
 
     Command:  sais train sais-r50-768 --data coco
     Cost:     not yet measured (the paper: 2.5 GB of GPU memory)
@@ -65,7 +65,7 @@ def sais_x101_768() -> Experiment:
 
 
 def fcos_r50() -> Experiment:
-    """FCOS, ResNet-50, center-aware targets: Table II's second row. Boxes only, 1333x800 with kept ratio.
+    """FCOS, ResNet-50, center-aware assignment: second row of Table II. Boxes only, 1333x800 with kept ratio.
 
     Command:  sais train fcos-r50 --data coco
     Cost:     not yet measured
@@ -75,7 +75,7 @@ def fcos_r50() -> Experiment:
 
 
 def fcos_r50_area() -> Experiment:
-    """FCOS, ResNet-50, area-aware targets (plain FCOS): Table II's first row. Boxes only, 1333x800 with kept ratio.
+    """FCOS, ResNet-50, area-aware assignment (plain FCOS): first row of Table II. Boxes only, 1333x800 with kept ratio.
 
     Command:  sais train fcos-r50-area --data coco
     Cost:     not yet measured
@@ -90,7 +90,7 @@ def fcos_r50_area() -> Experiment:
 
 
 def sais_r50_768_no_fusion() -> Experiment:
-    """SAIS-768, coefficients from the classification tower alone: Table III's first row, Table II's "SAIS, center".
+    """SAIS-768, coefficients from the classification tower only: first row of Table III, "SAIS, center" in Table II.
 
     Command:  sais train sais-r50-768-no-fusion --data coco
     Cost:     not yet measured
@@ -104,7 +104,7 @@ def sais_r50_768_no_fusion() -> Experiment:
 
 
 def sais_r50_768_area() -> Experiment:
-    """SAIS-768, area-aware targets, without fusion as the paper ran it: Table II's "SAIS, area", Table I's fixed row.
+    """SAIS-768, area-aware assignment, without fusion: "SAIS, area" in Table II, fixed input in Table I.
 
     Command:  sais train sais-r50-768-area --data coco
     Cost:     not yet measured
@@ -119,11 +119,11 @@ def sais_r50_768_area() -> Experiment:
 
 
 def sais_r50_keep_ratio_area() -> Experiment:
-    """SAIS at 1333x800 with kept ratio, area-aware, without fusion: Table I's first row.
+    """SAIS at 1333x800 with kept ratio, area-aware assignment, without fusion: first row of Table I.
 
     Command:  sais train sais-r50-keep-ratio-area --data coco
     Cost:     not yet measured
-    Expected: box AP 36.7, mask AP 21.2 (paper, with what we take for a slip in its crop; see docs/paper.md)
+    Expected: box AP 36.7, mask AP 21.2 (paper; docs/paper.md on a possible error in its mask crop)
     """
     return Experiment(
         name="sais-r50-keep-ratio-area",

@@ -1,7 +1,8 @@
-"""Small models that train and run well on a CPU: the lightweight framework that the paper names as its future work.
+"""Small models that train and run on a CPU: the lightweight framework that the paper names as future work.
 
-`paper_lite0` is FROZEN: experiments compare against it, so its values never change. The `sais-lite` family follows
-what `docs/log.md` shows. The backbones' ImageNet weights come with pip (extra `imagenet-lite`), no download needed.
+`paper_lite0` is frozen: experiments are compared with it, so that its values never change. The `sais-lite` family
+follows the experiments in `docs/log.md`. The ImageNet weights of the backbones come with the pip extra `imagenet-lite`
+and need no download.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LITE2 = "tf_efficientnet_lite2.in1k"
 
 
 def paper_lite0() -> Experiment:
-    """The paper's structure on EfficientNet-Lite0 with 96 channels, 256x256: frozen, the yardstick of experiments.
+    """The paper's structure on EfficientNet-Lite0 with 96 channels, 256x256: the frozen baseline of experiments.
 
     Command:  sais train paper-lite0 --data animals
     Cost:     not yet measured
@@ -46,7 +47,7 @@ def paper_lite0() -> Experiment:
 
 
 def sais_r50_640_slim() -> Experiment:
-    """SAIS-R50 at 640x640 with 128 instead of 256 channels in FPN, head and ProtoNet: half the operations.
+    """SAIS-R50 at 640x640 with 128 instead of 256 channels in FPN, head and ProtoNet: half the multiply-adds.
 
     Command:  sais train sais-r50-640-slim --data DIR
     Cost:     not yet measured
@@ -60,7 +61,7 @@ def sais_r50_640_slim() -> Experiment:
 
 
 def sais_lite() -> Experiment:
-    """SAIS-Lite on EfficientNet-Lite0, 256x256: the one to start with, also without a GPU.
+    """SAIS-Lite on EfficientNet-Lite0, 256x256: the recipe to start with, also without a GPU.
 
     Command:  sais train sais-lite --data animals
     Cost:     27 core-minutes on 2 CPU cores (700 images, 15 epochs and their evaluations)
@@ -70,10 +71,10 @@ def sais_lite() -> Experiment:
 
 
 def sais_lite_small_data() -> Experiment:
-    """SAIS-Lite for some dozens to some thousands of images: larger ones, smaller batches, masks that count double.
+    """SAIS-Lite for dozens to thousands of images: larger input, smaller batches, twice the mask weight.
 
     Command:  sais train sais-lite-small-data --data animals
-    Cost:     52 core-minutes on 2 CPU cores (700 images, 16 epochs), 1.96 times those of sais-lite
+    Cost:     52 core-minutes on 2 CPU cores (700 images, 16 epochs), 1.96 times sais-lite
     Expected: box AP 0.573, mask AP 0.575 on valid (mean of 3 seeds)
     """
     base = _lite("sais-lite-small-data", LITE0, 320)

@@ -525,7 +525,7 @@ def test_a_sheet_shows_what_training_will_see(shapes: Path, tmp_path: Path, caps
     ):
         assert cli.main([*words, *wrong]) == 2
         assert said in capsys.readouterr().err
-    short = ["draw-augmented", "paper-lite0", "--size", "64", "96", "--batch", "2", "--images", "3", "--seed", "0"]
+    short = ["draw-augmented", "paper-lite0", "--size", "64", "96", "--batch-size", "2", "--images", "3", "--seed", "0"]
     files = ["--train-annotations", str(shapes / "annotations/train.json"), "--train-images"]
     words = [*short, *files, str(shapes / "images/train"), "--augment.mosaic", "1", "--out", str(out)]
     assert cli.main(words) == 0  # the words of `sais train`
