@@ -21,7 +21,7 @@ from sais.engine.train_step import BadLossError
 from sais.errors import SaisError
 from sais.io.atomic import write_text
 from sais.paper.comparison import markdown_table
-from sais.paper.experiments import page
+from sais.paper.experiments import write_index
 from sais.paper.runs import RunPlan, RunResult, run_plans
 from sais.paper.sweep import Budget, base_experiment, plan_run
 from sais.paper.wording import describe_conditions
@@ -98,7 +98,7 @@ def _write_tables(
     write_text(comparison.out / "peers.json", json.dumps(state, indent=1) + "\n")
     text = "\n\n".join([f"## {title}", intro, *(markdown_table(*table) for table in tables)]) + "\n"
     write_text(comparison.out / "peers.md", text)
-    page(comparison.out)
+    write_index(comparison.out)
     return text
 
 

@@ -1,8 +1,8 @@
-"""What an evaluation spends outside the network: masks made, encoded and matched, in our way and in the usual one.
+"""Time of an evaluation outside the network: masks created, encoded and matched, by SAIS and by the standard method.
 
-Both get the same boxes, coefficients and prototypes, 500 images with 100 detections each unless said otherwise. The
-usual way makes masks of the whole image, encodes them and judges them with pycocotools; to leave nothing but the way
-different, it interpolates logits and cuts at the image's pixels, as ours does, so that AP must be the same.
+Both get the same boxes, coefficients and prototypes. The standard method creates full-frame masks, encodes and
+evaluates them with pycocotools. So that nothing else differs, it interpolates logits and crops at pixels of the image, as SAIS
+does; AP must therefore be equal.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,162 +23,179 @@ from sais.benchmark.workload import Workload, make_workload
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.evaluation.coco_metrics import coco_dict, coco_metrics
 from sais.inference.assemble import assemble_detections
-from sais.ops.letterbox import letterbox
+from sais.ops.letterbox import CanvasMap, letterbox
 from sais.ops.masks import pixel_window
 from sais.results.detections import Detections
-from sais.structures import CanvasMap
 
-SIZE, CLASSES, PROTOTYPES, OBJECTS = (480, 640), 80, 32, 8
-"""(H, W) of the images, C, K, and the labeled objects of an image."""
+SIZE, NUM_CLASSES, NUM_PROTOTYPES, NUM_OBJECTS = (480, 640), 80, 32, 8
+"""Height and width of the images, C, K, and the number of ground-truth objects of an image."""
+CLASS_NAMES = tuple(f"class {i}" for i in range(NUM_CLASSES))
+OURS, STANDARD = "sais", "pycocotools, full-frame masks"
 
 
 @dataclass(frozen=True)
-class Case:
-    """One image's detections before their masks."""
+class ImageCase:
+    """The D detections of an image before mask assembly."""
 
-    scene: Workload
+    workload: Workload
     scores: np.ndarray
+    """(D,) float32, descending."""
     coefficients: np.ndarray
+    """(D, K) float32."""
     prototypes: np.ndarray
+    """(K, h, w) float32."""
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Seconds, and what was found."""
+class EvaluationCost:
+    """The time of an evaluation in seconds, and the AP it computes."""
 
-    making: float
-    """Masks, and their encoding."""
+    assembly: float
+    """Creating and encoding masks."""
     matching: float
-    box: float
-    """AP."""
-    mask: float
+    box_ap: float
+    mask_ap: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of both steps."""
+        return self.assembly + self.matching
 
 
 def canvas_map() -> CanvasMap:
-    """Every image lies on a canvas of its own size."""
+    """Return the map of an image to a canvas of its own size."""
     return letterbox(SIZE, "fixed", SIZE)
 
 
-def case(number: int, detections: int) -> Case:
-    """The same for the same number."""
-    random = np.random.default_rng(number)
-    scene = make_workload(detections, SIZE, CLASSES, number)
-    coarse = torch.from_numpy(random.normal(0, 3, (1, PROTOTYPES, 12, 16)).astype(np.float32))
+def make_case(index: int, num_detections: int) -> ImageCase:
+    """Create the detections of image number `index`; deterministic."""
+    random = np.random.default_rng(index)
+    workload = make_workload(num_detections, SIZE, NUM_CLASSES, index)
+    coarse = torch.from_numpy(random.normal(0, 3, (1, NUM_PROTOTYPES, 12, 16)).astype(np.float32))
     grid = (SIZE[0] // 4, SIZE[1] // 4)
     smooth = functional.interpolate(coarse, size=grid, mode="bicubic", align_corners=False)[0].relu()
-    coefficients = np.tanh(random.normal(0.1, 1, (detections, PROTOTYPES))).astype(np.float32)
-    return Case(
-        scene, np.sort(random.uniform(0.05, 1, detections))[::-1].astype(np.float32), coefficients, smooth.numpy()
+    coefficients = np.tanh(random.normal(0.1, 1, (num_detections, NUM_PROTOTYPES))).astype(np.float32)
+    scores = np.sort(random.uniform(0.05, 1, num_detections))[::-1].astype(np.float32)
+    return ImageCase(workload, scores, coefficients, smooth.numpy())
+
+
+def box_local_detections(case: ImageCase) -> Detections:
+    """Assemble the masks of D detections inside their boxes."""
+    workload = case.workload
+    return assemble_detections(
+        workload.boxes, case.scores, workload.labels, case.coefficients, case.prototypes, canvas_map(), CLASS_NAMES
     )
 
 
-def ours(one: Case) -> Detections:
-    """Patches in their boxes."""
-    labels, names = one.scene.labels, tuple(f"class {i}" for i in range(CLASSES))
-    boxes = one.scene.boxes
-    return assemble_detections(boxes, one.scores, labels, one.coefficients, one.prototypes, canvas_map(), names)
+def full_frame_results(case: ImageCase, image_id: int) -> list[dict[str, Any]]:
+    """Assemble full-frame masks, crop them to the boxes and encode them with pycocotools: D COCO results."""
+    from pycocotools import mask as coco_mask
 
-
-def usual(one: Case, image_id: int) -> list[dict[str, Any]]:
-    """Whole frames, cut at the boxes, encoded by pycocotools."""
-    from pycocotools import mask as coder
-
-    coefficients, prototypes = torch.from_numpy(one.coefficients), torch.from_numpy(one.prototypes)
+    boxes, labels = case.workload.boxes, case.workload.labels
+    coefficients, prototypes = torch.from_numpy(case.coefficients), torch.from_numpy(case.prototypes)
     logits = (coefficients @ prototypes.flatten(1)).view(1, -1, *prototypes.shape[1:])
     frames = functional.interpolate(logits, size=SIZE, mode="bilinear", align_corners=False)[0] > 0
-    windows = torch.tensor([pixel_window(box, SIZE) for box in one.scene.boxes])
+    windows = torch.tensor([pixel_window(box, SIZE) for box in boxes])
     x, y = torch.arange(SIZE[1]), torch.arange(SIZE[0])[:, None]
     x1, y1, x2, y2 = (edge[:, None, None] for edge in windows.unbind(1))
     frames &= (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
-    encoded = coder.encode(np.asfortranarray(frames.numpy().transpose(1, 2, 0).astype(np.uint8)))
-    results = []
-    for i, (left, top, right, bottom) in enumerate(one.scene.boxes.tolist()):
-        results.append(
-            {
-                "image_id": image_id,
-                "category_id": int(one.scene.labels[i]) + 1,
-                "bbox": [left, top, right - left, bottom - top],
-                "score": float(one.scores[i]),
-                "segmentation": encoded[i],
-            }
-        )
-    return results
+    encoded = coco_mask.encode(np.asfortranarray(frames.numpy().transpose(1, 2, 0).astype(np.uint8)))
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(labels[i]) + 1,
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(case.scores[i]),
+            "segmentation": encoded[i],
+        }
+        for i, (left, top, right, bottom) in enumerate(boxes.tolist())
+    ]
 
 
-def labeled(images: int, detections: int) -> DatasetSplit:
-    """Ground truth: the first objects of each image as found with coefficients a little off."""
-    records, number = [], 0
-    for i in range(images):
-        one = case(i, detections)
+def make_ground_truth(num_images: int, num_detections: int) -> DatasetSplit:
+    """Create ground truth: the first objects of each image, with masks of slightly perturbed coefficients."""
+    records, annotation_id = [], 0
+    for i in range(num_images):
+        case = make_case(i, num_detections)
         random = np.random.default_rng(10_000 + i)
-        off = one.coefficients + random.normal(0, 0.1, one.coefficients.shape).astype(np.float32)
-        truth = ours(Case(one.scene, one.scores, off, one.prototypes))[np.arange(min(OBJECTS, detections))]
+        perturbed = case.coefficients + random.normal(0, 0.1, case.coefficients.shape).astype(np.float32)
+        detections = box_local_detections(replace(case, coefficients=perturbed))
+        truth = detections[np.arange(min(NUM_OBJECTS, num_detections))]
         annotations = []
         for box, label, mask, area in zip(truth.boxes, truth.labels, truth.rle(), truth.area, strict=True):
             if area:
-                number += 1
-                annotations.append(Annotation(number, box, int(label), mask, False, float(area)))
+                annotation_id += 1
+                annotations.append(Annotation(annotation_id, box, int(label), mask, False, float(area)))
         records.append(ImageRecord(i + 1, Path(f"{i}.jpg"), SIZE, tuple(annotations)))
-    names = tuple(f"class {i}" for i in range(CLASSES))
-    return DatasetSplit("planted", names, tuple(range(1, CLASSES + 1)), tuple(records))
+    return DatasetSplit("synthetic", CLASS_NAMES, tuple(range(1, NUM_CLASSES + 1)), tuple(records))
 
 
-def judged_by_pycocotools(index: DatasetSplit, results: list[dict[str, Any]]) -> tuple[float, float]:
-    """Box and mask AP."""
+def pycocotools_ap(split: DatasetSplit, results: list[dict[str, Any]]) -> tuple[float, float]:
+    """Evaluate COCO results with pycocotools: box AP and mask AP."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    found = []
+    scores = []
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = coco_dict(index)
+        truth.dataset = coco_dict(split)
         truth.createIndex()
-        for kind, other in (("bbox", "segmentation"), ("segm", "bbox")):
-            kept = [{key: value for key, value in result.items() if key != other} for result in results]
-            evaluation = COCOeval(truth, truth.loadRes(kept), kind)
+        for kind, unused in (("bbox", "segmentation"), ("segm", "bbox")):
+            of_kind = [{key: value for key, value in result.items() if key != unused} for result in results]
+            evaluation = COCOeval(truth, truth.loadRes(of_kind), kind)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            found.append(float(evaluation.stats[0]))
-    return found[0], found[1]
+            scores.append(float(evaluation.stats[0]))
+    return scores[0], scores[1]
 
 
 def measure(
-    images: int = 500, detections: int = 100, progress: Callable[[int], None] = lambda done: None
-) -> dict[str, Spent]:
-    """Both ways, image by image in turns; then both judges."""
-    index = labeled(images, detections)
-    results: dict[str, list[dict[str, Any]]] = {"sais": [], "usual": []}
+    num_images: int = 500, num_detections: int = 100, progress: Callable[[int], None] = lambda done: None
+) -> dict[str, EvaluationCost]:
+    """Measure both methods, image by image in turns for masks, then matching.
+
+    Args:
+        num_images: the number of images.
+        num_detections: the number of detections of an image.
+        progress: called with the number of images done since the last call.
+    """
+    split = make_ground_truth(num_images, num_detections)
+    results: dict[str, list[dict[str, Any]]] = {OURS: [], STANDARD: []}
     seconds = dict.fromkeys(results, 0.0)
-    for i in range(images):
-        one = case(i, detections)
-        makers: dict[str, Callable[[], list[dict[str, Any]]]] = {
-            "sais": lambda one=one, i=i: ours(one).to_coco(i + 1, index.category_ids),  # type: ignore[misc]
-            "usual": lambda one=one, i=i: usual(one, i + 1),  # type: ignore[misc]
-        }
-        for name, make in makers.items():
-            then = time.perf_counter()
-            results[name] += make()
-            seconds[name] += time.perf_counter() - then
+    for i in range(num_images):
+        case = make_case(i, num_detections)
+        start = time.perf_counter()
+        results[OURS] += box_local_detections(case).to_coco(i + 1, split.category_ids)
+        seconds[OURS] += time.perf_counter() - start
+        start = time.perf_counter()
+        results[STANDARD] += full_frame_results(case, i + 1)
+        seconds[STANDARD] += time.perf_counter() - start
         progress(1)
-    then = time.perf_counter()
-    metrics = coco_metrics(index, results["sais"])
-    matching = time.perf_counter() - then
+    start = time.perf_counter()
+    metrics = coco_metrics(split, results[OURS])
+    matching = time.perf_counter() - start
     assert metrics.box is not None
     assert metrics.mask is not None
-    then = time.perf_counter()
-    box, mask = judged_by_pycocotools(index, results["usual"])
-    usual_matching = time.perf_counter() - then
+    start = time.perf_counter()
+    box_ap, mask_ap = pycocotools_ap(split, results[STANDARD])
+    standard_matching = time.perf_counter() - start
     return {
-        "sais": Spent(seconds["sais"], matching, metrics.box.AP, metrics.mask.AP),
-        "usual": Spent(seconds["usual"], usual_matching, box, mask),
+        OURS: EvaluationCost(seconds[OURS], matching, metrics.box.AP, metrics.mask.AP),
+        STANDARD: EvaluationCost(seconds[STANDARD], standard_matching, box_ap, mask_ap),
     }
 
 
-def lines(found: dict[str, Spent]) -> Iterator[list[str]]:
-    """Rows of the table."""
-    whole = {name: one.making + one.matching for name, one in found.items()}
-    for name, one in found.items():
-        ratio = whole[name] / whole["usual"]
-        cells = [f"{one.making:.1f}", f"{one.matching:.1f}", f"{whole[name]:.1f}", f"{ratio:.3f}"]
-        yield [name, *cells, f"{one.box:.7f}", f"{one.mask:.7f}"]
+def table_rows(costs: dict[str, EvaluationCost]) -> list[list[str]]:
+    """Format the costs as table rows: method, seconds of each step and both, ratio, box AP, mask AP."""
+    base = costs[STANDARD].total
+    return [
+        [
+            method,
+            *(f"{value:.1f}" for value in (cost.assembly, cost.matching, cost.total)),
+            f"{cost.total / base:.3f}",
+            f"{cost.box_ap:.7f}",
+            f"{cost.mask_ap:.7f}",
+        ]
+        for method, cost in costs.items()
+    ]

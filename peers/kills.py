@@ -39,7 +39,7 @@ from sais.config import (
 from sais.data.paths import DataPaths
 from sais.data.synthetic import write_shapes
 from sais.engine.trainer import train
-from sais.errors import SaisError
+from sais.errors import ResourceError, SaisError
 
 EXPERIMENT = Experiment(
     name="kills",

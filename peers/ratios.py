@@ -1,7 +1,7 @@
-"""The ratios that stand in `docs/performance.md`: each a quotient of two medians of one interleaved run.
+"""The ratios of `docs/performance.md`: quotients of two medians of one interleaved run.
 
-Everything twice: as shipped, and with the allocator keeping big blocks on both sides. A bar is what the project set
-itself; a ratio above it stands in the table like any other.
+Everything is measured twice: with the system's default memory allocator, and with one that retains freed memory. Targets
+are those that the project set for itself; ratios above their target are reported like all others.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from peers import postprocessing
 from peers.exported_graphs import LETTERBOXED, ONNX, STRETCHED, YOLO
 from sais.benchmark.candidates import Candidate, recipe_candidate
+from sais.benchmark.masks import MaskCase
 from sais.benchmark.memory import in_fresh_process
 from sais.benchmark.timing import OWN, Conditions, Timing, measure_times
 from sais.engine.allocator import can_keep_big_blocks
@@ -39,105 +40,128 @@ NAMES = (
 
 
 @dataclass(frozen=True)
-class Goal:
-    """A quotient of two systems' times, and the bars it was set."""
+class RatioTarget:
+    """A quotient of the latencies of two systems, and its targets."""
 
-    top: str
-    bottom: str
-    """The same system twice means its end to end against its network alone."""
-    shipped: float | None
-    kept: float | None
-    """Bars; None where there is none."""
+    numerator: str
+    denominator: str
+    """Name of the other system; the same name means end to end relative to the network alone."""
+    default_allocator: float | None
+    retaining_allocator: float | None
+    """Maximum ratio with each allocator; None if there is no target."""
 
 
-GOALS = (
-    Goal("SAIS-640, R50", "SAIS-640, R50", 1.05, None),
-    Goal("SAIS-768, R50", "SAIS-768, R50", 1.05, None),
-    Goal(STRETCHED, STRETCHED, 1.40, None),
-    Goal(LETTERBOXED, LETTERBOXED, 1.40, None),
-    Goal(STRETCHED, YOLO, 0.20, 0.50),
-    Goal(LETTERBOXED, YOLO, 0.20, 0.50),
-    Goal(STRETCHED + ONNX, YOLO + ONNX, 0.20, 0.50),
-    Goal(LETTERBOXED + ONNX, YOLO + ONNX, 0.20, 0.50),
-    Goal("SAIS-768, R50", MASK_RCNN, 0.45, 0.52),
-    Goal("SAIS-768, R50", FAIR_MASK_RCNN, None, None),
-    Goal("SAIS-640, R50", YOLACT, None, None),
-    Goal(SLIM, YOLACT, None, 1.00),
+TARGETS = (
+    RatioTarget("SAIS-640, R50", "SAIS-640, R50", 1.05, None),
+    RatioTarget("SAIS-768, R50", "SAIS-768, R50", 1.05, None),
+    RatioTarget(STRETCHED, STRETCHED, 1.40, None),
+    RatioTarget(LETTERBOXED, LETTERBOXED, 1.40, None),
+    RatioTarget(STRETCHED, YOLO, 0.20, 0.50),
+    RatioTarget(LETTERBOXED, YOLO, 0.20, 0.50),
+    RatioTarget(STRETCHED + ONNX, YOLO + ONNX, 0.20, 0.50),
+    RatioTarget(LETTERBOXED + ONNX, YOLO + ONNX, 0.20, 0.50),
+    RatioTarget("SAIS-768, R50", MASK_RCNN, 0.45, 0.52),
+    RatioTarget("SAIS-768, R50", FAIR_MASK_RCNN, None, None),
+    RatioTarget("SAIS-640, R50", YOLACT, None, None),
+    RatioTarget(SLIM, YOLACT, None, 1.00),
+)
+
+
+@dataclass(frozen=True)
+class AssemblyTarget:
+    """Mask assembly of SAIS relative to another method, and its targets; None if there is no target."""
+
+    case: MaskCase
+    method: str
+    default_allocator: float
+    retaining_allocator: float | None
+    memory: float | None
+
+
+ASSEMBLY_TARGETS = (
+    AssemblyTarget(postprocessing.DEFAULT, postprocessing.ULTRALYTICS, 0.06, 0.18, 0.10),
+    AssemblyTarget(postprocessing.DEFAULT, postprocessing.TORCHVISION, 0.10, 0.40, None),
+    AssemblyTarget(postprocessing.LARGE, postprocessing.ULTRALYTICS, 0.05, None, None),
+    AssemblyTarget(postprocessing.LARGE, postprocessing.CHUNKED, 0.05, None, None),
 )
 
 Rows = list[list[str]]
 
 
 def slim() -> list[Candidate]:
-    """SAIS-R50-640 with 128 channels."""
+    """Return SAIS-R50-640 with 128 channels."""
     return [recipe_candidate(SLIM, recipe("sais-r50-640-slim"))]
 
 
-def systems(conditions: Conditions, repeats: int) -> tuple[Rows, Rows]:
-    """Measure: rows of times in milliseconds, rows of ratios."""
+def measure_systems(conditions: Conditions, repeats: int) -> tuple[Rows, Rows]:
+    """Measure whole systems: table rows of latencies in milliseconds, and of ratios."""
     conditions = replace(conditions, repeats=repeats)
-    shipped = {one.name: one for one in measure_times(SOURCES, NAMES, conditions)}
-    kept: dict[str, Timing] = {}
+    default = {timing.name: timing for timing in measure_times(SOURCES, NAMES, conditions)}
+    retaining: dict[str, Timing] = {}
     if can_keep_big_blocks():
-        kept = {one.name: one for one in measure_times(SOURCES, NAMES, replace(conditions, keep_blocks=True))}
-    times = []
-    for name, one in shipped.items():
-        values = [one.fit, one.network, one.finish, one.dense, one.end_to_end]
-        values += [kept[name].network, kept[name].finish, kept[name].end_to_end] if kept else []
-        times.append([name, *(f"{value:.1f}" for value in values)])
-    ratios = []
-    for goal in GOALS:
-        if goal.top in shipped and goal.bottom in shipped:
-            pair = [_quotient(goal, each) if each else None for each in (shipped, kept)]
-            what = "its network alone" if goal.top == goal.bottom else goal.bottom
-            ratios.append([goal.top, what, *_cells(pair, (goal.shipped, goal.kept))])
-    return times, ratios
+        timings = measure_times(SOURCES, NAMES, replace(conditions, retain_memory=True))
+        retaining = {timing.name: timing for timing in timings}
+    latency_rows = []
+    for name, timing in default.items():
+        values = [timing.preprocess, timing.network, timing.postprocess, timing.dense_masks, timing.end_to_end]
+        if retaining:
+            values += [retaining[name].network, retaining[name].postprocess, retaining[name].end_to_end]
+        latency_rows.append([name, *(f"{value:.1f}" for value in values)])
+    ratio_rows = []
+    for target in TARGETS:
+        if target.numerator in default and target.denominator in default:
+            ratios = [_ratio(target, timings) if timings else None for timings in (default, retaining)]
+            base = "its network alone" if target.numerator == target.denominator else target.denominator
+            limits = (target.default_allocator, target.retaining_allocator)
+            ratio_rows.append([target.numerator, base, *_cells(ratios, limits)])
+    return latency_rows, ratio_rows
 
 
-ASSEMBLY = (
-    (postprocessing.DEFAULT, postprocessing.ULTRALYTICS, 0.06, 0.18, 0.10),
-    (postprocessing.DEFAULT, postprocessing.TORCHVISION, 0.10, 0.40, None),
-    (postprocessing.LARGE, postprocessing.ULTRALYTICS, 0.05, None, None),
-    (postprocessing.LARGE, postprocessing.CHUNKS, 0.05, None, None),
-)
-"""Case, way that ours is held against, and bars: time as shipped, time with blocks kept, memory."""
-
-
-def assembly(repeats: int) -> tuple[Rows, Rows]:
-    """Post-processing alone: rows of times and memory, rows of ratios."""
-    times, ratios = [], []
+def measure_assembly(repeats: int) -> tuple[Rows, Rows]:
+    """Measure mask assembly alone: table rows of times and memory, and of ratios."""
+    time_rows, ratio_rows = [], []
     for case in (postprocessing.DEFAULT, postprocessing.LARGE):
-        found = {
-            one.way: one
-            for one in postprocessing.measure(case, repeats if case is postprocessing.DEFAULT else min(repeats, 3))
-        }
-        what = f"{case.objects} objects, {case.size[1]} x {case.size[0]}"
-        for way, one in found.items():
-            times.append([what, way, f"{one.shipped:.1f}", _cell(one.kept, ".1f"), _cell(one.mebibytes, ".1f")])
-        ours = found[postprocessing.OURS]
-        for where, way, shipped, kept, memory in ASSEMBLY:
-            if where is not case or way not in found:
+        runs = repeats if case is postprocessing.DEFAULT else min(repeats, 3)
+        measured = {measurement.method: measurement for measurement in postprocessing.measure(case, runs)}
+        description = f"{case.num_objects} objects, {case.size[1]} x {case.size[0]}"
+        for method, measurement in measured.items():
+            times = (measurement.default_allocator, measurement.retaining_allocator, measurement.mebibytes)
+            time_rows.append([description, method, *(_cell(value, ".1f") for value in times)])
+        ours = measured[postprocessing.OURS]
+        for target in ASSEMBLY_TARGETS:
+            if target.case is not case or target.method not in measured:
                 continue
-            other = found[way]
-            pair = [ours.shipped / other.shipped, ours.kept / other.kept if ours.kept and other.kept else None]
-            space = ours.mebibytes / other.mebibytes if ours.mebibytes and other.mebibytes else None
-            ratios.append([what, way, *_cells(pair, (shipped, kept)), *_cells([space], (memory,))])
-    added = in_fresh_process("peers.postprocessing:memory", asdict(postprocessing.CROWDED), postprocessing.OURS)
-    crowd = f"{postprocessing.CROWDED.objects} objects of 1-50 % of the side, 4000 x 3000"
-    times.append([crowd, postprocessing.OURS, "-", "-", _cell(added, ".1f")])
-    return times, ratios
+            other = measured[target.method]
+            ratios = (
+                _quotient(ours.default_allocator, other.default_allocator),
+                _quotient(ours.retaining_allocator, other.retaining_allocator),
+                _quotient(ours.mebibytes, other.mebibytes),
+            )
+            limits = (target.default_allocator, target.retaining_allocator, target.memory)
+            ratio_rows.append([description, target.method, *_cells(ratios, limits)])
+    crowded = postprocessing.CROWDED
+    mebibytes = in_fresh_process("peers.postprocessing:memory", asdict(crowded), postprocessing.OURS)
+    description = f"{crowded.num_objects} objects of 1-50 % of the side, 4000 x 3000"
+    time_rows.append([description, postprocessing.OURS, "-", "-", _cell(mebibytes, ".1f")])
+    return time_rows, ratio_rows
 
 
-def _quotient(goal: Goal, timings: dict[str, Timing]) -> float:
-    top = timings[goal.top]
-    bottom = timings[goal.bottom]
-    return top.end_to_end / (bottom.network if goal.top == goal.bottom else bottom.end_to_end)
+def _ratio(target: RatioTarget, timings: dict[str, Timing]) -> float:
+    numerator, denominator = timings[target.numerator], timings[target.denominator]
+    same = target.numerator == target.denominator
+    return numerator.end_to_end / (denominator.network if same else denominator.end_to_end)
 
 
-def _cells(values: Sequence[float | None], bars: Sequence[float | None]) -> list[str]:
-    """Value and bar, in turn."""
-    pairs = zip(values, bars, strict=True)
-    return [cell for value, bar in pairs for cell in (_cell(value, ".3f"), "-" if bar is None else f"<= {bar:.2f}")]
+def _quotient(value: float | None, base: float | None) -> float | None:
+    return value / base if value and base else None
+
+
+def _cells(ratios: Sequence[float | None], limits: Sequence[float | None]) -> list[str]:
+    """Format each ratio and its limit in turn."""
+    pairs = zip(ratios, limits, strict=True)
+    return [
+        cell for ratio, limit in pairs for cell in (_cell(ratio, ".3f"), "-" if limit is None else f"<= {limit:.2f}")
+    ]
 
 
 def _cell(value: float | None, form: str) -> str:

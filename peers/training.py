@@ -1,8 +1,7 @@
-"""Training side by side: bytes kept for backward, part by part, and the time of a step; the ratios and their bars.
+"""Training of SAIS and its peers: activations saved for backward, time of a step, and their ratios with targets.
 
-The peers are those of `contestants`: SAIS' backbone, frozen as in SAIS' recipe and folded; torchvision's models lie
-contiguous on a CPU, where they train quicker so. Mask R-CNN trains on 512 regions, 128 of them with an object, as
-behind a proposal network that has learnt.
+The peers have the backbone of SAIS, frozen as in its recipe. On a CPU, torchvision's models use contiguous memory format,
+in which they train faster. Mask R-CNN trains on 512 regions, 128 of them positive, as with a trained proposal network.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import nn
 from peers.candidates import yolact_candidate
 from peers.torchvision_peers import FCOS
 from peers.torchvision_peers.candidates import mask_rcnn_candidate
-from sais.benchmark.candidates import Candidate, TrainingSetup, training_of
+from sais.benchmark.candidates import Candidate, TrainingSetup, set_up_training
 from sais.benchmark.training import TrainingRequest, TrainingRow, bench_training
 from sais.benchmark.workload import Workload
 from sais.config import Experiment, ModelConfig
@@ -28,49 +27,49 @@ MASK_RCNN, FCOS_768, YOLACT = "Mask R-CNN 768, R50", "FCOS 768, R50 (boxes)", "Y
 
 
 @dataclass(frozen=True)
-class Bar:
-    """What a contestant may need at most, as a share of Mask R-CNN's."""
+class TrainingTarget:
+    """The maximum memory and time of a candidate relative to Mask R-CNN."""
 
     name: str
-    bytes: float
+    memory: float
     seconds: float
 
 
-BARS = (
-    Bar(f"{MODEL}, norms", 0.80, 0.55),
-    Bar(f"{MODEL}, all", 0.40, 0.70),
-    Bar(f"{MODEL}, norms, bf16", 0.45, 0.30),
+TARGETS = (
+    TrainingTarget(f"{MODEL}, norms", 0.80, 0.55),
+    TrainingTarget(f"{MODEL}, all", 0.40, 0.70),
+    TrainingTarget(f"{MODEL}, norms, bf16", 0.45, 0.30),
 )
 
 
 def peers() -> list[Candidate]:
-    """Mask R-CNN and FCOS at 768, YOLACT at its own 550."""
+    """Return Mask R-CNN and FCOS at 768, and YOLACT at 550, the size of its paper."""
     mask_rcnn = _contiguous(mask_rcnn_candidate(MASK_RCNN, 768, RESNET50))
     return [mask_rcnn, _contiguous(_fcos()), yolact_candidate(YOLACT, 550, RESNET50)]
 
 
-def _contiguous(contestant: Candidate) -> Candidate:
-    """With contiguous weights and maps on a CPU, as torchvision ships its models: Mask R-CNN trains a fifth quicker."""
+def _contiguous(candidate: Candidate) -> Candidate:
+    """Use contiguous memory format on a CPU, as torchvision's models do: Mask R-CNN trains 20 % faster."""
 
-    def train(scene: Workload, device: str) -> TrainingSetup:
-        assert contestant.train is not None
-        training = contestant.train(scene, device)
+    def train(workload: Workload, device: str) -> TrainingSetup:
+        assert candidate.train is not None
+        training = candidate.train(workload, device)
         if device == "cpu":
             training.model.to(memory_format=torch.contiguous_format)
             backbone = cast(nn.Module, training.model.backbone)
             backbone.get_submodule("network").register_forward_pre_hook(lambda _, maps: maps[0].contiguous())
         return training
 
-    return replace(contestant, train=train)
+    return replace(candidate, train=train)
 
 
 def _fcos() -> Candidate:
-    boxes = Experiment(name="fcos", model=ModelConfig(backbone=RESNET50, masks=False))
+    experiment = Experiment(name="fcos", model=ModelConfig(backbone=RESNET50, masks=False))
     return Candidate(
         FCOS_768,
-        lambda scene, device: _no_inference(),
-        lambda scene, device: training_of(FCOS, boxes, (768, 768), scene, device),
-        "torchvision's head and losses; no masks",
+        lambda workload, device: _no_inference(),
+        lambda workload, device: set_up_training(FCOS, experiment, (768, 768), workload, device),
+        "head and losses of torchvision; no masks",
     )
 
 
@@ -78,37 +77,45 @@ def _no_inference() -> NoReturn:
     raise NotImplementedError("FCOS is measured in training only")
 
 
-def measure(repeats: int, batch: int, device: str, only: Sequence[str] = ()) -> list[TrainingRow]:
-    """SAIS with everything kept and with its two ways of keeping less, and the peers; then SAIS in bf16."""
+def measure(repeats: int, batch_size: int, device: str, only: Sequence[str] = ()) -> list[TrainingRow]:
+    """Measure SAIS with all modes of activation checkpointing and the peers in fp32, then SAIS in bf16.
+
+    Args:
+        repeats: the number of timed steps; the median counts.
+        batch_size: the number of images in a step.
+        device: the device: cpu, cuda, ...
+        only: the names of the candidates to measure; all if empty.
+    """
     sources = ("peers.training:peers",)
     rows = []
-    for precision, kinds, others in (("fp32", ("none", "norms", "all"), sources), ("bf16", ("norms",), ())):
-        request = TrainingRequest((MODEL,), kinds, (precision,), batch=batch, peers=others)
-        known = [f"{MODEL}, {kind}" + ("" if precision == "fp32" else ", bf16") for kind in kinds]
-        known += [MASK_RCNN, FCOS_768, YOLACT] if others else []
-        chosen = tuple(name for name in known if not only or name in only)
-        if chosen:
-            rows += bench_training(replace(request, only=chosen), repeats, device)
+    for precision, modes, peer_sources in (("fp32", ("none", "norms", "all"), sources), ("bf16", ("norms",), ())):
+        request = TrainingRequest((MODEL,), modes, (precision,), batch_size=batch_size, peers=peer_sources)
+        names = [f"{MODEL}, {mode}" + ("" if precision == "fp32" else ", bf16") for mode in modes]
+        names += [MASK_RCNN, FCOS_768, YOLACT] if peer_sources else []
+        selected = tuple(name for name in names if not only or name in only)
+        if selected:
+            rows += bench_training(replace(request, only=selected), repeats, device)
     return rows
 
 
 def ratios(rows: Sequence[TrainingRow]) -> list[list[str]]:
-    """Everybody's bytes and seconds as shares of Mask R-CNN's, beside the bars."""
-    by_name = {row.name: row for row in rows}
-    base = by_name.get(MASK_RCNN)
+    """Format memory and times relative to Mask R-CNN with their targets as table rows; none without Mask R-CNN."""
+    base = next((row for row in rows if row.name == MASK_RCNN), None)
     if base is None:
         return []
-    bars = {bar.name: bar for bar in BARS}
-    lines = []
+    targets = {target.name: target for target in TARGETS}
+    cells = []
     for row in rows:
-        bar = bars.get(row.name)
+        target = targets.get(row.name)
         times = [
-            _share(getattr(row, name), getattr(base, name)) for name in ("seconds", "kept_seconds", "processor_seconds")
+            _ratio(row.seconds, base.seconds),
+            _ratio(row.retaining_seconds, base.retaining_seconds),
+            _ratio(row.cpu_seconds, base.cpu_seconds),
         ]
-        limits = (f"<= {bar.bytes:.2f}", f"<= {bar.seconds:.2f}") if bar else ("-", "-")
-        lines.append([row.name, f"{row.total / base.total:.3f}", limits[0], *times, limits[1]])
-    return lines
+        limits = (f"<= {target.memory:.2f}", f"<= {target.seconds:.2f}") if target else ("-", "-")
+        cells.append([row.name, f"{row.total_per_image / base.total_per_image:.3f}", limits[0], *times, limits[1]])
+    return cells
 
 
-def _share(value: float | None, base: float | None) -> str:
+def _ratio(value: float | None, base: float | None) -> str:
     return "not measured" if value is None or base is None else f"{value / base:.3f}"

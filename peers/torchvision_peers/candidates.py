@@ -1,7 +1,7 @@
-"""Mask R-CNN in the bench of whole systems: our assembly of torchvision's modules, and torchvision's model as it ships.
+"""Benchmark candidates of Mask R-CNN: built from torchvision's modules, and torchvision's own model.
 
-The region proposal network runs as it is; then its best proposals are overwritten by the scene's boxes, and the box
-head's answers by the scene's classes, so that the mask head and the pasting have the scene's objects to work on.
+The region proposal network runs unchanged; then its best proposals are overwritten by the boxes of the workload, and the
+outputs of the box head by its classes, so that mask head and mask pasting process the objects of the workload.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from peers.torchvision_peers.architectures import MASK_RCNN
 from peers.torchvision_peers.common import Regions, backbone_of
 from peers.torchvision_peers.mask_rcnn import build_mask_rcnn
 from peers.torchvision_peers.masks import full_masks
-from sais.benchmark.candidates import Candidate, TrainingSetup, training_of
+from sais.benchmark.candidates import Candidate, TrainingSetup, set_up_training
 from sais.benchmark.workload import Workload
 from sais.config import Experiment, ModelConfig
 from sais.converters.fuse import fuse_frozen_bn
-from sais.ops.letterbox import letterbox, resize_and_pad
+from sais.ops.letterbox import letterbox
 
-TRAINED_COPIES = 40
-"""Proposals of each object in training; with ten objects more than the 128 regions with an object that are trained."""
-AGREEING = 9
-"""Proposals that say the same of an object: one clearly, the rest, moved a little, faintly."""
+TRAINING_PROPOSALS_PER_OBJECT = 40
+"""Proposals of each object in training; for ten objects more than the 128 positive regions that are sampled."""
+PROPOSALS_PER_OBJECT = 9
+"""Proposals of each injected object: one with a high score, the others, slightly shifted, with a low one."""
 
 
 def mask_rcnn_candidate(name: str, side: int, backbone: str) -> Candidate:
-    """Mask R-CNN as wide as torchvision's on one of our backbones, batch-norm frozen, at `side` x `side`."""
+    """Create a Mask R-CNN candidate of torchvision's width, batch-norm frozen, with a square input of `side` pixels."""
     return mask_rcnn_of(name, Experiment(name=name, model=ModelConfig(backbone=backbone)), side)
 
 
 def mask_rcnn_of(name: str, experiment: Experiment, side: int) -> Candidate:
-    """Mask R-CNN of torchvision's modules with the backbone and width of an experiment."""
+    """Create a Mask R-CNN candidate with the backbone and width of an experiment and a square input of `side` pixels."""
 
-    def train(scene: Workload, device: str) -> TrainingSetup:
-        made = training_of(MASK_RCNN, experiment, (side, side), scene, device)
-        model: Any = made.model
+    def train(workload: Workload, device: str) -> TrainingSetup:
+        setup = set_up_training(MASK_RCNN, experiment, (side, side), workload, device)
+        model: Any = setup.model
         heads = model.roi_heads
-        model.rpn.register_forward_hook(partial(_trained_proposals, scene=scene, side=side))
+        model.rpn.register_forward_hook(partial(_inject_training_proposals, workload=workload, side=side))
         parts = {
             "backbone": model.backbone.network,
             "fpn": model.fpn,
@@ -51,183 +51,191 @@ def mask_rcnn_of(name: str, experiment: Experiment, side: int) -> Candidate:
             "box head": (heads.box_roi_pool, heads.box_head, heads.box_predictor),
             "mask head": (model.mask_roi_pool, model.mask_head, model.mask_predictor),
         }
-        return TrainingSetup(model, made.losses, parts)
+        return TrainingSetup(model, setup.losses, parts)
 
     note = "masks pasted into the whole image by torchvision"
-    return Candidate(name, lambda scene, device: PreparedMaskRcnn(experiment, side, scene, device), train, note)
+    return Candidate(name, lambda workload, device: PreparedMaskRcnn(experiment, side, workload, device), train, note)
 
 
-def _trained_proposals(
-    module: nn.Module, inputs: Any, outputs: Any, scene: Workload, side: int, objects: int = 10
+def _inject_training_proposals(
+    module: nn.Module, inputs: Any, outputs: Any, workload: Workload, side: int, objects: int = 10
 ) -> Any:
-    """Proposals as a trained network has them: copies of the objects' boxes, moved by up to a tenth, for the most.
+    """Overwrite proposals by those of a trained network: copies of the objects' boxes, shifted by up to a tenth.
 
-    From random weights hardly any region would have an object, and the mask head would train on next to none.
+    With random weights, hardly any region would contain an object, and the mask head would train on almost none.
     """
     proposals, losses = outputs
-    scale = torch.tensor([side / scene.size[1], side / scene.size[0]] * 2)
-    boxes = (torch.from_numpy(scene.boxes[:objects]) * scale).repeat(TRAINED_COPIES, 1)
+    scale = torch.tensor([side / workload.size[1], side / workload.size[0]] * 2)
+    boxes = (torch.from_numpy(workload.boxes[:objects]) * scale).repeat(TRAINING_PROPOSALS_PER_OBJECT, 1)
     random = torch.Generator().manual_seed(0)
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    moved = (boxes + 0.1 * sides * (2 * torch.rand(boxes.shape, generator=random) - 1)).clamp(0, side)
-    for one in proposals:
-        room = min(len(one), len(moved))
-        one[:room] = moved[:room].to(one.device)
+    shifted = (boxes + 0.1 * sides * (2 * torch.rand(boxes.shape, generator=random) - 1)).clamp(0, side)
+    for regions in proposals:
+        count = min(len(regions), len(shifted))
+        regions[:count] = shifted[:count].to(regions.device)
     return proposals, losses
 
 
 def shipped_mask_rcnn_candidate(name: str, side: int) -> Candidate:
-    """torchvision's maskrcnn_resnet50_fpn, as it ships but for the input size."""
+    """Create the candidate of torchvision's unchanged maskrcnn_resnet50_fpn with a square input of `side` pixels."""
     note = "torchvision's own model, with its own resizing and pasting"
-    return Candidate(name, lambda scene, device: ShippedMaskRcnn(side, scene, device), None, note)
+    return Candidate(name, lambda workload, device: ShippedMaskRcnn(side, workload, device), None, note)
 
 
-def injected_boxes(scene: Workload, scale: tuple[float, float], room: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What the first proposals and the box head say: boxes (M, 4) canvas pixels, labels (M,) and logits (M,).
+def injected_boxes(workload: Workload, scale: tuple[float, float], num_proposals: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Create the injected proposals and the outputs of the box head for them.
 
     Args:
-        scale: (vertical, horizontal) canvas pixels per image pixel.
-        room: number of proposals there are.
+        workload: the image and its objects.
+        scale: the vertical and horizontal number of canvas pixels per image pixel.
+        num_proposals: the number of proposals that the network has.
+
+    Returns:
+        Boxes (M, 4) in canvas pixels, labels (M,) and class logits (M,).
     """
-    boxes = torch.from_numpy(scene.boxes) * torch.tensor([scale[1], scale[0]] * 2)
-    labels = torch.from_numpy(scene.labels)
+    boxes = torch.from_numpy(workload.boxes) * torch.tensor([scale[1], scale[0]] * 2)
+    labels = torch.from_numpy(workload.labels)
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     random = torch.Generator().manual_seed(0)
     copies = [boxes]
-    for _ in range(AGREEING - 1):
+    for _ in range(PROPOSALS_PER_OBJECT - 1):
         copies.append(boxes + 0.05 * sides * (2 * torch.rand(boxes.shape, generator=random) - 1))
-    logits = torch.cat([torch.full((len(boxes),), value) for value in (12.0, *[8.0] * (AGREEING - 1))])
-    return torch.cat(copies)[:room], labels.repeat(AGREEING)[:room], logits[:room]
+    logits = torch.cat([torch.full((len(boxes),), value) for value in (12.0, *[8.0] * (PROPOSALS_PER_OBJECT - 1))])
+    return (
+        torch.cat(copies)[:num_proposals],
+        labels.repeat(PROPOSALS_PER_OBJECT)[:num_proposals],
+        logits[:num_proposals],
+    )
 
 
 class PreparedMaskRcnn:
-    """Mask R-CNN with random weights; full-size masks by torchvision's paste.
+    """Mask R-CNN with random weights and torchvision's full-frame mask pasting, in inference mode.
 
     Args:
-        experiment: of which the model's settings are read.
-        side: of the square input.
-        scene: what it is to find.
-        device: cpu, cuda, ...
+        experiment: the experiment whose model settings are used.
+        side: the side of the square input in pixels.
+        workload: the image and its objects.
+        device: the device of the network: cpu, cuda, ...
     """
 
-    def __init__(self, experiment: Experiment, side: int, scene: Workload, device: str) -> None:
+    def __init__(self, experiment: Experiment, side: int, workload: Workload, device: str) -> None:
         torch.manual_seed(0)
-        self.scene = scene
+        self.workload = workload
         self.device = torch.device(device)
         config = experiment.model
-        self.model = build_mask_rcnn(backbone_of(config), scene.classes, config.channels).to(self.device).eval()
+        self.model = build_mask_rcnn(backbone_of(config), workload.num_classes, config.channels).to(self.device).eval()
         fuse_frozen_bn(self.model.backbone.network)
-        self.canvas_map = letterbox(scene.size, "fixed", (side, side))
+        self.canvas_map = letterbox(workload.size, "fixed", (side, side))
 
-    def fit(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (1, 3, side, side) uint8."""
-        return torch.from_numpy(resize_and_pad(image, self.canvas_map)).permute(2, 0, 1)[None].to(self.device)
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """Resize the image (H, W, 3) uint8 to (1, 3, side, side) uint8."""
+        return torch.from_numpy(self.canvas_map.image(image)).permute(2, 0, 1)[None].to(self.device)
 
-    def network(self, canvas: Tensor) -> Regions:
-        """Both stages, with the scene planted between them, to maps of 28 x 28."""
-        model, contents = self.model, [self.canvas_map.content_size]
-        features = model.features(canvas)
-        proposals, _ = model.rpn(ImageList(canvas, contents), features)
-        boxes, labels, values = injected_boxes(self.scene, self.canvas_map.scale, len(proposals[0]))
+    def network(self, canvases: Tensor) -> Regions:
+        """Run both stages on canvases (1, 3, side, side), with the workload injected between them."""
+        model, content_sizes = self.model, [self.canvas_map.content_size]
+        features = model.features(canvases)
+        proposals, _ = model.rpn(ImageList(canvases, content_sizes), features)
+        boxes, labels, values = injected_boxes(self.workload, self.canvas_map.scale, len(proposals[0]))
         proposals[0][: len(boxes)] = boxes.to(self.device)
         logits, offsets = model.box_outputs(features, proposals)
         logits, offsets = torch.zeros_like(logits), torch.zeros_like(offsets)
         logits[:, 0] = 6.0
         logits[torch.arange(len(boxes)), (labels + 1).to(self.device)] = values.to(self.device)
-        found, scores, names = model.roi_heads.postprocess_detections(logits, offsets, proposals, contents)
-        (masks,) = model.mask_probabilities(features, found, [n - 1 for n in names])
-        return Regions(found[0], scores[0], names[0] - 1, masks)
+        detected, scores, classes = model.roi_heads.postprocess_detections(logits, offsets, proposals, content_sizes)
+        (masks,) = model.mask_probabilities(features, detected, [labels - 1 for labels in classes])
+        return Regions(detected[0], scores[0], classes[0] - 1, masks)
 
-    def plant(self, raw: Regions) -> Regions:
-        """Done between the stages already."""
-        return raw
+    def inject(self, outputs: Regions) -> Regions:
+        """Return the outputs; the workload is injected between the two stages."""
+        return outputs
 
-    def finish(self, raw: Regions) -> Tensor:
-        """Every mask pasted into the whole image: (D, H, W) bool."""
+    def postprocess(self, outputs: Regions) -> Tensor:
+        """Paste every mask into the whole image: (D, H, W) bool."""
         vertical, horizontal = self.canvas_map.scale
-        boxes = raw.boxes / raw.boxes.new_tensor([horizontal, vertical, horizontal, vertical])
-        assert raw.probabilities is not None
-        return full_masks(raw.probabilities, boxes, self.scene.size).cpu()
+        boxes = outputs.boxes / outputs.boxes.new_tensor([horizontal, vertical, horizontal, vertical])
+        assert outputs.probabilities is not None
+        return full_masks(outputs.probabilities, boxes, self.workload.size).cpu()
 
-    def dense(self, found: Tensor) -> Tensor:
-        """They are whole already."""
-        return found
+    def dense_masks(self, results: Tensor) -> Tensor:
+        """Return the masks (D, H, W), which are full-frame already."""
+        return results
 
 
 class ShippedMaskRcnn:
-    """torchvision's maskrcnn_resnet50_fpn with random weights: its resizing, network and pasting.
+    """torchvision's maskrcnn_resnet50_fpn with random weights: its resizing, network and mask pasting.
 
     Args:
-        side: of the square input.
-        scene: what it is to find.
-        device: cpu, cuda, ...
+        side: the side of the square input in pixels.
+        workload: the image and its objects.
+        device: the device of the network: cpu, cuda, ...
     """
 
-    def __init__(self, side: int, scene: Workload, device: str) -> None:
+    def __init__(self, side: int, workload: Workload, device: str) -> None:
         torch.manual_seed(0)
-        self.scene = scene
+        self.workload = workload
         self.device = torch.device(device)
         build = torchvision.models.detection.maskrcnn_resnet50_fpn
-        model = build(weights=None, weights_backbone=None, num_classes=scene.classes + 1, fixed_size=(side, side)).to(
-            self.device
-        )
+        model = build(
+            weights=None, weights_backbone=None, num_classes=workload.num_classes + 1, fixed_size=(side, side)
+        ).to(self.device)
         self.model = model.eval()
-        scale = (side / scene.size[0], side / scene.size[1])
-        model.rpn = _PlantedProposals(model.rpn, scene, scale)
-        model.roi_heads.box_predictor = _PlantedClasses(model.roi_heads.box_predictor, scene, scale)
+        scale = (side / workload.size[0], side / workload.size[1])
+        model.rpn = _InjectedProposals(model.rpn, workload, scale)
+        model.roi_heads.box_predictor = _InjectedClasses(model.roi_heads.box_predictor, workload, scale)
 
-    def fit(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, H, W) float in 0 .. 1; torchvision resizes on its own, in `network`."""
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """Convert the image (H, W, 3) uint8 to (3, H, W) float32 in [0, 1]; torchvision resizes it in `network`."""
         return torch.from_numpy(image).permute(2, 0, 1).to(self.device).float() / 255
 
-    def network(self, canvas: Tensor) -> Any:
-        """Resizing, both stages, with the scene planted between them."""
-        images, _ = self.model.transform([canvas])
+    def network(self, canvases: Tensor) -> Any:
+        """Resize the image (3, H, W) and run both stages, with the workload injected between them."""
+        images, _ = self.model.transform([canvases])
         features = self.model.backbone(images.tensors)
         proposals, _ = self.model.rpn(images, features)
-        found, _ = self.model.roi_heads(features, proposals, images.image_sizes)
-        return found, images.image_sizes
+        detections, _ = self.model.roi_heads(features, proposals, images.image_sizes)
+        return detections, images.image_sizes
 
-    def plant(self, raw: Any) -> Any:
-        """Done between the stages already."""
-        return raw
+    def inject(self, outputs: Any) -> Any:
+        """Return the outputs; the workload is injected between the two stages."""
+        return outputs
 
-    def finish(self, raw: Any) -> Tensor:
-        """Boxes and masks pasted into the whole image: (D, H, W) bool."""
-        (found,) = self.model.transform.postprocess(*raw, [self.scene.size])
-        return (found["masks"][:, 0] > 0.5).cpu()
+    def postprocess(self, outputs: Any) -> Tensor:
+        """Scale the boxes and paste every mask into the whole image: (D, H, W) bool."""
+        (detections,) = self.model.transform.postprocess(*outputs, [self.workload.size])
+        return (detections["masks"][:, 0] > 0.5).cpu()
 
-    def dense(self, found: Tensor) -> Tensor:
-        """They are whole already."""
-        return found
+    def dense_masks(self, results: Tensor) -> Tensor:
+        """Return the masks (D, H, W), which are full-frame already."""
+        return results
 
 
-class _PlantedProposals(nn.Module):
-    """The proposal network, its best proposals overwritten by the scene's boxes."""
+class _InjectedProposals(nn.Module):
+    """A proposal network whose best proposals are overwritten by the boxes of the workload."""
 
-    def __init__(self, network: nn.Module, scene: Workload, scale: tuple[float, float]) -> None:
+    def __init__(self, network: nn.Module, workload: Workload, scale: tuple[float, float]) -> None:
         super().__init__()
-        self.network, self.scene, self.scale = network, scene, scale
+        self.network, self.workload, self.scale = network, workload, scale
 
     def forward(self, images: Any, features: Any, targets: Any = None) -> Any:
-        """As the network's."""
+        """Run the network: proposals (P, 4) per image, and the losses."""
         proposals, losses = self.network(images, features, targets)
-        boxes, _, _ = injected_boxes(self.scene, self.scale, len(proposals[0]))
+        boxes, _, _ = injected_boxes(self.workload, self.scale, len(proposals[0]))
         proposals[0][: len(boxes)] = boxes.to(proposals[0].device)
         return proposals, losses
 
 
-class _PlantedClasses(nn.Module):
-    """The box predictor, its answers overwritten by the scene's classes."""
+class _InjectedClasses(nn.Module):
+    """A box predictor whose outputs are overwritten by the classes of the workload."""
 
-    def __init__(self, predictor: nn.Module, scene: Workload, scale: tuple[float, float]) -> None:
+    def __init__(self, predictor: nn.Module, workload: Workload, scale: tuple[float, float]) -> None:
         super().__init__()
-        self.predictor, self.scene, self.scale = predictor, scene, scale
+        self.predictor, self.workload, self.scale = predictor, workload, scale
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """As the predictor's."""
-        logits, offsets = (torch.zeros_like(one) for one in self.predictor(regions))
-        _, labels, values = injected_boxes(self.scene, self.scale, len(logits))
+        """Run the predictor on features (P, F): class logits (P, 1 + C) and offsets (P, 4 (1 + C))."""
+        logits, offsets = (torch.zeros_like(output) for output in self.predictor(regions))
+        _, labels, values = injected_boxes(self.workload, self.scale, len(logits))
         logits[:, 0] = 6.0
         rows = torch.arange(len(labels), device=logits.device)
         logits[rows, (labels + 1).to(logits.device)] = values.to(logits.device)

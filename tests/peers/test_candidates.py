@@ -27,8 +27,8 @@ from sais.data.paths import DataPaths
 from sais.engine.activation_memory import saved_bytes_per_image
 from sais.errors import SaisError
 from sais.paper import table4
-from sais.paper.runs import RunPlan, RunResult, make_runs
-from sais.paper.sweep import plans_for
+from sais.paper.runs import RunPlan, RunResult, run_plans
+from sais.paper.sweep import plan_runs
 from tests.paper.test_reproduce import TINY
 
 LITE = "tf_efficientnet_lite0.in1k"
@@ -80,7 +80,7 @@ def test_torchvisions_own_model_finds_what_is_planted(monkeypatch: pytest.Monkey
 
 
 def test_decoys_lie_on_their_objects() -> None:
-    boxes, labels, logits = injected_boxes(WORKLOAD, (2.0, 3.0), room=40)
+    boxes, labels, logits = injected_boxes(WORKLOAD, (2.0, 3.0), num_proposals=40)
     assert len(boxes) == len(labels) == len(logits) == 40
     for i in range(6):
         assert (boxes[i] == torch.from_numpy(WORKLOAD.boxes[i]) * torch.tensor([3.0, 2.0, 3.0, 2.0])).all()
@@ -153,7 +153,7 @@ def test_a_rate_at_which_a_peer_diverges_ends_no_search(
     """Results are made up here; the search, the choice and the table are the real ones."""
     from peers import accuracy
 
-    (made,) = make_runs(plans_for(["sais"], [0], TINY), DataPaths(shapes), tmp_path)
+    (made,) = run_plans(plan_runs(["sais"], [0], TINY), DataPaths(shapes), tmp_path)
 
     def run(plans: list[RunPlan], data: DataPaths, out: Path) -> list[RunResult]:
         results = []
@@ -166,11 +166,11 @@ def test_a_rate_at_which_a_peer_diverges_ends_no_search(
             results.append(replace(made, row=plan.row, metrics=metrics, experiment=settings))
         return results
 
-    monkeypatch.setattr(accuracy, "make_runs", run)
+    monkeypatch.setattr(accuracy, "run_plans", run)
     text = accuracy.compare(accuracy.Comparison(DataPaths(shapes), tmp_path, TINY, peers=("yolact",)))
     assert "| YOLACT, search | 0.002 | diverged |" in text
     assert "| YOLACT | 0.0005 | 0 | 20.0 | 20.0 |" in text
-    monkeypatch.setattr(accuracy, "make_runs", lambda *_: (_ for _ in ()).throw(SaisError("disk full")))
+    monkeypatch.setattr(accuracy, "run_plans", lambda *_: (_ for _ in ()).throw(SaisError("disk full")))
     with pytest.raises(SaisError, match="disk full"):
         accuracy.compare(accuracy.Comparison(DataPaths(shapes), tmp_path, TINY))
 

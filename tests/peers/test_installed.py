@@ -28,7 +28,7 @@ def none_installed(package: str) -> str:
 
 def need(package: str) -> Any:
     """The package; skips the test where it is not installed, or too old."""
-    with installed.process_kept():
+    with installed.restored_process_settings():
         module = pytest.importorskip(package)
     if not installed.usable(package):
         pytest.skip(f"{package} is too old")
@@ -84,7 +84,7 @@ def test_what_is_too_old_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_what_the_packages_set_for_the_process_is_put_back() -> None:
     before = torch.get_num_threads(), torch.get_float32_matmul_precision(), dict(os.environ)
-    with installed.process_kept():
+    with installed.restored_process_settings():
         torch.set_num_threads(3)
         torch.set_float32_matmul_precision("high")
         os.environ["OMP_NUM_THREADS"] = "7"
@@ -98,7 +98,7 @@ def test_yolo_finds_the_scene(size: tuple[int, int]) -> None:
     prepared = installed.PreparedYolo("yolo11n-seg.yaml", workload, "cpu")
     injected, found, masks = stages(prepared, workload)
     scores = injected[0][0][0, 4:84].amax(0)
-    assert int((scores > prepared.predictor.args.conf).sum()) == 100 * (1 + installed.DECOYS)
+    assert int((scores > prepared.predictor.args.conf).sum()) == 100 * (1 + installed.DUPLICATES)
     check(workload, found.boxes.xyxy, found.boxes.cls, masks)
     for mask, box in zip(masks.bool(), found.boxes.xyxy, strict=True):
         assert mask.any()
@@ -120,7 +120,7 @@ def test_yolo26_finds_the_scene_with_either_head(settings: dict[str, Any]) -> No
 def test_yolo_is_measured_as_its_predict_does_it() -> None:
     ultralytics = need("ultralytics")
     workload = make_workload(20, (300, 500))
-    with installed.process_kept():
+    with installed.restored_process_settings():
         model = ultralytics.YOLO("yolo11n-seg.yaml")
         model.predict(workload.image, retina_masks=True, verbose=False, device="cpu")
     prepared = installed.PreparedYolo("yolo11n-seg.yaml", workload, "cpu")

@@ -25,7 +25,7 @@ from sais.engine.optim import parameter_groups
 from sais.engine.trainer import train
 from sais.errors import SaisError
 from sais.evaluation.evaluate import evaluate
-from sais.structures import CanvasMap
+from sais.ops.letterbox import CanvasMap
 from tests.peers.torchvision_peers.torchvision_samples import BOTH, CLASSES, TWO, batch_of, built, objects_of, small
 
 TERMS = {
@@ -208,9 +208,9 @@ def test_recipes_are_whole(make: object) -> None:
 @BOTH
 def test_a_run_through_the_engine(system: Architecture, shapes: Path, tiny: Experiment, tmp_path: Path) -> None:
     experiment = replace(tiny, model=replace(tiny.model, masks=system is MASK_RCNN))
-    result = train(experiment, DataPaths(shapes), tmp_path / "run", steps=2, system=system)
+    result = train(experiment, DataPaths(shapes), tmp_path / "run", max_iterations=2, architecture=system)
     assert result.iterations == 2
-    train(experiment, DataPaths(shapes), tmp_path / "run", resume=True, steps=3, system=system)
+    train(experiment, DataPaths(shapes), tmp_path / "run", resume=True, max_iterations=3, architecture=system)
     finder = load_detector(tmp_path / "run" / "last.safetensors", system, "cpu")
     assert finder.experiment.model == experiment.model
     with pytest.raises(SaisError, match=f"a run of {system.name}, not of sais"):
@@ -242,7 +242,7 @@ def test_eight_images_are_learnt_by_heart(
         optim=replace(tiny.optim, lr=lr, grad_clip_norm=10.0),
         schedule=replace(tiny.schedule, epochs=epochs),
     )
-    result = train(experiment, DataPaths(tmp_path / "eight"), tmp_path / "run", system=system)
+    result = train(experiment, DataPaths(tmp_path / "eight"), tmp_path / "run", architecture=system)
     finder = load_detector(tmp_path / "run" / "model.safetensors", system, "cpu")
     metrics = evaluate(finder, read_dataset(tmp_path / "eight", "train"), workers=0).metrics
     assert metrics is not None

@@ -105,7 +105,7 @@ def test_eight_images_are_learnt_by_heart(tiny: Experiment, tmp_path: Path) -> N
         optim=replace(tiny.optim, lr=1e-3, grad_clip_norm=10.0),
         schedule=replace(tiny.schedule, epochs=60),
     )
-    result = train(experiment, DataPaths(tmp_path / "eight"), tmp_path / "run", system=architecture.YOLACT)
+    result = train(experiment, DataPaths(tmp_path / "eight"), tmp_path / "run", architecture=architecture.YOLACT)
     assert result.iterations == 120
     finder = load_detector(tmp_path / "run" / "model.safetensors", architecture.YOLACT, "cpu")
     metrics = evaluate(finder, read_dataset(tmp_path / "eight", "train"), workers=0).metrics

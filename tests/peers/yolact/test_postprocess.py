@@ -14,7 +14,7 @@ from torch import Tensor
 from peers.yolact import anchors as boxes_and_anchors
 from peers.yolact import architecture, postprocess
 from sais.config import Experiment
-from sais.structures import CanvasMap
+from sais.ops.letterbox import CanvasMap
 from tests.peers.yolact.yolact_samples import iou, random_boxes, random_outputs, tiny_yolact
 
 
