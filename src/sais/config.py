@@ -61,12 +61,16 @@ class AugmentConfig:
     """Greatest relative change of brightness, contrast and saturation, which are all changed, in this order."""
     multi_scale: tuple[float, float] = (1.0, 1.0)
     """Each batch has an input size of its own: `input.size` by a factor from this range, in multiples of 32."""
+    extra: tuple[str, ...] = ()
+    """Augmentations of your own, applied last: module:function of (Sample, numpy Generator) that returns a Sample."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
+    architecture: str = "sais"
+    """Architecture: sais, or module:attribute of another `sais.modeling.architecture.Architecture`."""
     backbone: str = "resnet50.tv_in1k"
     """Any timm model that supports features_only and reaches strides 8, 16 and 32."""
     pretrained: bool = True
@@ -77,6 +81,12 @@ class ModelConfig:
     """Keep the backbone's batch-norm statistics and affine parameters as they came."""
     channels: int = 256
     """Channels of the FPN and of the head's towers."""
+    head: str = "sais"
+    """Head on the feature pyramid: sais, or module:attribute of a class with the arguments of
+    `sais.modeling.head.Head`."""
+    quality: str = "centerness"
+    """Quality branch, whose probability multiplies the class score: centerness (the paper), iou, none, or
+    module:attribute of its target."""
     tower_depth: int = 4
     """3x3 convolutions in each of the two towers."""
     tower_kind: Literal["plain", "depthwise"] = "plain"
@@ -101,23 +111,34 @@ class ModelConfig:
 class CriterionConfig:
     """Target assignment and training losses."""
 
-    assigner: Literal["center", "area"] = "center"
-    """center: a location is assigned to the object it is most central in (Eqs. 2-4). area: to the smallest object
-    (FCOS)."""
-    box_loss: Literal["iou", "giou"] = "iou"
-    """iou: -log IoU (the paper). giou: 1 - GIoU."""
+    assigner: str = "center"
+    """Assignment of locations to objects: center (the most central object, Eqs. 2-4), area (the smallest object,
+    FCOS), or module:attribute."""
+    level_ranges: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)
+    """Upper bound of a location's largest distance to a side of its object, in canvas pixels, for each level but the
+    last, which has none."""
+    classification_loss: str = "focal"
+    """Classification loss: focal, or module:attribute."""
+    focal_alpha: float = 0.25
+    """Weight of positives in the focal loss; negatives have 1 - alpha."""
+    focal_gamma: float = 2.0
+    """Exponent of the modulating factor of the focal loss."""
+    box_loss: str = "iou"
+    """Box loss: iou (-log IoU, the paper), giou (1 - GIoU), or module:attribute."""
+    extra_losses: tuple[str, ...] = ()
+    """Additional loss terms: module:attribute of functions of outputs, batch and assignment."""
     class_weight: float = 1.0
-    """Weight of the focal loss."""
+    """Weight of the classification loss."""
     box_weight: float = 1.0
     """Weight of the box loss."""
-    centerness_weight: float = 1.0
-    """Weight of the centerness loss."""
+    quality_weight: float = 1.0
+    """Weight of the loss of the quality branch."""
     mask_weight: float = 1.0
     """Weight of the mask loss (6.1 in YOLACT, 1 in the authors' later code)."""
     mask_positives: int = 100
-    """Locations per image that train masks, chosen before any mask is assembled."""
+    """Maximum number of locations per image that train masks, sampled before any mask is assembled."""
     mask_margin: float = 0.0
-    """How far the mask loss looks beyond the box, as a share of the box's sides."""
+    """Margin around the box that the mask loss includes, as a fraction of the box's sides."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +161,8 @@ class PostprocessConfig:
 class OptimConfig:
     """The optimizer."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd with momentum (the paper), or adamw, which learns quicker from few images."""
+    name: str = "sgd"
+    """Optimizer: sgd with momentum (the paper), adamw (learns faster from few images), or module:function."""
     lr: float = 0.01
     """Learning rate for `batch` images."""
     batch_size: int = 16
@@ -170,8 +191,8 @@ class ScheduleConfig:
 
     epochs: int = 12
     """Passes over the training images."""
-    kind: Literal["steps", "cosine"] = "steps"
-    """steps: constant but for the drops at `steps` (the paper). cosine: falling smoothly to zero."""
+    kind: str = "steps"
+    """Schedule: steps (lr drops at `milestones`, the paper), cosine (lr falls smoothly to zero), or module:function."""
     milestones: tuple[int, ...] = (8, 11)
     """Epochs after which lr is multiplied by `factor`."""
     gamma: float = 0.1
@@ -256,9 +277,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.prototypes": (1, math.inf),
     "model.prototype_channels": (1, math.inf),
     "model.prototype_depth": (0, math.inf),
+    "criterion.level_ranges": (0, math.inf),
+    "criterion.focal_alpha": (0, 1),
+    "criterion.focal_gamma": (0, math.inf),
     "criterion.class_weight": (0, math.inf),
     "criterion.box_weight": (0, math.inf),
-    "criterion.centerness_weight": (0, math.inf),
+    "criterion.quality_weight": (0, math.inf),
     "criterion.mask_weight": (0, math.inf),
     "criterion.mask_positives": (0, math.inf),
     "criterion.mask_margin": (0, math.inf),

@@ -1,4 +1,4 @@
-"""Names in settings: a row of a literal table, or ``module:attribute`` of the user's own code."""
+"""Resolve names in settings: a row of a literal table, or ``module:attribute`` in the user's own code."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from sais.errors import ConfigError
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return a hint with the known words most like `word`: ", did you mean 'a' or 'b'?", or the whole list."""
+    """Return a hint with the known words most similar to `word`.
+
+    Args:
+        word: unknown word.
+        known: valid words.
+
+    Returns:
+        ", did you mean 'a' or 'b'?", or "; known are a, b, c." if no word is similar.
+    """
     known = list(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     if close:
         return ", did you mean " + " or ".join(repr(match) for match in close) + "?"
-    return "; known are " + ", ".join(sorted(known))
+    return "; known are " + ", ".join(sorted(known)) + "."
 
 
 def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
@@ -29,7 +37,7 @@ def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
     Args:
         name: a key of `table`, or ``module:attribute`` (``my_losses:smooth_l1``).
         table: the built-in choices by name.
-        kind: what the name stands for, for the error message: "assigner", "box loss".
+        kind: kind of the named object for error messages: "assigner", "box loss".
 
     Raises:
         ConfigError: no such row, module or attribute.
@@ -39,7 +47,7 @@ def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
     module, separator, attribute = name.partition(":")
     if not (separator and module and attribute):
         raise ConfigError(
-            f"{kind} {name!r}: unknown{suggest(name, table)} Your own is named 'module:attribute', as in "
+            f"{kind} {name!r}: unknown{suggest(name, table)} Write 'module:attribute' for your own code, such as "
             f"'my_module:{kind.replace(' ', '_')}'."
         )
     folder = os.getcwd()
@@ -49,5 +57,7 @@ def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{kind} {name!r}: no module {error.name!r}. Install it, or run from its folder.") from error
+    except (ImportError, SyntaxError, TypeError) as error:
+        raise ConfigError(f"{kind} {name!r}: module {module!r} cannot be imported ({error}). Fix it.") from error
     except AttributeError as error:
         raise ConfigError(f"{kind} {name!r}: module {module!r} has no {attribute!r}. Check the spelling.") from error

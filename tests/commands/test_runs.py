@@ -12,7 +12,7 @@ import pytest
 from sais.cli import main
 from sais.commands.runs import sparkline
 from sais.config import Experiment, to_dict
-from sais.engine.logging.append_log import AppendLog
+from sais.engine.lock import lock_run
 from sais.errors import SaisError
 from sais.reports.run_record import find_runs, read_log, read_run
 
@@ -78,10 +78,10 @@ def test_states_are_true(tmp_path: Path) -> None:
     stopped = write(tmp_path / "a", start(10), iteration(1, 11), iteration(2, 12), iteration(3, 13))
     assert read_run(stopped).state == "stopped"
     assert read_run(stopped).in_words() == "stopped in epoch 2 of 3"
-    lines = AppendLog(stopped / "log.jsonl", alone=True)
+    lock = lock_run(stopped)
     assert read_run(stopped).state == "running"
     assert read_run(stopped).in_words() == "running in epoch 2 of 3"
-    lines.close()
+    lock.release()
     assert read_run(stopped).state == "stopped"
     failed = write(tmp_path / "b", start(10), {"kind": "stop", "time": 11, "iteration": 0, "reason": "SaisError: no"})
     assert (read_run(failed).in_words(), read_run(failed).reason) == ("stopped at the start", "SaisError: no")

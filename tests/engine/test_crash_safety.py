@@ -163,7 +163,7 @@ def test_a_spoilt_checkpoint_is_known_and_the_one_before_goes_on(
     often: Experiment, straight: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    train(often, DataPaths(shapes), out, steps=4)
+    train(often, DataPaths(shapes), out, max_iterations=4)
     assert load_checkpoint(out / "previous.safetensors").state["iteration"] == 3
     spoil(out / "last.safetensors")
     with pytest.raises(SaisError, match=r"last\.safetensors: spoilt since it was written"):
@@ -249,11 +249,11 @@ def test_a_resumed_run_takes_some_settings_anew_and_refuses_others(
     tiny: Experiment, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    train(tiny, DataPaths(shapes), out, steps=2)
+    train(tiny, DataPaths(shapes), out, max_iterations=2)
     lower = replace(tiny, optim=replace(tiny.optim, lr=1e-4, batch_size=2))
     with pytest.raises(SaisError, match="--optim.batch-size: the run was started with 4, and a resumed run keeps it"):
-        train(lower, DataPaths(shapes), out, resume=True, anew=("optim.lr", "optim.batch_size"))
-    train(lower, DataPaths(shapes), out, resume=True, steps=4, anew=("optim.lr",))
+        train(lower, DataPaths(shapes), out, resume=True, changed_settings=("optim.lr", "optim.batch_size"))
+    train(lower, DataPaths(shapes), out, resume=True, max_iterations=4, changed_settings=("optim.lr",))
     assert "optim.lr is 0.0001 from here on, it was 0.002" in capsys.readouterr().out
     rates = [step["lr"] for step in entries(out, "iteration")]
     assert rates[2] < rates[1] / 10
@@ -286,7 +286,7 @@ def test_a_run_without_progress_ends_early(
         run=replace(tiny.run, evaluate_every=1),
     )
     if resumes:
-        train(many, DataPaths(shapes), tmp_path / "run", steps=9)
+        train(many, DataPaths(shapes), tmp_path / "run", max_iterations=9)
     result = train(many, DataPaths(shapes), tmp_path / "run", resume=resumes)
     assert result.iterations == 12
     assert "no better AP in 2 evaluations (--schedule.patience): the run ends here" in capsys.readouterr().out

@@ -158,7 +158,7 @@ def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(tiny: Experiment, shap
     """The quick one: stopped by steps, gone on with worker processes."""
     experiment = replace(tiny, run=replace(tiny.run, ema=0.99, evaluate_every=1))
     train(experiment, DataPaths(shapes), tmp_path / "whole")
-    train(experiment, DataPaths(shapes), tmp_path / "run", steps=4)
+    train(experiment, DataPaths(shapes), tmp_path / "run", max_iterations=4)
     more_workers = replace(experiment, run=replace(experiment.run, workers=2))
     train(more_workers, DataPaths(shapes), tmp_path / "run", resume=True)
     one, other = (

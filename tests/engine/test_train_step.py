@@ -43,8 +43,8 @@ def test_micro_batches_equal_the_whole_batch(shapes: Path, tiny: Experiment, tmp
     """Three steps of SGD on four images at once, and on pieces of which one is smaller than the others."""
     whole = replace(tiny, optim=replace(Experiment().optim, batch_size=4, lr=0.001, grad_clip_norm=1.0))
     parts = replace(whole, optim=replace(whole.optim, micro_batch=size))
-    train(whole, DataPaths(shapes), tmp_path / "whole", steps=3)
-    train(parts, DataPaths(shapes), tmp_path / "parts", steps=3)
+    train(whole, DataPaths(shapes), tmp_path / "whole", max_iterations=3)
+    train(parts, DataPaths(shapes), tmp_path / "parts", max_iterations=3)
     for a, b in zip(*(log_of(tmp_path / name, "iteration") for name in ("whole", "parts")), strict=True):
         for name in ("total", "classification", "box", "centerness", "mask", "gradient"):
             assert a[name] == pytest.approx(b[name], rel=2e-4), name
@@ -92,20 +92,22 @@ def test_a_bad_loss_is_skipped_or_stops(
 ) -> None:
     often = replace(tiny, run=replace(tiny.run, checkpoint_every=1, ema=0.9))
     with pytest.raises(SaisError, match=said + ".*; the last checkpoint is as it was before"):
-        train(often, DataPaths(shapes), tmp_path / "stopped", system=with_losses(change))
+        train(often, DataPaths(shapes), tmp_path / "stopped", architecture=with_losses(change))
     kept = load_checkpoint(tmp_path / "stopped/last.safetensors")
     assert kept.state["iteration"] == 2
     # What stands there is the state before the bad batch: skipping it comes to the same.
     skipping = replace(often, run=replace(often.run, on_nonfinite_loss="skip"))
     capsys.readouterr()
-    train(skipping, DataPaths(shapes), tmp_path / "skipped", system=with_losses(change), steps=3)
+    train(skipping, DataPaths(shapes), tmp_path / "skipped", architecture=with_losses(change), max_iterations=3)
     assert "skipped: the loss is" in capsys.readouterr().out
     after = load_checkpoint(tmp_path / "skipped/last.safetensors")
     assert (after.state["iteration"], after.state["skipped_batches"]) == (3, 1)
     assert [s["iteration"] for s in log_of(tmp_path / "skipped", "iteration")] == [1, 2]
     assert all(torch.equal(after.tensors[name], tensor) for name, tensor in kept.tensors.items())
     # And the run resumes, with the option taken anew.
-    result = train(skipping, DataPaths(shapes), tmp_path / "stopped", resume=True, anew=("run.on_nonfinite_loss",))
+    result = train(
+        skipping, DataPaths(shapes), tmp_path / "stopped", resume=True, changed_settings=("run.on_nonfinite_loss",)
+    )
     assert result.iterations == 6
 
 
@@ -117,7 +119,7 @@ def test_ten_bad_losses_in_a_row_stop_a_run_that_skips(shapes: Path, tiny: Exper
         run=replace(tiny.run, on_nonfinite_loss="skip", checkpoint_every=1),
     )
     with pytest.raises(SaisError, match="10 batches in a row skipped, so it is not the batches"):
-        train(many, DataPaths(shapes), tmp_path / "run", system=system)
+        train(many, DataPaths(shapes), tmp_path / "run", architecture=system)
     assert load_checkpoint(tmp_path / "run/last.safetensors").state["skipped_batches"] == 9
 
 
@@ -125,13 +127,13 @@ def test_ten_bad_losses_in_a_row_stop_a_run_that_skips(shapes: Path, tiny: Exper
 def test_half_precision_has_sane_losses(shapes: Path, tiny: Experiment, tmp_path: Path, precision: str) -> None:
     """Within a hundredth of fp32's in the first step, and fp16's scale survives a resume to the bit."""
     half = replace(tiny, run=replace(tiny.run, precision=precision))
-    train(tiny, DataPaths(shapes), tmp_path / "fp32", steps=1)
-    train(half, DataPaths(shapes), tmp_path / "half", steps=3)
+    train(tiny, DataPaths(shapes), tmp_path / "fp32", max_iterations=1)
+    train(half, DataPaths(shapes), tmp_path / "half", max_iterations=3)
     one, other = log_of(tmp_path / "fp32", "iteration")[0], log_of(tmp_path / "half", "iteration")[0]
     for name in ("total", "classification", "box", "centerness", "mask"):
         assert other[name] == pytest.approx(one[name], rel=0.02), name
-    train(half, DataPaths(shapes), tmp_path / "parts", steps=2)
-    train(half, DataPaths(shapes), tmp_path / "parts", resume=True, steps=3)
+    train(half, DataPaths(shapes), tmp_path / "parts", max_iterations=2)
+    train(half, DataPaths(shapes), tmp_path / "parts", resume=True, max_iterations=3)
     straight, resumed = (
         load_checkpoint(tmp_path / "half/last.safetensors"),
         load_checkpoint(tmp_path / "parts/last.safetensors"),
@@ -161,4 +163,9 @@ def test_a_share_is_padded_to_the_largest_canvas() -> None:
 def test_a_system_without_normalizers_is_not_split(shapes: Path, tiny: Experiment, tmp_path: Path) -> None:
     parts = replace(tiny, optim=replace(tiny.optim, micro_batch=2))
     with pytest.raises(SaisError, match="a batch of other cannot be split"):
-        train(parts, DataPaths(shapes), tmp_path / "run", system=replace(SAIS_ARCHITECTURE, name="other", match=None))
+        train(
+            parts,
+            DataPaths(shapes),
+            tmp_path / "run",
+            architecture=replace(SAIS_ARCHITECTURE, name="other", match=None),
+        )

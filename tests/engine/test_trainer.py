@@ -155,12 +155,12 @@ def test_bare_boxes_train_everything_but_the_mask(
 
 def test_steps_stop_the_run_and_it_can_go_on(shapes: Path, tiny: Experiment, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert train(tiny, DataPaths(shapes), out, steps=2).iterations == 2
+    assert train(tiny, DataPaths(shapes), out, max_iterations=2).iterations == 2
     assert not (out / "model.safetensors").exists()
     assert load_checkpoint(out / "last.safetensors").state["iteration"] == 2
     Predictor(out)  # what there is can be predicted with
-    assert train(tiny, DataPaths(shapes), out, steps=5, resume=True).iterations == 5
-    assert train(tiny, DataPaths(shapes), out, steps=500, resume=True).iterations == 6
+    assert train(tiny, DataPaths(shapes), out, max_iterations=5, resume=True).iterations == 5
+    assert train(tiny, DataPaths(shapes), out, max_iterations=500, resume=True).iterations == 6
     assert (out / "model.safetensors").exists()
     assert [s["iteration"] for s in log_of(out, "iteration")] == [1, 2, 3, 4, 5, 6]
 
@@ -171,7 +171,7 @@ def test_random_initialization_freezes_nothing_and_says_so(
     models = []
     step = engine.train_step
     monkeypatch.setattr(engine, "train_step", lambda run, *rest: (models.append(run.model), step(run, *rest))[1])
-    train(tiny, DataPaths(shapes), tmp_path / "run", steps=1, random_init=True)
+    train(tiny, DataPaths(shapes), tmp_path / "run", max_iterations=1, random_init=True)
     assert all(p.requires_grad for p in models[0].parameters())
     assert "random weights" in (out := capsys.readouterr().out)
     assert "nothing of it is frozen" in out
@@ -179,9 +179,9 @@ def test_random_initialization_freezes_nothing_and_says_so(
     assert not stored.experiment.model.pretrained
     assert not load_checkpoint(tmp_path / "run" / "last.safetensors").experiment.model.pretrained
     # A resumed run trains the whole of it too.
-    train(tiny, DataPaths(shapes), tmp_path / "run", steps=2, resume=True)
+    train(tiny, DataPaths(shapes), tmp_path / "run", max_iterations=2, resume=True)
     assert all(p.requires_grad for p in models[1].parameters())
-    train(tiny, DataPaths(shapes), tmp_path / "other", steps=1)
+    train(tiny, DataPaths(shapes), tmp_path / "other", max_iterations=1)
     assert any(not p.requires_grad for p in models[2].backbone.parameters())
 
 
@@ -196,7 +196,7 @@ def test_the_paper_settings_and_keep_ratio_train(shapes: Path, tiny: Experiment,
         criterion=replace(tiny.criterion, assigner="area", box_loss="iou", mask_margin=0.1),
         model=replace(tiny.model, coefficients_from="classification"),
     )
-    train(experiment, DataPaths(shapes, valid=""), tmp_path / "run", steps=2)
+    train(experiment, DataPaths(shapes, valid=""), tmp_path / "run", max_iterations=2)
     assert all(s["mask"] > 0 for s in log_of(tmp_path / "run", "iteration"))
     boxes_only = replace(tiny, model=replace(tiny.model, masks=False), schedule=replace(tiny.schedule, epochs=1))
     result = train(boxes_only, DataPaths(shapes), tmp_path / "fcos")
@@ -207,7 +207,7 @@ def test_the_paper_settings_and_keep_ratio_train(shapes: Path, tiny: Experiment,
 
 def test_weights_of_another_run_are_a_start(trained: Path, shapes: Path, tiny: Experiment, tmp_path: Path) -> None:
     still = replace(tiny, optim=replace(tiny.optim, lr=1e-12, weight_decay=0.0))
-    train(still, DataPaths(shapes), tmp_path / "run", steps=1, weights=trained / "model.safetensors")
+    train(still, DataPaths(shapes), tmp_path / "run", max_iterations=1, weights=trained / "model.safetensors")
     start, end = (
         load_checkpoint(trained / "model.safetensors").part("model"),
         load_checkpoint(tmp_path / "run/last.safetensors").part("model"),
@@ -226,7 +226,7 @@ def test_weights_for_other_classes_keep_what_both_know(
 
     still = replace(tiny, optim=replace(tiny.optim, lr=1e-12, weight_decay=0.0))
     weights = trained / "model.safetensors"
-    train(still, changed(shapes, tmp_path / "three", renamed), tmp_path / "run", steps=1, weights=trained)
+    train(still, changed(shapes, tmp_path / "three", renamed), tmp_path / "run", max_iterations=1, weights=trained)
     said = "trained for 5 classes: head.class_logits anew; kept of it: cross, star; new: hoop"
     assert said in capsys.readouterr().out
     old, new = load_checkpoint(weights).part("model"), load_checkpoint(tmp_path / "run/last.safetensors").part("model")

@@ -1,4 +1,4 @@
-"""The report of a run: one file that says what the evaluation says, whatever the run and its data are."""
+"""The report of a run: one file that reports the results of the evaluation for any run and any data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,16 +26,17 @@ from sais.evaluation.error_analysis import analyze_errors
 from sais.evaluation.evaluate import Evaluation
 from sais.evaluation.visualize import objects_of
 from sais.reports import charts, example_images
-from sais.reports.charts import ChartLine, chart, smoothed, ticks
+from sais.reports.charts import SVG_NAMESPACE, Series, line_chart, smooth
 from sais.reports.run_record import read_run
-from sais.reports.run_report import report_page, write_report
+from sais.reports.run_report import render_report, write_report
 
+PATH, TEXT, TITLE = (f"{{{SVG_NAMESPACE}}}{tag}" for tag in ("path", "text", "title"))
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
 
 class Page(HTMLParser):
-    """Reads a page as a browser would, and holds it to what every report promises."""
+    """Parse a page and check what every report promises: closed tags, unique ids, no scripts, no external resources."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class Page(HTMLParser):
         assert not self.open, f"not closed: {self.open}"
         assert not {"script", "link", "iframe", "object"} & set(self.tags)
         assert {link[1:] for link in self.links} <= self.ids  # all inside the page
-        assert "url(" not in html
+        assert html.count("url(") == html.count("url(#")
         assert "@import" not in html
         assert len(html) < 3_000_000
         self.text = " ".join(" ".join(self.words).split())
@@ -80,7 +82,7 @@ class Page(HTMLParser):
 
 
 def run_folder(folder: Path, epochs: int = 2, end: bool = True, **changes: Any) -> Path:
-    """A run as its log tells it."""
+    """Write the log of a run."""
     folder.mkdir(parents=True)
     experiment = to_dict(Experiment(name="sais-lite"))
     experiment["schedule"]["epochs"] = epochs
@@ -96,13 +98,13 @@ def run_folder(folder: Path, epochs: int = 2, end: bool = True, **changes: Any) 
             entry = {"kind": "evaluation", "time": 1000.0 + i, "iteration": i, "epoch": i // 3 - 1}
             entries.append(entry | {"metrics": {"mask": scores, "box": scores}})
     if end:
-        entries.append({"kind": "end", "time": 1100.0, "iteration": 3 * epochs, "broken": []})
+        entries.append({"kind": "end", "time": 1100.0, "iteration": 3 * epochs, "unreadable_images": []})
     (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return folder
 
 
 def truth_as_results(index: DatasetSplit, score: float = 0.8) -> list[dict[str, Any]]:
-    """Every object found exactly."""
+    """Return a perfect result for each object."""
     results = []
     for record in index.images:
         found = objects_of(record, index)
@@ -137,12 +139,12 @@ def test_the_page_says_what_the_evaluation_says(valid: DatasetSplit, tmp_path: P
         if not np.isnan(value):
             assert f"{name} {count} {100 * value:.1f} {halves[0]:.1f} {halves[1]:.1f}" in page.text
     objects = sum(len(r.annotations) for r in valid.images)
-    assert f"What became of the {objects} objects found {len(results)}" in page.text
-    assert f"What became of the {len(results)} detections right {len(results)} 100 %" in page.text
+    assert f"Outcomes of the {objects} objects found {len(results)}" in page.text
+    assert f"Outcomes of the {len(results)} detections correct {len(results)} 100 %" in page.text
     assert f"missed {objects - len(results)}" in page.text
     assert len(page.images) == 4  # all there are, none twice
     assert "sais-lite on shapes · finished, 2 epochs" in page.text
-    for link in ("#in-short", "#training", "#classes", "#errors", "#confusion", "#settings", "#where-it-was-made"):
+    for link in ("#summary", "#training", "#classes", "#errors", "#confusion", "#settings", "#environment"):
         assert link in page.links
     size = Image.open(io.BytesIO(base64.b64decode(page.images[0].split(",")[1]))).size
     assert size[0] > 2 * 100
@@ -172,9 +174,9 @@ def test_a_detection_wears_the_color_of_its_object(valid: DatasetSplit) -> None:
     record = valid.images[0]
     mine = [r for r in results if r["image_id"] == record.id]
     again = mine[0] | {"score": 0.5}
-    (one, *_) = analyze_errors(valid, [*reversed(mine), again], "segm").images
-    colors = example_images._colors(one, len(record.annotations))
-    taken = [record.annotations.index(one.objects[p]) for p in one.verdict.partners if p >= 0]
+    (image, *_) = analyze_errors(valid, [*reversed(mine), again], "segm").images
+    colors = example_images.match_colors(image, len(record.annotations))
+    taken = [record.annotations.index(image.objects[p]) for p in image.verdict.partners if p >= 0]
     assert list(colors[:-1]) == taken
     assert colors[-1] == len(record.annotations)
 
@@ -198,32 +200,32 @@ def test_many_classes_stay_readable(count: int, valid: DatasetSplit, tmp_path: P
     results = truth_as_results(index)
     for result in results[::3]:
         result["category_id"] = 1 + (result["category_id"] + 4) % count
-    page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(index, results)))
+    page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(index, results)))
     some = len({a.label for r in records for a in r.annotations})
-    assert f"The best 12 of {some}" in page.text
-    assert f"The {some - 24} between" in page.text
-    assert f"{count - some} classes without an object to find" in page.text
-    assert f"of {count} classes that are confused most" in page.text
+    assert f"Best 12 of {some}" in page.text
+    assert f"The {some - 24} in between" in page.text
+    assert f"{count - some} classes without objects" in page.text
+    assert f"of {count} classes that are confused most often" in page.text
     assert page.tags.count("tr") < count + 150
 
 
 def test_nothing_found_and_nothing_to_find(valid: DatasetSplit, tmp_path: Path) -> None:
     record = read_run(run_folder(tmp_path / "run"))
-    page = Page(report_page(record, evaluation_of(valid, [])))
-    assert "The model found nothing at all in them" in page.text
+    page = Page(render_report(record, evaluation_of(valid, [])))
+    assert "The model detected nothing in them" in page.text
     assert "mask AP 0.0" in page.text
     objects = sum(len(r.annotations) for r in valid.images)
     assert f"missed {objects} 100 %" in page.text
     empty = replace(valid, images=tuple(replace(r, annotations=()) for r in valid.images))
-    page = Page(report_page(record, Evaluation(None, truth_as_results(valid), empty)))
-    assert "its images have no annotations, so nothing can be judged" in page.text
+    page = Page(render_report(record, Evaluation(None, truth_as_results(valid), empty)))
+    assert "the images have no annotations, so that nothing can be evaluated" in page.text
     assert "#confusion" not in page.links
 
 
 def test_a_model_without_masks_is_judged_by_boxes(valid: DatasetSplit, tmp_path: Path) -> None:
     results = [{k: v for k, v in r.items() if k != "segmentation"} for r in truth_as_results(valid)]
-    page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, results, ("bbox",))))
-    assert "by boxes (there are no masks to judge)" in page.text
+    page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, results, ("bbox",))))
+    assert "by boxes (there are no masks)" in page.text
     assert "box AP 100.0" in page.text
     assert "poor box 0" in page.text
     assert "poor mask" not in page.text
@@ -231,14 +233,14 @@ def test_a_model_without_masks_is_judged_by_boxes(valid: DatasetSplit, tmp_path:
 
 
 def test_what_a_run_that_goes_on_or_stopped_has_to_say(tmp_path: Path) -> None:
-    from sais.engine.logging.append_log import AppendLog
+    from sais.engine.lock import lock_run
 
     folder = run_folder(tmp_path / "run", end=False)
-    lines = AppendLog(folder / "log.jsonl", alone=True)
-    page = Page(write_report(folder, missing="Nothing was judged yet.").read_text())
-    lines.close()
-    assert "still going on" in page.text
-    assert "Nothing was judged yet." in page.text
+    lock = lock_run(folder)
+    page = Page(write_report(folder, missing="No evaluation yet.").read_text())
+    lock.release()
+    assert "The run is in progress" in page.text
+    assert "No evaluation yet." in page.text
     assert "mask AP 60.0" in page.text  # of the last evaluation that is logged
     page = Page(write_report(folder).read_text())
     assert "did not finish; it can be resumed" in page.text
@@ -246,8 +248,8 @@ def test_what_a_run_that_goes_on_or_stopped_has_to_say(tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "log.jsonl").write_text((folder / "log.jsonl").read_text().splitlines()[0] + "\n")
-    assert "Not one iteration is logged yet" in Page(write_report(bare).read_text()).text
-    with pytest.raises(SaisError, match="no log.jsonl there"):
+    assert "No iteration is logged yet" in Page(write_report(bare).read_text()).text
+    with pytest.raises(SaisError, match="contains no log.jsonl"):
         write_report(tmp_path)
 
 
@@ -259,60 +261,85 @@ def test_settings_that_differ_come_first(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", **experiment)
     page = Page(write_report(folder).read_text())
     lr = recipe("sais-lite").optim.lr
-    assert "Other than the recipe sais-lite has it setting this run sais-lite paper" in page.text
+    assert "Settings that differ from the recipe sais-lite setting this run sais-lite paper" in page.text
     assert f"optim.lr 0.0123 {lr:g} 0.01" in page.text
-    first, second = page.text.split("Where the recipe sais-lite is not the paper's")
+    first, second = page.text.split("Settings in which the recipe sais-lite differs from the paper")
     assert "model.backbone" not in first
     assert "model.backbone tf_efficientnet_lite0.in1k resnet50.tv_in1k" in second
 
 
 def test_images_that_are_gone_are_counted(valid: DatasetSplit, tmp_path: Path) -> None:
     gone = replace(valid, images=(replace(valid.images[0], path=tmp_path / "gone.jpg"), *valid.images[1:]))
-    page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(gone, [])))
-    assert "Left out, since they could not be read: 1." in page.text
+    page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(gone, [])))
+    assert "Omitted because they could not be read: 1." in page.text
     assert len(page.images) == 3
 
 
 def test_a_page_stays_small(valid: DatasetSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = example_images.best_and_worst(analyze_errors(valid, truth_as_results(valid), "segm"))
-    monkeypatch.setattr(example_images, "MOST", len(whole) // 2)
-    page = Page(report_page(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, truth_as_results(valid))))
+    examples = example_images.example_images(analyze_errors(valid, truth_as_results(valid), "segm"))
+    size = sum(len(image.source) for group in examples.groups for image in group.images)
+    monkeypatch.setattr(example_images, "MAX_CHARACTERS", size // 2)
+    page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, truth_as_results(valid))))
     assert 0 < len(page.images) < 4
-    assert f"Left out to keep the page small: {4 - len(page.images)}." in page.text
+    assert f"Omitted to keep the page small: {4 - len(page.images)}." in page.text
 
 
-def test_ticks() -> None:
-    assert ticks(0, 100) == [0, 20, 40, 60, 80, 100]
-    assert ticks(0.13, 0.57) == [0.2, 0.3, 0.4, 0.5]
-    assert ticks(0.6, 0.64, about=2) == [0.6, 0.62, 0.64]
-    assert ticks(1, 3, about=5, whole=True) == [1, 2, 3]
-    assert ticks(0, 90000, about=5, whole=True) == [0, 20000, 40000, 60000, 80000]
-    assert ticks(2, 2) == [2]
-
-
-def test_a_chart_puts_points_where_they_belong() -> None:
-    line = ChartLine("a <b>", [(0.0, 0.0), (5.0, 10.0), (10.0, 5.0)])
-    svg = chart([line], "label", "epoch", y=(0.0, 10.0))
-    points = re.search(r'points="([^"]+)"', svg)
-    assert points is not None
-    places = [tuple(map(float, pair.split(","))) for pair in points[1].split()]
+def test_line_chart_places_points_and_ticks() -> None:
+    series = Series("a <b>", [(0.0, 0.0), (5.0, 10.0), (10.0, 5.0)])
+    svg = ElementTree.fromstring(line_chart("chart", [series], "label", "epoch", y_limits=(0.0, 10.0)))
+    assert (svg.get("role"), svg.get("aria-label")) == ("img", "label")
+    (curve,) = [path for path in svg.iter(PATH) if f"stroke: {charts.SERIES_COLORS[0]}" in path.get("style", "")]
+    numbers = [float(word) for word in curve.get("d", "").split() if word not in "ML"]
     left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
     top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
-    assert places == [(left, bottom), ((left + right) / 2, top), (right, (top + bottom) / 2)]
-    assert svg.count("<title>") == 3
-    assert "<title>epoch 5\na &lt;b&gt; 10</title>" in svg
-    one = chart([ChartLine("a", [(3.0, 0.0)])], "label", "epoch")  # a single point, all zeros
-    assert "<circle" in one
-    assert "nan" not in one
+    expected = [left, bottom, (left + right) / 2, top, right, (top + bottom) / 2]
+    assert numbers == pytest.approx(expected, abs=0.01)
+    texts = [element.text for element in svg.iter(TEXT)]
+    assert texts == ["0", "2", "4", "6", "8", "10", "epoch", "0", "2", "4", "6", "8", "10"]
 
 
-def test_smoothing_keeps_the_mean_and_the_number() -> None:
+def test_line_chart_shows_values_in_tooltips() -> None:
+    series = Series("a <b>", [(0.0, 0.0), (5.0, 10.0), (10.0, 5.0)])
+    svg = ElementTree.fromstring(line_chart("chart", [series], "label", "epoch"))
+    titles = [title.text for title in svg.iter(TITLE)]
+    assert titles == ["epoch 0\na <b> 0", "epoch 5\na <b> 10", "epoch 10\na <b> 5"]
+    long = Series("a", [(float(i), 1.0) for i in range(1000)])
+    svg = ElementTree.fromstring(line_chart("chart", [long], "label", "epoch"))
+    assert 50 <= len(list(svg.iter(TITLE))) <= charts.MAX_TOOLTIPS
+
+
+def test_line_chart_of_one_point_has_a_marker() -> None:
+    svg = line_chart("chart", [Series("a", [(3.0, 0.0)])], "label", "epoch", integer_x=True)
+    assert "<use" in svg
+    assert "nan" not in svg
+
+
+def test_render_svg_is_deterministic_and_ids_differ_between_charts() -> None:
+    series = [Series("a", [(0.0, 1.0), (1.0, 2.0)])]
+    svg = line_chart("first", series, "label", "epoch", markers=True)
+    assert svg == line_chart("first", series, "label", "epoch", markers=True)
+    ids = [set(re.findall(r' id="([^"]+)"', line_chart(name, series, "", "", markers=True))) for name in ("a", "b")]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+def test_every_chart_color_follows_the_color_scheme(tmp_path: Path) -> None:
+    page = write_report(run_folder(tmp_path / "run")).read_text()
+    for svg in re.findall("<svg.*?</svg>", page, re.DOTALL):
+        for color in set(re.findall(r"(?:stroke|fill): (#\w+)", svg)):
+            assert f'[style*="stroke: {color}"] {{ stroke: var(--' in page
+    for name in charts.CHART_COLORS:
+        assert page.count(f"\n  --{name}: ") + page.count(f" --{name}: ") >= 2  # light and dark
+
+
+def test_smooth_keeps_the_mean_and_limits_the_number_of_points() -> None:
     points = [(float(i), float(i % 2)) for i in range(1000)]
-    thin = smoothed(points, 100)
+    thin = smooth(points, 100)
     assert len(thin) == 100
     assert [y for _, y in thin] == pytest.approx([0.5] * 100)
     assert thin[0][0] == pytest.approx(4.5)
-    assert smoothed([(1.0, 2.0)]) == [(1.0, 2.0)]
+    assert smooth([(1.0, 2.0)]) == [(1.0, 2.0)]
+    assert smooth([]) == []
 
 
 def test_sais_report_says_what_sais_eval_says(
@@ -324,7 +351,7 @@ def test_sais_report_says_what_sais_eval_says(
     assert main(["report", str(trained), "--workers", "0", "--out", str(out)]) == 0  # the run knows its data
     assert capsys.readouterr().out == f"wrote {out}\n"
     page = Page(out.read_text())
-    assert "Judged: model.safetensors, on 4 images of valid" in page.text
+    assert "Evaluated: model.safetensors, on 4 images of valid" in page.text
     for kind in ("mask", "box"):
         scores = [f"{100 * wanted[kind][name]:.1f}" for name in ("AP", "AP50", "AP75")]
         assert f"{kind} AP {scores[0]} AP50 {scores[1]} · AP75 {scores[2]}" in page.text
@@ -348,9 +375,9 @@ def test_sais_report_of_a_run_whose_data_or_model_are_not_there(
     assert main(["report", str(moved)]) == 0
     assert "no validation split" in Page((moved / "report.html").read_text()).text
     assert main(["report", str(moved), "--data", str(shapes), "--split", "train", "--workers", "0"]) == 0
-    assert "Judged: model.safetensors, on 12 images of train with" in Page((moved / "report.html").read_text()).text
+    assert "Evaluated: model.safetensors, on 12 images of train with" in Page((moved / "report.html").read_text()).text
     assert main(["report", str(tmp_path)]) == 2
-    assert "no log.jsonl there" in capsys.readouterr().err
+    assert "contains no log.jsonl" in capsys.readouterr().err
 
 
 def test_sais_train_writes_its_report_and_survives_without(

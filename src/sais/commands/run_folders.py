@@ -6,6 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
+from sais.engine.run_folder import is_unstarted
 from sais.errors import SaisError
 
 
@@ -45,9 +46,8 @@ def choose_folder(out: Path | None, name: str, resume: bool, restarted: bool) ->
 
 
 def stopped_early(out: Path) -> bool:
-    """Whether a run was started in `out` and killed before its first checkpoint."""
-    begun = any((out / name).is_file() for name in ("experiment.json", "log.jsonl"))
-    return begun and not any(out.glob("[!.]*.safetensors"))
+    """Return whether a run was started in `out` and ended before its first checkpoint."""
+    return is_unstarted(out)
 
 
 def _numbered(folder: str, name: str) -> re.Match[str] | None:

@@ -1,4 +1,4 @@
-"""What one call of `train` works with besides the run: where images come from, when to save, when to stop."""
+"""Between two steps: when a run is saved, when it stops, and how it survives dead workers and unreadable images."""
 
 from __future__ import annotations
 
@@ -12,106 +12,128 @@ from sais.data.loader import EpochBatches, LoadedBatch, training_loader
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.signals import StopRequest, exit_by_signal
 from sais.engine.train_state import TrainState, save_train_state
-from sais.errors import SaisError
+from sais.errors import InputError, ResourceError, SaisError
 from sais.structures import Batch
 
-WORKER_DEATHS = 3
-"""So many times reading processes that died are replaced."""
+MAX_WORKER_DEATHS = 3
+"""Number of times that killed image-reading processes are replaced."""
 
 
 @dataclass
 class LoopContext:
-    """What one call of `train` works with, besides the run itself."""
+    """Everything that one call of `train` uses in addition to the state of the run."""
 
     log: RunLog | NullLog
     stop: StopRequest
     loader: Any
+    """Loader of the training batches of this rank."""
     batches: EpochBatches
-    last: int
-    """The iteration to stop after."""
+    """Sampler of `loader`."""
+    last_iteration: int
+    """Iteration to stop after."""
     skip_broken: bool
-    saved: float = field(default_factory=time.monotonic)
-    """When the run was last saved."""
-    saved_at: tuple[int, int] = (-1, -1)
-    """Iteration and measured epochs of the run as it was last saved."""
-    unread: int = 0
-    """Batches, the last ones in a row, of which no image could be read."""
-    unsaved: str = ""
-    """Why the last attempt to save failed; "" where it did not."""
+    """Whether unreadable images are skipped in the first epoch as well."""
+    last_save_time: float = field(default_factory=time.monotonic)
+    """Time of the last attempt to save."""
+    saved_progress: tuple[int, int] = (-1, -1)
+    """Iteration and number of evaluated epochs of the last checkpoint."""
+    unreadable_batches: int = 0
+    """Number of consecutive batches without a readable image."""
+    save_error: str = ""
+    """Error of the last attempt to save; empty if it succeeded."""
 
 
 def build_loader(run: TrainState) -> tuple[Any, EpochBatches]:
-    """The loader of a run, for the rank's share of every batch, and the sampler that tells it what to read."""
+    """Return the loader of this rank's share of every batch, and its sampler."""
     settings, share = run.experiment, (run.world.rank, run.world.world_size)
     seed, workers, margin = settings.run.seed, settings.run.workers, settings.criterion.mask_margin
-    inputs, batch = (settings.input, settings.augment), settings.optim.batch_size
-    return training_loader(run.train_split, *inputs, batch, seed, workers, margin, share)
+    inputs, batch_size = (settings.input, settings.augment), settings.optim.batch_size
+    return training_loader(run.train_split, *inputs, batch_size, seed, workers, margin, share)
 
 
-def stop_or_save(run: TrainState, course: LoopContext) -> None:
-    """Between two steps: end the run where a signal asked for it, save it where that is due."""
-    number = course.stop.signal or 0
+def stop_or_save(run: TrainState, context: LoopContext) -> None:
+    """End the run if a signal requested it, and save it if a checkpoint is due."""
+    number = context.stop.signal or 0
     minutes = run.experiment.run.checkpoint_minutes
-    late = bool(minutes) and time.monotonic() - course.saved > 60 * minutes
-    if run.world.world_size > 1:  # a signal may reach one rank before another, and clocks differ
-        number, late = run.world.maximum(torch.tensor([number, late])).tolist()
+    overdue = bool(minutes) and time.monotonic() - context.last_save_time > 60 * minutes
+    if run.world.world_size > 1:  # a signal may reach the ranks at different steps, and clocks differ
+        number, overdue = run.world.maximum(torch.tensor([number, overdue])).tolist()
     if number:
-        save(run, course)
-        how = f"NOT SAVED ({course.unsaved}); the checkpoint before stands" if course.unsaved else "saved"
-        course.log.say(f"stopped and {how} at iteration {run.iteration}; go on with --resume")
+        save(run, context)
+        outcome = (
+            f"NOT SAVED ({context.save_error}); the previous checkpoint is intact" if context.save_error else "saved"
+        )
+        context.log.print(f"stopped and {outcome} at iteration {run.iteration}; resume the run to continue")
         exit_by_signal(number)
-    every = run.experiment.run.checkpoint_every
-    if late or (every and run.iteration % every == 0 and run.iteration % len(course.batches)):
-        save(run, course)
+    interval = run.experiment.run.checkpoint_every
+    if overdue or (interval and run.iteration % interval == 0 and run.iteration % len(context.batches)):
+        save(run, context)
 
 
-def save(run: TrainState, course: LoopContext) -> None:
-    """Save the run. A disk that is full for a while does not end it: the next checkpoint tries again."""
-    run.unreadable_images = (
-        set().union(*run.world.all_gather(run.unreadable_images)) if run.world.world_size > 1 else run.unreadable_images
-    )
-    if course.saved_at == (run.iteration, run.evaluated_epochs):
-        return  # it would only take the place of the checkpoint before
-    course.saved, course.unsaved = time.monotonic(), ""
+def save(run: TrainState, context: LoopContext) -> None:
+    """Save the run. A full disk does not end the run before its last iteration: the next checkpoint tries again."""
+    if run.world.world_size > 1:
+        run.unreadable_images = set().union(*run.world.all_gather(run.unreadable_images))
+    if context.saved_progress == (run.iteration, run.evaluated_epochs):
+        return  # an identical checkpoint would replace the previous one
+    context.last_save_time, context.save_error = time.monotonic(), ""
     try:
         save_train_state(run)
-        course.saved_at = run.iteration, run.evaluated_epochs
+        context.saved_progress = run.iteration, run.evaluated_epochs
     except SaisError as error:
-        if run.iteration >= course.last:
+        if run.iteration >= context.last_iteration:
             raise
-        course.unsaved = str(error)
-        course.log.say(f"NOT SAVED: {error}. Training goes on, the next checkpoint tries again")
-        course.log.write("note", iteration=run.iteration, unsaved=str(error))
+        context.save_error = str(error)
+        context.log.print(f"NOT SAVED: {error} Training continues; the next checkpoint tries again.")
+        context.log.write("note", iteration=run.iteration, save_error=str(error))
 
 
-def replace_workers(run: TrainState, course: LoopContext, deaths: int, error: RuntimeError) -> None:
-    """New reading processes for those of which the system killed one; a SaisError where that happens too often."""
-    said = "a process that reads images was killed, most often for want of memory"
-    if deaths > WORKER_DEATHS:
-        if run.world.world_size == 1:  # the others are in the middle of their step
-            save(run, course)
-        raise SaisError(f"{said}, for the {deaths}th time; go on with --resume and fewer --workers") from error
-    course.log.say(f"{said}; new ones go on from iteration {run.iteration}")
-    course.log.write("note", iteration=run.iteration, workers_killed=str(error))
-    course.loader, course.batches = build_loader(run)
+def replace_workers(run: TrainState, context: LoopContext, deaths: int, error: RuntimeError) -> None:
+    """Start new image-reading processes after the system killed one.
+
+    Args:
+        run: state of the run.
+        context: context of the training loop, which receives the new loader.
+        deaths: number of times that this has happened.
+        error: torch's exception.
+
+    Raises:
+        ResourceError: it has happened too often.
+    """
+    cause = "a process that reads images was killed, usually because of too little memory"
+    if deaths > MAX_WORKER_DEATHS:
+        if run.world.world_size == 1:  # other ranks are in the middle of a step
+            save(run, context)
+        raise ResourceError(
+            f"run.workers: {cause}, {deaths} times. Resume the run with fewer workers (run.workers)."
+        ) from error
+    context.log.print(f"{cause}; new ones continue from iteration {run.iteration}")
+    context.log.write("note", iteration=run.iteration, workers_killed=str(error))
+    context.loader, context.batches = build_loader(run)
 
 
-def usable(run: TrainState, loaded: LoadedBatch, course: LoopContext) -> Batch | None:
-    """The batch without its broken images; raises unless they may be left out."""
-    may_be_left_out = course.skip_broken or run.iteration >= len(course.batches)
-    for line in loaded.unreadable_images:
-        if not may_be_left_out:
-            raise SaisError(f"{line} (or leave such images out with --skip-broken)")
-        if line not in run.unreadable_images:
-            run.unreadable_images.add(line)
-            course.log.say(f"left out: {line}")
-            course.log.write("note", iteration=run.iteration, broken=line)
+def readable_batch(run: TrainState, loaded: LoadedBatch, context: LoopContext) -> Batch | None:
+    """Return the batch without its unreadable images, and report them; None if no image can be read.
+
+    After the first epoch unreadable images are always skipped: they were readable before, so the data set is right.
+
+    Raises:
+        InputError: an image cannot be read and must not be skipped, or no image of the data set can be read.
+    """
+    skip = context.skip_broken or run.iteration >= len(context.batches)
+    for message in loaded.unreadable_images:
+        if not skip:
+            raise InputError(f"{message.rstrip('.')}. Or skip unreadable images (skip_broken).")
+        if message not in run.unreadable_images:
+            run.unreadable_images.add(message)
+            context.log.print(f"skipped: {message}")
+            context.log.write("note", iteration=run.iteration, unreadable_image=message)
     if loaded.batch is None and len(run.unreadable_images) >= len(run.train_split.images):
-        raise SaisError(f"{run.train_split.name}: not one image can be read; check the data set with `sais check`")
+        raise InputError(f"{run.train_split.name}: no image can be read. Check the data set with `sais check`.")
     return loaded.batch
 
 
 def out_of_patience(run: TrainState) -> bool:
-    """Whether AP has not risen for so long that the run ends (`schedule.patience`)."""
+    """Return whether AP has not improved for `schedule.patience` evaluations, so that the run ends early."""
     patience = run.experiment.schedule.patience
     return patience > 0 and run.evaluations_since_best >= patience

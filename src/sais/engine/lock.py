@@ -1,69 +1,62 @@
-"""Whether a process is at a run: its log is locked for as long as the process lives, and a killed one holds nothing.
+"""The lock of a run's folder: at most one process trains there. The lock of a killed process is free at once.
 
-Neither do the processes that read images for it: they would outlive a killed one for some seconds, in which the run
-could not be resumed.
+The lock is the file `run.lock`, held through the filelock package. The processes that read images do not hold it, so
+they cannot keep a killed run locked until they notice that their parent is gone.
 """
 
 from __future__ import annotations
 
-import os
-import time
-import weakref
 from pathlib import Path
-from typing import IO
+from typing import TYPE_CHECKING
 
-PATIENCE = 0.5
-"""Seconds that `lock` waits: `is_locked` of another process holds the file for a moment too."""
+from sais.errors import ResourceError
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
-_held: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
-
-
-def _let_go() -> None:
-    """In a forked process: close what the parent holds. The parent's own lock stays."""
-    for file in list(_held):
-        file.close()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_let_go)
+LOCK_FILE = "run.lock"
+"""Name of the lock file in a run's folder. It stays there and marks the folder as a run of sais."""
+LOCK_TIMEOUT = 0.5
+"""Seconds that `lock_run` waits: `is_locked` of another process holds the lock for a moment as well."""
+PROBE_TIMEOUT = 0.05
+"""Seconds that `is_locked` waits, since another process may be probing at the same moment."""
 
 
-def lock(file: IO[bytes]) -> bool:
-    """Make an open file ours until it is closed or the process ends; whether that went well.
+def lock_run(folder: Path) -> BaseFileLock:
+    """Lock the folder of a run until `release()` is called or the process ends; create the folder if missing.
 
-    True also where the system has no such locks (Windows, some network file systems): nobody is kept out there.
+    Raises:
+        ResourceError: another process trains in this folder, or the lock file cannot be written.
     """
-    until = time.monotonic() + PATIENCE
-    while _try(file, exclusive=True) is False:
-        if time.monotonic() > until:
-            return False
-        time.sleep(PATIENCE / 10)
-    _held.add(file)
-    return True
+    from filelock import FileLock, Timeout
 
-
-def is_locked(path: Path) -> bool | None:
-    """Whether a living process holds a file by `lock`; None where that cannot be known."""
     try:
-        with path.open("rb") as file:
-            free = _try(file, exclusive=False)
-    except OSError:
-        return None
-    return None if free is None else not free
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        lock.acquire(timeout=LOCK_TIMEOUT)
+    except Timeout as error:
+        raise ResourceError(
+            f"{folder}: another process is training in this folder. Wait for it, or choose another output folder."
+        ) from error
+    except OSError as error:
+        raise ResourceError(
+            f"{folder}: cannot be written ({error.strerror}). Choose another output folder, or fix its permissions."
+        ) from error
+    return lock
 
 
-def _try(file: IO[bytes], exclusive: bool) -> bool | None:
-    """Whether the lock was free, and is ours now; None where there are no locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    try:
-        # Not lockf: its locks go with the first descriptor that is closed, such as that of someone who reads the file.
-        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
+def is_locked(folder: Path) -> bool | None:
+    """Return whether a process is training in a run's folder; None if that cannot be determined."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK_FILE).exists():
         return False
-    except OSError:  # a file system without locks
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=PROBE_TIMEOUT, poll_interval=PROBE_TIMEOUT / 5)
+    except Timeout:
+        return True
+    except OSError:  # no permission, or a file system without locks
         return None
-    return True
+    lock.release()
+    return False

@@ -1,10 +1,11 @@
-"""The optimizer's parameter groups, the course of the learning rate, and the moving average of the weights."""
+"""Optimizers, learning rate schedules, and the moving average of the weights."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -14,86 +15,132 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sais.config import OptimConfig, ScheduleConfig
 from sais.errors import SaisError
 from sais.modeling.backbones import Backbone, parameters_through
+from sais.resolve import resolve
 
 Model = TypeVar("Model", bound=nn.Module)
+ParameterGroup = dict[str, Any]
+OptimizerBuilder = Callable[[list[ParameterGroup], OptimConfig], torch.optim.Optimizer]
+"""(parameter groups, settings) -> optimizer; the groups have a `weight_decay` of their own."""
+Schedule = Callable[[int, int, float, ScheduleConfig], float]
+"""(iteration from 0, iterations per epoch, initial learning rate, settings) -> learning rate without warm-up."""
 
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
-    """Groups with a `factor` on the learning rate and their own decay.
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGroup]:
+    """Return the parameter groups of a model, each with its `factor` of the learning rate and its weight decay.
 
-    Convolution biases learn at `bias_lr_factor` without decay, everything in `model.backbone` at `backbone_lr_factor`
-    times `layer_decay` for its own stage and each one above; frozen parameters are left out. Norm layers are treated as
-    weights, as the paper's detector does, except that AdamW, whose decay is far stronger, spares them.
+    Convolution biases have `bias_lr_factor` and no decay. All parameters of `model.backbone` have `backbone_lr_factor`
+    times `layer_decay` to the power of their stage, counted from the last one. Frozen parameters are left out. Norm
+    layers are treated like weights, as in the paper's detector, but AdamW, whose decay is far stronger, does not decay
+    them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     backbone = getattr(model, "backbone", None)
-    heights = stages_from_the_top(backbone) if isinstance(backbone, Backbone) else {}
+    stages = stages_from_last(backbone) if isinstance(backbone, Backbone) else {}
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
             factor, decay = 1.0, config.weight_decay
             if module_name.startswith("backbone."):
-                factor *= config.backbone_lr_factor * config.layer_decay ** heights.get(parameter, 0)
+                factor *= config.backbone_lr_factor * config.layer_decay ** stages.get(parameter, 0)
             if isinstance(module, NORMS):
                 decay = 0.0 if config.name == "adamw" else decay
             elif name == "bias":
                 factor *= config.bias_lr_factor
                 decay = 0.0
             groups.setdefault((factor, decay), []).append(parameter)
-    return [{"params": p, "factor": factor, "weight_decay": decay} for (factor, decay), p in groups.items()]
+    return [
+        {"params": parameters, "factor": factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
 
 
-def stages_from_the_top(backbone: Backbone) -> dict[nn.Parameter, int]:
-    """For each parameter of a backbone the number of its stage, from 1 for the last one downwards. A stem that is no
-    stage of its own counts with the first."""
+def stages_from_last(backbone: Backbone) -> dict[nn.Parameter, int]:
+    """Return the stage of each parameter of a backbone, counted from 1 for the last stage.
+
+    A stem that is not a stage of its own belongs to the first stage.
+    """
     info: Any = backbone.network.feature_info
     names = list(info.module_name())
-    heights = dict.fromkeys(backbone.parameters(), 1)
-    for height, name in enumerate(reversed(names), start=1):
+    stages = dict.fromkeys(backbone.parameters(), 1)
+    for stage, name in enumerate(reversed(names), start=1):
         with contextlib.suppress(SaisError):  # an activation, without parameters
             for parameter in parameters_through(backbone.network, name):
-                heights[parameter] = height
-    return heights
+                stages[parameter] = stage
+    return stages
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with momentum (the paper) or AdamW over `parameter_groups`."""
-    groups = parameter_groups(model, config)
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    """Build the optimizer `config.name`: a row of `OPTIMIZERS` or "module:function".
+
+    Raises:
+        ConfigError: no such optimizer.
+    """
+    build: OptimizerBuilder = resolve(config.name, OPTIMIZERS, "optimizer")
+    return build(parameter_groups(model, config), config)
+
+
+def _sgd(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
+def _adamw(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+
+
+OPTIMIZERS: dict[str, OptimizerBuilder] = {"sgd": _sgd, "adamw": _adamw}
+"""Optimizers by name, for `optim.name`."""
+
+
 def learning_rate(iteration: int, per_epoch: int, lr: float, config: ScheduleConfig) -> float:
-    """The learning rate of an iteration (counted from 0), before the groups' factors."""
-    total = max(1, config.epochs * per_epoch)
-    warmup = min(config.warmup, total // 10)
-    if config.kind == "cosine":
-        lr *= 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / total)))
-    else:
-        lr *= config.gamma ** sum(iteration >= step * per_epoch for step in config.milestones)
+    """Return the learning rate of an iteration, before the factors of the parameter groups.
+
+    Args:
+        iteration: number of the iteration, from 0.
+        per_epoch: number of iterations per epoch.
+        lr: initial learning rate.
+        config: schedule and warm-up.
+
+    Raises:
+        ConfigError: no schedule is called `config.kind`.
+    """
+    schedule: Schedule = resolve(config.kind, SCHEDULES, "schedule")
+    lr = schedule(iteration, per_epoch, lr, config)
+    warmup = min(config.warmup, max(1, config.epochs * per_epoch) // 10)
     if iteration < warmup:
-        share = iteration / warmup if config.warmup_kind == "linear" else 0.0
-        lr *= config.warmup_factor + (1 - config.warmup_factor) * share
+        progress = iteration / warmup if config.warmup_kind == "linear" else 0.0
+        lr *= config.warmup_factor + (1 - config.warmup_factor) * progress
     return lr
 
 
+def _steps(iteration: int, per_epoch: int, lr: float, config: ScheduleConfig) -> float:
+    return lr * config.gamma ** sum(iteration >= epoch * per_epoch for epoch in config.milestones)
+
+
+def _cosine(iteration: int, per_epoch: int, lr: float, config: ScheduleConfig) -> float:
+    total = max(1, config.epochs * per_epoch)
+    return lr * (0.5 * (1 + math.cos(math.pi * min(1.0, iteration / total))))
+
+
+SCHEDULES: dict[str, Schedule] = {"steps": _steps, "cosine": _cosine}
+"""Learning rate schedules by name, for `schedule.kind`."""
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its share of `lr`."""
+    """Set the learning rate of every parameter group to `lr` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
 
 
 class MovingAverage(Generic[Model]):
-    """An exponential moving average of a model's trained weights; what is frozen or counted is copied.
+    """An exponential moving average of a model's trained weights; frozen weights and buffers are copied.
 
     Args:
-        model: the model in training.
-        decay: share of the average that each update keeps; less in the first updates, so that the average does not
-            remember the random start.
+        model: model in training.
+        decay: fraction of the average that each update keeps; smaller in the first updates, so that the average
+            forgets the initial weights.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -103,7 +150,7 @@ class MovingAverage(Generic[Model]):
 
     @torch.no_grad()
     def update(self, model: Model) -> None:
-        """Take one step towards the weights of `model`."""
+        """Move the average towards the weights of `model`."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         averaged: list[Tensor] = []
@@ -113,5 +160,5 @@ class MovingAverage(Generic[Model]):
                 averaged.append(average)
                 current.append(parameter.detach())
         torch._foreach_lerp_(averaged, current, 1 - decay)
-        for kept, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            kept.copy_(buffer)
+        for average_buffer, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            average_buffer.copy_(buffer)

@@ -1,9 +1,9 @@
-"""How a run begins: fresh, from the weights of another, or where one of the same folder stopped."""
+"""How a run starts: from ImageNet weights, from the weights of another run, or from its own last checkpoint."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,27 +13,22 @@ from sais.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_w
 from sais.config import Experiment, check_ranges
 from sais.data.annotations import DatasetSplit
 from sais.device import choose_device
-from sais.distributed import World
+from sais.distributed import SINGLE_PROCESS, World
 from sais.engine.architecture import Architecture
+from sais.engine.logging.loggers import LOGGERS
 from sais.engine.optim import MovingAverage, build_optimizer
-from sais.engine.train_state import LAST, PREVIOUS, TrainState
-from sais.errors import SaisError
+from sais.engine.run_folder import LAST, PREVIOUS
+from sais.engine.train_state import TrainState
+from sais.errors import CheckpointError, ConfigError, SaisError
 from sais.modeling.backbones import Backbone, load_imagenet_weights
 
 CHANGEABLE_SETTINGS = (
-    *("run.device", "run.workers", "run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
-    *(
-        "run.on_nonfinite_loss",
-        "run.activation_checkpointing",
-        "run.cpu_convolutions",
-        "run.loggers",
-        "optim.micro_batch",
-        "optim.lr",
-        "optim.grad_clip_norm",
-        "schedule.patience",
-    ),
+    *("run.device", "run.workers", "run.loggers", "run.on_nonfinite_loss"),
+    *("run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
+    *("run.activation_checkpointing", "run.cpu_convolutions"),
+    *("optim.lr", "optim.micro_batch", "optim.grad_clip_norm", "schedule.patience"),
 )
-"""Settings that a resumed run may take anew; every other one would make it another run."""
+"""Settings that can be changed when resuming; changing any other one would make it a different run."""
 
 RESUMED_FIELDS = (
     *("iteration", "best_score", "evaluations_since_best", "seconds", "metrics", "evaluated_epochs"),
@@ -42,66 +37,74 @@ RESUMED_FIELDS = (
 """Fields of `TrainState` that a checkpoint stores under the same name."""
 
 
-def start_run(
-    experiment: Experiment,
-    out: Path,
-    index: DatasetSplit,
-    valid: DatasetSplit | None,
-    random_init: bool,
-    weights: Path | None,
-    system: Architecture,
-    ranks: World,
-) -> tuple[TrainState, list[str]]:
-    """A fresh run, and what there is to say about it."""
-    if (out / LAST).exists():
-        raise SaisError(f"{out}: a run is there already; go on with --resume, or choose another --out")
+@dataclass(frozen=True)
+class RunInputs:
+    """Inputs of a run that do not come from a checkpoint."""
+
+    experiment: Experiment
+    out: Path
+    """Folder of the run."""
+    train_split: DatasetSplit
+    valid_split: DatasetSplit | None
+    architecture: Architecture
+    world: World = SINGLE_PROCESS
+
+
+def start_run(inputs: RunInputs, random_init: bool, weights: Path | None) -> tuple[TrainState, list[str]]:
+    """Start a new run.
+
+    Args:
+        inputs: settings, folder, data and architecture.
+        random_init: whether the backbone starts from random weights, all of them trainable.
+        weights: checkpoint or run folder to start from instead of ImageNet weights.
+
+    Returns:
+        The state of the run, and remarks for the user.
+    """
+    experiment, class_names = inputs.experiment, inputs.train_split.class_names
     check_ranges(experiment)
     from_scratch = random_init or not experiment.model.pretrained
     experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
     device = choose_device(experiment.run.device)
     torch.manual_seed(experiment.run.seed)
-    model = system.build(experiment, len(index.class_names))
+    model = inputs.architecture.build(experiment, len(class_names))
     if weights is not None:
         path = find_checkpoint(weights)
-        notes = initialize_from(model, load_checkpoint(path), index.class_names, system, path)
+        notes = initialize_from(model, load_checkpoint(path), class_names, inputs.architecture, path)
     elif from_scratch:
-        notes = ["backbone from random weights: nothing of it is frozen"]
+        notes = ["backbone initialized randomly: none of its layers are frozen"]
     else:
         assert isinstance(model.backbone, Backbone)
         notes = [load_imagenet_weights(model.backbone)]
-    return _run(experiment, out, index, valid, model.to(device), system, ranks), notes
+    return _new_state(replace(inputs, experiment=experiment), model.to(device)), notes
 
 
 def resume_run(
-    experiment: Experiment,
-    out: Path,
-    index: DatasetSplit,
-    valid: DatasetSplit | None,
-    system: Architecture,
-    ranks: World,
-    anew: tuple[str, ...] = ("run.device", "run.workers"),
+    inputs: RunInputs, changed_settings: tuple[str, ...] = ("run.device", "run.workers")
 ) -> tuple[TrainState, list[str]]:
-    """The run that stopped in `out`, and what there is to say about it.
+    """Restore the run that stopped in `inputs.out`.
 
     Args:
-        anew: settings taken from `experiment` instead of the stored ones; of `FREE`.
+        inputs: folder, data and architecture; of its settings only `changed_settings` are used.
+        changed_settings: names of settings taken from `inputs.experiment`, of `CHANGEABLE_SETTINGS`.
+
+    Returns:
+        The state of the run, and remarks for the user.
+
+    Raises:
+        CheckpointError: there is no run to resume, or it was trained with other data or another architecture.
+        ConfigError: a changed setting is not changeable.
     """
-    checkpoint, path, notes = _last_readable(out, ranks)
-    stored, more = with_settings(checkpoint.experiment, experiment, anew)
-    if not checkpoint.part("optimizer"):
-        raise SaisError(f"{path}: a model, not a run; resume from the last.safetensors of a run")
-    if (other := checkpoint.state["architecture"]) != system.name:
-        raise SaisError(f"{path}: a run of {other}, not of {system.name}; resume it as what it is")
-    if checkpoint.class_names != index.class_names:
-        raise SaisError(f"{path}: trained on other classes than {index.name}; resume with the data it was started on")
-    if checkpoint.state["images"] != len(index.images):
-        was = f"{checkpoint.state['images']} images, {index.name} has {len(index.images)}"
-        raise SaisError(f"{path}: trained on {was}; resume with the data it was started on")
-    device = choose_device(stored.run.device)
-    model = system.build(stored, len(index.class_names))
+    train_split, architecture = inputs.train_split, inputs.architecture
+    checkpoint, path, notes = _last_readable(inputs.out, inputs.world)
+    experiment, changes = change_settings(checkpoint.experiment, inputs.experiment, changed_settings)
+    experiment, removals = _drop_unrequested_loggers(experiment, inputs.experiment)
+    _check_same_run(checkpoint, path, train_split, architecture)
+    device = choose_device(experiment.run.device)
+    model = architecture.build(experiment, len(train_split.class_names))
     weights, raw = checkpoint.part("model"), checkpoint.part("raw")
     load_weights(model, raw or weights, path)
-    run = _run(stored, out, index, valid, model.to(device), system, ranks)
+    run = _new_state(replace(inputs, experiment=experiment), model.to(device))
     state = checkpoint.state
     if run.average:
         load_weights(run.average.model, weights, path)
@@ -112,85 +115,136 @@ def resume_run(
     for name in RESUMED_FIELDS:
         setattr(run, name, state[name])
     run.unreadable_images = set(state["unreadable_images"])
-    return run, [*notes, *more, f"resumed at iteration {run.iteration}"]
+    return run, [*notes, *changes, *removals, f"resumed at iteration {run.iteration}"]
 
 
-def with_settings(stored: Experiment, given: Experiment, anew: tuple[str, ...]) -> tuple[Experiment, list[str]]:
-    """`stored` with the settings named in `anew` as `given` has them, and a line for each that is another now.
+def change_settings(stored: Experiment, given: Experiment, names: tuple[str, ...]) -> tuple[Experiment, list[str]]:
+    """Change settings of a stored experiment to those of another one.
+
+    Args:
+        stored: settings of the run.
+        given: settings to take the new values from.
+        names: names of the settings to change ("optim.lr").
+
+    Returns:
+        The new settings, and a line for each difference.
 
     Raises:
-        SaisError: a setting that decides what the run is.
+        ConfigError: a setting that differs is not changeable.
     """
-    said = []
-    for name in anew:
+    changes = []
+    for name in names:
         group, _, field = name.partition(".")
-        was, now = (getattr(getattr(e, group), field) for e in (stored, given))
-        if was == now:
+        before, after = (getattr(getattr(experiment, group), field) for experiment in (stored, given))
+        if before == after:
             continue
         if name not in CHANGEABLE_SETTINGS:
-            option = f"--{name}".replace("_", "-")
-            raise SaisError(f"{option}: the run was started with {was}, and a resumed run keeps it; start another run")
-        stored = replace(stored, **{group: replace(getattr(stored, group), **{field: now})})
-        said.append(f"{name} is {now} from here on, it was {was}")
+            raise ConfigError(
+                f"{name}: the run was started with {before}, which cannot be changed when resuming. Start a new run."
+            )
+        stored = replace(stored, **{group: replace(getattr(stored, group), **{field: after})})
+        changes.append(f"{name} changed from {before} to {after}")
     check_ranges(stored)
-    return stored, said
+    return stored, changes
 
 
 def initialize_from(
-    model: nn.Module, checkpoint: Checkpoint, class_names: tuple[str, ...], system: Architecture, path: Path
+    model: nn.Module, checkpoint: Checkpoint, class_names: tuple[str, ...], architecture: Architecture, path: Path
 ) -> list[str]:
-    """Fill a model with a checkpoint's weights. Where its classes are others, the layers that speak of classes stay as
-    they were initialized, but for the classes that both know by the same name.
+    """Load a checkpoint's weights into a model, which may have other classes.
+
+    If the classes differ, the classification layers remain freshly initialized, except for classes with the same name,
+    which keep their weights.
+
+    Args:
+        model: model to fill.
+        checkpoint: weights and class names.
+        class_names: C class names of the model.
+        architecture: architecture of the model, which names its classification layers.
+        path: path of the checkpoint for messages.
 
     Returns:
-        What was kept and what is new, for a person to read.
+        Remarks for the user: which classes were kept and which are new.
 
     Raises:
-        SaisError: another network, or a system that has no layers to make anew.
+        CheckpointError: the weights are of another network, or the architecture has no replaceable layers.
     """
     tensors = checkpoint.part("model")
     if checkpoint.class_names == class_names:
         load_weights(model, tensors, path)
         return [f"weights from {path}"]
-    if not system.class_layers:
-        raise SaisError(f"{path}: trained for other classes ({', '.join(checkpoint.class_names[:5])}, ...)")
-    known = {name: place for place, name in enumerate(checkpoint.class_names)}
-    pairs = [(i, known[name]) for i, name in enumerate(class_names) if name in known]
-    mine = model.state_dict()
-    for layer in system.class_layers:
+    if not architecture.class_layers:
+        raise CheckpointError(
+            f"{path}: trained for other classes ({_shorten(list(checkpoint.class_names))}), which {architecture.name} "
+            "cannot replace. Use data with the same classes."
+        )
+    old_rows = {name: row for row, name in enumerate(checkpoint.class_names)}
+    pairs = [(row, old_rows[name]) for row, name in enumerate(class_names) if name in old_rows]
+    fresh = model.state_dict()
+    for layer in architecture.class_layers:
         for name in (f"{layer}.weight", f"{layer}.bias"):
-            if name in tensors and name in mine:
-                tensors[name] = _with_rows(mine[name], tensors[name], pairs)
+            if name in tensors and name in fresh:
+                tensors[name] = _copy_rows(fresh[name], tensors[name], pairs)
     load_weights(model, tensors, path)
-    kept = [class_names[i] for i, _ in pairs]
-    new = [name for name in class_names if name not in known]
-    said = (
-        f"weights from {path}, trained for {len(checkpoint.class_names)} classes: {', '.join(system.class_layers)} anew"
+    shared = [class_names[row] for row, _ in pairs]
+    new = [name for name in class_names if name not in old_rows]
+    layers = f"{', '.join(architecture.class_layers)} re-initialized"
+    note = (
+        f"weights from {path}, trained for {len(checkpoint.class_names)} classes: {layers}; classes that keep their "
+        f"weights: {_shorten(shared)}; new classes: {_shorten(new)}"
     )
-    return [f"{said}; kept of it: {_listed(kept)}; new: {_listed(new)}"]
+    return [note]
 
 
-def _with_rows(fresh: Tensor, old: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """`fresh` (classes, ...) with the rows of `old` where `pairs` (row of fresh, row of old) says so."""
+def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSplit, architecture: Architecture) -> None:
+    """Raise CheckpointError if a checkpoint is not of a run with this architecture and this data."""
+    same_data = "Resume with the data it was started on."
+    if not checkpoint.part("optimizer"):
+        raise CheckpointError(f"{path}: contains a model without training state. Resume from the {LAST} of a run.")
+    if (name := checkpoint.state["architecture"]) != architecture.name:
+        raise CheckpointError(f"{path}: a run of {name}, not of {architecture.name}. Resume it as {name}.")
+    if checkpoint.class_names != train_split.class_names:
+        raise CheckpointError(f"{path}: trained on other classes than those of {train_split.name}. {same_data}")
+    if checkpoint.state["images"] != len(train_split.images):
+        raise CheckpointError(
+            f"{path}: trained on {checkpoint.state['images']} images, but {train_split.name} has "
+            f"{len(train_split.images)}. {same_data}"
+        )
+
+
+def _drop_unrequested_loggers(stored: Experiment, given: Experiment) -> tuple[Experiment, list[str]]:
+    """Remove loggers "module:function" that only the checkpoint names: a file must not choose the code that runs."""
+    loggers = tuple(name for name in stored.run.loggers if name in LOGGERS or name in given.run.loggers)
+    removed = [name for name in stored.run.loggers if name not in loggers]
+    notes = [f"logger {name} of the checkpoint is not used; name it in run.loggers to use it" for name in removed]
+    return replace(stored, run=replace(stored.run, loggers=loggers)), notes
+
+
+def _copy_rows(fresh: Tensor, old: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+    """Return `fresh` (C, ...) with rows of `old` (C', ...) for each pair (row of fresh, row of old)."""
     if fresh.shape[1:] != old.shape[1:]:
-        return old  # another network, as `fill` will say
-    both = fresh.detach().clone()
-    for row, source in pairs:
-        both[row] = old[source]
-    return both
+        return old  # another network, which load_weights reports
+    combined = fresh.detach().clone()
+    for row, old_row in pairs:
+        combined[row] = old[old_row]
+    return combined
 
 
-def _listed(names: list[str]) -> str:
-    """At most five of them."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
+def _shorten(names: list[str]) -> str:
+    """Return at most five of the names."""
+    if not names:
+        return "none"
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _last_readable(out: Path, ranks: World) -> tuple[Checkpoint, Path, list[str]]:
-    """The last checkpoint of a run; where that cannot be read, the one before, which is said. The spoilt one is set
-    aside, so that it never takes the place of a good one."""
+def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]]:
+    """Return the last readable checkpoint of a run, its path and remarks.
+
+    A corrupt `last.safetensors` is renamed, so that it never replaces an intact `previous.safetensors`.
+    """
     last, previous = out / LAST, out / PREVIOUS
     if not last.exists() and not previous.exists():
-        raise SaisError(f"{last}: nothing to resume; start the run without --resume")
+        raise CheckpointError(f"{last}: no run to resume. Start a new run instead.")
     try:
         return load_checkpoint(last), last, []
     except SaisError as error:
@@ -198,24 +252,26 @@ def _last_readable(out: Path, ranks: World) -> tuple[Checkpoint, Path, list[str]
             raise
         reason = str(error)
     checkpoint = load_checkpoint(previous)
-    if ranks.is_main and last.exists():
-        os.replace(last, last.with_name(f"{last.name}.spoilt"))
-    return checkpoint, previous, [f"{reason}. Going on from {previous.name}"]
+    if world.is_main and last.exists():
+        os.replace(last, last.with_name(f"{last.name}.corrupt"))
+    return checkpoint, previous, [f"{reason.rstrip('.')}. Resuming from {previous.name}."]
 
 
-def _run(
-    experiment: Experiment,
-    out: Path,
-    index: DatasetSplit,
-    valid: DatasetSplit | None,
-    model: nn.Module,
-    system: Architecture,
-    ranks: World,
-) -> TrainState:
-    """A run at its beginning; `model` lies on its device."""
+def _new_state(inputs: RunInputs, model: nn.Module) -> TrainState:
+    """Return the initial state of a run; `model` is on its device."""
+    experiment = inputs.experiment
     device = next(model.parameters()).device
-    average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
-    scaler = torch.amp.GradScaler(device.type, enabled=experiment.run.precision == "fp16")
-    network = ranks.wrap_model(model, device)
-    optimizer = build_optimizer(model, experiment.optim)
-    return TrainState(experiment, out, index, valid, model, network, optimizer, average, scaler, device, system, ranks)
+    return TrainState(
+        experiment,
+        inputs.out,
+        inputs.train_split,
+        inputs.valid_split,
+        model,
+        network=inputs.world.wrap_model(model, device),
+        optimizer=build_optimizer(model, experiment.optim),
+        average=MovingAverage(model, experiment.run.ema) if experiment.run.ema else None,
+        scaler=torch.amp.GradScaler(device.type, enabled=experiment.run.precision == "fp16"),
+        device=device,
+        architecture=inputs.architecture,
+        world=inputs.world,
+    )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run finishes the step it is in, saves, and only then ends. A second Ctrl-C ends it at once."""
+"""Ctrl-C and SIGTERM: a run finishes its current step, saves, and then ends. A second Ctrl-C ends it immediately."""
 
 from __future__ import annotations
 
@@ -13,62 +13,64 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Notes that the run is to end; use it as a context manager. Outside the main thread no signal can be caught, and
-    it notes nothing."""
+    """Record a request to end the run; use it as a context manager.
+
+    Signals can be caught only in the main thread; in other threads nothing is recorded.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        """The number of the signal that came; None as long as none did."""
-        self._at_once = False
-        self._before: dict[int, Any] = {}
+        """Number of the received signal; None if none was received."""
+        self._immediate = False
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            self._previous_handlers = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """While nothing can be lost, as in an evaluation after everything was saved, a signal ends the run at once."""
+    def immediately(self) -> Iterator[None]:
+        """Let a signal end the run immediately inside the block: everything is saved, as in an evaluation."""
         if self.signal is not None:
             exit_by_signal(self.signal)
-        self._at_once = True
+        self._immediate = True
         try:
             yield
         finally:
-            self._at_once = False
+            self._immediate = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         second = self.signal is not None and number == signal.SIGINT
         self.signal = self.signal or number
-        if second or self._at_once:
+        if second or self._immediate:
             exit_by_signal(number)
 
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """While it lasts, the death of a process that reads images raises nothing.
+    """Ignore the death of image-reading processes inside the block.
 
-    torch raises where it hears of one, be it in the middle of an update, half of which would then be made twice. Later,
-    when the next batch is asked for, it hears of it again.
+    torch raises an exception as soon as it learns of one, even in the middle of an update, half of which would then be
+    applied twice. When the next batch is requested, torch notices the death again.
     """
     number = getattr(signal, "SIGCHLD", None)
     if number is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(number, signal.SIG_DFL)
+    previous_handler = signal.signal(number, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, previous_handler)
 
 
 def exit_by_signal(number: int) -> None:
-    """Raise what ends a program that got the signal: KeyboardInterrupt, or SystemExit (128 + `number`)."""
+    """Raise the exception of a program that received a signal: KeyboardInterrupt, or SystemExit (128 + `number`)."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)

@@ -1,12 +1,9 @@
-"""A run between its steps: what it carries, and how it is saved. How it starts and resumes stands in `engine.start`."""
+"""The state of a run between its steps, and how it is saved. `engine.resume` creates and restores it."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,57 +17,60 @@ from sais.data.annotations import DatasetSplit
 from sais.distributed import SINGLE_PROCESS, World
 from sais.engine.architecture import Architecture
 from sais.engine.optim import MovingAverage
+from sais.engine.run_folder import BEST, LAST, MODEL, PREVIOUS
 from sais.errors import SaisError
-
-LAST, PREVIOUS, BEST, MODEL = "last.safetensors", "previous.safetensors", "best.safetensors", "model.safetensors"
-"""Everything to resume from, the same one checkpoint earlier, the best weights so far, the weights at the end."""
 
 
 @dataclass
 class TrainState:
-    """Everything a run carries from step to step."""
+    """Everything that changes during a run, and its settings."""
 
     experiment: Experiment
     out: Path
+    """Folder of the run."""
     train_split: DatasetSplit
     valid_split: DatasetSplit | None
     model: nn.Module
     network: nn.Module
-    """`model` as the losses call it: wrapped where several ranks add up their gradients."""
+    """`model` as the losses call it: wrapped if several ranks add up their gradients."""
     optimizer: torch.optim.Optimizer
     average: MovingAverage[nn.Module] | None
     scaler: torch.amp.GradScaler
-    """Keeps small gradients of fp16; idle with other precisions."""
+    """Loss scaling for fp16, so that small gradients do not underflow; disabled for other precisions."""
     device: torch.device
     architecture: Architecture
     world: World = SINGLE_PROCESS
     iteration: int = 0
+    """Number of completed iterations."""
     best_score: float = -1.0
+    """Best AP so far, mask AP if there are masks."""
     evaluations_since_best: int = 0
-    """Evaluations since the best one."""
+    """Number of evaluations after the best one."""
     seconds: float = 0.0
+    """Training time in seconds."""
     metrics: dict[str, Any] | None = None
+    """Metrics of the last evaluation."""
     evaluated_epochs: int = 0
-    """Epochs after which it was seen to whether an evaluation was due: a run killed in one makes up for it."""
+    """Number of epochs whose evaluation is done or was not due: a run killed in an evaluation repeats it."""
     recent_losses: list[float] = field(default_factory=list)
-    """The last losses, by which an exploding one is known."""
+    """Last total losses, by which a diverged loss is recognized."""
     skipped_batches: int = 0
-    """Batches passed over for a bad loss, by option."""
+    """Number of batches skipped because of a diverged loss (`run.on_nonfinite_loss`)."""
     consecutive_skips: int = 0
-    """Of these, the last ones one after the other."""
+    """Number of skipped batches since the last step."""
     unreadable_images: set[str] = field(default_factory=set)
-    """A line for each image that could not be read."""
+    """One line for each image that could not be read."""
 
     @property
     def evaluation_model(self) -> nn.Module:
-        """The weights that are evaluated and kept: the moving average where there is one."""
+        """Weights that are evaluated and saved as the model: the moving average if there is one."""
         return self.average.model if self.average else self.model
 
 
 def save_train_state(run: TrainState) -> None:
-    """Write `last.safetensors`, which holds everything that resuming needs; what it was before becomes `previous`.
+    """Write the training state to `last.safetensors` and keep the old file as `previous.safetensors`; rank 0 only.
 
-    Where the disk is full, the previous one goes to make room. By the first rank alone.
+    If the disk is full, the previous file is deleted to make room.
     """
     if not run.world.is_main:
         return
@@ -83,7 +83,7 @@ def save_train_state(run: TrainState) -> None:
     try:
         save_checkpoint(run.out / LAST, checkpoint, previous)
     except SaisError as error:
-        full = any(sign in str(error) for sign in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
+        full = any(text in str(error) for text in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
         if not (full and previous.exists() and (run.out / LAST).exists()):
             raise
         previous.unlink()
@@ -91,13 +91,13 @@ def save_train_state(run: TrainState) -> None:
 
 
 def save_model(run: TrainState, path: Path) -> None:
-    """Write the weights to predict with, and nothing else. By the first rank alone."""
+    """Write the weights for prediction, without the training state; rank 0 only."""
     if run.world.is_main:
         save_checkpoint(path, _checkpoint(run, add_prefix("model", run.evaluation_model.state_dict())))
 
 
-def best_as_model(out: Path) -> int:
-    """Give the model of a run the best weights instead of the last. Returns the iteration that they are of."""
+def copy_best_to_model(out: Path) -> int:
+    """Write the best weights of a run as its model, and return the iteration of these weights."""
     checkpoint = load_checkpoint(out / BEST)
     save_checkpoint(out / MODEL, checkpoint)
     iteration: int = checkpoint.state["iteration"]
@@ -122,20 +122,3 @@ def _checkpoint(run: TrainState, tensors: dict[str, torch.Tensor]) -> Checkpoint
         "unreadable_images": sorted(run.unreadable_images),
     }
     return Checkpoint(run.experiment, run.train_split.class_names, run.train_split.category_ids, tensors, state)
-
-
-@contextlib.contextmanager
-def remove_unstarted_run(out: Path) -> Iterator[None]:
-    """Where the run fails or is interrupted before its first checkpoint, what it wrote goes, so that the same --out can
-    be used again."""
-    try:
-        yield
-    except (SaisError, KeyboardInterrupt):
-        if not any(out.glob("*.safetensors")):
-            for name in ("experiment.json", "log.jsonl", "log.txt", "loggers.json"):
-                (out / name).unlink(missing_ok=True)
-            for name in ("tensorboard", "wandb"):
-                shutil.rmtree(out / name, ignore_errors=True)
-            with contextlib.suppress(OSError):  # something else lies there
-                out.rmdir()
-        raise

@@ -1,10 +1,10 @@
-"""Training: the course of a run stands here in `train`, the route of a batch in `step` and `system.sais_losses`.
+"""Training: `train` runs the training loop; `engine.train_step` and the architecture's losses process a batch.
 
-A run's folder holds `experiment.json`, `log.jsonl`, `log.txt`, what its loggers write (`tensorboard/`),
-`last.safetensors` (everything to resume from), `best.safetensors` (best mask AP on the validation split), as long as it
-is not finished `previous.safetensors` (what `last` was one checkpoint earlier), and at the end `model.safetensors`, the
-last weights. Everything random hangs on (seed, epoch, image), so a resumed run computes what the uninterrupted one
-would have.
+A run's folder contains `experiment.json`, `log.jsonl`, `log.txt`, the files of its loggers (`tensorboard/`),
+`last.safetensors` (full training state, for resuming), `best.safetensors` (weights with the best mask AP on the
+validation split), `previous.safetensors` (the training state one checkpoint earlier, until the run is finished), and at
+the end `model.safetensors` (the final weights). All randomness is a function of seed, epoch and image, so a resumed run
+computes the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,275 +26,279 @@ from sais.engine.checkpointing import (
     LoopContext,
     build_loader,
     out_of_patience,
+    readable_batch,
     replace_workers,
     save,
     stop_or_save,
-    usable,
 )
-from sais.engine.logging.run_log import NullLog, RunLog, check_before_running
+from sais.engine.logging.loggers import check_loggers
+from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.optim import learning_rate
-from sais.engine.resume import resume_run, start_run
+from sais.engine.resume import RunInputs, resume_run, start_run
+from sais.engine.run_folder import BEST, MODEL, PREVIOUS, SETTINGS, claim_run_folder
 from sais.engine.signals import StopRequest, defer_signals
-from sais.engine.train_state import BEST, MODEL, PREVIOUS, TrainState, best_as_model, remove_unstarted_run, save_model
-from sais.engine.train_step import MAX_CONSECUTIVE_SKIPS, BadLossError, train_step
-from sais.errors import SaisError
-from sais.evaluation.evaluate import Evaluation, evaluate
+from sais.engine.train_state import TrainState, copy_best_to_model, save_model
+from sais.engine.train_step import MAX_CONSECUTIVE_SKIPS, DivergedLossError, train_step
+from sais.engine.validation import validate
+from sais.errors import InputError, SaisError
+from sais.evaluation.evaluate import Evaluation
 from sais.io.atomic import write_text
 from sais.structures import Batch
 
 
 @dataclass
 class TrainResult:
-    """What a run came to."""
+    """The result of a run."""
 
     out: Path
+    """Folder of the run."""
     iterations: int
+    """Number of completed iterations."""
     metrics: dict[str, Any] | None
-    """Of the last evaluation, as `Metrics.to_dict` gives them; None without a validation split."""
+    """Metrics of the last evaluation as `Metrics.to_dict` returns them; None without a validation split."""
     seconds: float
+    """Training time in seconds."""
     unreadable_images: set[str] = field(default_factory=set)
-    """Images that could not be read and were left out."""
+    """One line for each image that could not be read and was skipped."""
     evaluation: Evaluation | None = None
-    """Of the weights that it left in `model.safetensors`, where they were evaluated."""
+    """Evaluation of the weights in `model.safetensors`; None if these were not evaluated."""
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Data of a run, from files or from memory."""
+
+    train_split: DatasetSplit
+    valid_split: DatasetSplit | None
+    name: str
+    paths: dict[str, Any]
+    """Fields of `DataPaths`; empty for data in memory."""
 
 
 def train(
     experiment: Experiment,
-    data: DataPaths,
-    out: Path,
+    data: DataPaths | str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    dataset: DatasetSplit | None = None,
+    valid_dataset: DatasetSplit | None = None,
     resume: bool = False,
-    steps: int | None = None,
+    max_iterations: int | None = None,
     skip_broken: bool = False,
     random_init: bool = False,
-    weights: Path | None = None,
-    system: Architecture = SAIS_ARCHITECTURE,
-    ranks: World = SINGLE_PROCESS,
-    anew: tuple[str, ...] = ("run.device", "run.workers"),
+    weights: str | Path | None = None,
+    architecture: Architecture = SAIS_ARCHITECTURE,
+    world: World = SINGLE_PROCESS,
+    changed_settings: tuple[str, ...] = ("run.device", "run.workers"),
 ) -> TrainResult:
     """Train a model.
 
-    Ctrl-C and SIGTERM let the step at hand finish, save the run and end it as they would have (KeyboardInterrupt,
-    SystemExit).
+    Ctrl-C and SIGTERM let the current step finish, save the run, and then raise KeyboardInterrupt or SystemExit.
 
     Args:
-        experiment: all settings; a recipe's, perhaps changed.
-        data: where images and annotations lie.
-        out: folder of the run.
-        resume: go on from `out`/last.safetensors with the settings stored there.
-        steps: stop after this many iterations of the whole run.
-        skip_broken: leave unreadable images out, and count them. After the first epoch they always are: what was
-            readable then is no mistake in the data set.
-        random_init: start the backbone from random weights; it is then trained whole.
-        weights: start from this checkpoint or run of the same network instead of ImageNet weights; where its classes
-            are others, what speaks of classes is made anew.
-        system: what is trained, SAIS unless a comparison with another is made.
-        ranks: the processes that train together; of `engine.distributed.joined`.
-        anew: of a resumed run, settings taken from `experiment`; of `engine.start.FREE`.
+        experiment: settings, usually of a recipe.
+        data: folder of a data set, or paths of its splits.
+        out: folder of the run; by default `runs/` and the name of the experiment.
+        dataset: training split in memory, instead of `data`.
+        valid_dataset: validation split in memory, with the classes of the training split.
+        resume: whether to resume from `last.safetensors` in `out`, with the settings stored there.
+        max_iterations: iteration of the whole run to stop after.
+        skip_broken: whether to skip and count unreadable images. After the first epoch they are always skipped.
+        random_init: whether to initialize the backbone randomly; all of its layers are then trained.
+        weights: checkpoint or run folder to fine-tune from, instead of ImageNet weights. If its classes differ, the
+            classification layers are re-initialized, except for classes with the same name.
+        architecture: architecture to train.
+        world: processes that train together, as `sais.distributed.process_group` yields them.
+        changed_settings: names of settings of a resumed run that are taken from `experiment`, of `CHANGEABLE_SETTINGS`.
 
     Raises:
-        SaisError: anything the user can mend, in one line.
+        SaisError: a problem that the user can fix, with a subclass for its kind.
     """
-    if ranks.is_main:
-        check_before_running(out, experiment.run.loggers)
-    index = data.train_index()
-    valid = data.valid_index(index.class_names)
-    if not index.images:
-        raise SaisError(f"{index.name}: no images to train on; check the data set with `sais check`")
-    run, notes = (
-        resume_run(experiment, out, index, valid, system, ranks, anew)
-        if resume
-        else start_run(experiment, out, index, valid, random_init, weights, system, ranks)
-    )
+    out = Path("runs", experiment.name) if out is None else Path(out)
+    if world.is_main:
+        check_loggers(experiment.run.loggers)
+    with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
+        splits = _read_data(data, dataset, valid_dataset)
+        inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, architecture, world)
+        run, notes = (
+            resume_run(inputs, changed_settings)
+            if resume
+            else start_run(inputs, random_init, None if weights is None else Path(weights))
+        )
+        if world.is_main and not resume:
+            write_text(out / SETTINGS, json.dumps(to_dict(run.experiment), indent=2) + "\n")
+        return _run(run, splits, notes, max_iterations, skip_broken)
+
+
+def _read_data(
+    data: DataPaths | str | Path | None, dataset: DatasetSplit | None, valid_dataset: DatasetSplit | None
+) -> _Data:
+    """Return the splits to train and validate on."""
+    paths = DataPaths(Path(data)) if isinstance(data, (str, Path)) else data
+    if dataset is None:
+        if paths is None:
+            raise InputError("train: no data. Give the folder of a data set (data) or a split in memory (dataset).")
+        dataset = paths.train_index()
+    if not dataset.images:
+        raise InputError(f"{dataset.name}: no images to train on. Check the data set with `sais check`.")
+    if valid_dataset is None and paths is not None:
+        valid_dataset = paths.valid_index(dataset.class_names)
+    if valid_dataset is not None and valid_dataset.class_names != dataset.class_names:
+        raise InputError(
+            f"{valid_dataset.name}: its classes are not those of {dataset.name}. Give both splits the same classes."
+        )
+    name = dataset.name if paths is None else paths.name
+    return _Data(dataset, valid_dataset, name, {} if paths is None else vars(paths))
+
+
+def _run(run: TrainState, data: _Data, notes: list[str], max_iterations: int | None, skip_broken: bool) -> TrainResult:
+    """Train from the current state of a run to its end."""
     loader, batches = build_loader(run)
     per_epoch = len(batches)
     total = per_epoch * run.experiment.schedule.epochs
-    last = total if steps is None else min(steps, total)
-    log = RunLog(out, total, run.experiment, run.iteration, run.evaluated_epochs) if ranks.is_main else NullLog()
-    if ranks.is_main and not resume:  # the log is locked by now: nobody else's settings are overwritten
-        write_text(out / "experiment.json", json.dumps(to_dict(run.experiment), indent=2) + "\n")
-    tidy = remove_unstarted_run(out) if ranks.is_main else contextlib.nullcontext()
-    with tidy, log, StopRequest() as stop:
-        log.start(data, notes, run.device)
-        for note in [*notes, *_changed(index), *_empty(index), *_changed(valid)]:
-            log.say(note)
-        images = f"{len(index.images)} images, {per_epoch} iterations an epoch"
-        log.say(f"{images}, {total} in all, on {_where(run)}; {out}")
-        _epochs(run, LoopContext(log, stop, loader, batches, last, skip_broken))
-        ended_with = _end(run, run.iteration == total or out_of_patience(run), log)
-    return TrainResult(out, run.iteration, run.metrics, run.seconds, run.unreadable_images, log.judged(ended_with))
+    last_iteration = total if max_iterations is None else min(max_iterations, total)
+    log: RunLog | NullLog = NullLog()
+    if run.world.is_main:
+        log = RunLog(run.out, total, run.experiment, run.iteration, run.evaluated_epochs)
+    with log, StopRequest() as stop:
+        log.start(data.name, data.paths, notes, run.device)
+        remarks = [*_reading_notes(data.train_split), *_no_objects_warning(data.train_split)]
+        for note in [*notes, *remarks, *_reading_notes(data.valid_split)]:
+            log.print(note)
+        images = f"{len(data.train_split.images)} images, {per_epoch} iterations per epoch"
+        log.print(f"{images}, {total} in total, on {_device_text(run)}; {run.out}")
+        _train_epochs(run, LoopContext(log, stop, loader, batches, last_iteration, skip_broken))
+        model_iteration = _finish(run, run.iteration == total or out_of_patience(run), log)
+    evaluation = log.evaluation_at(model_iteration)
+    return TrainResult(run.out, run.iteration, run.metrics, run.seconds, run.unreadable_images, evaluation)
 
 
-def _epochs(run: TrainState, course: LoopContext) -> None:
-    """All that is left of the run: epochs, and what follows each."""
+def _train_epochs(run: TrainState, context: LoopContext) -> None:
+    """Train the remaining epochs of a run, with an evaluation after each if that is due."""
     deaths = 0
     while True:
         try:
-            if not _next_epoch(run, course):
+            if not _train_epoch(run, context):
                 break
         except RuntimeError as error:
             if "DataLoader worker (pid" not in str(error):
                 raise
             deaths += 1
-            replace_workers(run, course, deaths, error)
-    if course.unsaved:
-        raise SaisError(course.unsaved)
+            replace_workers(run, context, deaths, error)
+    if context.save_error:
+        raise SaisError(context.save_error)
 
 
-def _next_epoch(run: TrainState, course: LoopContext) -> bool:
-    """Make up for an evaluation that is due, then train what is left of the epoch; False where nothing is left."""
-    epoch, course.batches.first = divmod(run.iteration, len(course.batches))
-    if course.batches.first == 0 and run.evaluated_epochs < epoch:
+def _train_epoch(run: TrainState, context: LoopContext) -> bool:
+    """Do an evaluation that is due, then train the remaining iterations of an epoch; return False if none remain."""
+    epoch, context.batches.first = divmod(run.iteration, len(context.batches))
+    if context.batches.first == 0 and run.evaluated_epochs < epoch:
         try:
-            with (
-                defer_signals(),
-                course.stop.at_once(),
-            ):  # all was saved; an evaluation that is cut short is made up for
-                _after_epoch(run, epoch - 1, course)
+            with defer_signals(), context.stop.immediately():  # the run is saved; resuming repeats the evaluation
+                validate(run, epoch - 1, context)
                 run.evaluated_epochs = epoch
         except (KeyboardInterrupt, SystemExit):
-            course.log.say(f"stopped in the evaluation after iteration {run.iteration}; go on with --resume")
+            context.log.print(f"stopped in the evaluation after iteration {run.iteration}; resume the run to continue")
             raise
         with defer_signals():
-            save(run, course)
-    if run.iteration >= course.last or out_of_patience(run):
+            save(run, context)
+    if run.iteration >= context.last_iteration or out_of_patience(run):
         return False
-    course.batches.epoch = epoch
-    _epoch(run, course, epoch)
+    context.batches.epoch = epoch
+    _train_iterations(run, context, epoch)
     with defer_signals():
-        save(run, course)  # before the evaluation, so that nothing that goes wrong there costs an epoch
+        save(run, context)  # before the evaluation, so that no error there costs an epoch
     return True
 
 
-def _epoch(run: TrainState, course: LoopContext, epoch: int) -> None:
-    """The rest of one epoch, or up to the last iteration."""
-    settings, per_epoch = run.experiment, len(course.batches)
+def _train_iterations(run: TrainState, context: LoopContext, epoch: int) -> None:
+    """Train to the end of the epoch, or to the last iteration."""
+    settings, per_epoch = run.experiment, len(context.batches)
     run.network.train()
-    then = time.monotonic()
-    for loaded in course.loader:
+    start_time = time.monotonic()
+    for loaded in context.loader:
         lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
-        batch = usable(run, loaded, course)
+        batch = readable_batch(run, loaded, context)
         with defer_signals():
-            terms = _stepped(run, batch, epoch, lr, course)
+            terms = _step(run, batch, epoch, lr, context)
             run.iteration += 1
-            now = time.monotonic()
-            run.seconds += now - then
+            seconds = time.monotonic() - start_time
+            run.seconds += seconds
             if terms is not None:
-                images = settings.optim.batch_size / max(now - then, 1e-9)
-                course.log.iteration(run.iteration, epoch, terms, lr, images)
-            stop_or_save(run, course)
-        then = time.monotonic()
-        if run.iteration >= course.last:
+                speed = settings.optim.batch_size / max(seconds, 1e-9)
+                context.log.iteration(run.iteration, epoch, terms, lr, speed)
+            stop_or_save(run, context)
+        start_time = time.monotonic()
+        if run.iteration >= context.last_iteration:
             return
 
 
-def _stepped(
-    run: TrainState, batch: Batch | None, epoch: int, lr: float, course: LoopContext
-) -> dict[str, float] | None:
-    """A step; None where there was none, or where its loss was bad and may be skipped."""
+def _step(run: TrainState, batch: Batch | None, epoch: int, lr: float, context: LoopContext) -> dict[str, float] | None:
+    """Do one step; return None if no image was readable, or if the loss diverged and may be skipped."""
     try:
         terms = train_step(run, batch, epoch, lr)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        at_once = run.experiment.optim.micro_batch or run.experiment.optim.batch_size // run.world.world_size
-        raise out_of_memory_error(run.experiment, run.device, at_once) from error
-    except BadLossError as error:
-        if run.experiment.run.on_nonfinite_loss == "stop":
-            raise SaisError(f"{error}; the last checkpoint is as it was before") from error
-        run.skipped_batches, run.consecutive_skips = run.skipped_batches + 1, run.consecutive_skips + 1
-        course.log.say(f"skipped: {error}")
-        course.log.write("note", iteration=run.iteration + 1, skipped=str(error))
-        if run.consecutive_skips == MAX_CONSECUTIVE_SKIPS:
-            raise SaisError(
-                f"{MAX_CONSECUTIVE_SKIPS} batches in a row skipped, so it is not the batches: {error}"
-            ) from error
+        images = run.experiment.optim.micro_batch or run.experiment.optim.batch_size // run.world.world_size
+        raise out_of_memory_error(run.experiment, run.device, images) from error
+    except DivergedLossError as error:
+        _skip_batch(run, error, context)
         return None
     run.consecutive_skips = 0
-    course.unread = course.unread + 1 if terms is None else 0
-    if course.unread == MAX_CONSECUTIVE_SKIPS:  # not a broken image or two: saving would make an untrained epoch of it
-        raise SaisError(
-            f"no image of {MAX_CONSECUTIVE_SKIPS} batches in a row can be read: {run.train_split.name} has gone; go on with --resume "
-            "when it is back, the last checkpoint is as it was"
+    context.unreadable_batches = context.unreadable_batches + 1 if terms is None else 0
+    if context.unreadable_batches == MAX_CONSECUTIVE_SKIPS:  # saving would record an epoch without training
+        raise InputError(
+            f"{run.train_split.name}: no image of {MAX_CONSECUTIVE_SKIPS} consecutive batches can be read. Resume the "
+            "run when the data set is available again; the last checkpoint is intact."
         )
     return terms
 
 
-def _end(run: TrainState, whole: bool, log: RunLog | NullLog) -> int:
-    """The weights of a run that is done, and what there is to say of it. Returns the iteration that they are of."""
-    ended_with = run.iteration
-    if whole and run.world.is_main:
-        (run.out / PREVIOUS).unlink(missing_ok=True)  # of no use any more, and it makes room
+def _skip_batch(run: TrainState, error: DivergedLossError, context: LoopContext) -> None:
+    """Count and log a batch whose loss diverged; raise if `run.on_nonfinite_loss` says so, or after too many."""
+    if run.experiment.run.on_nonfinite_loss == "stop":
+        raise DivergedLossError(f"{str(error).rstrip('.')}. The last checkpoint is intact.") from error
+    run.skipped_batches, run.consecutive_skips = run.skipped_batches + 1, run.consecutive_skips + 1
+    context.log.print(f"batch skipped: {error}")
+    context.log.write("note", iteration=run.iteration + 1, skipped=str(error))
+    if run.consecutive_skips == MAX_CONSECUTIVE_SKIPS:
+        raise DivergedLossError(
+            f"{MAX_CONSECUTIVE_SKIPS} consecutive batches skipped, so single batches are not the cause. {error}"
+        ) from error
+
+
+def _finish(run: TrainState, finished: bool, log: RunLog | NullLog) -> int:
+    """Write the model of a finished run and log the end; return the iteration that the model's weights are from."""
+    model_iteration = run.iteration
+    if finished and run.world.is_main:
+        (run.out / PREVIOUS).unlink(missing_ok=True)  # not needed any more, and it makes room
         if out_of_patience(run) and (run.out / BEST).exists():
-            ended_with = best_as_model(run.out)
-            log.say(f"{MODEL} holds the best weights, those after iteration {ended_with}")
+            model_iteration = copy_best_to_model(run.out)
+            log.print(f"{MODEL} contains the best weights, from iteration {model_iteration}")
         else:
             save_model(run, run.out / MODEL)
     if run.unreadable_images:
-        log.say(f"left out {len(run.unreadable_images)} unreadable images: see log.jsonl")
+        log.print(f"{len(run.unreadable_images)} unreadable images skipped: see log.jsonl")
     if run.skipped_batches:
-        log.say(f"skipped {run.skipped_batches} batches for their loss (--run.on-nonfinite-loss skip): see log.jsonl")
-    log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), broken=sorted(run.unreadable_images))
-    return ended_with
+        log.print(f"{run.skipped_batches} batches skipped because of their loss (run.on_nonfinite_loss): see log.jsonl")
+    unreadable_images = sorted(run.unreadable_images)
+    log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), unreadable_images=unreadable_images)
+    return model_iteration
 
 
-def _where(run: TrainState) -> str:
-    """The device, and how many there are."""
-    return f"{run.device}, {run.world.world_size} processes" if run.world.world_size > 1 else str(run.device)
+def _device_text(run: TrainState) -> str:
+    world_size = run.world.world_size
+    return f"{run.device}, {world_size} processes" if world_size > 1 else str(run.device)
 
 
-def _changed(index: DatasetSplit | None) -> list[str]:
-    """What was left out or changed while reading the annotations, for a person to read."""
-    return [] if index is None else [f"{index.name}: {what}: {number}" for what, number in index.notes.items()]
+def _reading_notes(split: DatasetSplit | None) -> list[str]:
+    """Return a line for each kind of annotation that was dropped or changed on reading."""
+    return [] if split is None else [f"{split.name}: {what}: {count}" for what, count in split.notes.items()]
 
 
-def _empty(index: DatasetSplit) -> list[str]:
-    """A word where there is nothing to find: such a run is allowed, and seldom meant."""
-    some = any(trainable(record) for record in index.images)
-    return [] if some else [f"{index.name}: not one object to train on (crowds aside): it learns to find nothing"]
-
-
-def _after_epoch(run: TrainState, epoch: int, course: LoopContext) -> None:
-    """Evaluate where it is due, and keep the weights if they are the best so far."""
-    settings, log = run.experiment, course.log
-    is_last = epoch + 1 == settings.schedule.epochs
-    due = settings.run.evaluate_every and (epoch + 1) % settings.run.evaluate_every == 0
-    if run.valid_split is None or not (due or is_last):
-        return
-    started = time.monotonic()
-    ids = run.train_split.category_ids
-    finder = run.architecture.finder(run.evaluation_model, settings, run.train_split.class_names, ids, str(run.device))
-    skip_broken = course.skip_broken or run.metrics is not None  # what could be read before is no mistake in the data
-    batch = settings.optim.micro_batch or max(1, settings.optim.batch_size // run.world.world_size)
-    try:
-        evaluation = evaluate(finder, run.valid_split, batch, settings.run.workers, skip_broken, ranks=run.world)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory_error(settings, run.device, batch) from error
-    if evaluation.unreadable_images:
-        log.say(f"{run.valid_split.name}: left out {len(evaluation.unreadable_images)} unreadable images")
-        log.write("note", iteration=run.iteration, broken=evaluation.unreadable_images)
-    if evaluation.metrics is None:
-        log.say(f"{run.valid_split.name}: no annotations, nothing to score")
-        return
-    run.metrics = evaluation.metrics.to_dict()
-    log.evaluation(run.iteration, epoch, evaluation, time.monotonic() - started)
-    score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
-    run.evaluations_since_best += 1
-    if score > run.best_score and _best_is_saved(run, log):
-        run.best_score, run.evaluations_since_best = score, 0
-        log.best(run.iteration)
-    if out_of_patience(run):
-        log.say(f"no better AP in {run.evaluations_since_best} evaluations (--schedule.patience): the run ends here")
-
-
-def _best_is_saved(run: TrainState, log: RunLog | NullLog) -> bool:
-    """Save the best weights. A disk that is full does not end the run: the next better ones try again."""
-    saved = True
-    try:
-        save_model(run, run.out / BEST)
-    except SaisError as error:
-        saved = False
-        log.say(f"NOT SAVED: {error}")
-        log.write("note", iteration=run.iteration, unsaved=str(error))
-    return run.world.broadcast(saved)
+def _no_objects_warning(split: DatasetSplit) -> list[str]:
+    """Return a warning if no object can be learned: such a run is allowed, but rarely intended."""
+    if any(trainable(record) for record in split.images):
+        return []
+    return [f"{split.name}: no object to train on (crowds excluded); the model will learn to detect nothing"]

@@ -12,10 +12,10 @@ from sais.data.annotations import DatasetSplit, ImageRecord, object_mask, traina
 from sais.errors import SaisError
 from sais.io.images import read_image
 from sais.ops.rasterize import inside
-from sais.ops.rle import decode_patch
+from sais.ops.rle import decode_cropped
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
-from sais.results.draw import paint
+from sais.results.draw import overlay
 
 HANDFUL = 8
 """Images shown after each evaluation."""
@@ -97,7 +97,7 @@ def detections_of(results: Sequence[dict[str, Any]], size: tuple[int, int], inde
     patches = []
     for result in ordered:
         if "segmentation" in result:
-            bits, x, y = decode_patch(result["segmentation"])
+            bits, x, y = decode_cropped(result["segmentation"])
             patches.append(CroppedMask(x, y, bits))
     return Detections(
         size,
@@ -131,9 +131,9 @@ def side_by_side(
     there, found = resized(there, (height, width)), resized(found, (height, width))
     named = max(len(there), len(found)) <= NAMED
     texts = [there.class_names[label] for label in there.labels] if named else []
-    left = paint(small, there.boxes, texts, there.cropped_masks, letters=LETTERS)
+    left = overlay(small, there.boxes, texts, there.cropped_masks, font_scale=LETTERS)
     texts = [f"{found.class_names[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
-    right = paint(small, found.boxes, texts if named else [], found.cropped_masks, colors, LETTERS)
+    right = overlay(small, found.boxes, texts if named else [], found.cropped_masks, colors, LETTERS)
     return np.concatenate([left, np.full((height, GAP, 3), GREY, np.uint8), right], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Atomic file writes: a file is written completely or not at all. Reports, results, checkpoints and exports use them."""
+"""Atomic file writes, for reports, results, checkpoints and exports: a file is complete or not written at all."""
 
 from __future__ import annotations
 

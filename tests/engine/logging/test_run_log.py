@@ -18,11 +18,11 @@ import torch
 from sais.config import Experiment
 from sais.data.formats import read_dataset
 from sais.data.paths import DataPaths
-from sais.engine.lock import is_locked
+from sais.engine.lock import is_locked, lock_run
 from sais.engine.logging.append_log import AppendLog
 from sais.engine.logging.run_log import RunLog
 from sais.engine.trainer import train
-from sais.errors import SaisError
+from sais.errors import ResourceError
 from sais.evaluation.coco_metrics import coco_metrics
 from sais.evaluation.evaluate import Evaluation
 
@@ -72,8 +72,8 @@ def test_after_a_resume_the_log_is_one_story_and_the_text_tells_all(quiet: Exper
     with (tmp_path / "log.txt").open("a") as file:
         file.write("half a li")
     # The checkpoint is of iteration 4, and epoch 2 has still to be evaluated.
-    with RunLog(tmp_path, 10, quiet, iteration=4, measured=1) as log:
-        log.say("resumed")
+    with RunLog(tmp_path, 10, quiet, iteration=4, evaluated_epochs=1) as log:
+        log.print("resumed")
         log.iteration(5, 2, LOSSES, 0.1, 4.0)
     told = [(e["kind"], e["iteration"]) for e in entries(tmp_path)]
     wanted = [("iteration", i) for i in (1, 2)] + [("evaluation", 2)] + [("iteration", i) for i in (3, 4, 5)]
@@ -90,7 +90,7 @@ def test_what_is_told_people_stands_in_the_text_also_with_a_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
     with RunLog(tmp_path, 2, quiet) as log:
         assert log.console.is_terminal
-        log.say("two\nlines [bold]as they are")
+        log.print("two\nlines [bold]as they are")
         log.iteration(1, 0, LOSSES, 0.01, 3.5)
         log.iteration(2, 0, LOSSES, 0.01, 3.5)
     lines = [line.split("  ", 1)[1] for line in (tmp_path / "log.txt").read_text().splitlines()]
@@ -104,9 +104,9 @@ def test_a_full_disk_costs_lines_and_is_said_once(
     quiet: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with RunLog(tmp_path, 9, quiet) as log:
-        log._lines.close()
+        log._entries.close()
         disk: Any = Disk(left=100)
-        log._lines._file = disk
+        log._entries._file = disk
         for number in range(4):
             log.write("note", number=number, text="x" * 30)
         disk.left = 1000  # somebody made room
@@ -117,7 +117,7 @@ def test_a_full_disk_costs_lines_and_is_said_once(
     with pytest.raises(json.JSONDecodeError):
         json.loads(lines[1])
     said = capsys.readouterr().out
-    assert said.count("the logs cannot be written (the disk is full); the run goes on without them") == 1
+    assert said.count("the logs cannot be written (the disk is full); the run continues without them") == 1
     assert "3 lines of log.jsonl and 0 of log.txt could not be written" in said
 
 
@@ -134,53 +134,43 @@ def test_a_run_on_a_disk_that_fills_up_is_finished(
     assert capsys.readouterr().out.count("cannot be written (No space left on device)") == 1
 
 
-def test_one_process_at_a_time(
-    quiet: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "log.jsonl"
-    with RunLog(tmp_path, 3, quiet) as log:
-        log.write("note", iteration=0)
-        assert is_locked(path)
-        before = path.read_bytes()
-        with pytest.raises(SaisError, match="another process is at this run"):
-            train(quiet, DataPaths(shapes), tmp_path)
-        with pytest.raises(SaisError, match="another process is at this run"):
-            RunLog(tmp_path, 3, quiet)
-        monkeypatch.setattr("sais.engine.trainer.check_before_running", lambda *_: None)  # both passed it at one time
-        with pytest.raises(SaisError, match="another process is at this run"):
-            train(quiet, DataPaths(shapes), tmp_path)
-        assert not (tmp_path / "experiment.json").exists()  # the settings are those of the run that holds the log
-        assert path.read_bytes() == before
-        assert is_locked(path)  # those who looked took nothing away
-    assert is_locked(path) is False
-    assert is_locked(tmp_path / "missing") is None
+def test_train_refuses_a_folder_that_another_process_trains_in(quiet: Experiment, shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    lock = lock_run(out)
+    assert is_locked(out)
+    with pytest.raises(ResourceError, match="another process is training in this folder"):
+        train(quiet, DataPaths(shapes), out)
+    with pytest.raises(ResourceError, match="another process is training in this folder"):
+        lock_run(out)
+    assert os.listdir(out) == ["run.lock"]  # settings and logs are those of the process that holds the lock
+    assert is_locked(out)  # probing does not release the lock
+    lock.release()
+    assert is_locked(out) is False
+    assert is_locked(tmp_path / "missing") is False
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forked processes here")
-def test_a_killed_process_holds_nothing_nor_do_those_that_read_for_it(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
+def test_lock_run_is_released_by_a_kill_although_forked_readers_live_on(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys, pathlib\nfrom sais.engine.logging.append_log import Lines\n"
-        "lines = Lines(pathlib.Path(sys.argv[1]), alone=True)\n"
+        "import os, signal, sys, pathlib\nfrom sais.engine.lock import lock_run\n"
+        "lock = lock_run(pathlib.Path(sys.argv[1]))\n"
         "if os.fork() == 0: print(os.getpid(), flush=True)\nsignal.pause()"
     )
-    source = str(Path(__file__).resolve().parents[1] / "src")
-    environment = os.environ | {"PYTHONPATH": source + os.pathsep + os.environ.get("PYTHONPATH", "")}
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, env=environment) as child:
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         worker = int(child.stdout.readline())
-        assert is_locked(path) is True
+        assert is_locked(tmp_path) is True
         child.send_signal(signal.SIGKILL)
         child.wait()
         try:
-            assert is_locked(path) is False
+            assert is_locked(tmp_path) is False
         finally:
             os.kill(worker, signal.SIGKILL)
 
 
 def test_the_first_line_says_where_the_run_was_made(quiet: Experiment, shapes: Path, tmp_path: Path) -> None:
     with RunLog(tmp_path, 3, quiet) as log:
-        log.start(DataPaths(shapes), ["a note"], torch.device("cpu"))
+        log.start("shapes", vars(DataPaths(shapes)), ["a note"], torch.device("cpu"))
     (start,) = entries(tmp_path)
     assert start["total"] == 3
     assert start["data"] == "shapes"
@@ -194,7 +184,7 @@ def test_the_evaluation_of_the_last_weights_is_kept(quiet: Experiment, shapes: P
     index = read_dataset(shapes, "valid")
     evaluation = Evaluation(coco_metrics(index, []), [], index)
     with RunLog(tmp_path, 3, quiet) as log:
-        assert log.judged(2) is None
+        assert log.evaluation_at(2) is None
         log.evaluation(2, 0, evaluation, 1.0)
-        assert log.judged(2) is evaluation
-        assert log.judged(3) is None  # of weights that have moved on
+        assert log.evaluation_at(2) is evaluation
+        assert log.evaluation_at(3) is None  # of weights that have moved on

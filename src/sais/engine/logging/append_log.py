@@ -1,65 +1,62 @@
-"""A file that a run adds lines to as long as it lasts. A disk that fills up costs lines, never the run."""
+"""A log file that a run appends lines to. A full disk costs lines, never the run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sais.engine.lock import lock
-from sais.errors import SaisError
+from sais.errors import ResourceError
 
 
 class AppendLog:
-    """Lines added to the end of a file, each whole before the next begins.
+    """Append lines to a file; each line is written completely before the next begins.
 
     Args:
-        path: made where it is missing.
-        alone: hold the file, so that no other process adds to it.
+        path: file to append to; created if missing.
 
     Raises:
-        SaisError: it cannot be opened, or another process holds it.
+        ResourceError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, alone: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Without a buffer, a line that does not fit is lost, and not kept to fail again when the file is closed.
+            # Unbuffered: a line that cannot be written is lost at once, instead of failing again on close.
             self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise SaisError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-        if alone and not lock(self._file):
-            self._file.close()
-            raise SaisError(f"{path.parent}: another process is at this run; wait for it, or choose another --out")
-        self._torn = _ends_torn(path)
+            raise ResourceError(
+                f"{path}: cannot be written ({error.strerror}). Choose another output folder, or fix its permissions."
+            ) from error
+        self._incomplete = _ends_incomplete(path)
         self.lost = 0
-        """Lines that could not be written."""
+        """Number of lines that could not be written."""
         self.reason = ""
-        """Why the first of them could not."""
+        """Reason why the first lost line could not be written."""
 
     def add(self, line: str) -> bool:
-        """Add a line, and say whether it was written."""
+        """Append a line and return whether it was written."""
         content = line.encode("utf-8", errors="backslashreplace") + b"\n"
         try:
-            if self._torn:
-                self._torn = self._file.write(b"\n") != 1
+            if self._incomplete:
+                self._incomplete = self._file.write(b"\n") != 1
             written = self._file.write(content)
         except (OSError, ValueError) as error:
             self.reason = self.reason or str(getattr(error, "strerror", None) or error)
             self.lost += 1
             return False
-        if written != len(content):  # the disk was full in the middle of it
-            self._torn = True
+        if written != len(content):  # the disk filled up in the middle of the line
+            self._incomplete = True
             self.reason = self.reason or "the disk is full"
             self.lost += 1
             return False
         return True
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
-def _ends_torn(path: Path) -> bool:
-    """Whether the last line lacks its end: a process was killed while it wrote."""
+def _ends_incomplete(path: Path) -> bool:
+    """Return whether the last line has no line break: a process was killed while it wrote."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))
