@@ -270,7 +270,7 @@ def _draw_tags(
     font: Any,
     colors: list[tuple[int, int, int]],
 ) -> None:
-    """Write each text at the top left corner of its box (N, 4), inside the image (H, W), without overlap if possible."""
+    """Write each text at the top left corner of its box (N, 4), inside the image (H, W) and clear of other texts."""
     tags: list[TagBox] = []
     shortened = []
     for box, text in zip(anchors, texts, strict=False):
