@@ -1,9 +1,9 @@
-"""SAIS: single-stage anchor-free instance segmentation. Every object a class, a score, a box and a mask.
+"""SAIS: single-stage anchor-free instance segmentation. Every object has a class, a score, a box and a mask.
 
     from sais import Predictor
     detections = Predictor("model.safetensors")("image.jpg")
 
-`import sais` is quick and loads neither torch nor numpy: the public names are fetched when first used.
+`import sais` loads neither torch nor numpy: each public name is imported on first use.
 """
 
 from __future__ import annotations
@@ -14,22 +14,67 @@ from typing import TYPE_CHECKING, Any
 from sais._version import __version__
 
 if TYPE_CHECKING:
+    from sais import recipes
     from sais.config import Experiment
-    from sais.errors import SaisError
+    from sais.data.formats import read_dataset
+    from sais.engine.trainer import train
+    from sais.errors import (
+        CheckpointError,
+        ConfigError,
+        InputError,
+        MissingDependencyError,
+        ResourceError,
+        SaisError,
+    )
+    from sais.evaluation.evaluate import evaluate
+    from sais.export.exporter import export_model as export
+    from sais.inference.options import InferenceOptions
     from sais.inference.predictor import Predictor
+    from sais.inference.trained_model import load_model
     from sais.results.detections import Detections
 
-__all__ = ["Detections", "Experiment", "Predictor", "SaisError", "__version__"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "Detections",
+    "Experiment",
+    "InferenceOptions",
+    "InputError",
+    "MissingDependencyError",
+    "Predictor",
+    "ResourceError",
+    "SaisError",
+    "__version__",
+    "evaluate",
+    "export",
+    "load_model",
+    "read_dataset",
+    "recipes",
+    "train",
+]
 
 _HOMES = {
+    "CheckpointError": "sais.errors",
+    "ConfigError": "sais.errors",
     "Detections": "sais.results.detections",
     "Experiment": "sais.config",
+    "InferenceOptions": "sais.inference.options",
+    "InputError": "sais.errors",
+    "MissingDependencyError": "sais.errors",
     "Predictor": "sais.inference.predictor",
+    "ResourceError": "sais.errors",
     "SaisError": "sais.errors",
+    "evaluate": "sais.evaluation.evaluate",
+    "load_model": "sais.inference.trained_model",
+    "read_dataset": "sais.data.formats",
+    "train": "sais.engine.trainer",
 }
+"""Public name -> the module that defines it. `export` and `recipes` are packages; the former can be called."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("export", "recipes"):
+        return importlib.import_module(f"sais.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'sais' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
