@@ -1,4 +1,4 @@
-"""Reading and writing video through PyAV (extra `video`)."""
+"""Video reading and writing with PyAV (extra `video`)."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from typing import Any
 
 import numpy as np
 
-from sais.errors import SaisError
+from sais.errors import InputError, MissingDependencyError, ResourceError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
-"""Files taken as videos."""
+"""Suffixes of video files, compared without regard to case."""
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether a path has the suffix of a video."""
+    """Return whether a path has the suffix of a video."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video says of itself."""
+    """The metadata of a video."""
 
     rate: float
-    """Images per second; 25 where the file does not say."""
+    """Frames per second; 25 if the file does not state it."""
     frames: int
-    """How many images, as the file says or as its length and rate suggest; 0 where unknown."""
+    """Number of frames, stated in the file or computed from its duration and rate; 0 if unknown."""
 
 
 def video_info(path: str | Path) -> VideoInfo:
-    """The rate and length of a video, without reading its images.
+    """Read the frame rate and length of a video without decoding it.
 
     Raises:
-        SaisError: PyAV is not installed, or the file is missing, broken or holds no images.
+        MissingDependencyError: PyAV is not installed.
+        InputError: The file is missing, corrupt or has no video stream.
     """
-    container = _open(path)
-    with container:
+    with _open_video(path) as container:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         frames = int(stream.frames or 0)
@@ -50,29 +50,28 @@ def video_info(path: str | Path) -> VideoInfo:
         return VideoInfo(rate, frames)
 
 
-def read_video(path: str | Path, every: int = 1) -> Iterator[tuple[int, float, np.ndarray]]:
-    """The images of a video, one after the other.
+def read_video(path: str | Path, frame_stride: int = 1) -> Iterator[tuple[int, float, np.ndarray]]:
+    """Decode the frames of a video, one at a time.
 
     Args:
-        path: the file.
-        every: take each so many-th image, the first included.
+        path: The video file.
+        frame_stride: Step between the frames returned; N returns every N-th frame, starting with the first.
 
     Yields:
-        index of the image in the video, its time in seconds, and the image (H, W, 3) uint8 RGB, turned as the
-        recording device noted.
+        The frame's index in the video, its time in seconds, and the frame (H, W, 3) uint8 RGB, rotated as recorded in
+        the file.
 
     Raises:
-        SaisError: PyAV is not installed; or the file is missing, holds no images or breaks off, in which case the
-            images before the break have been given.
-        ValueError: every is below 1.
+        MissingDependencyError: PyAV is not installed.
+        InputError: The file is missing, has no frames or is truncated; the frames before the defect are yielded first.
+        ValueError: `frame_stride` is below 1.
     """
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
-    container = _open(path)
-    return _frames(container, Path(path), every)
+    if frame_stride < 1:
+        raise ValueError(f"frame_stride {frame_stride}: must be at least 1")
+    return _decode_frames(_open_video(path), Path(path), frame_stride)
 
 
-def _frames(container: Any, path: Path, every: int) -> Iterator[tuple[int, float, np.ndarray]]:
+def _decode_frames(container: Any, path: Path, frame_stride: int) -> Iterator[tuple[int, float, np.ndarray]]:
     import av
 
     index = -1
@@ -82,65 +81,67 @@ def _frames(container: Any, path: Path, every: int) -> Iterator[tuple[int, float
         rate = float(stream.average_rate or 25)
         try:
             for index, frame in enumerate(container.decode(stream)):
-                if index % every == 0:
+                if index % frame_stride == 0:
                     image = frame.to_ndarray(format="rgb24")
-                    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+                    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
                     seconds = float(frame.time) if frame.time is not None else index / rate
-                    yield index, seconds, np.ascontiguousarray(np.rot90(image, turns))
+                    yield index, seconds, np.ascontiguousarray(np.rot90(image, quarter_turns))
         except av.error.FFmpegError as error:
-            raise SaisError(
-                f"{path}: breaks off after image {index} ({error.strerror}); copy or convert the video again"
+            raise InputError(
+                f"{path}: decoding fails after frame {index} ({error.strerror}). Copy or convert the video again."
             ) from None
     if index < 0:
-        raise SaisError(f"{path}: holds no images that can be read; convert the video again")
+        raise InputError(f"{path}: no readable frames. Convert the video again.")
 
 
-def _av() -> Any:
+def _import_av() -> Any:
     try:
         import av
     except ImportError:
-        raise SaisError('videos need PyAV: pip install "sais-seg[video]"') from None
+        raise MissingDependencyError(
+            'video: PyAV is not installed. Run: pip install "sais-seg[video]"', package="av", extra="video"
+        ) from None
     return av
 
 
-def _open(path: str | Path) -> Any:
-    av = _av()
+def _open_video(path: str | Path) -> Any:
+    av = _import_av()
     if not Path(path).is_file():
-        raise SaisError(f"{path}: no such video; check the path")
+        raise InputError(f"{path}: no such video. Check the path.")
     try:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
-        raise SaisError(f"{path}: not a video that can be read ({error.strerror}); convert it again") from None
+        raise InputError(f"{path}: not a readable video ({error.strerror}). Convert it again.") from None
     if not container.streams.video:
         container.close()
-        raise SaisError(f"{path}: holds no images, only other streams; give a video")
+        raise InputError(f"{path}: no video stream. Use a video file.")
     return container
 
 
 class VideoWriter:
-    """Writes an H.264 mp4 that any browser plays, whole or not at all.
+    """A context manager that writes an H.264 mp4 file atomically.
 
-    A context manager: the file appears when the block ends well, and nothing stays of it when the block fails. The
-    size is that of the first image; odd sizes are made even, as the format demands, by repeating the last row or
-    column.
+    The file appears at the end of the block; if the block raises, no file remains. All frames have the size of the
+    first; odd sizes are made even, as the format requires, by repeating the last row or column.
     """
 
     def __init__(self, path: str | Path, rate: float = 25.0) -> None:
         """Open a writer.
 
         Args:
-            path: of the file to write; missing folders are made.
-            rate: images per second.
+            path: File to write; missing folders are created.
+            rate: Frames per second.
 
         Raises:
-            SaisError: PyAV is not installed, or the file cannot be written.
+            MissingDependencyError: PyAV is not installed.
+            ResourceError: The file cannot be written.
         """
         self.path = Path(path)
         self.frames = 0
         self._rate = Fraction(rate).limit_denominator(1001)
         self._size: tuple[int, int] | None = None
         self._stream: Any = None
-        self._av = _av()
+        self._av = _import_av()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle, self._temporary = tempfile.mkstemp(
@@ -149,20 +150,23 @@ class VideoWriter:
             os.close(handle)
             self._container = self._av.open(self._temporary, "w", format="mp4", options={"movflags": "faststart"})
         except OSError as error:
-            raise SaisError(f"{path}: cannot be written: {error.strerror}") from None
+            raise ResourceError(f"{path}: cannot be written ({error.strerror}). Use another folder.") from None
 
     def write(self, image: np.ndarray) -> None:
-        """Append an image (H, W, 3) uint8 RGB.
+        """Append a frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: it is not of the first image's size.
+            ValueError: The frame is not of the first frame's size.
         """
         height, width = image.shape[:2]
         if self._stream is None:
             self._size = (height, width)
-            self._stream = self._new_stream(height + height % 2, width + width % 2)
+            self._stream = self._add_stream(height + height % 2, width + width % 2)
         if (height, width) != self._size:
-            raise ValueError(f"an image of {(height, width)} in a video of {self._size}")
+            raise ValueError(f"frame of {(height, width)} in a video of {self._size}")
         even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         frame.pts = self.frames
@@ -170,18 +174,18 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
         self.frames += 1
 
-    def _new_stream(self, height: int, width: int) -> Any:
-        # PyAV's own wheels have x264; a system's ffmpeg may not, and MPEG-4 is everywhere.
-        codec = next(name for name in ("libx264", "h264", "mpeg4") if self._can_write(name))
+    def _add_stream(self, height: int, width: int) -> Any:
+        # PyAV's wheels contain x264; a system's ffmpeg may not, but always has MPEG-4.
+        codec = next(name for name in ("libx264", "h264", "mpeg4") if self._has_encoder(name))
         options = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {}
         stream = self._container.add_stream(codec, rate=self._rate, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         return stream
 
-    def _can_write(self, name: str) -> bool:
+    def _has_encoder(self, name: str) -> bool:
         try:
             return bool(self._av.codec.Codec(name, "w"))
-        except Exception:  # PyAV has changed the class of this error more than once
+        except Exception:  # the class of this error differs between versions of PyAV
             return False
 
     def __enter__(self) -> VideoWriter:
@@ -198,7 +202,9 @@ class VideoWriter:
                 os.chmod(self._temporary, 0o644)
                 os.replace(self._temporary, self.path)
         except OSError as failure:
-            raise SaisError(f"{self.path}: cannot be written: {failure.strerror}") from None
+            raise ResourceError(
+                f"{self.path}: cannot be written ({failure.strerror}). Free disk space or use another folder."
+            ) from None
         finally:
             if os.path.exists(self._temporary):
                 os.unlink(self._temporary)

@@ -1,0 +1,94 @@
+"""Video reading and writing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sais.errors import InputError, MissingDependencyError, ResourceError
+from sais.io.video import VideoWriter, is_video, read_video, video_info
+
+
+def test_is_video_compares_suffixes_without_case() -> None:
+    assert is_video("a.MP4")
+    assert is_video(Path("b/c.mkv"))
+    assert not is_video("a.jpg")
+    assert not is_video("mp4")
+
+
+def make_frames(count: int, size: tuple[int, int]) -> list[np.ndarray]:
+    """Return smooth frames whose brightness encodes their index."""
+    ramp = np.linspace(0, 60, size[1])[None, :, None]
+    return [np.broadcast_to(ramp + 15 * i + np.array([0, 10, 20]), (*size, 3)).astype(np.uint8) for i in range(count)]
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 65)])
+def test_read_video_returns_the_written_frames(tmp_path: Path, size: tuple[int, int]) -> None:
+    pytest.importorskip("av")
+    path, images = tmp_path / "new" / "film.mp4", make_frames(10, size)
+    with VideoWriter(path, rate=10) as writer:
+        for image in images:
+            writer.write(image)
+        assert not path.exists()
+    assert [p.name for p in path.parent.iterdir()] == ["film.mp4"]
+    info = video_info(path)
+    assert info.rate == pytest.approx(10)
+    assert info.frames == 10
+    frames = list(read_video(path))
+    assert [index for index, _, _ in frames] == list(range(10))
+    np.testing.assert_allclose([seconds for _, seconds, _ in frames], np.arange(10) / 10, atol=1e-3)
+    for (_, _, image), expected in zip(frames, images, strict=True):
+        assert image.dtype == np.uint8
+        assert image.shape == (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
+        assert np.abs(image[: size[0], : size[1]].astype(int) - expected).mean() < 4
+    strided = list(read_video(path, frame_stride=4))
+    assert [index for index, _, _ in strided] == [0, 4, 8]
+    np.testing.assert_array_equal(strided[1][2], frames[4][2])
+
+
+def test_video_writer_leaves_no_file_after_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+
+    def fail() -> None:
+        with VideoWriter(tmp_path / "film.mp4") as writer:
+            writer.write(make_frames(1, (32, 32))[0])
+            writer.write(make_frames(1, (32, 34))[0])
+
+    with pytest.raises(ValueError, match="in a video of"):
+        fail()
+    with VideoWriter(tmp_path / "empty.mp4"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError):
+        VideoWriter(tmp_path / "file" / "film.mp4")
+
+
+def test_read_video_names_corrupt_and_missing_files(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    path = tmp_path / "film.mp4"
+    with VideoWriter(path) as writer:
+        for image in make_frames(30, (64, 64)):
+            writer.write(np.random.default_rng(len(image)).integers(0, 255, image.shape).astype(np.uint8))
+    valid = path.read_bytes()
+    path.write_bytes(b"not a video at all" * 50)
+    with pytest.raises(InputError, match=r"film\.mp4"):
+        read_video(path)
+    path.write_bytes(valid[: len(valid) * 9 // 10])
+    with pytest.raises(InputError, match=r"film\.mp4"):
+        list(read_video(path))
+    with pytest.raises(InputError, match="no such video"):
+        read_video(tmp_path / "missing.mp4")
+    with pytest.raises(ValueError, match="frame_stride"):
+        read_video(path, frame_stride=0)
+
+
+def test_video_without_pyav_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    for call in (lambda: read_video(tmp_path / "film.mp4"), lambda: VideoWriter(tmp_path / "film.mp4")):
+        with pytest.raises(MissingDependencyError) as caught:
+            call()
+        assert (caught.value.package, caught.value.extra) == ("av", "video")
