@@ -1,9 +1,9 @@
-# make demo    learn from synthetic pictures on this machine, measure, draw, report (demo/report.html)
-# make test    make check, then every test, the slow ones too (quick ones alone: .venv/bin/pytest)
-# make check   formatting, lint, types, who-imports-whom
-# make install the virtual environment that the others use; done by them when needed
+# make demo    train on synthetic images on this machine, evaluate, draw, report (demo/report.html)
+# make test    make check, then every test, including slow ones (fast tests only: .venv/bin/pytest)
+# make check   formatting, lint, types, import contracts, vocabulary
+# make install create the virtual environment; the other targets do so when needed
 #
-# VENV=/some/where uses another environment, PYTHON3=python3.12 makes it from another interpreter.
+# VENV=/some/where uses another environment, PYTHON3=python3.12 another interpreter.
 
 VENV ?= .venv
 PYTHON3 ?= python3
@@ -15,8 +15,8 @@ STAMP := $(VENV)/.sais-installed
 
 install: $(STAMP)
 
-# One pip command, so that torch and torchvision are resolved as the pair they are. Reinstalled only when
-# pyproject.toml changes: the install is editable.
+# One pip command, so that torch and torchvision are resolved together. The install is editable: only changes of
+# pyproject.toml need another.
 $(STAMP): pyproject.toml
 	$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sais needs Python 3.11 or newer: make PYTHON3=python3.12")'
 	test -x $(BIN)/python || $(PYTHON3) -m venv $(VENV)
@@ -31,8 +31,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q tests/test_style.py
 
-# One thread per process: the tests are spread over processes instead. Resetting -m runs the slow tests too.
+# One thread per process, because the tests are distributed over processes. -m selects slow tests as well.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n auto --dist loadfile --durations 5
 
