@@ -1,4 +1,4 @@
-"""What a run's folder tells: states that are true, folders that are half written or foreign, `sais runs`."""
+"""The records of runs (state, scores, incomplete and foreign folders), and `sais runs`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def start(time: float, iteration: int = 0, **settings: Any) -> Entry:
     experiment = to_dict(Experiment(name="sais-lite"))
     experiment["schedule"]["epochs"] = 3
     experiment["optim"].update(settings)
-    return {"kind": "start", "time": time, "iteration": iteration, "experiment": experiment, "data": "zoo", "total": 6}
+    entry = {"kind": "start", "time": time, "iteration": iteration, "experiment": experiment, "data": "zoo", "total": 6}
+    return entry | {"paths": {"data": "/data/zoo"}, "machine": {"device": "cpu"}, "notes": []}
 
 
 def iteration(number: int, time: float) -> Entry:
@@ -45,7 +46,7 @@ def write(folder: Path, *entries: Entry) -> Path:
 
 
 def finished(folder: Path, time: float = 1000.0, masks: bool = True, **settings: Any) -> Path:
-    """Two epochs, a stop of an hour, the third; the second was the best."""
+    """Write a run of three epochs, stopped for an hour after two; the second epoch is the best."""
     entries = [start(time, **settings)]
     entries += [iteration(number, time + 10 * number) for number in range(1, 5)]
     entries += [{"kind": "stop", "time": time + 45, "iteration": 4, "reason": "interrupted"}]
@@ -54,15 +55,15 @@ def finished(folder: Path, time: float = 1000.0, masks: bool = True, **settings:
     for epoch, score in enumerate((0.1, 0.3, 0.25)):
         entry = {"kind": "evaluation", "time": time + 3660, "iteration": 2 * epoch + 2, "epoch": epoch}
         entries.append(entry | {"metrics": metrics(score if masks else None, score / 2)})
-    entries.append({"kind": "end", "time": time + 3665, "iteration": 6, "seconds": 50.0, "broken": ["a.jpg: broken"]})
+    entries.append({"kind": "end", "time": time + 3665, "iteration": 6, "seconds": 50.0, "unreadable_images": ["a.jpg: broken"]})
     return write(folder, *entries)
 
 
 def test_a_finished_run(tmp_path: Path) -> None:
     record = read_run(finished(tmp_path / "run"))
     assert record.state == "finished"
-    assert record.in_words() == "finished, 3 epochs"
-    assert replace(record, experiment={"schedule": {"epochs": 9}}).in_words() == "finished early, 3 of 9 epochs"
+    assert record.describe_state() == "finished, 3 epochs"
+    assert replace(record, experiment={"schedule": {"epochs": 9}}).describe_state() == "finished early, 3 of 9 epochs"
     assert (record.name, record.recipe, record.data, record.epochs) == ("run", "sais-lite", "zoo", 3)
     assert record.best() == (0.3, 2)
     assert record.score("mask") == 0.25
@@ -70,30 +71,25 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert record.score("mask", "AP75") is None
     assert record.seconds == 45 + 20  # the hour between does not count
     assert record.images_per_second == 7.5
-    assert record.left_out == 1
+    assert record.unreadable_images == 1
     assert read_run(finished(tmp_path / "boxes", masks=False)).best() == (0.15, 2)
 
 
 def test_states_are_true(tmp_path: Path) -> None:
     stopped = write(tmp_path / "a", start(10), iteration(1, 11), iteration(2, 12), iteration(3, 13))
     assert read_run(stopped).state == "stopped"
-    assert read_run(stopped).in_words() == "stopped in epoch 2 of 3"
+    assert read_run(stopped).describe_state() == "stopped in epoch 2 of 3"
     lock = lock_run(stopped)
     assert read_run(stopped).state == "running"
-    assert read_run(stopped).in_words() == "running in epoch 2 of 3"
+    assert read_run(stopped).describe_state() == "running in epoch 2 of 3"
     lock.release()
     assert read_run(stopped).state == "stopped"
     failed = write(tmp_path / "b", start(10), {"kind": "stop", "time": 11, "iteration": 0, "reason": "SaisError: no"})
-    assert (read_run(failed).in_words(), read_run(failed).reason) == ("stopped at the start", "SaisError: no")
+    assert (read_run(failed).describe_state(), read_run(failed).reason) == ("stopped at the start", "SaisError: no")
     steps = write(tmp_path / "c", start(10), iteration(1, 11), {"kind": "end", "time": 12, "iteration": 1})
-    assert (read_run(steps).state, read_run(steps).reason) == ("stopped", "as many steps as were asked for")
-    # An older log has no total; the weights are written when a run is done.
-    old = start(10)
-    del old["total"]
-    older = write(tmp_path / "d", old, iteration(6, 11), {"kind": "end", "time": 12, "iteration": 6})
-    assert read_run(older).state == "stopped"
-    (older / "model.safetensors").touch()
-    assert read_run(older).state == "finished"
+    assert (read_run(steps).state, read_run(steps).reason) == ("stopped", "limit on the number of iterations")
+    (steps / "model.safetensors").touch()
+    assert read_run(steps).state == "finished"
 
 
 def test_where_there_are_no_locks_the_last_line_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,9 +120,9 @@ def test_what_a_log_may_hold(tmp_path: Path) -> None:
     for name, content in (("empty", ""), ("other", '{"kind": "start"}\n{"loss": 1}\n')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "log.jsonl").write_text(content)
-        with pytest.raises(SaisError, match="no first line of a run"):
+        with pytest.raises(SaisError, match="no start entry"):
             read_run(tmp_path / name)
-    with pytest.raises(SaisError, match="no log.jsonl there"):
+    with pytest.raises(SaisError, match="contains no log.jsonl"):
         read_run(tmp_path)
 
 
@@ -149,15 +145,15 @@ def test_runs_are_found_newest_first_and_what_is_none_is_said(
     Path("runs/half").mkdir()
     Path("runs/half/experiment.json").write_text("{}")
     Path("runs/results").mkdir()
-    records, left_out = find_runs([Path("runs"), Path("runs/deep")])
+    records, errors = find_runs([Path("runs"), Path("runs/deep")])
     assert [record.name for record in records] == ["new", "stopped", "old"]
-    assert left_out == ["runs/half: no log.jsonl there; give the folder of a run of `sais train`"]
+    assert errors == ["runs/half: contains no log.jsonl. Give the folder of a run of `sais train`."]
     assert main(["runs"]) == 0
     said = capsys.readouterr().out
     lines = [line.split() for line in said.splitlines()]
     assert lines[1][:9] == ["runs/deep/below/new", "sais-lite", "zoo", "finished", "30.0", "2", "25.0", "12.5", "65"]
     assert lines[2][:7] == ["runs/stopped", "sais-lite", "zoo", "stopped", "1/3", "-", "-"]
-    assert "left out 1 folder:\n  runs/half: no log.jsonl there" in said
+    assert "1 unreadable folder:\n  runs/half: contains no log.jsonl" in said
     assert main(["runs", "--json", "runs/deep"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["runs"]
     assert (found["state"], found["best_AP"], found["best_epoch"], found["seconds"]) == ("finished", 0.3, 2, 65.0)
@@ -172,7 +168,7 @@ def test_runs_are_found_newest_first_and_what_is_none_is_said(
 def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     finished(Path("a/one"), lr=0.01)
-    finished(Path("b/two"), lr=0.02, clip=35.0, masks=False)
+    finished(Path("b/two"), lr=0.02, grad_clip_norm=35.0, masks=False)
     assert main(["runs", "compare", "a/one", "b/two"]) == 0
     said = capsys.readouterr().out
     rows = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.strip()}
@@ -188,9 +184,9 @@ def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["runs", "compare", "a/one", "b/two", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"]["optim.lr"] == [0.01, 0.02]
     assert main(["runs", "compare", "a/one"]) == 2
-    assert "two runs or more" in capsys.readouterr().err
+    assert "fewer than two runs" in capsys.readouterr().err
     assert main(["runs", "compare", "a/one", "a"]) == 2
-    assert "a: no log.jsonl there" in capsys.readouterr().err
+    assert "a: contains no log.jsonl" in capsys.readouterr().err
     assert main(["runs", "compare", "a/one", "./a/one"]) == 0
     assert "no setting differs" in capsys.readouterr().out
 

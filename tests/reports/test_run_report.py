@@ -24,7 +24,7 @@ from sais.errors import SaisError
 from sais.evaluation.coco_metrics import IouType, coco_metrics
 from sais.evaluation.error_analysis import analyze_errors
 from sais.evaluation.evaluate import Evaluation
-from sais.evaluation.visualize import objects_of
+from sais.evaluation.visualize import ground_truth_detections
 from sais.reports import charts, example_images
 from sais.reports.charts import SVG_NAMESPACE, Series, line_chart, smooth
 from sais.reports.run_record import read_run
@@ -107,7 +107,7 @@ def truth_as_results(index: DatasetSplit, score: float = 0.8) -> list[dict[str, 
     """Return a perfect result for each object."""
     results = []
     for record in index.images:
-        found = objects_of(record, index)
+        found = ground_truth_detections(record, index)
         results += [one | {"score": score} for one in found.to_coco(record.id, index.category_ids)]
     return results
 
@@ -176,7 +176,7 @@ def test_a_detection_wears_the_color_of_its_object(valid: DatasetSplit) -> None:
     again = mine[0] | {"score": 0.5}
     (image, *_) = analyze_errors(valid, [*reversed(mine), again], "segm").images
     colors = example_images.match_colors(image, len(record.annotations))
-    taken = [record.annotations.index(image.objects[p]) for p in image.verdict.partners if p >= 0]
+    taken = [record.annotations.index(image.objects[p]) for p in image.match.matched_objects if p >= 0]
     assert list(colors[:-1]) == taken
     assert colors[-1] == len(record.annotations)
 
@@ -290,8 +290,8 @@ def test_line_chart_places_points_and_ticks() -> None:
     assert (svg.get("role"), svg.get("aria-label")) == ("img", "label")
     (curve,) = [path for path in svg.iter(PATH) if f"stroke: {charts.SERIES_COLORS[0]}" in path.get("style", "")]
     numbers = [float(word) for word in curve.get("d", "").split() if word not in "ML"]
-    left, right = charts.LEFT, charts.WIDTH - charts.RIGHT
-    top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
+    left, right = charts.MARGIN_LEFT, charts.WIDTH - charts.MARGIN_RIGHT
+    top, bottom = charts.MARGIN_TOP, charts.HEIGHT - charts.MARGIN_BOTTOM
     expected = [left, bottom, (left + right) / 2, top, right, (top + bottom) / 2]
     assert numbers == pytest.approx(expected, abs=0.01)
     texts = [element.text for element in svg.iter(TEXT)]
@@ -384,7 +384,7 @@ def test_sais_train_writes_its_report_and_survives_without(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def train(name: str, *more: str) -> str:
-        short = ["--size", "64", "--epochs", "1", "--batch", "12", "--workers", "0", "--device", "cpu"]
+        short = ["--size", "64", "--epochs", "1", "--batch-size", "12", "--workers", "0", "--device", "cpu"]
         words = ["train", "sais-lite", "--data", str(shapes), "--out", str(tmp_path / name), *short, *more]
         assert main(words) == 0
         return capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`sais draw-targets`: which object each location learns, drawn; the paper's Figure 2."""
+"""`sais draw-targets`: draw the assignment of locations to objects, as in the paper's Figure 2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sais.commands.arguments import check_writable, need_torch, parse
-from sais.errors import SaisError
+from sais.errors import InputError
 
 if TYPE_CHECKING:
     from sais.data.annotations import ImageRecord
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DrawTargetsArguments:
-    """Draw which object each location learns: one color an object, black is background."""
+    """Draw to which object each location is assigned: a color for each object, black is background."""
 
     scene: Literal["figure2"] | None = None
-    """A built-in scene instead of a data set: the paper's Figure 2, a small object over a large one's center."""
+    """Built-in scene instead of a data set: the paper's Figure 2, a small object over the center of a large one."""
     data: Path | None = None
     """Folder of the data set."""
     split: str = "train"
     """Split of the data set."""
-    image: int | None = None
-    """Image id; the split's first image when not given."""
-    rule: Literal["center", "area", "both"] = "both"
-    """Assignment rule: center-aware (Eqs. 2-4), area-aware (FCOS), or both side by side."""
+    image_id: int | None = None
+    """Id of the image; default: the first image of the split."""
+    assigner: Literal["center", "area", "both"] = "both"
+    """Assigner: center-aware (Eqs. 2-4), area-aware (FCOS), or both side by side."""
     recipe: str = "sais-r50-768"
-    """Recipe whose input size and mode are used."""
+    """Recipe of the input size and mode."""
     out: Path = Path("targets.png")
-    """Image to write."""
+    """Image file to write."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais draw-targets`."""
     arguments = parse(DrawTargetsArguments, argv, "sais draw-targets")
     if (arguments.scene is None) == (arguments.data is None):
-        raise SaisError("sais draw-targets needs --scene figure2, or --data DIR (one of the two)")
+        raise InputError("sais draw-targets: no input. Give either --scene figure2 or --data DIR.")
     need_torch("draw-targets")
     check_writable(arguments.out.parent)
     from sais.paper.target_maps import draw_scene, draw_target_maps
     from sais.recipes import recipe
 
     settings = recipe(arguments.recipe).input
-    rules = ("center", "area") if arguments.rule == "both" else (arguments.rule,)
+    assigners = ("center", "area") if arguments.assigner == "both" else (arguments.assigner,)
     if arguments.scene is not None:
-        image = draw_scene(arguments.scene, rules)
+        image = draw_scene(arguments.scene, assigners)
     else:
-        image = draw_target_maps(_record(arguments), settings, rules)
+        image = draw_target_maps(_record(arguments), settings, assigners)
     from PIL import Image
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +63,13 @@ def _record(arguments: DrawTargetsArguments) -> ImageRecord:
     from sais.data.paths import locate
 
     assert arguments.data is not None
-    index = read_dataset(locate(arguments.data), arguments.split)
-    if arguments.image is None:
-        return index.images[0]
-    for record in index.images:
-        if record.id == arguments.image:
+    split = read_dataset(locate(arguments.data), arguments.split)
+    if arguments.image_id is None:
+        return split.images[0]
+    for record in split.images:
+        if record.id == arguments.image_id:
             return record
-    raise SaisError(f"{arguments.data}: no image {arguments.image} in split {arguments.split}; --image takes its id")
+    raise InputError(
+        f"{arguments.data}: no image with id {arguments.image_id} in split {arguments.split}. Give --image-id an id of "
+        "the annotation file."
+    )

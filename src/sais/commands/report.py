@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import check_writable, need_torch, parse, progress_bar
+from sais.commands.arguments import FLAT, check_writable, need_torch, parse, progress_bar
 from sais.commands.open_predictor import open_predictor
 from sais.errors import SaisError
 from sais.inference.options import InferenceOptions
@@ -35,12 +35,9 @@ class ReportArguments:
     """Split of --data."""
     out: Path | None = None
     """HTML file to write; default: report.html in the folder of the run."""
-    batch: int = 8
-    """Batch size in images."""
+    inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     workers: int = 2
     """Number of processes that read images."""
-    device: str = "auto"
-    """auto, cpu, cuda, mps."""
     skip_broken: bool = False
     """Skip and count images that cannot be read, instead of stopping."""
 
@@ -49,8 +46,6 @@ def run(argv: Sequence[str]) -> int:
     """Run `sais report`."""
     arguments = parse(ReportArguments, argv, "sais report RUN")
     need_torch("report")
-    if arguments.batch < 1:
-        raise SaisError(f"--batch {arguments.batch}: must be 1 or more")
     record = read_run(arguments.run)
     check_writable((arguments.out or arguments.run / "report.html").parent)
     from sais.evaluation.evaluate import evaluate
@@ -61,12 +56,13 @@ def run(argv: Sequence[str]) -> int:
         from sais.checkpoint import find_checkpoint
 
         weights = find_checkpoint(arguments.run).name
-        predictor = open_predictor("report", arguments.run, InferenceOptions(device=arguments.device))
-        index, missing = _index(arguments, record, tuple(predictor.class_names))
-        if index is not None:
-            with progress_bar("evaluating", len(index.images)) as progress:
+        options = arguments.inference
+        predictor = open_predictor("report", arguments.run, options)
+        split, missing = _dataset_split(arguments, record, tuple(predictor.class_names))
+        if split is not None:
+            with progress_bar("evaluating", len(split.images)) as progress:
                 evaluation = evaluate(
-                    predictor, index, arguments.batch, arguments.workers, arguments.skip_broken, progress
+                    predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
                 )
     if missing:
         print(missing)
@@ -81,20 +77,22 @@ def _no_model(folder: Path) -> str:
     return "The run has not saved a model yet, so that there is nothing to evaluate."
 
 
-def _index(arguments: ReportArguments, record: RunRecord, classes: tuple[str, ...]) -> tuple[DatasetSplit | None, str]:
+def _dataset_split(
+    arguments: ReportArguments, record: RunRecord, class_names: tuple[str, ...]
+) -> tuple[DatasetSplit | None, str]:
     """Return the split to evaluate on, or None and the reason."""
     from sais.data.formats import read_dataset
     from sais.data.paths import DataPaths, locate
 
     if arguments.data is not None:
-        return read_dataset(locate(arguments.data), arguments.split, classes), ""
+        return read_dataset(locate(arguments.data), arguments.split, class_names), ""
     paths: dict[str, Any] = {}
     for field in fields(DataPaths):
         if field.name in record.paths:
             value = record.paths[field.name]
             paths[field.name] = Path(value) if value is not None and "Path" in str(field.type) else value
     try:
-        index = DataPaths(**paths).valid_index(classes)
+        split = DataPaths(**paths).valid_index(class_names)
     except SaisError as error:
         return None, f"The data of the run cannot be read ({error}); evaluate on other data with --data DIR."
-    return index, "" if index is not None else "The data set has no validation split to evaluate on."
+    return split, "" if split is not None else "The data set has no validation split to evaluate on."

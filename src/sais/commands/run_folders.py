@@ -1,4 +1,4 @@
-"""Where a run lies: the folder that is given, or runs/RECIPE-DATA with a number; and what is there already."""
+"""The folder of a run: the one that is given, or runs/RECIPE-DATA with a number."""
 
 from __future__ import annotations
 
@@ -7,25 +7,34 @@ import re
 from pathlib import Path
 
 from sais.engine.run_folder import is_unstarted
-from sais.errors import SaisError
+from sais.errors import CheckpointError, InputError
 
 
 def run_folder(out: Path | None, name: str, resume: bool) -> Path:
-    """The folder of the run: `out`, or runs/NAME, numbered where that exists; with `resume` the latest that exists.
+    """Choose the folder of a run.
+
+    Args:
+        out: folder that the user gave; None: runs/NAME, numbered if it exists, or the latest one to resume.
+        name: name of the run, RECIPE-DATA.
+        resume: whether a run is resumed.
 
     Raises:
-        SaisError: nothing to resume, or `out` holds a run already and resuming was not asked for.
+        CheckpointError: there is no run to resume.
+        InputError: `out` is not empty, and the run is not resumed.
     """
     if out is not None:
         if resume and not out.is_dir():
-            raise SaisError(f"{out}: no run to resume; leave out --resume to start one")
-        if not resume and out.is_dir() and any(out.iterdir()) and not stopped_early(out):
-            raise SaisError(f"{out} is not empty; go on with it (--resume) or choose another --out")
+            raise CheckpointError(f"{out}: no run to resume. Start one without --resume.")
+        if not resume and out.is_dir() and any(out.iterdir()) and not is_unstarted(out):
+            raise InputError(f"{out}: is not empty. Resume the run with --resume, or choose another --out.")
         return out
-    numbers = [int(m[1] or 1) for p in Path("runs").glob(name + "*") if (m := _numbered(p.name, name))]
+    matches = (_match_numbered(path.name, name) for path in Path("runs").glob(name + "*"))
+    numbers = [int(match[1] or 1) for match in matches if match]
     if resume:
         if not numbers:
-            raise SaisError(f"runs/{name}: no run to resume; leave out --resume to start one, or name it with --out")
+            raise CheckpointError(
+                f"runs/{name}: no run to resume. Start one without --resume, or name its folder with --out."
+            )
         number = max(numbers)
     else:
         number = max(numbers, default=0) + 1
@@ -33,22 +42,23 @@ def run_folder(out: Path | None, name: str, resume: bool) -> Path:
 
 
 def choose_folder(out: Path | None, name: str, resume: bool, restarted: bool) -> tuple[Path, bool]:
-    """The folder of the run, and whether there is something to go on with. A run that torchrun started again goes on
-    with what it had saved, or begins once more."""
+    """Choose the folder of a run, and whether to resume it.
+
+    Args:
+        out: folder that the user gave, or None.
+        name: name of the run, RECIPE-DATA.
+        resume: whether the user asked to resume.
+        restarted: whether torchrun restarted the process; the run is then resumed if it has a checkpoint.
+    """
     if restarted and not resume:
-        with contextlib.suppress(SaisError):  # nothing there yet
-            begun = run_folder(out, name, resume=True)
-            unfinished = not (begun / "model.safetensors").exists()
-            if unfinished and not stopped_early(begun) and any(begun.glob("*.safetensors")):
-                return begun, True
+        with contextlib.suppress(CheckpointError):  # the run has not created its folder
+            folder = run_folder(out, name, resume=True)
+            unfinished = not (folder / "model.safetensors").exists()
+            if unfinished and not is_unstarted(folder) and any(folder.glob("*.safetensors")):
+                return folder, True
     folder = run_folder(out, name, resume)
-    return folder, resume and not stopped_early(folder)
+    return folder, resume and not is_unstarted(folder)
 
 
-def stopped_early(out: Path) -> bool:
-    """Return whether a run was started in `out` and ended before its first checkpoint."""
-    return is_unstarted(out)
-
-
-def _numbered(folder: str, name: str) -> re.Match[str] | None:
+def _match_numbered(folder: str, name: str) -> re.Match[str] | None:
     return re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder)

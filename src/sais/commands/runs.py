@@ -1,4 +1,4 @@
-"""`sais runs [FOLDER ...]`: the runs there are, newest first; `sais runs compare A B`: two or more side by side."""
+"""`sais runs [FOLDER ...]`: list runs, newest first; `sais runs compare RUN RUN`: compare two or more runs."""
 
 from __future__ import annotations
 
@@ -12,37 +12,45 @@ import tyro
 
 from sais.commands.arguments import parse
 from sais.config import flatten
-from sais.errors import SaisError
-from sais.reports.run_record import RunRecord, date, duration, find_runs, percent, read_run
+from sais.errors import InputError
+from sais.reports.run_record import RunRecord, find_runs, format_date, format_duration, format_percent, read_run
 
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-"""Scores that are compared."""
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+"""Metrics that are compared."""
+LIST_COLUMNS = (
+    *("run", "recipe", "data", "state", "best AP", "epoch"),
+    *("mask AP", "box AP", "time", "images/s", "started"),
+)
+TEXT_COLUMNS = 4
+"""Number of left-aligned columns of the list."""
+FILE_WIDTH = 500
+"""Width of a table in columns if the output is not a terminal."""
 BARS = "▁▂▃▄▅▆▇█"
-POINTS = 40
-"""Most letters of a curve."""
+MAX_BARS = 40
+"""Maximum length of a sparkline in characters."""
 
 
 @dataclass(frozen=True)
 class RunsArguments:
-    """List the runs of `sais train`, newest first: what each is, how far it is, how good. AP in percent.
+    """List the runs of `sais train`, newest first, with settings, state and scores. AP in percent.
 
-    `sais runs compare RUN RUN ...` sets some side by side: the settings in which they differ, their scores and curves.
+    `sais runs compare RUN RUN ...` compares runs: the settings in which they differ, their scores and curves.
     """
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = (Path("runs"),)
-    """Where to look, at any depth below; also a run's own folder."""
+    """Folders to search at any depth; also the folder of a run."""
     json: bool = False
-    """Print JSON instead of a table; scores are then shares of 1, times seconds."""
+    """Print JSON instead of a table; scores are fractions of 1, times are seconds."""
 
 
 @dataclass(frozen=True)
 class CompareArguments:
-    """Set runs side by side: the settings in which they differ, their scores, AP over the epochs. AP in percent."""
+    """Compare runs: the settings in which they differ, their scores, AP over epochs. AP in percent."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
     """Folders of two runs or more."""
     json: bool = False
-    """Print JSON instead of tables; scores are then shares of 1, times seconds."""
+    """Print JSON instead of tables; scores are fractions of 1, times are seconds."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -50,93 +58,110 @@ def run(argv: Sequence[str]) -> int:
     if argv and argv[0] == "compare":
         return _compare(parse(CompareArguments, argv[1:], "sais runs compare RUN RUN"))
     arguments = parse(RunsArguments, argv, "sais runs [FOLDER ...]")
-    records, left_out = find_runs(arguments.folders)
+    records, errors = find_runs(arguments.folders)
     if arguments.json:
-        print(json.dumps({"runs": [_facts(record) for record in records], "left_out": left_out}, indent=2))
+        print(json.dumps({"runs": [_facts(record) for record in records], "errors": errors}, indent=2))
         return 0
-    heads = ["run", "recipe", "data", "state", "best AP", "epoch", "mask AP", "box AP", "time", "images/s", "begun"]
-    rows = [heads]
-    for record in records:
-        rows.append(_row(record))
-    places = ", ".join(map(str, arguments.folders))
-    print(_aligned(rows, left=4) if records else f"{places}: no runs yet; sais train writes them")
-    _say_left_out(left_out)
+    if records:
+        _print_table(LIST_COLUMNS, [_list_row(record) for record in records], TEXT_COLUMNS)
+    else:
+        print(f"{', '.join(map(str, arguments.folders))}: no runs yet. `sais train` creates them.")
+    if errors:
+        print(f"\n{len(errors)} unreadable folder{'s' if len(errors) != 1 else ''}:")
+        for error in errors:
+            print(f"  {error}")
     return 0
 
 
-def _row(record: RunRecord) -> list[str]:
-    best, epoch = record.best() or (None, "-")
-    state = record.state if record.state == "finished" else f"{record.state} {record.epoch}/{record.epochs}"
-    speed = record.images_per_second
-    return [
-        str(record.folder),
-        record.recipe,
-        record.data,
-        state,
-        percent(best),
-        str(epoch),
-        percent(record.score("mask")),
-        percent(record.score("box")),
-        duration(record.seconds),
-        "-" if speed is None else f"{speed:.1f}",
-        date(record.began),
-    ]
+def sparkline(values: Sequence[float], maximum: float) -> str:
+    """Draw a curve in characters.
+
+    Args:
+        values: values of the curve; of more than 40 some are left out, never the last.
+        maximum: value of the highest bar; the lowest bar is 0.
+    """
+    if len(values) > MAX_BARS:
+        values = [values[round(i * (len(values) - 1) / (MAX_BARS - 1))] for i in range(MAX_BARS)]
+    if maximum <= 0:
+        return BARS[0] * len(values)
+    return "".join(BARS[min(len(BARS) - 1, int(value / maximum * len(BARS)))] for value in values)
 
 
 def _compare(arguments: CompareArguments) -> int:
     if len(arguments.runs) < 2:
-        raise SaisError("sais runs compare: give the folders of two runs or more")
+        raise InputError("sais runs compare: fewer than two runs. Give the folders of two runs or more.")
     records = [read_run(folder) for folder in arguments.runs]
     names = [record.name for record in records]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in arguments.runs]
     settings = [flatten(record.experiment) for record in records]
-    keys = dict.fromkeys(key for one in settings for key in one)
-    values = {key: [one.get(key) for one in settings] for key in keys}
-    differing = {key: mine for key, mine in values.items() if any(value != mine[0] for value in mine)}
+    keys = dict.fromkeys(key for values in settings for key in values)
+    by_key = {key: [values.get(key) for values in settings] for key in keys}
+    differing = {key: values for key, values in by_key.items() if any(value != values[0] for value in values)}
     if arguments.json:
         print(json.dumps({"runs": [_facts(record) for record in records], "settings": differing}, indent=2))
         return 0
-    rows = [["setting", *names], *([key, *map(_shown, mine)] for key, mine in differing.items())]
-    print(_aligned(rows) if differing else "no setting differs")
-    rows = [["", *names], ["data", *(record.data for record in records)]]
-    rows += [["state", *(record.in_words() for record in records)]]
-    for kind in ("mask", "box"):
-        for name in COLUMNS:
-            scores = [record.score(kind, name) for record in records]
-            if any(score is not None for score in scores):
-                rows.append([f"{kind} {name}", *map(percent, scores)])
-    bests = [record.best() for record in records]
-    rows.append(["best AP", *("-" if best is None else f"{percent(best[0])} after epoch {best[1]}" for best in bests)])
-    rows.append(["time", *(duration(record.seconds) for record in records)])
-    speeds = [record.images_per_second for record in records]
-    rows.append(["images/s", *("-" if speed is None else f"{speed:.1f}" for speed in speeds)])
-    print("\n" + _aligned(rows))
+    if differing:
+        _print_table(["setting", *names], [[key, *map(_format_value, values)] for key, values in differing.items()])
+    else:
+        print("no setting differs")
+    print()
+    _print_table(["", *names], _score_rows(records))
     _print_curves(records, names)
     return 0
 
 
-def sparkline(values: Sequence[float], top: float) -> str:
-    """A curve in letters, from 0 to `top`; of more than `POINTS` values some are left out, never the last."""
-    if len(values) > POINTS:
-        values = [values[round(i * (len(values) - 1) / (POINTS - 1))] for i in range(POINTS)]
-    return "".join(BARS[min(len(BARS) - 1, int(value / top * len(BARS)))] if top > 0 else BARS[0] for value in values)
+def _list_row(record: RunRecord) -> list[str]:
+    best, epoch = record.best() or (None, "-")
+    progress = record.state if record.state == "finished" else f"{record.state} {record.epoch}/{record.epochs}"
+    return [
+        str(record.folder),
+        record.recipe,
+        record.data,
+        progress,
+        format_percent(best),
+        str(epoch),
+        format_percent(record.score("mask")),
+        format_percent(record.score("box")),
+        format_duration(record.seconds),
+        _format_speed(record),
+        format_date(record.started),
+    ]
+
+
+def _score_rows(records: Sequence[RunRecord]) -> list[list[str]]:
+    """The rows of data, state, scores and times in a comparison."""
+    rows = [["data", *(record.data for record in records)]]
+    rows.append(["state", *(record.describe_state() for record in records)])
+    for kind in ("mask", "box"):
+        for name in METRICS:
+            scores = [record.score(kind, name) for record in records]
+            if any(score is not None for score in scores):
+                rows.append([f"{kind} {name}", *map(format_percent, scores)])
+    bests = [record.best() for record in records]
+    best_texts = ("-" if best is None else f"{format_percent(best[0])} after epoch {best[1]}" for best in bests)
+    rows.append(["best AP", *best_texts])
+    rows.append(["time", *(format_duration(record.seconds) for record in records)])
+    rows.append(["images/s", *map(_format_speed, records)])
+    return rows
 
 
 def _print_curves(records: Sequence[RunRecord], names: Sequence[str]) -> None:
+    """Print a sparkline of AP for each run, if one has been evaluated more than once."""
     curves = []
     for record in records:
-        found = [(e["metrics"].get(record.kind) or {}).get("AP") for e in record.evaluations]
-        curves.append([value for value in found if value is not None])
-    top = max((value for curve in curves for value in curve), default=0.0)
+        scores = [(entry["metrics"].get(record.kind) or {}).get("AP") for entry in record.evaluations]
+        curves.append([score for score in scores if score is not None])
+    maximum = max((score for curve in curves for score in curve), default=0.0)
     if any(len(curve) > 1 for curve in curves):
-        print(f"\nAP over the epochs, the highest bar is {percent(top)}")
+        print(f"\nAP over epochs; the highest bar is {format_percent(maximum)}")
         width = max(map(len, names))
         for name, curve in zip(names, curves, strict=True):
-            print(f"{name:<{width}}  {sparkline(curve, top)}")
+            print(f"{name:<{width}}  {sparkline(curve, maximum)}")
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
+    """The record as values for JSON."""
     best = record.best()
     return {
         "folder": str(record.folder),
@@ -151,31 +176,38 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "metrics": record.evaluations[-1]["metrics"] if record.evaluations else None,
         "seconds": round(record.seconds, 1),
         "images_per_second": record.images_per_second,
-        "began": record.began,
-        "left_out_images": record.left_out,
+        "started": record.started,
+        "unreadable_images": record.unreadable_images,
     }
 
 
-def _shown(value: Any) -> str:
+def _format_speed(record: RunRecord) -> str:
+    return "-" if record.images_per_second is None else f"{record.images_per_second:.1f}"
+
+
+def _format_value(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns side by side; the first `left` of them begin at the left, the others end at the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> None:
+    """Print a table, in plain text if the output is not a terminal.
+
+    Args:
+        columns: names of the columns.
+        rows: cells of the rows.
+        text_columns: number of left-aligned columns at the left; the others are right-aligned.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(markup=False, emoji=False, highlight=False, width=FILE_WIDTH)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < text_columns else "right", overflow="fold")
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:left], widths, strict=False)]
-        cells += [cell.rjust(width) for cell, width in zip(row[left:], widths[left:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _say_left_out(left_out: Sequence[str]) -> None:
-    if left_out:
-        folders = f"{len(left_out)} folder{'s' if len(left_out) != 1 else ''}"
-        print(f"\nleft out {folders}:")
-        for line in left_out:
-            print(f"  {line}")
+        table.add_row(*row)
+    console.print(table)

@@ -1,5 +1,5 @@
-"""Reports that people read: the page of a run, and what it shares with the other pages of the package.
+"""HTML reports: the page of a training run, and the charts, tables and templates that all pages share.
 
-`record` reads a run's folder, `judge` says what became of each object and each detection, `charts` and `tables` draw,
-`sections` and `images` make the parts, `write` the whole.
+`run_record` reads the folder of a run; `run_sections`, `error_sections`, `precision_recall` and `example_images`
+compute the contents; `charts` draws; `html` renders the templates; `run_report` combines them.
 """

@@ -1,181 +1,245 @@
-"""Charts as SVG text: curves with few, round marks, readable on a phone, their values told where the mouse rests.
+"""Charts as SVG text, drawn by matplotlib; the same data gives the same SVG, byte for byte.
 
-Colors are the page's variables (`--series-1` .. 6, `--ink`, `--grid`), so that a chart is dark where the page is. No
-script and no package draws them.
+The text of a chart stays text. Every color comes from `CHART_COLORS`, and the pages' style sheet maps each of them to
+a CSS variable, so that a chart follows the light or dark scheme of its page. matplotlib is imported when the first
+chart is drawn.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
+from xml.etree import ElementTree
 
-WIDTH, HEIGHT = 380, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 30
-"""Room around the frame, in the SVG's units, which are pixels on a wide screen."""
-STRIPS = 60
-"""Most places along x whose values are told."""
-SERIES = 6
-"""Colors there are."""
+from sais.errors import MissingDependencyError
+
+SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#a5528c", "#8c6d00", "#3a9bd4")
+"""Colors that color-blind readers can tell apart (after Okabe and Ito)."""
+INK, SOFT, GRID = "#1b2126", "#59636c", "#d9dde0"
+"""Colors of text, of tick labels, and of grid lines."""
+PAPER, MEASURED = "#f6f0e2", "#e9f2f8"
+"""Backgrounds of the paper's figures and of measured figures."""
+CHART_COLORS = {"ink": INK, "soft": SOFT, "grid": GRID, "paper": PAPER, "measured": MEASURED} | {
+    f"series-{number}": color for number, color in enumerate(SERIES_COLORS, 1)
+}
+"""CSS variable -> the color that stands for it in a chart."""
+
+WIDTH, HEIGHT = 380, 230
+"""Size of a line chart in SVG units, which are pixels on a wide screen."""
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46, 14, 12, 40
+"""Margins around the plot area of a line chart, in SVG units."""
+MAX_TOOLTIPS = 60
+"""Maximum number of positions along x at which a tooltip shows the values."""
+
+SVG_NAMESPACE = "http://www.w3.org/2000/svg"
+ElementTree.register_namespace("", SVG_NAMESPACE)
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",  # text remains text
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10.5,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+"""matplotlib's settings for every chart."""
 
 
 @dataclass(frozen=True)
-class ChartLine:
+class Series:
     """One curve of a chart."""
 
     name: str
     points: Sequence[tuple[float, float]]
-    """(x, y), x ascending."""
+    """(x, y) pairs, x ascending."""
     color: int = 0
-    """Place among the colors of the page, around again after the last."""
+    """Index into `SERIES_COLORS`, modulo its length."""
     dashed: bool = False
 
+    @property
+    def color_number(self) -> int:
+        """The number of the color's CSS variable, from 1."""
+        return self.color % len(SERIES_COLORS) + 1
 
-def smoothed(points: Sequence[tuple[float, float]], most: int = 160) -> list[tuple[float, float]]:
-    """At most `most` means of neighbors, each then averaged with those around it."""
-    size = max(1, -(-len(points) // most))
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its title, for a page."""
+
+    title: str
+    svg: str
+    legend: tuple[Series, ...] = ()
+    """Series named below the chart."""
+
+
+def smooth(points: Sequence[tuple[float, float]], max_points: int = 160) -> list[tuple[float, float]]:
+    """Thin a curve to `max_points` means of adjacent points and average each mean with its neighbors."""
+    size = max(1, -(-len(points) // max_points))
     parts = [points[i : i + size] for i in range(0, len(points), size)]
-    rough = [statistics.fmean(y for _, y in part) for part in parts]
-    reach = max(1, len(rough) // 40)
-    means = [statistics.fmean(rough[max(0, i - reach) : i + reach + 1]) for i in range(len(rough))]
-    return [(statistics.fmean(x for x, _ in part), mean) for part, mean in zip(parts, means, strict=True)]
+    means = [statistics.fmean(y for _, y in part) for part in parts]
+    reach = max(1, len(means) // 40)
+    averages = [statistics.fmean(means[max(0, i - reach) : i + reach + 1]) for i in range(len(means))]
+    return [(statistics.fmean(x for x, _ in part), mean) for part, mean in zip(parts, averages, strict=True)]
 
 
-def ticks(low: float, high: float, about: int = 4, whole: bool = False) -> list[float]:
-    """Round numbers in [low, high], about so many: multiples of 1, 2 or 5 times a power of ten; `whole`: integers."""
-    span = high - low
-    if not span > 0 or not math.isfinite(span):
-        return [low]
-    rough = span / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda one: abs(math.log(one / rough)))
-    if whole:
-        step = max(1.0, round(step))
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * number, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def settled(lines: Sequence[ChartLine]) -> tuple[float, float]:
-    """A frame for losses: the first tenth, which is so much higher that it would flatten the rest, may lie above it."""
-    values = [y for line in lines for x, y in line.points if x >= 0.1 * line.points[-1][0]]
+def loss_limits(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, float]:
+    """Compute y limits for losses that leave out the first tenth of each curve, which would flatten the remainder."""
+    values = [y for points in curves for x, y in points if x >= 0.1 * points[-1][0]]
     low, high = min(values), max(values)
     return max(0.0, low - 0.08 * (high - low)), high + 0.12 * (high - low) + 1e-6
 
 
-def chart(
-    lines: Sequence[ChartLine],
+def line_chart(
+    name: str,
+    series: Sequence[Series],
     label: str,
-    along: str,
-    told: Callable[[float], str] = lambda value: f"{value:.4g}",
-    x: tuple[float, float] | None = None,
-    y: tuple[float, float] | None = None,
-    whole: bool = False,
-    dots: bool = False,
+    x_label: str,
+    format_y: Callable[[float], str] = lambda value: f"{value:.4g}",
+    x_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float, float] | None = None,
+    integer_x: bool = False,
+    markers: bool = False,
 ) -> str:
-    """Curves in one frame, as an <svg> element.
+    """Draw curves in one plot area, with tooltips that show all values at a position along x.
 
     Args:
-        lines: at least one, each with a point.
-        label: what it shows, for those who listen to the page.
-        along: what x is.
-        told: a value of y for a person, at the marks and where the mouse rests.
-        x: frame; from the data by default.
-        y: frame; by default from 0 to a little above the greatest value.
-        whole: x has whole numbers.
-        dots: mark each point.
+        name: unique name of the chart on its page.
+        series: at least one series, each with at least one point.
+        label: accessible name of the chart.
+        x_label: name of the x axis.
+        format_y: formatter of a y value, for tick labels and tooltips.
+        x_limits: limits of x; those of the data by default.
+        y_limits: limits of y; from 0 to slightly above the maximum by default.
+        integer_x: whether x ticks are integers.
+        markers: whether each point has a marker.
+
+    Returns:
+        An <svg> element.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
     """
-    every = [point for line in lines for point in line.points]
-    x = x or (min(p[0] for p in every), max(p[0] for p in every))
-    if x[1] <= x[0]:
-        x = (x[0] - 0.5, x[1] + 0.5)
-    y = y or (0.0, max(1.08 * max(p[1] for p in every), 1e-9))
-    if y[1] <= y[0]:
-        y = (y[0] - 0.5, y[1] + 0.5)
+    xs = [x for curve in series for x, _ in curve.points]
+    ys = [y for curve in series for _, y in curve.points]
+    x_limits = _widened(x_limits or (min(xs), max(xs)))
+    y_limits = _widened(y_limits or (0.0, max(1.08 * max(ys), 1e-9)))
 
-    across, down = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    def draw(figure: Any) -> None:
+        """Draw the curves on an empty figure."""
+        from matplotlib.ticker import MaxNLocator
 
-    def place(px: float, py: float) -> tuple[float, float]:
-        inside = min(max(py, 2 * y[0] - y[1]), 2 * y[1] - y[0])  # what lies far outside is not seen
-        left = LEFT + (px - x[0]) / (x[1] - x[0]) * across
-        return left, HEIGHT - BOTTOM - (inside - y[0]) / (y[1] - y[0]) * down
+        width, height = WIDTH - MARGIN_LEFT - MARGIN_RIGHT, HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
+        axes = figure.add_axes((MARGIN_LEFT / WIDTH, MARGIN_BOTTOM / HEIGHT, width / WIDTH, height / HEIGHT))
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, labelcolor=SOFT, labelsize=11, pad=7)
+        axes.grid(axis="y")
+        axes.set_xlim(x_limits)
+        axes.set_ylim(y_limits)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=integer_x))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: format_y(value))
+        axes.set_xlabel(x_label, loc="right", color=SOFT, fontsize=11, labelpad=1)
+        outside = any(not y_limits[0] <= y <= y_limits[1] for y in ys)
+        for curve in series:
+            marker = "o" if markers or len(curve.points) == 1 else None
+            axes.plot(
+                *zip(*curve.points, strict=True),
+                color=SERIES_COLORS[curve.color % len(SERIES_COLORS)],
+                linewidth=1.8,
+                linestyle=(0, (2.8, 2.2)) if curve.dashed else "-",
+                marker=marker,
+                markersize=6,
+                markeredgewidth=0,
+                clip_on=outside,
+            )
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
-    parts += _frame(x, y, along, told, whole, place)
-    # A window of its own cuts off what leaves the frame, with a little room for the width of a line.
-    window = f"{LEFT - 4} {TOP - 4} {across + 8} {down + 8}"
-    size = f'x="{LEFT - 4}" y="{TOP - 4}" width="{across + 8}" height="{down + 8}"'
-    parts.append(f'<svg {size} viewBox="{window}">')
-    for line in lines:
-        spots = [place(*point) for point in line.points]
-        style = f'style="--c:var(--series-{line.color % SERIES + 1})"'
-        dash = " dashed" if line.dashed else ""
-        if len(spots) > 1:
-            way = " ".join(f"{px:.1f},{py:.1f}" for px, py in spots)
-            parts.append(f'<polyline class="line{dash}" {style} points="{way}"/>')
-        if dots or len(spots) == 1:
-            parts += [f'<circle class="dot" {style} cx="{px:.1f}" cy="{py:.1f}" r="3"/>' for px, py in spots]
-    parts.append("</svg>")
-    parts += _strips(lines, along, told, place)
-    return "".join([*parts, "</svg>"])
-
-
-def legend(lines: Sequence[ChartLine]) -> str:
-    """The names of curves in their colors, as HTML."""
-    items = []
-    for line in lines:
-        dash = ' class="dashed"' if line.dashed else ""
-        items.append(f'<li style="--c:var(--series-{line.color % SERIES + 1})"><i{dash}></i>{escape(line.name)}</li>')
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def figure(title: str, svg: str, below: str = "", note: str = "") -> str:
-    """A chart with its title above and its legend (HTML) and a note below."""
-    note = f'<p class="note">{escape(note)}</p>' if note else ""
-    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{svg}{below}{note}</figure>'
+    svg = _draw_svg(name, label, (WIDTH, HEIGHT), draw)
+    for left, right, text in _tooltips(series, x_label, format_y, x_limits):
+        size = {"x": left, "y": MARGIN_TOP, "width": max(0.0, right - left), "height": HEIGHT - MARGIN_TOP - MARGIN_BOTTOM}
+        attributes = {"class": "strip"} | {key: f"{value:.1f}" for key, value in size.items()}
+        strip = ElementTree.SubElement(svg, f"{{{SVG_NAMESPACE}}}rect", attributes | {"fill": "transparent"})
+        ElementTree.SubElement(strip, f"{{{SVG_NAMESPACE}}}title").text = text
+    return ElementTree.tostring(svg, encoding="unicode")
 
 
-def _frame(
-    x: tuple[float, float],
-    y: tuple[float, float],
-    along: str,
-    told: Callable[[float], str],
-    whole: bool,
-    place: Callable[[float, float], tuple[float, float]],
-) -> list[str]:
-    """Lines across at round values, marks below, what x is."""
-    parts = []
-    for value in ticks(*y):
-        _, py = place(x[0], value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{py + 3.8:.1f}" text-anchor="end">{escape(told(value))}</text>')
-    for value in ticks(*x, about=5, whole=whole):
-        px, _ = place(value, y[0])
-        if px < WIDTH - RIGHT - 6.2 * len(along) - 14:  # where the name of x stands
-            parts.append(f'<text x="{px:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{value:g}</text>')
-    parts.append(f'<text class="along" x="{WIDTH - RIGHT}" y="{HEIGHT - 10}" text-anchor="end">{escape(along)}</text>')
-    return parts
+def render_svg(
+    name: str, label: str, size: tuple[float, float], draw: Callable[[Any], None], layout: str | None = None
+) -> str:
+    """Render a matplotlib figure as one <svg> element, on its own or inside a page.
+
+    Args:
+        name: unique name of the chart on its page, from which the ids inside the SVG are derived.
+        label: accessible name of the chart.
+        size: (width, height) in SVG units.
+        draw: function that draws on an empty matplotlib figure.
+        layout: layout engine of the figure, as in matplotlib.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    return ElementTree.tostring(_draw_svg(name, label, size, draw, layout), encoding="unicode")
 
 
-def _strips(
-    lines: Sequence[ChartLine],
-    along: str,
-    told: Callable[[float], str],
-    place: Callable[[float, float], tuple[float, float]],
-) -> list[str]:
-    """Upright strips, unseen, that tell the values of all curves there."""
-    places = sorted({point[0] for line in lines for point in line.points})
-    chosen = places[:: max(1, -(-len(places) // STRIPS))]
-    spots = [place(value, 0)[0] for value in chosen]
-    edges = [LEFT, *((a + b) / 2 for a, b in itertools.pairwise(spots)), WIDTH - RIGHT]
-    parts = []
-    for value, left, right in zip(chosen, edges[:-1], edges[1:], strict=True):
-        said = [f"{along} {value:g}"]
-        for line in lines:
-            nearest = min(line.points, key=lambda point: abs(point[0] - value))
-            said.append(f"{line.name} {told(nearest[1])}")
-        box = f'x="{left:.1f}" y="{TOP}" width="{max(0.0, right - left):.1f}" height="{HEIGHT - TOP - BOTTOM}"'
-        parts.append(f'<rect class="strip" {box}><title>{escape(chr(10).join(said))}</title></rect>')
-    return parts
+def _draw_svg(
+    name: str, label: str, size: tuple[float, float], draw: Callable[[Any], None], layout: str | None = None
+) -> ElementTree.Element:
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            'charts: matplotlib is not installed. Run pip install "sais-seg[train]".', "matplotlib", "train"
+        ) from error
+    text = io.StringIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a personal matplotlibrc must not change a report
+        matplotlib.rcParams.update(STYLE | {"svg.hashsalt": name})
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout=layout)
+        FigureCanvasSVG(figure)
+        draw(figure)
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = ElementTree.fromstring(text.getvalue())
+    svg.attrib |= {"role": "img", "aria-label": label}
+    # The ids of groups repeat in every figure of a page, and nothing refers to them.
+    for group in svg.iter(f"{{{SVG_NAMESPACE}}}g"):
+        group.attrib.pop("id", None)
+    return svg
+
+
+def _widened(limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits with a positive distance."""
+    low, high = limits
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _tooltips(
+    series: Sequence[Series], x_label: str, format_y: Callable[[float], str], x_limits: tuple[float, float]
+) -> list[tuple[float, float, str]]:
+    """(left, right, text) of vertical strips that cover the plot area, left and right in SVG units."""
+    positions = sorted({x for curve in series for x, _ in curve.points})
+    positions = positions[:: max(1, -(-len(positions) // MAX_TOOLTIPS))]
+    scale = (WIDTH - MARGIN_LEFT - MARGIN_RIGHT) / (x_limits[1] - x_limits[0])
+    centers = [MARGIN_LEFT + (x - x_limits[0]) * scale for x in positions]
+    edges = [MARGIN_LEFT, *((a + b) / 2 for a, b in itertools.pairwise(centers)), WIDTH - MARGIN_RIGHT]
+    strips = []
+    for x, left, right in zip(positions, edges[:-1], edges[1:], strict=True):
+        lines = [f"{x_label} {x:g}"]
+        for curve in series:
+            nearest = min(curve.points, key=lambda point: abs(point[0] - x))
+            lines.append(f"{curve.name} {format_y(nearest[1])}")
+        strips.append((left, right, "\n".join(lines)))
+    return strips

@@ -1,105 +1,132 @@
-"""The best and the worst images of a run's report: what is there beside what was found, inside the page as JPEG."""
+"""The best and the worst images of a run's report: ground truth and detections, embedded in the page as JPEG."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from sais.data.annotations import trainable
 from sais.errors import SaisError
-from sais.evaluation.error_analysis import RIGHT, SCORE, ErrorAnalysis, ImageAnalysis
-from sais.evaluation.visualize import detections_of, objects_of, side_by_side
-from sais.io.images import read_image
+from sais.evaluation.error_analysis import CORRECT, SCORE, ErrorAnalysis, ImageAnalysis
+from sais.evaluation.visualize import detections_from_coco, draw_comparison, ground_truth_detections
 
 COUNT = 6
-"""Of the best, and of the worst."""
+"""Number of the best images, and of the worst."""
 SIDE = 460
-"""Longest side in pixels of each of the two in a pair."""
+"""Longest side of each image of a pair, in pixels."""
 QUALITY = 82
-MOST = 2_400_000
-"""Letters that all images of a page may take; beyond that they are left out, and that is said."""
+"""JPEG quality."""
+MAX_CHARACTERS = 2_400_000
+"""Maximum number of characters of all embedded images of a page; further images are omitted and counted."""
+
+INTRO = (
+    f"Left: ground truth. Right: detections with a score of at least {SCORE}, each in the color of the object it "
+    "matches. The number is the quality of the image: the sum of the IoUs of its correct detections, divided by the "
+    "mean of its numbers of objects and detections. 1 is perfect."
+)
+
+
+@dataclass(frozen=True)
+class ExampleImage:
+    """An image with its ground truth and its detections."""
+
+    source: str
+    """Data URL."""
+    file_name: str
+    quality: float
+    caption: str
+
+
+@dataclass(frozen=True)
+class ExampleGroup:
+    """The best, or the worst images."""
+
+    title: str
+    images: list[ExampleImage]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The section of example images."""
+
+    groups: list[ExampleGroup]
+    unreadable: int = 0
+    """Number of images that could not be read."""
+    too_large: int = 0
+    """Number of images omitted to keep the page small."""
 
 
 def select_best_and_worst(
-    judgement: ErrorAnalysis, count: int = COUNT
+    analysis: ErrorAnalysis, count: int = COUNT
 ) -> tuple[list[ImageAnalysis], list[ImageAnalysis]]:
-    """The best and the worst images; of equals those with more objects. None is in both."""
-    some = [one for one in judgement.images if one.quality is not None]
-    some.sort(key=lambda one: (-(one.quality or 0.0), -len(one.objects), one.record.id))
-    half = min(count, -(-len(some) // 2))
-    best, others = some[:half], some[half:]
-    return best, sorted(others, key=lambda one: (one.quality or 0.0, -len(one.objects), one.record.id))[:count]
+    """Select the best and the worst images; of equal ones those with more objects first. None is in both."""
+    images = [image for image in analysis.images if image.quality is not None]
+    images.sort(key=lambda image: (-(image.quality or 0.0), -len(image.objects), image.record.id))
+    half = min(count, -(-len(images) // 2))
+    best, others = images[:half], images[half:]
+    return best, sorted(others, key=lambda image: (image.quality or 0.0, -len(image.objects), image.record.id))[:count]
 
 
-def best_and_worst(judgement: ErrorAnalysis) -> str:
-    """Both, each with its quality and counts."""
-    best, worst = select_best_and_worst(judgement)
-    if not best:
-        return "<p>There is neither an object nor a detection in any image.</p>"
-    parts, left, unread, too_big = [], MOST, 0, 0
-    for title, images in (("The worst", worst), ("The best", best)):
-        figures = []
-        for one in images:
+def example_images(analysis: ErrorAnalysis) -> Examples:
+    """Draw the worst and the best images with their quality and counts."""
+    best, worst = select_best_and_worst(analysis)
+    groups, budget, unreadable, too_large = [], MAX_CHARACTERS, 0, 0
+    for title, selected in (("Worst", worst), ("Best", best)):
+        images = []
+        for image in selected:
             try:
-                figure = _figure(one, judgement)
+                example = _example(image, analysis)
             except SaisError:
-                unread += 1
+                unreadable += 1
                 continue
-            if len(figure) > left:
-                too_big += 1
+            if len(example.source) > budget:
+                too_large += 1
                 continue
-            left -= len(figure)
-            figures.append(figure)
-        if figures:
-            parts.append(f'<h3>{title}</h3><div class="pairs">{"".join(figures)}</div>')
-    if unread:
-        parts.append(f'<p class="warn">Left out, since they could not be read: {unread}.</p>')
-    if too_big:
-        parts.append(f'<p class="warn">Left out to keep the page small: {too_big}.</p>')
-    return "".join(parts)
+            budget -= len(example.source)
+            images.append(example)
+        if images:
+            groups.append(ExampleGroup(title, images))
+    return Examples(groups, unreadable, too_large)
 
 
-def _figure(one: ImageAnalysis, judgement: ErrorAnalysis) -> str:
-    record = one.record
-    found = detections_of(one.results, record.size, judgement.index)
-    there = objects_of(record, judgement.index)
-    pair = side_by_side(read_image(record.path), there, found, SIDE, _colors(one, len(there)))
-    right, objects, detections = one.count(RIGHT), len(one.objects), len(one.results)
-    said = f"{right} of {objects} object{'s' if objects != 1 else ''} found"
-    if detections > right:
-        said += f", {detections - right} other detection{'s' if detections - right != 1 else ''}"
-    caption = f"<b>{one.quality or 0:.2f}</b><span>{escape(said)}</span><span>{escape(record.path.name)}</span>"
-    alt = escape(f"{record.path.name}: what is there, and what was found")
-    return f'<figure><img src="{_jpeg(pair)}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
+def match_colors(image: ImageAnalysis, objects: int) -> Sequence[int]:
+    """Choose the color index of each detection: that of the object it matches, or one that no object has.
 
-
-def _colors(one: ImageAnalysis, there: int) -> Sequence[int]:
-    """A detection wears the color of the object it took; the others colors that no object has."""
-    drawn = {annotation.id: place for place, annotation in enumerate(trainable(one.record))}
-    free = there
+    Args:
+        image: analysis of the image.
+        objects: number of drawn objects.
+    """
+    drawn = {annotation.id: index for index, annotation in enumerate(trainable(image.record))}
+    unused = objects
     colors = []
-    for partner in one.verdict.partners:
+    for partner in image.match.matched_objects:
         if partner >= 0:
-            colors.append(drawn[one.objects[partner].id])
+            colors.append(drawn[image.objects[partner].id])
         else:
-            colors.append(free)
-            free += 1
+            colors.append(unused)
+            unused += 1
     return colors
 
 
-def _jpeg(image: np.ndarray) -> str:
+def _example(image: ImageAnalysis, analysis: ErrorAnalysis) -> ExampleImage:
+    record = image.record
+    detections = detections_from_coco(image.results, record.size, analysis.split)
+    objects = ground_truth_detections(record, analysis.split)
+    pair = draw_comparison(record.read(), objects, detections, SIDE, match_colors(image, len(objects)))
+    correct, others = image.count(CORRECT), len(image.results) - image.count(CORRECT)
+    caption = f"{correct} of {len(image.objects)} object{'s' if len(image.objects) != 1 else ''} found"
+    if others:
+        caption += f", {others} other detection{'s' if others != 1 else ''}"
+    return ExampleImage(_jpeg_url(pair), record.name, image.quality or 0.0, caption)
+
+
+def _jpeg_url(image: np.ndarray) -> str:
+    """A data URL of an image, (H, W, 3) uint8 RGB."""
     content = io.BytesIO()
     Image.fromarray(image).save(content, "JPEG", quality=QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-HOW = (
-    f"Left: what is there. Right: what was found at score {SCORE} or more; a detection wears the color of the object "
-    "it took. The number is the image's quality: the overlaps (IoU) of its right detections, summed, over the mean "
-    "of its numbers of objects and detections. 1 is perfect."
-)

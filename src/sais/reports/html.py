@@ -1,39 +1,62 @@
-"""The frame of every page: one HTML file that needs no network and no script, in the style that all pages share."""
+"""HTML pages from the Jinja templates in `templates/`: one file each, without scripts and without a network."""
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 from sais._version import __version__
-from sais.reports.style import STYLE
+from sais.errors import MissingDependencyError
+from sais.reports.charts import CHART_COLORS
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = "templates"
+"""Folder of templates and style sheets in this package."""
 
 
-def document(title: str, head: str, body: str, style: str = "") -> str:
-    """A whole page.
+def render_page(template: str, style_sheets: Sequence[str] = (), **context: Any) -> str:
+    """Render a page.
 
     Args:
-        title: of the window, any text.
-        head: HTML of what opens the page.
-        body: HTML of its sections.
-        style: CSS beside what all pages share.
+        template: file name of a template that extends base.html.jinja.
+        style_sheets: file names of style sheets in addition to style.css.
+        context: values for the template; text is escaped.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
     """
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>{STYLE}{style}</style>
-</head>
-<body>
-<header>
-{head}
-</header>
-<main>
-{body}
-</main>
-<footer>Written by sais {escape(__version__)}.</footer>
-</body>
-</html>
-"""
+    folder = resources.files("sais.reports") / TEMPLATES
+    style = "".join((folder / name).read_text(encoding="utf-8") for name in ("style.css", *style_sheets))
+    page = _environment().get_template(template)
+    return page.render(style=style, chart_colors=CHART_COLORS, version=__version__, **context)
+
+
+def render_macro(template: str, macro: str, *arguments: Any) -> str:
+    """Render one macro of a template, such as a single table.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
+    return str(getattr(_environment().get_template(template).module, macro)(*arguments))
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingDependencyError(
+            'HTML reports: jinja2 is not installed. Run pip install "sais-seg[train]".', "jinja2", "train"
+        ) from error
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("sais.reports", TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

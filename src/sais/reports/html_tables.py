@@ -1,95 +1,114 @@
-"""Tables in HTML: numbers to the right, long texts wrapped, columns of a group below a heading and in a color."""
+"""Tables of text for HTML pages: numbers are right-aligned, columns of a group share a heading and a color.
+
+A `Table` holds the text; the macro `table` of templates/macros.html.jinja renders it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass, field
 from itertools import groupby
 
 GROUPS = ("paper", "measured")
-"""Words before the colon of a column's name that set it apart."""
+"""Prefixes of column names, before a colon, that put a column into a group."""
 NUMBER = re.compile(r"[-+]?\d[\d.,]*( (s|min|h))?")
-SHORT = 14
-"""Letters that are kept in one line."""
+MAX_UNWRAPPED = 14
+"""Maximum length of a text that is never wrapped, in characters."""
 SPREAD = re.compile(r"([-+]?\d[\d.]*) (\([^()]*\))")
 
 
-def plain_table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    caption: str = "",
-    groups: Mapping[str, str] | None = None,
-) -> str:
-    """An HTML table of any text.
+@dataclass(frozen=True)
+class Cell:
+    """One cell as it is rendered."""
 
-    Args:
-        columns: names; "paper: AP" and "measured: AP" go below a heading for all neighbors of their group.
-        rows: cells in the columns' order, the row's name first.
-        caption: said above the table.
-        groups: what to write above the columns of a group, by its word; the word itself by default. A second line is
-            set small.
+    text: str
+    css_class: str = ""
+    detail: str = ""
+    """Small text on a line of its own."""
+    wrap: bool = True
+
+
+@dataclass(frozen=True)
+class ColumnGroup:
+    """Adjacent columns with a common heading."""
+
+    name: str
+    """One of `GROUPS`; empty for columns of no group."""
+    span: int
+    heading: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of any text.
 
     Raises:
-        ValueError: a row with fewer or more cells than columns.
+        ValueError: a row has more or fewer cells than there are columns.
     """
-    if wrong := [row for row in rows if len(row) != len(columns)]:
-        raise ValueError(f"{len(wrong[0])} cells for {len(columns)} columns: {wrong[0]}")
-    split = [_group(name) for name in columns]
-    spans = [(group, len(list(members))) for group, members in groupby(group for group, _ in split)]
-    parts = [f"<caption>{escape(caption)}</caption>"] if caption else []
-    parts += [f'<colgroup span="{count}"{_class(group)}></colgroup>' for group, count in spans]
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
-    head = [
-        f'<th scope="col"{_class(group, number)}>{_short(name)}</th>'
-        for (group, name), number in zip(split, numeric, strict=True)
-    ]
-    if any(group for group, _ in spans):
-        above = "".join(
-            f'<th scope="colgroup" colspan="{count}"{_class(group)}>{_two_lines((groups or {}).get(group, group))}</th>'
-            if group
-            else f'<td colspan="{count}"></td>'
-            for group, count in spans
-        )
-        parts.append(f'<thead><tr class="groups">{above}</tr><tr>{"".join(head)}</tr></thead>')
-    else:
-        parts.append(f"<thead><tr>{''.join(head)}</tr></thead>")
-    body = []
-    for row in rows:
-        cells = [f'<th scope="row">{escape(row[0])}</th>']
-        marks = [_class(group, number) for (group, _), number in zip(split, numeric, strict=True)]
-        cells += [f"<td{mark}>{_cell(cell)}</td>" for cell, mark in zip(row[1:], marks[1:], strict=True)]
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    lines = "\n".join([*parts, "<tbody>", *body, "</tbody>"])
-    return f'<div class="scroll" tabindex="0"><table>\n{lines}\n</table></div>'
+
+    columns: Sequence[str]
+    """Names; "paper: AP" and "measured: AP" are columns named AP below a heading for the group."""
+    rows: Sequence[Sequence[str]]
+    """Cells in the order of the columns; the first cell names the row."""
+    caption: str = ""
+    headings: Mapping[str, str] = field(default_factory=dict)
+    """Group -> its heading, by default the group's name; a second line is rendered small."""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{len(row)} cells for {len(self.columns)} columns: {row}")
+
+    @property
+    def groups(self) -> list[ColumnGroup]:
+        """Runs of adjacent columns of the same group."""
+        groups = []
+        for name, members in groupby(_split(column)[0] for column in self.columns):
+            heading, _, detail = self.headings.get(name, name).partition("\n")
+            groups.append(ColumnGroup(name, len(list(members)), heading, detail))
+        return groups
+
+    @property
+    def header(self) -> list[Cell]:
+        """The cells with the names of the columns."""
+        names = [_split(column)[1] for column in self.columns]
+        return [
+            Cell(name, css_class, wrap=len(name) > MAX_UNWRAPPED)
+            for name, css_class in zip(names, self._css_classes, strict=True)
+        ]
+
+    @property
+    def body(self) -> list[list[Cell]]:
+        """The cells of each row."""
+        return [
+            [_cell(text, css_class) for text, css_class in zip(row, self._css_classes, strict=True)]
+            for row in self.rows
+        ]
+
+    @property
+    def _css_classes(self) -> list[str]:
+        """The CSS classes of each column: its group, and whether all of its cells are numbers."""
+        numeric = [bool(self.rows) and all(_is_number(row[i]) for row in self.rows) for i in range(len(self.columns))]
+        return [
+            " ".join([*filter(None, [_split(column)[0]]), *(["number"] if is_number else [])])
+            for column, is_number in zip(self.columns, numeric, strict=True)
+        ]
 
 
-def _group(name: str) -> tuple[str, str]:
+def _split(column: str) -> tuple[str, str]:
     """("paper", "AP") of "paper: AP"; ("", "AP") of "AP"."""
-    group, colon, rest = name.partition(": ")
-    return (group, rest) if colon and group in GROUPS else ("", name)
-
-
-def _class(group: str, number: bool = False) -> str:
-    words = [*([group] if group else []), *(["number"] if number else [])]
-    return f' class="{" ".join(words)}"' if words else ""
+    group, colon, name = column.partition(": ")
+    return (group, name) if colon and group in GROUPS else ("", column)
 
 
 def _is_number(text: str) -> bool:
     return text == "-" or bool(NUMBER.fullmatch(text) or SPREAD.fullmatch(text))
 
 
-def _cell(text: str) -> str:
-    """What stands in a cell; the spread of a number small below it, and a short text in one line."""
+def _cell(text: str, css_class: str) -> Cell:
+    """A cell; the spread of a number is its detail."""
     if spread := SPREAD.fullmatch(text):
-        return f"{escape(spread[1])}<small>{escape(spread[2])}</small>"
-    return _short(text)
-
-
-def _short(text: str) -> str:
-    return f'<span class="short">{escape(text)}</span>' if len(text) <= SHORT else escape(text)
-
-
-def _two_lines(text: str) -> str:
-    first, _, second = text.partition("\n")
-    return escape(first) + (f"<small>{escape(second)}</small>" if second else "")
+        return Cell(spread[1], css_class, spread[2])
+    return Cell(text, css_class, wrap=len(text) > MAX_UNWRAPPED)

@@ -1,7 +1,7 @@
-"""What the folder of a run tells of it: settings, state, curves, scores. Reads `log.jsonl`; no torch.
+"""The record of a run, read from `log.jsonl` in its folder: settings, state, curves, scores. Imports no torch.
 
-A run is running while a process holds its log (`sais.engine.lock`), finished once it did all its iterations, and
-stopped otherwise: by a person, an error, a crash, or `--steps`.
+A run is running while a process locks its log (`sais.engine.lock`), finished once all iterations are done, and
+stopped otherwise: by the user, an error, a crash, or a limit on the number of iterations.
 """
 
 from __future__ import annotations
@@ -16,90 +16,87 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sais.engine.lock import is_locked
-from sais.errors import SaisError
+from sais.errors import CheckpointError, InputError
 
-MAX_SILENCE = 15 * 60.0
-"""Seconds without a line after which a run counts as stopped, where the system cannot tell who is at it."""
-NOT_ENTERED = {"tensorboard", "wandb", "mlruns"}
-"""Folders that hold no runs of ours."""
-
-ScoreTable = dict[str, Any]
-
+MAX_LOG_AGE = 15 * 60.0
+"""Seconds without a log entry after which a run counts as stopped, on systems without file locks."""
+NOT_SEARCHED = {"tensorboard", "wandb", "mlruns"}
+"""Names of folders that contain no runs."""
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its folder tells it."""
+    """The record of a run."""
 
     folder: Path
     experiment: dict[str, Any]
-    """The settings, as `to_dict` gives them; whatever an older version wrote."""
+    """Settings, as `to_dict` returns them."""
     data: str
     """Name of the data set."""
     paths: dict[str, Any]
-    """The fields of `DataPaths`; empty where an older version wrote the log."""
+    """Fields of `DataPaths`."""
     machine: dict[str, Any]
-    """Of `describe_machine`, the versions and the host beside; empty in older logs."""
+    """Description of the machine by `describe_environment`, with the sais version and the host."""
     notes: list[str]
-    """What there was to say at the start."""
+    """Notes that the run logged at its start."""
     state: Literal["running", "finished", "stopped"]
     reason: str
-    """Why it stopped, where it could say so."""
-    total: int | None
-    """Iterations of the whole run; None in an older log of a run that has not finished."""
+    """Why the run stopped; empty where it could not log a reason."""
+    total: int
+    """Number of iterations of the whole run."""
     iterations: list[dict[str, Any]]
-    """Of each iteration: iteration, epoch, lr, images_per_second and the losses."""
+    """Log entry of each iteration: iteration, epoch, lr, images_per_second and the losses."""
     evaluations: list[dict[str, Any]]
-    """Of each evaluation: iteration, epoch, seconds and metrics as `Metrics.to_dict` gives them."""
-    began: float
-    """Seconds since 1970."""
+    """Log entry of each evaluation: iteration, epoch, seconds and metrics as `Metrics.to_dict` returns them."""
+    started: float
+    """Time of the first start, in seconds since 1970."""
     seconds: float
-    """That it was worked at, evaluations included, the time between being stopped and resumed not."""
-    left_out: int
-    """Images that could not be read."""
+    """Time spent on the run including evaluations, without the time between a stop and the resumption."""
+    unreadable_images: int
+    """Number of images that could not be read."""
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """The name of the folder."""
         return self.folder.resolve().name
 
     @property
     def recipe(self) -> str:
-        """The recipe it started from."""
+        """The recipe that the run started from."""
         return str(self.experiment.get("name", "?"))
 
     @property
     def epochs(self) -> int:
-        """Of the whole run."""
+        """The number of epochs of the whole run."""
         return int((self.experiment.get("schedule") or {}).get("epochs", 0))
 
     @property
     def epoch(self) -> int:
-        """The epoch it is in or was stopped in, from 1; 0 before the first iteration."""
+        """The current or last epoch, counted from 1; 0 before the first iteration."""
         return int(self.iterations[-1]["epoch"]) + 1 if self.iterations else 0
 
     @property
     def images_per_second(self) -> float | None:
-        """The median over the iterations."""
+        """The median speed over the iterations."""
         speeds = [e["images_per_second"] for e in self.iterations if "images_per_second" in e]
         return statistics.median(speeds) if speeds else None
 
     @property
     def kind(self) -> str:
-        """What it is judged by: "mask", or "box" where it has no masks."""
+        """The kind of the main metric: "mask", or "box" for a run without masks."""
         return "mask" if any(e["metrics"].get("mask") for e in self.evaluations) else "box"
 
     def score(self, kind: str, name: str = "AP") -> float | None:
-        """A score of the last evaluation, a share of 1; None where there is none."""
+        """Return a score of the last evaluation as a fraction of 1; None where there is none."""
         return _score(self.evaluations[-1], kind, name) if self.evaluations else None
 
     def best(self) -> tuple[float, int] | None:
-        """The best AP of its kind, a share of 1, and the epoch (from 1) after which it was measured."""
-        found = [(_score(e, self.kind), e["epoch"] + 1) for e in self.evaluations]
-        known = [(score, epoch) for score, epoch in found if score is not None]
-        return max(known, key=lambda one: (one[0], -one[1]), default=None)
+        """Return the best AP of the main kind as a fraction of 1, and the epoch (from 1) after which it was measured."""
+        scores = [(_score(entry, self.kind), entry["epoch"] + 1) for entry in self.evaluations]
+        known = [(score, epoch) for score, epoch in scores if score is not None]
+        return max(known, key=lambda pair: (pair[0], -pair[1]), default=None)
 
-    def in_words(self) -> str:
-        """running in epoch 3 of 12; finished, 12 epochs; finished early, 9 of 12 epochs; stopped in epoch 3 of 12."""
+    def describe_state(self) -> str:
+        """Describe the state, such as "running in epoch 3 of 12" or "finished early, 9 of 12 epochs"."""
         if self.state == "finished" and 0 < self.epoch < self.epochs:  # `schedule.patience`
             return f"finished early, {self.epoch} of {self.epochs} epochs"
         if self.state == "finished":
@@ -108,7 +105,14 @@ class RunRecord:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log.jsonl (or of the folder it lies in) but a line cut short; none where there is no file."""
+    """Read the entries of a log.jsonl.
+
+    Args:
+        path: the file, or the folder that contains it.
+
+    Returns:
+        All complete entries; empty where there is no file.
+    """
     path = path / "log.jsonl" if path.is_dir() else path
     entries = []
     try:
@@ -126,74 +130,86 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """The record of a run.
+    """Read the record of a run.
 
     Raises:
-        SaisError: the folder holds no run, or its log cannot be read.
+        CheckpointError: the folder contains no run, or its log cannot be read.
     """
     path = folder / "log.jsonl"
     if not path.is_file():
-        raise SaisError(f"{folder}: no log.jsonl there; give the folder of a run of `sais train`")
+        raise CheckpointError(f"{folder}: contains no log.jsonl. Give the folder of a run of `sais train`.")
     try:
         entries = read_log(path)
     except OSError as error:
-        raise SaisError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from error
-    starts = [e for e in entries if e["kind"] == "start" and isinstance(e.get("experiment"), dict)]
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    starts = [entry for entry in entries if entry["kind"] == "start" and entry.keys() >= REQUIRED_AT_START]
     if not starts:
-        raise SaisError(f"{path}: no first line of a run of `sais train` in it; another program's, or cut short")
-    iterations = [e for e in entries if e["kind"] == "iteration" and _has_numbers(e, "iteration", "epoch")]
-    evaluations = [e for e in entries if e["kind"] == "evaluation" and _has_numbers(e, "epoch")]
-    if not evaluations:  # `sais reproduce` measures its runs once they are done
-        evaluations = _measured_afterwards(folder, iterations)
-    stops = [e for e in entries if e["kind"] in ("end", "stop")]
-    last, total = starts[-1], starts[-1].get("total")
-    finished = (folder / "model.safetensors").is_file() or (
-        bool(stops) and total is not None and stops[-1].get("iteration") == total
-    )
+        raise CheckpointError(
+            f"{path}: has no start entry of `sais train`; the file is incomplete or of another program. "
+            "Give the folder of a run of `sais train`."
+        )
+    iterations = [e for e in entries if e["kind"] == "iteration" and _has_integers(e, "iteration", "epoch")]
+    evaluations = [e for e in entries if e["kind"] == "evaluation" and _has_integers(e, "epoch")]
+    if not evaluations:
+        evaluations = _evaluations_of_result(folder, iterations)
+    stops = [entry for entry in entries if entry["kind"] in ("end", "stop")]
+    last = starts[-1]
+    reached_total = bool(stops) and stops[-1].get("iteration") == last["total"]
+    finished = (folder / "model.safetensors").is_file() or reached_total
     reason = ""
     if entries[-1]["kind"] == "stop":
         reason = str(entries[-1].get("reason", ""))
     elif entries[-1]["kind"] == "end" and not finished:
-        reason = "as many steps as were asked for"
+        reason = "limit on the number of iterations"
     return RunRecord(
         folder=folder,
         experiment=last["experiment"],
-        data=str(last.get("data", "?")),
-        paths=dict(last.get("paths") or {}),
-        machine=dict(last.get("machine") or {}),
-        notes=[str(note) for note in starts[0].get("notes") or []],
+        data=str(last["data"]),
+        paths=dict(last["paths"]),
+        machine=dict(last["machine"]),
+        notes=[str(note) for note in starts[0].get("notes", [])],
         state="running" if _is_running(path, entries, finished) else "finished" if finished else "stopped",
         reason=reason,
-        total=total,
+        total=last["total"],
         iterations=iterations,
-        evaluations=[e for e in evaluations if isinstance(e.get("metrics"), dict)],
-        began=_time(starts[0]),
-        seconds=_seconds(entries),
-        left_out=len(stops[-1].get("broken") or []) if stops else 0,
+        evaluations=[entry for entry in evaluations if isinstance(entry.get("metrics"), dict)],
+        started=_time(starts[0]),
+        seconds=_working_seconds(entries),
+        unreadable_images=len(stops[-1].get("unreadable_images") or []) if stops else 0,
     )
 
 
+REQUIRED_AT_START = {"experiment", "data", "paths", "machine", "total"}
+"""Keys of the entry that `sais train` logs at its start."""
+
+
 def find_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
-    """Every run in the folders and below, newest first, and a line for each folder that looks like one and is none.
+    """Find every run in the folders, at any depth.
+
+    Args:
+        folders: folders to search.
+
+    Returns:
+        The records, newest first, and an error message for each folder that looks like a run but cannot be read.
 
     Raises:
-        SaisError: one of the folders is not there.
+        InputError: one of the folders does not exist.
     """
-    records, left_out = [], []
+    records, errors = [], []
     for folder in folders:
         if not folder.is_dir():
-            raise SaisError(f"{folder}: no such folder; give one that holds runs (sais runs FOLDER)")
-        for place in _candidates(folder):
+            raise InputError(f"{folder}: no such folder. Give a folder that contains runs.")
+        for candidate in _candidates(folder):
             try:
-                records.append(read_run(place))
-            except SaisError as error:
-                left_out.append(str(error))
+                records.append(read_run(candidate))
+            except CheckpointError as error:
+                errors.append(str(error))
     unique = {record.folder.resolve(): record for record in records}
-    return sorted(unique.values(), key=lambda record: -record.began), left_out
+    return sorted(unique.values(), key=lambda record: -record.started), errors
 
 
-def duration(seconds: float | None) -> str:
-    """A length of time for a person; - for None."""
+def format_duration(seconds: float | None) -> str:
+    """Format a duration as "45 s", "12 min" or "2.5 h"; "-" for None."""
     if seconds is None:
         return "-"
     if seconds < 90:
@@ -201,26 +217,27 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def date(moment: float) -> str:
-    """2026-03-01 14:05, in the time of this place; - where it is not known."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)) if moment else "-"
+def format_date(seconds: float) -> str:
+    """Format seconds since 1970 as local time, "2026-03-01 14:05"; "-" for 0."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
 
 
-def percent(share: float | None) -> str:
-    """38.4 of 0.384; - for None."""
-    return "-" if share is None else f"{100 * share:.1f}"
+def format_percent(fraction: float | None) -> str:
+    """Format a fraction of 1 as percent, "38.4" for 0.384; "-" for None."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _candidates(folder: Path) -> Iterable[Path]:
-    """Folders that look like runs; nothing below one is another."""
-    for place, below, files in os.walk(folder):
+    """Folders that look like runs; the folders below a run are not searched."""
+    for path, subfolders, files in os.walk(folder):
         if {"log.jsonl", "experiment.json"} & set(files):
-            below[:] = []
-            yield Path(place)
-        below[:] = sorted(name for name in below if name not in NOT_ENTERED)
+            subfolders[:] = []
+            yield Path(path)
+        subfolders[:] = sorted(name for name in subfolders if name not in NOT_SEARCHED)
 
 
-def _measured_afterwards(folder: Path, iterations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _evaluations_of_result(folder: Path, iterations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluation in result.json: `sais reproduce` evaluates a run after its end."""
     try:
         metrics = json.loads((folder / "result.json").read_text(encoding="utf-8"))["metrics"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -230,21 +247,22 @@ def _measured_afterwards(folder: Path, iterations: list[dict[str, Any]]) -> list
 
 
 def _is_running(path: Path, entries: list[dict[str, Any]], finished: bool) -> bool:
-    held = is_locked(path)
-    if held is None:
-        held = not finished and entries[-1]["kind"] != "stop" and time.time() - _time(entries[-1]) < MAX_SILENCE
-    return held
+    locked = is_locked(path.parent)
+    if locked is None:
+        recent = time.time() - _time(entries[-1]) < MAX_LOG_AGE
+        return not finished and entries[-1]["kind"] != "stop" and recent
+    return locked
 
 
-def _seconds(entries: list[dict[str, Any]]) -> float:
-    """From each start to the last line before the next."""
-    seconds, began, last = 0.0, None, 0.0
+def _working_seconds(entries: list[dict[str, Any]]) -> float:
+    """The sum of the times from each start to the last entry before the next start."""
+    seconds, started, last = 0.0, None, 0.0
     for entry in entries:
         if entry["kind"] == "start":
-            seconds += 0.0 if began is None else last - began
-            began = _time(entry)
+            seconds += 0.0 if started is None else last - started
+            started = _time(entry)
         last = _time(entry) or last
-    return max(0.0, seconds + (0.0 if began is None else last - began))
+    return max(0.0, seconds + (0.0 if started is None else last - started))
 
 
 def _time(entry: dict[str, Any]) -> float:
@@ -252,11 +270,11 @@ def _time(entry: dict[str, Any]) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def _has_numbers(entry: dict[str, Any], *names: str) -> bool:
+def _has_integers(entry: dict[str, Any], *names: str) -> bool:
     return all(isinstance(entry.get(name), int) for name in names)
 
 
 def _score(evaluation: dict[str, Any], kind: str, name: str = "AP") -> float | None:
-    found = evaluation["metrics"].get(kind)
-    value = found.get(name) if isinstance(found, dict) else None
+    scores = evaluation["metrics"].get(kind)
+    value = scores.get(name) if isinstance(scores, dict) else None
     return float(value) if isinstance(value, (int, float)) else None

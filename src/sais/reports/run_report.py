@@ -1,20 +1,46 @@
-"""The report of a run: one HTML file in its folder that opens in any browser, without a network and without scripts."""
+"""The report of a training run: one HTML file in its folder that any browser opens, without a network or scripts."""
 
 from __future__ import annotations
 
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sais.evaluation.coco_metrics import IouType
 from sais.evaluation.error_analysis import SCORE, ErrorAnalysis, analyze_errors
 from sais.evaluation.evaluate import Evaluation
 from sais.io.atomic import write_text
-from sais.reports import error_sections, example_images, run_sections
-from sais.reports.html import document
-from sais.reports.run_record import RunRecord, date, read_run
-from sais.reports.style import RUN_STYLE
+from sais.reports import error_sections, example_images, precision_recall, run_sections
+from sais.reports.html import render_page
+from sais.reports.run_record import RunRecord, format_date, read_run
 
-NAME = "report.html"
+FILE_NAME = "report.html"
+CLASSES_INTRO = "Average precision of each class in percent, best first."
+RECALL_INTRO = (
+    "Precision is the fraction of the detections that are correct, recall the fraction of the objects that are found. "
+    "A detection is correct at an IoU of 0.50, or of 0.75, with an object of its class."
+)
+CONFUSION_INTRO = (
+    f"Rows: class of the object. Columns: class of the detection that matches it, at a score of at least {SCORE} and "
+    "an IoU of at least 0.5. Last row: detections that match no object. Last column: objects that no detection "
+    "matches. The color shows the fraction of the row."
+)
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A section of the report."""
+
+    title: str
+    macro: str
+    """Macro of templates/run_sections.html.jinja that renders the content."""
+    content: Any
+    intro: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id of the section on the page."""
+        return self.title.lower().replace(" ", "-")
 
 
 def write_report(
@@ -22,105 +48,106 @@ def write_report(
     evaluation: Evaluation | None = None,
     missing: str = "",
     out: Path | None = None,
-    weights: str = "the weights it ended with",
+    weights: str = "final weights",
 ) -> Path:
-    """Write the report of a run, whole or not at all, and return its path.
+    """Write the report of a run atomically and return its path.
 
     Args:
-        folder: of the run.
-        evaluation: of its weights. None: the report has what the log tells.
-        missing: why there is no evaluation, a sentence for the page.
-        out: the file; report.html in the folder by default.
-        weights: what was evaluated, for the page.
+        folder: folder of the run.
+        evaluation: evaluation of the run's weights; None: the report is made from the log only.
+        missing: reason why there is no evaluation, as a sentence for the page.
+        out: file to write; report.html in the folder by default.
+        weights: description of the evaluated weights.
 
     Raises:
-        SaisError: the folder holds no run, or the file cannot be written.
+        CheckpointError: the folder contains no run.
+        MissingDependencyError: jinja2 or matplotlib is not installed.
+        ResourceError: the file cannot be written.
     """
     record = read_run(folder)
-    path = folder / NAME if out is None else out
-    write_text(path, report_page(record, evaluation, missing, weights))
+    path = folder / FILE_NAME if out is None else out
+    write_text(path, render_report(record, evaluation, missing, weights))
     return path
 
 
-def report_page(record: RunRecord, evaluation: Evaluation | None, missing: str = "", weights: str = "") -> str:
-    """The HTML of the report. See `write_report`."""
-    judgement, every, metrics, found = None, None, None, None
+def render_report(record: RunRecord, evaluation: Evaluation | None, missing: str = "", weights: str = "") -> str:
+    """Render the report as HTML.
+
+    Args:
+        record: record of the run.
+        evaluation: evaluation of the run's weights; None: the report is made from the log only.
+        missing: reason why there is no evaluation, as a sentence for the page.
+        weights: description of the evaluated weights.
+    """
+    sections = [ReportSection("Training", "training", run_sections.training_charts(record), "Losses and speed, smoothed.")]
+    metrics, rates = None, None
     if evaluation is not None and evaluation.metrics is not None:
         metrics = evaluation.metrics
         kind: IouType = "segm" if metrics.mask is not None else "bbox"
-        judgement = analyze_errors(evaluation.dataset_split, evaluation.results, kind)
-        every = analyze_errors(evaluation.dataset_split, evaluation.results, kind, score=0.0)
-        found = error_sections.share_found(metrics.mask or metrics.box, judgement)
+        analysis = analyze_errors(evaluation.dataset_split, evaluation.results, kind)
+        rates = error_sections.found_and_correct(metrics.mask or metrics.box, analysis)
+        sections = _with_evaluation(sections, evaluation, analysis, weights)
     elif evaluation is not None:
-        missing = f"{evaluation.dataset_split.name}: its images have no annotations, so nothing can be judged."
-    sections = []
-    if judgement and every and metrics and evaluation:
-        said = error_sections.in_short(metrics, judgement, every)
-        sections.append(("In short", _judged_on(evaluation, judgement, weights), said))
-    sections.append(("Training", "Losses and speed are smoothed.", run_sections.training(record)))
-    if judgement and every and metrics:
-        sections += [
-            ("Classes", CLASSES, error_sections.classes(metrics, judgement)),
-            ("Precision and recall", RECALL, error_sections.precision_recall(metrics, every)),
-            ("Errors", f"Detections of score {SCORE} and more.", error_sections.errors(judgement)),
-            ("Confusion", CONFUSION, error_sections.confusion(judgement)),
-            ("Worst and best images", example_images.HOW, example_images.best_and_worst(judgement)),
-        ]
-    sections.append(("Settings", "", run_sections.settings(record)))
-    sections.append(("Where it was made", "", run_sections.surroundings(record)))
-    metrics_shown = None if metrics is None else metrics.to_dict()
-    head = _head(record, missing, run_sections.glance(record, metrics_shown, found), [title for title, *_ in sections])
-    return document(f"{record.name} · sais", head, "\n".join(map(_section, sections)), RUN_STYLE)
+        missing = f"{evaluation.dataset_split.name}: the images have no annotations, so that nothing can be evaluated."
+    environment = (run_sections.environment_notes(record), run_sections.next_commands(record))
+    sections.append(ReportSection("Settings", "settings", run_sections.settings_section(record)))
+    sections.append(ReportSection("Environment", "environment", environment))
+    subtitle = (f"{record.recipe} on {record.data}", record.describe_state(), format_date(record.started))
+    return render_page(
+        "run_report.html.jinja",
+        ("run_report.css",),
+        record=record,
+        subtitle=" · ".join(subtitle),
+        warnings=_warnings(record, missing),
+        key_figures=run_sections.key_figures(record, None if metrics is None else metrics.to_dict(), rates),
+        sections=sections,
+    )
 
 
-CLASSES = "Average precision of each class, in percent, the best first."
-RECALL = (
-    "How many of the objects are found (recall) against how many of the detections are right (precision), as the score "
-    "that is asked for falls; a detection is right at an overlap (IoU) of 0.50, or of 0.75."
-)
-CONFUSION = (
-    f"A row for the objects of each class, a column for what they were called, at score {SCORE} and an overlap of 0.5. "
-    "The last row are detections that took no object, the last column objects that no detection took. The stronger the "
-    "color, the more of its row."
-)
-
-
-def _head(record: RunRecord, missing: str, glance: str, titles: list[str]) -> str:
-    words = [f"{record.recipe} on {record.data}", record.in_words(), date(record.began)]
-    parts = ['<p class="eyebrow">Report of a training run</p>', f"<h1>{escape(record.name)}</h1>"]
-    parts.append(f'<p class="intro">{escape(" · ".join(words))}</p>')
-    if record.state == "running":
-        parts.append('<p class="warn">The run is still going on; this is what is known so far.</p>')
-    elif record.state == "stopped":
-        reason = f" ({record.reason})" if record.reason else ""
-        parts.append(f'<p class="warn">The run did not finish{escape(reason)}; it can be resumed.</p>')
-    if missing:
-        parts.append(f'<p class="warn">{escape(missing)}</p>')
-    links = "".join(f'<li><a href="#{_slug(title)}">{escape(title)}</a></li>' for title in titles)
-    return "\n".join([*parts, glance, f'<nav class="inline" aria-label="Contents"><ol>{links}</ol></nav>'])
-
-
-def _section(section: tuple[str, str, str]) -> str:
-    title, intro, inside = section
-    said = f'<p class="intro">{escape(intro)}</p>' if intro else ""
-    slug = _slug(title)
-    return f'<section id="{slug}">\n<h2><a href="#{slug}">{escape(title)}</a></h2>\n{said}{inside}\n</section>'
-
-
-def _slug(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
-def _judged_on(evaluation: Evaluation, judgement: ErrorAnalysis, weights: str) -> str:
+def _with_evaluation(
+    sections: list[ReportSection], evaluation: Evaluation, analysis: ErrorAnalysis, weights: str
+) -> list[ReportSection]:
+    """The sections in the order of the page, with those about the evaluation."""
     metrics = evaluation.metrics
     assert metrics is not None
-    kind = "masks" if metrics.mask is not None else "boxes (there are no masks to judge)"
-    place = f"{metrics.images} images of {evaluation.dataset_split.name} with {metrics.objects} objects"
-    said = f"Judged{f': {weights},' if weights else ''} on {place}, by {kind}."
+    all_scores = analyze_errors(evaluation.dataset_split, evaluation.results, analysis.iou_type, score=0.0)
+    summary = error_sections.summarize(metrics, analysis, all_scores)
+    curves = precision_recall.precision_recall(metrics, all_scores)
+    counts = error_sections.error_counts(analysis)
+    examples = example_images.example_images(analysis)
+    return [
+        ReportSection("Summary", "summary", summary, _evaluation_intro(evaluation, analysis, weights)),
+        *sections,
+        ReportSection("Classes", "classes", error_sections.class_table(metrics, analysis), CLASSES_INTRO),
+        ReportSection("Precision and recall", "precision_recall", curves, RECALL_INTRO),
+        ReportSection("Errors", "errors", counts, f"Detections with a score of at least {SCORE}."),
+        ReportSection("Confusion", "confusion", error_sections.confusion_matrix(analysis), CONFUSION_INTRO),
+        ReportSection("Worst and best images", "images", examples, example_images.INTRO),
+    ]
+
+
+def _warnings(record: RunRecord, missing: str) -> list[str]:
+    warnings = []
+    if record.state == "running":
+        warnings.append("The run is in progress; the report shows its current state.")
+    elif record.state == "stopped":
+        reason = f" ({record.reason})" if record.reason else ""
+        warnings.append(f"The run did not finish{reason}; it can be resumed.")
+    return [*warnings, missing] if missing else warnings
+
+
+def _evaluation_intro(evaluation: Evaluation, analysis: ErrorAnalysis, weights: str) -> str:
+    metrics = evaluation.metrics
+    assert metrics is not None
+    kind = "masks" if metrics.mask is not None else "boxes (there are no masks)"
+    sentences = [
+        f"Evaluated{f': {weights},' if weights else ''} on {metrics.images} images of "
+        f"{evaluation.dataset_split.name} with {metrics.objects} objects, by {kind}."
+    ]
     if not metrics.detections:
-        said += " The model found nothing at all in them."
+        sentences.append("The model detected nothing in them.")
     if evaluation.unreadable_images:
-        said += f" {len(evaluation.unreadable_images)} images that cannot be read are left out."
-    if judgement.kind == "segm" and metrics.without_mask:
-        said += f" {metrics.without_mask} objects have no mask and count for boxes only."
-    return said
+        sentences.append(f"{len(evaluation.unreadable_images)} images could not be read and are not counted.")
+    if analysis.iou_type == "segm" and metrics.without_mask:
+        sentences.append(f"{metrics.without_mask} objects have no mask and count for boxes only.")
+    return " ".join(sentences)

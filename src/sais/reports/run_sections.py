@@ -1,154 +1,200 @@
-"""What a run's report says from its log alone: figures at a glance, curves of training, settings, machine."""
+"""The sections of a run's report that need its log only: key figures, training curves, settings, environment."""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections.abc import Iterator
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 from sais.config import Experiment, flatten, to_dict
 from sais.engine.environment import format_environment
 from sais.recipes import RECIPES
-from sais.reports.charts import ChartLine, chart, figure, legend, settled, smoothed
-from sais.reports.html_tables import plain_table
-from sais.reports.run_record import RunRecord, date, duration, percent
+from sais.reports.charts import Chart, Series, line_chart, loss_limits, smooth
+from sais.reports.html_tables import Table
+from sais.reports.run_record import RunRecord, format_date, format_duration, format_percent
 
-TERMS = ("total", "classification", "box", "centerness", "mask")
-"""Losses in the order they are shown; others follow."""
-TITLES = {"total": "loss, all terms", "gradient": "norm of the gradient"}
-"""What is not called after its name."""
-NO_LOSS = {"kind", "time", "iteration", "epoch", "lr", "images_per_second"}
-"""What an iteration's line has beside its losses."""
+LOSS_TERMS = ("total", "classification", "box", "centerness", "mask")
+"""Losses in their order on the page; other losses follow."""
+CHART_TITLES = {"total": "total loss", "gradient": "gradient norm"}
+"""Titles of charts that are not named after their loss."""
+NOT_LOSSES = {"kind", "time", "iteration", "epoch", "lr", "images_per_second"}
+"""Keys of a log entry of an iteration that are not losses."""
 
 
-def glance(record: RunRecord, metrics: dict[str, Any] | None, found: tuple[float, float] | None) -> str:
-    """The big numbers.
+@dataclass(frozen=True)
+class KeyFigure:
+    """A number at the top of the page."""
+
+    name: str
+    value: str
+    unit: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class SettingsSection:
+    """The settings of a run, compared with its recipe and with the paper."""
+
+    base: str
+    """Name of what the settings are compared with first: the recipe, or the paper for an unknown recipe."""
+    changed: Table | None
+    """Settings that differ from the base; None where none does."""
+    others: list[tuple[str, Table]]
+    """(title, table) of the remaining settings."""
+
+
+def key_figures(
+    record: RunRecord, metrics: dict[str, Any] | None, rates: tuple[float, float] | None
+) -> list[KeyFigure]:
+    """Collect the key figures of a run.
 
     Args:
-        metrics: of the weights that the report is about; those of the last evaluation by default.
-        found: share of the objects found and of the detections right, where detections were judged.
+        record: record of the run.
+        metrics: metrics of the evaluated weights as `Metrics.to_dict` returns them; those of the last logged
+            evaluation by default.
+        rates: fraction of the objects that were found and of the detections that are correct; None without
+            detections.
     """
     if metrics is None and record.evaluations:
         metrics = record.evaluations[-1]["metrics"]
-    cells = []
+    figures = []
     for kind in ("mask", "box"):
         scores = (metrics or {}).get(kind)
         if scores:
-            below = " · ".join(f"{name} {percent(scores.get(name))}" for name in ("AP50", "AP75"))
-            cells.append((f"{kind} AP", percent(scores.get("AP")), "", below))
-    if found is not None:
-        objects, right = found
-        cells.append(("objects found", percent(objects), "%", f"of what it finds, {percent(right)} % are right"))
+            detail = " · ".join(f"{name} {format_percent(scores.get(name))}" for name in ("AP50", "AP75"))
+            figures.append(KeyFigure(f"{kind} AP", format_percent(scores.get("AP")), "", detail))
+    if rates is not None:
+        found, correct = map(format_percent, rates)
+        figures.append(KeyFigure("objects found", found, "%", f"{correct} % of the detections are correct"))
     best = record.best()
     if best is not None and len(record.evaluations) > 1:
-        cells.append(("best AP on the way", percent(best[0]), "", f"of {record.kind}, after epoch {best[1]}"))
-    time, _, unit = duration(record.seconds).partition(" ")
-    cells.append(("time", time, unit, f"{len(record.iterations)} iterations"))
+        detail = f"{record.kind} AP after epoch {best[1]}"
+        figures.append(KeyFigure("best AP in training", format_percent(best[0]), "", detail))
+    time, _, unit = format_duration(record.seconds).partition(" ")
+    figures.append(KeyFigure("time", time, unit, f"{len(record.iterations)} iterations"))
     speed = record.images_per_second
     if speed is not None:
-        cells.append(("speed", f"{speed:.1f}", "images/s", "in training, median"))
-    boxes = [
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <span>{escape(unit)}</span></dd><p>{escape(below)}</p></div>"
-        for name, value, unit, below in cells
-    ]
-    return f'<dl class="figures">{"".join(boxes)}</dl>'
+        figures.append(KeyFigure("speed", f"{speed:.1f}", "images/s", "median in training"))
+    return figures
 
 
-def training(record: RunRecord) -> str:
-    """Losses, learning rate and speed over iterations, AP over epochs."""
-    drawn = [*_scores(record), *_losses(record), *_rates(record)]
-    return f'<div class="charts">{"".join(drawn)}</div>' if drawn else "<p>Not one iteration is logged yet.</p>"
+def training_charts(record: RunRecord) -> list[Chart]:
+    """Draw losses, learning rate and speed over iterations, and AP over epochs."""
+    return [*_loss_charts(record), *_ap_charts(record), *_rate_charts(record)]
 
 
-def settings(record: RunRecord) -> str:
-    """Those that are not the recipe's, then those in which the recipe is not the paper's, then all others."""
-    own = _setting_texts(record.experiment)
-    own.pop("name", None)
+def settings_section(record: RunRecord) -> SettingsSection:
+    """Compare the settings of a run with those of its recipe and of the paper."""
+    run = _setting_texts(record.experiment)
+    run.pop("name", None)
     paper = _setting_texts(to_dict(Experiment()))
     build = RECIPES.get(record.recipe)
     base = _setting_texts(to_dict(build())) if build else paper
-    changed = [key for key in own if (key in base and own[key] != base[key]) or key not in paper]
-    other = [key for key in own if key not in changed and own[key] != paper.get(key)]
-    rest = [key for key in own if key not in changed and key not in other]
-    name = f"the recipe {record.recipe}" if build else "the paper"
-    parts = []
+    changed = [key for key in run if (key in base and run[key] != base[key]) or key not in paper]
+    recipe_only = [key for key in run if key not in changed and run[key] != paper.get(key)]
+    default = [key for key in run if key not in changed and key not in recipe_only]
+    base_name = f"the recipe {record.recipe}" if build else "the paper"
+    table = None
     if changed:
-        head = ["setting", "this run", record.recipe, "paper"] if build else ["setting", "this run", "paper"]
-        rows = [[key, own[key], *([base.get(key, "-")] if build else []), paper.get(key, "-")] for key in changed]
-        parts.append(plain_table(head, rows, caption=f"Other than {name} has it"))
-    else:
-        parts.append(f"<p>All as {escape(name)} has it.</p>")
-    for title, keys in ((f"Where {name} is not the paper's", other), ("As in the paper", rest)):
+        columns = ["setting", "this run", *([record.recipe] if build else []), "paper"]
+        bases = [base, paper] if build else [paper]
+        rows = [[key, run[key], *(texts.get(key, "-") for texts in bases)] for key in changed]
+        table = Table(columns, rows, caption=f"Settings that differ from {base_name}")
+    others = []
+    for title, keys in ((f"Settings in which {base_name} differs from the paper", recipe_only), ("Defaults", default)):
         if keys:
-            table = plain_table(["setting", "this run", "paper"], [[key, own[key], paper[key]] for key in keys])
-            parts.append(f"<details><summary>{escape(title)}: {len(keys)} settings</summary>{table}</details>")
-    return "".join(parts)
+            rows = [[key, run[key], paper[key]] for key in keys]
+            others.append((f"{title} ({len(keys)})", Table(["setting", "this run", "paper"], rows)))
+    return SettingsSection(base_name, table, others)
 
 
-def surroundings(record: RunRecord) -> str:
-    """Machine, versions, data, notes; the commands that go on from here."""
-    notes = [("data", _data(record)), ("begun", date(record.began)), ("state", _state(record))]
-    if record.machine:
-        made = record.machine
-        versions = f"sais {made.get('sais', '?')}, torch {made.get('torch', '?')}, Python {made.get('python', '?')}"
-        notes += [("machine", _machine(record)), ("versions", versions)]
+def environment_notes(record: RunRecord) -> list[tuple[str, str]]:
+    """Collect (name, text) pairs about data, state, machine and versions of a run."""
+    data = _data_path(record)
+    notes = [
+        ("data", record.data if data == record.data else f"{record.data} ({data})"),
+        ("started", format_date(record.started)),
+        ("state", record.describe_state() + (f": {record.reason}" if record.reason else "")),
+    ]
+    machine = record.machine
+    if machine:
+        host = machine.get("host")
+        notes.append(("machine", format_environment(machine) + (f", host {host}" if host else "")))
+        versions = (f"{name} {machine.get(key, '?')}" for name, key in VERSIONS)
+        notes.append(("versions", ", ".join(versions)))
     notes += [("note", note) for note in record.notes]
-    if record.left_out:
-        notes.append(("left out", f"{record.left_out} images that cannot be read (listed in log.jsonl)"))
-    pairs = "".join(f"<div><dt>{escape(word)}</dt><dd>{escape(text)}</dd></div>" for word, text in notes)
-    run = _quoted(str(record.folder))
-    commands = [f"sais predict {run} YOUR_IMAGES", f"sais eval {run} --data {_quoted(_place(record))}"]
+    if record.unreadable_images:
+        notes.append(("unreadable images", f"{record.unreadable_images} (listed in log.jsonl)"))
+    return notes
+
+
+VERSIONS = (("sais", "sais"), ("torch", "torch"), ("Python", "python"))
+"""(name on the page, key in the log) of the versions."""
+
+
+def next_commands(record: RunRecord) -> list[str]:
+    """Return commands that use the run, or resume it."""
+    run, data = shlex.quote(str(record.folder)), shlex.quote(_data_path(record))
+    commands = [f"sais predict {run} YOUR_IMAGES", f"sais eval {run} --data {data}"]
     if record.state != "finished":
-        recipe, data = _quoted(record.recipe), _quoted(_place(record))
-        commands.append(f"sais train {recipe} --data {data} --out {run} --resume")
-    code = escape("\n".join(commands))
-    return (
-        f'<dl class="notes">{pairs}</dl><div class="made"><span>go on with</span><pre><code>{code}</code></pre></div>'
-    )
+        commands.append(f"sais train {shlex.quote(record.recipe)} --data {data} --out {run} --resume")
+    return commands
 
 
-def _losses(record: RunRecord) -> Iterator[str]:
-    names = list(dict.fromkeys(name for entry in record.iterations for name in entry if name not in NO_LOSS))
-    ordered = [name for name in TERMS if name in names] + [name for name in names if name not in TERMS]
-    for number, name in enumerate(ordered):
-        points = _points(record, name)
+def _loss_charts(record: RunRecord) -> Iterator[Chart]:
+    names = list(dict.fromkeys(name for entry in record.iterations for name in entry if name not in NOT_LOSSES))
+    ordered = [name for name in LOSS_TERMS if name in names] + [name for name in names if name not in LOSS_TERMS]
+    for color, name in enumerate(ordered):
+        points = smooth(_points(record, name), 120)
         if points:
-            line = ChartLine(name, smoothed(points, 120), number)
-            title = TITLES.get(name, f"{name} loss")
-            yield figure(title, chart([line], title, "iteration", y=settled([line]), whole=True))
+            title = CHART_TITLES.get(name, f"{name} loss")
+            series, limits = [Series(name, points, color)], loss_limits([points])
+            svg = line_chart(f"loss-{name}", series, title, "iteration", y_limits=limits, integer_x=True)
+            yield Chart(title, svg)
 
 
-def _scores(record: RunRecord) -> Iterator[str]:
-    lines = []
-    for number, kind in enumerate(("mask", "box")):
+def _ap_charts(record: RunRecord) -> Iterator[Chart]:
+    series = []
+    for color, kind in enumerate(("mask", "box")):
         points = []
         for entry in record.evaluations:
             value = (entry["metrics"].get(kind) or {}).get("AP")
             if isinstance(value, (int, float)):
                 points.append((float(entry["epoch"] + 1), 100.0 * value))
         if points:
-            lines.append(ChartLine(f"{kind} AP", points, number))
-    if lines and max(len(line.points) for line in lines) > 1:
-        svg = chart(lines, "AP over epochs", "epoch", lambda v: f"{v:.1f}".removesuffix(".0"), whole=True, dots=True)
-        yield figure("AP after each evaluation", svg, legend(lines))
+            series.append(Series(f"{kind} AP", points, color))
+    if series and max(len(curve.points) for curve in series) > 1:
+        svg = line_chart(
+            "ap",
+            series,
+            "AP over epochs",
+            "epoch",
+            lambda value: f"{value:.1f}".removesuffix(".0"),
+            integer_x=True,
+            markers=True,
+        )
+        yield Chart("AP of each evaluation", svg, tuple(series))
 
 
-def _rates(record: RunRecord) -> Iterator[str]:
+def _rate_charts(record: RunRecord) -> Iterator[Chart]:
     rates = _points(record, "lr")
     if rates:
         thinned = rates[:: max(1, len(rates) // 300)] + rates[-1:]
-        yield figure("learning rate", chart([ChartLine("lr", thinned, 3)], "learning rate", "iteration", whole=True))
-    speeds = _points(record, "images_per_second")
+        svg = line_chart("lr", [Series("lr", thinned, 3)], "learning rate", "iteration", integer_x=True)
+        yield Chart("learning rate", svg)
+    speeds = smooth(_points(record, "images_per_second"), 120)
     if speeds:
-        line = ChartLine("images/s", smoothed(speeds, 120), 4)
-        yield figure("images per second", chart([line], "speed", "iteration", lambda v: f"{v:.3g}", whole=True))
+        series = [Series("images/s", speeds, 4)]
+        svg = line_chart("speed", series, "speed", "iteration", lambda value: f"{value:.3g}", integer_x=True)
+        yield Chart("images per second", svg)
 
 
 def _points(record: RunRecord, name: str) -> list[tuple[float, float]]:
-    found = [(e["iteration"], e.get(name)) for e in record.iterations]
-    return [(float(i), float(v)) for i, v in found if isinstance(v, (int, float)) and math.isfinite(v)]
+    """(iteration, value) of the iterations that logged a finite value."""
+    values = [(entry["iteration"], entry.get(name)) for entry in record.iterations]
+    return [(float(i), float(v)) for i, v in values if isinstance(v, (int, float)) and math.isfinite(v)]
 
 
 def _setting_texts(settings: dict[str, Any]) -> dict[str, str]:
@@ -158,34 +204,11 @@ def _setting_texts(settings: dict[str, Any]) -> dict[str, str]:
 
 def _setting_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return " ".join(_worded(item) for item in value) or "none"
-    return _worded(value)
-
-
-def _worded(value: Any) -> str:
+        return " ".join(map(_setting_text, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def _data(record: RunRecord) -> str:
-    place = _place(record)
-    return record.data if place == record.data else f"{record.data} ({place})"
-
-
-def _place(record: RunRecord) -> str:
+def _data_path(record: RunRecord) -> str:
     return str(record.paths.get("data") or record.paths.get("train_annotations") or record.data)
-
-
-def _machine(record: RunRecord) -> str:
-    known = {"device", "name", "cores", "threads", "torch"} <= record.machine.keys()
-    host = record.machine.get("host")
-    return (format_environment(record.machine) if known else "?") + (f", on {host}" if host else "")
-
-
-def _state(record: RunRecord) -> str:
-    return record.in_words() + (f": {record.reason}" if record.reason else "")
-
-
-def _quoted(word: str) -> str:
-    return shlex.quote(word)
