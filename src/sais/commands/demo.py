@@ -122,16 +122,15 @@ def _draw(predictor: Predictor, split: DatasetSplit, out: Path, count: int = 12)
     """Write predictions.jpg: pairs of ground truth (left) and predictions (right)."""
     from PIL import Image
 
-    from sais.evaluation.visualize import objects_of
-    from sais.io.images import read_image
+    from sais.evaluation.visualize import ground_truth_detections
     from sais.results.draw import contact_sheet, draw, draw_objects
 
     tiles: list[np.ndarray] = []
     captions: list[str] = []
     for record in split.images[:count]:
-        image = read_image(record.path)
+        image = record.read()
         detections = predictor(image).above(0.3)
-        truth = objects_of(record, split)
+        truth = ground_truth_detections(record, split)
         tiles += [draw_objects(image, truth.boxes, truth.labels, truth.class_names, truth.cropped_masks)]
         tiles += [draw(image, detections)]
         captions += ["ground truth", f"predicted: {detections.summary()}"]

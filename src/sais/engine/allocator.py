@@ -1,8 +1,8 @@
-"""Lets glibc keep the big blocks that a network frees and asks for again a moment later.
+"""Configure glibc's allocator to reuse large blocks, which a network frees and requests again immediately.
 
-By default glibc returns blocks above some size to the system after each use, and the system hands them back page by
-page, zeroed. At a network's sizes that is 10 to 25 % of the time of a training step on a CPU (docs/log.md).
-Memory that was used once then stays with the process, so only our own command does this, never the import of a library.
+By default glibc returns blocks above a certain size to the system after each use, and the system zeroes their pages
+when they are requested again. At the sizes of a network that takes 10 to 25 % of the time of a training step on a CPU
+(docs/log.md). The process then keeps the memory, so only the `sais` command does this, never an import of the library.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import ctypes
 import sys
 from typing import Any
 
-# From glibc's malloc.h.
+# Parameter numbers of mallopt in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def can_keep_big_blocks() -> bool:
-    """Whether the allocator can be changed: on Linux with glibc."""
+    """Return whether the allocator can be configured, which is the case on Linux with glibc."""
     return _mallopt() is not None
 
 
 def keep_big_blocks() -> bool:
-    """Change the process's allocator so; returns whether it could be changed."""
+    """Configure the allocator of this process to keep large blocks; return whether that succeeded."""
     mallopt = _mallopt()
     if mallopt is None:
         return False

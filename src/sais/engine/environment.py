@@ -1,4 +1,4 @@
-"""What a measurement says of the machine it was made on."""
+"""The environment of a run or a measurement: device, processor, threads and versions."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import torch
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Device, processor, cores, threads and versions, ready for JSON and for a sentence."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    """Return device, processor, cores, threads and versions as a dictionary for JSON."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor_name()
     return {
         "device": device.type,
         "name": name,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
     }
 
 
-def format_environment(machine: dict[str, Any]) -> str:
-    """One line for a person."""
-    if machine["device"] != "cpu":
-        kind = "" if machine["device"] == "cuda" else f" ({machine['device']})"
-        return f"{machine['name']}{kind}, torch {machine['torch']}"
-    threads = machine["threads"]
-    threads_said = f"{threads} thread{'s' if threads != 1 else ''} of {machine['cores']} cores"
-    return f"{machine['name']}, {threads_said}, no GPU, torch {machine['torch']}"
+def format_environment(environment: dict[str, Any]) -> str:
+    """Format a dictionary of `describe_environment` as one line of text."""
+    if environment["device"] != "cpu":
+        kind = "" if environment["device"] == "cuda" else f" ({environment['device']})"
+        return f"{environment['name']}{kind}, torch {environment['torch']}"
+    threads = environment["threads"]
+    threads_text = f"{threads} thread{'s' if threads != 1 else ''} of {environment['cores']} cores"
+    return f"{environment['name']}, {threads_text}, no GPU, torch {environment['torch']}"
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

@@ -1,18 +1,18 @@
-"""What became of each object and of each detection of an evaluation, in words that a person can check on an image.
+"""Error analysis: the outcome of each object and each detection of an evaluation, checkable on the image.
 
-A detection is looked at from score 0.3, the score at which `sais predict` draws. Image by image, the best score
-first (N objects, D detections, IoU of masks, or of boxes where there are no masks):
+Detections from score 0.3 are analyzed, the score at which `sais predict` draws. For each image, highest score first
+(N objects, D detections, IoU of masks, or of boxes if there are no masks):
 
-1. *Right*: it takes the object of its class, not yet taken, that it overlaps most, with an IoU of at least 0.5.
-2. *Wrong class*: of those left over, it takes the object of another class, not yet taken, in the same way.
-3. *Duplicate*: it overlaps an object that is taken by 0.5.
-4. *Poor mask*: it overlaps an object of its class by 0.1, not by 0.5.
+1. *Correct*: the detection is matched with the unmatched object of its class with the highest IoU, at least 0.5.
+2. *Wrong class*: of the remaining detections, it is matched with an unmatched object of another class in the same way.
+3. *Duplicate*: its IoU with a matched object is at least 0.5.
+4. *Poor mask*: its IoU with an object of its class is at least 0.1, but below 0.5.
 5. *Background*: none of these.
 
-An object is found (1), found as another class (2), found poorly (not taken, but a poor mask is of it) or missed. What
-lies for the most part in a crowd of its class, or in an object that has no mask where masks are judged, is not counted,
-as in COCO. The kinds follow Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors" (2020), but
-count detections instead of AP.
+An object is found (1), found as another class (2), found poorly (unmatched, with a poor mask of it) or missed. As in
+COCO, a detection is ignored if most of it is in a crowd of its class, or in an object without a mask when masks are
+compared. The kinds of errors follow Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors"
+(2020), but count detections instead of AP.
 """
 
 from __future__ import annotations
@@ -27,192 +27,213 @@ from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.evaluation.coco_metrics import IouType
 
 SCORE = 0.3
-"""Least score of a detection that is looked at."""
-IOU = 0.5
-"""Least overlap of a right detection."""
-POOR = 0.1
-"""Least overlap of a poor one."""
+"""Minimum score of an analyzed detection."""
+MIN_IOU = 0.5
+"""Minimum IoU of a correct detection."""
+MIN_POOR_IOU = 0.1
+"""Minimum IoU of a detection with a poor mask."""
 
-RIGHT, CLASS, DUPLICATE, MASK, BACKGROUND, IGNORED = range(6)
-"""What became of a detection; `CLASS` and `MASK` also of an object, beside the next two."""
-FOUND, MISSED = RIGHT, 6
-"""What became of an object."""
+CORRECT, WRONG_CLASS, DUPLICATE, POOR_MASK, BACKGROUND, IGNORED = range(6)
+"""Outcomes of a detection; `WRONG_CLASS` and `POOR_MASK` are outcomes of an object as well."""
+FOUND, MISSED = CORRECT, 6
+"""Outcomes of an object."""
 
 
 @dataclass(frozen=True)
 class MatchResult:
-    """What became of the objects and detections of one image."""
+    """The outcomes of the objects and detections of one image."""
 
     detections: np.ndarray
-    """(D,) int: RIGHT, CLASS, DUPLICATE, MASK, BACKGROUND or IGNORED."""
+    """(D,) int: CORRECT, WRONG_CLASS, DUPLICATE, POOR_MASK, BACKGROUND or IGNORED."""
     objects: np.ndarray
-    """(N,) int: FOUND, CLASS, MASK or MISSED."""
-    partners: np.ndarray
-    """(D,) int: the object that a right detection, or one of a wrong class, took; -1 for the others."""
+    """(N,) int: FOUND, WRONG_CLASS, POOR_MASK or MISSED."""
+    matched_objects: np.ndarray
+    """(D,) int: object that a correct detection or one of a wrong class is matched with; -1 for all others."""
 
 
 @dataclass(frozen=True)
 class ImageAnalysis:
-    """One image."""
+    """The analysis of one image."""
 
     record: ImageRecord
     results: list[dict[str, Any]]
-    """Its D detections in the COCO submission format, best score first."""
+    """D detections in the COCO submission format, scores descending."""
     objects: tuple[Annotation, ...]
-    """Its N objects to find."""
-    verdict: MatchResult
+    """N objects to find."""
+    match: MatchResult
     quality: float | None
-    """The overlaps of its right detections, summed, over the mean of N and D: 1 where all is found exactly and nothing
-    else is; the panoptic quality of Kirillov et al. (2019), of all classes together. None where N and D are 0."""
+    """Sum of the IoUs of correct detections, divided by the mean of N and D: 1 if everything is found exactly, without
+    other detections. It is the panoptic quality of Kirillov et al. (2019) over all classes. None if N and D are 0."""
 
-    def count(self, kind: int) -> int:
-        """How many detections became this."""
-        return int((self.verdict.detections == kind).sum())
+    def count(self, outcome: int) -> int:
+        """Return the number of detections with an outcome."""
+        return int((self.match.detections == outcome).sum())
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """All images of an index."""
+    """The analysis of all images of a dataset split."""
 
-    index: DatasetSplit
-    kind: IouType
-    """'segm' where masks are judged, 'bbox' where boxes are."""
+    split: DatasetSplit
+    iou_type: IouType
+    """'segm' if masks are compared, 'bbox' if boxes are."""
     images: list[ImageAnalysis]
 
-    def detections(self, kind: int) -> int:
-        """How many detections became this."""
-        return sum(one.count(kind) for one in self.images)
+    def detections(self, outcome: int) -> int:
+        """Return the number of detections with an outcome."""
+        return sum(image.count(outcome) for image in self.images)
 
-    def objects(self, kind: int) -> int:
-        """How many objects became this."""
-        return sum(int((one.verdict.objects == kind).sum()) for one in self.images)
+    def objects(self, outcome: int) -> int:
+        """Return the number of objects with an outcome."""
+        return sum(int((image.match.objects == outcome).sum()) for image in self.images)
 
     def confusion(self) -> np.ndarray:
-        """(C + 1, C + 1) int: objects of a class (row) that were found as a class (column). The last column are those
-        that no detection took, the last row the detections that took none."""
-        size = len(self.index.class_names) + 1
-        label = {category: place for place, category in enumerate(self.index.category_ids)}
+        """Return the confusion matrix (C + 1, C + 1) int: objects of a class (row) found as a class (column).
+
+        The last column counts objects without a matched detection, the last row detections without a matched object.
+        """
+        size = len(self.split.class_names) + 1
+        labels = {category_id: label for label, category_id in enumerate(self.split.category_ids)}
         matrix = np.zeros((size, size), np.int64)
-        for one in self.images:
-            verdict, left = one.verdict, {place: a.label for place, a in enumerate(one.objects)}
-            for result, kind, partner in zip(one.results, verdict.detections, verdict.partners, strict=True):
-                if kind != IGNORED:
-                    row = left.pop(int(partner)) if partner >= 0 else size - 1
-                    matrix[row, label[result["category_id"]]] += 1
-            for row in left.values():
+        for image in self.images:
+            match, unmatched = image.match, {i: annotation.label for i, annotation in enumerate(image.objects)}
+            for result, outcome, matched in zip(image.results, match.detections, match.matched_objects, strict=True):
+                if outcome != IGNORED:
+                    row = unmatched.pop(int(matched)) if matched >= 0 else size - 1
+                    matrix[row, labels[result["category_id"]]] += 1
+            for row in unmatched.values():
                 matrix[row, size - 1] += 1
         return matrix
 
 
 def analyze_errors(
-    index: DatasetSplit, results: Sequence[dict[str, Any]], kind: IouType, score: float = SCORE
+    split: DatasetSplit, results: Sequence[dict[str, Any]], iou_type: IouType, score: float = SCORE
 ) -> ErrorAnalysis:
-    """What became of each object of the index and each result at `score` or above.
+    """Determine the outcome of each object and of each detection with a minimum score.
 
     Args:
-        index: one split.
-        results: of an evaluation, in the COCO submission format; with a 'segmentation' where masks are judged.
-        kind: 'segm' or 'bbox'.
+        split: dataset split.
+        results: detections of an evaluation in the COCO submission format, with 'segmentation' if masks are compared.
+        iou_type: 'segm' or 'bbox'.
+        score: minimum score.
     """
-    label = {category: place for place, category in enumerate(index.category_ids)}
+    labels = {category_id: label for label, category_id in enumerate(split.category_ids)}
     by_image: dict[int, list[dict[str, Any]]] = {}
     for result in results:
         if result["score"] >= score:
             by_image.setdefault(result["image_id"], []).append(result)
     images = []
-    for record in index.images:
-        found = sorted(by_image.get(record.id, []), key=lambda result: -result["score"])
-        labels = np.array([label[result["category_id"]] for result in found], np.int64)
-        objects = tuple(a for a in record.annotations if not _is_region(a, kind))
-        regions = [a for a in record.annotations if _is_region(a, kind)]
-        wanted = np.array([a.label for a in objects], np.int64)
-        ious = overlaps(found, objects, record.size, kind)
-        covered = overlaps(found, regions, record.size, kind, of_detection=True)
-        covered *= labels[:, None] == np.array([a.label for a in regions], np.int64)[None]
-        verdict = match(labels, wanted, ious, covered.max(1, initial=0.0) >= IOU)
-        right = np.flatnonzero(verdict.detections == RIGHT)
-        counted = len(objects) + int((verdict.detections != IGNORED).sum())
-        quality = 2 * float(ious[right, verdict.partners[right]].sum()) / counted if counted else None
-        images.append(ImageAnalysis(record, found, objects, verdict, quality))
-    return ErrorAnalysis(index, kind, images)
+    for record in split.images:
+        detections = sorted(by_image.get(record.id, []), key=lambda result: -result["score"])
+        images.append(_analyze_image(record, detections, labels, iou_type))
+    return ErrorAnalysis(split, iou_type, images)
 
 
-def match(labels: np.ndarray, wanted: np.ndarray, ious: np.ndarray, covered: np.ndarray) -> MatchResult:
-    """The rules at the top of this file, for one image.
+def _analyze_image(
+    record: ImageRecord, detections: list[dict[str, Any]], labels: dict[int, int], iou_type: IouType
+) -> ImageAnalysis:
+    """Analyze one image; `labels` maps category ids to labels."""
+    detected = np.array([labels[result["category_id"]] for result in detections], np.int64)
+    objects = tuple(a for a in record.annotations if not _is_ignore_region(a, iou_type))
+    regions = [a for a in record.annotations if _is_ignore_region(a, iou_type)]
+    truth = np.array([annotation.label for annotation in objects], np.int64)
+    ious = box_or_mask_ious(detections, objects, record.size, iou_type)
+    coverage = box_or_mask_ious(detections, regions, record.size, iou_type, of_detection=True)
+    coverage *= detected[:, None] == np.array([annotation.label for annotation in regions], np.int64)[None]
+    match = match_detections(detected, truth, ious, coverage.max(1, initial=0.0) >= MIN_IOU)
+    correct = np.flatnonzero(match.detections == CORRECT)
+    counted = len(objects) + int((match.detections != IGNORED).sum())
+    quality = 2 * float(ious[correct, match.matched_objects[correct]].sum()) / counted if counted else None
+    return ImageAnalysis(record, detections, objects, match, quality)
+
+
+def match_detections(
+    detected_labels: np.ndarray, object_labels: np.ndarray, ious: np.ndarray, covered: np.ndarray
+) -> MatchResult:
+    """Apply the rules at the top of this file to one image.
 
     Args:
-        labels: (D,) classes of the detections, best score first.
-        wanted: (N,) classes of the objects.
-        ious: (D, N).
-        covered: (D,) bool: whether a detection that takes no object lies where nothing is counted.
+        detected_labels: (D,) labels of the detections, scores descending.
+        object_labels: (N,) labels of the objects.
+        ious: (D, N) IoU of each detection with each object.
+        covered: (D,) bool, whether a detection is in a region that is ignored; relevant if it has no matched object.
     """
-    partners = np.full(len(labels), -1)
-    verdicts = np.full(len(labels), BACKGROUND)
-    taken = np.zeros(len(wanted), bool)
-    best = ious.max(1, initial=0.0)  # most detections overlap nothing, and need not be looked at
-    for kind in (RIGHT, CLASS):
-        for d in np.flatnonzero((partners < 0) & (best >= IOU)):
-            fitting = (wanted == labels[d]) if kind == RIGHT else (wanted != labels[d])
-            overlap = np.where(fitting & ~taken, ious[d], -1.0)
-            if overlap.max() >= IOU:
-                partners[d] = overlap.argmax()
-                verdicts[d] = kind
-                taken[partners[d]] = True
-    objects = np.full(len(wanted), MISSED)
-    for d in np.flatnonzero((partners < 0) & (covered | (best >= POOR))):
-        poor = (wanted == labels[d]) & (ious[d] >= POOR)
-        if (taken & (ious[d] >= IOU)).any():
-            verdicts[d] = DUPLICATE
+    matched_objects = np.full(len(detected_labels), -1)
+    outcomes = np.full(len(detected_labels), BACKGROUND)
+    taken = np.zeros(len(object_labels), bool)
+    best = ious.max(1, initial=0.0)  # most detections overlap no object and are skipped by it
+    for outcome in (CORRECT, WRONG_CLASS):
+        for d in np.flatnonzero((matched_objects < 0) & (best >= MIN_IOU)):
+            same_class = object_labels == detected_labels[d]
+            eligible = (same_class if outcome == CORRECT else ~same_class) & ~taken
+            eligible_ious = np.where(eligible, ious[d], -1.0)
+            if eligible_ious.max() >= MIN_IOU:
+                matched_objects[d] = eligible_ious.argmax()
+                outcomes[d] = outcome
+                taken[matched_objects[d]] = True
+    object_outcomes = np.full(len(object_labels), MISSED)
+    for d in np.flatnonzero((matched_objects < 0) & (covered | (best >= MIN_POOR_IOU))):
+        poor = (object_labels == detected_labels[d]) & (ious[d] >= MIN_POOR_IOU)
+        if (taken & (ious[d] >= MIN_IOU)).any():
+            outcomes[d] = DUPLICATE
         elif covered[d]:
-            verdicts[d] = IGNORED
+            outcomes[d] = IGNORED
         elif poor.any():
-            verdicts[d] = MASK
-            objects[poor] = MASK
-    for d in np.flatnonzero(partners >= 0):
-        objects[partners[d]] = verdicts[d]
-    return MatchResult(verdicts, objects, partners)
+            outcomes[d] = POOR_MASK
+            object_outcomes[poor] = POOR_MASK
+    for d in np.flatnonzero(matched_objects >= 0):
+        object_outcomes[matched_objects[d]] = outcomes[d]
+    return MatchResult(outcomes, object_outcomes, matched_objects)
 
 
-def overlaps(
+def box_or_mask_ious(
     results: Sequence[dict[str, Any]],
     annotations: Sequence[Annotation],
-    size: tuple[int, int],
-    kind: IouType,
+    image_size: tuple[int, int],
+    iou_type: IouType,
     of_detection: bool = False,
 ) -> np.ndarray:
-    """IoU of each result with each annotation, (D, N); with `of_detection` the share of the result that lies in it.
+    """Compute the IoU of each result with each annotation as the COCO evaluation does.
 
-    Computed as the COCO evaluation does, outlines drawn in its way.
+    Args:
+        results: D results in the COCO submission format.
+        annotations: N annotations.
+        image_size: (H, W) of the image.
+        iou_type: 'segm' or 'bbox'.
+        of_detection: whether to divide the intersection by the area of the result instead of the union.
+
+    Returns:
+        (D, N) float64.
     """
     from faster_coco_eval.core import mask
 
     if not results or not annotations:
         return np.zeros((len(results), len(annotations)))
     crowds = [int(of_detection)] * len(annotations)
-    if kind == "bbox":
-        found = [list(map(float, result["bbox"])) for result in results]
-        return np.asarray(mask.iou(found, [_xywh(a) for a in annotations], crowds), np.float64)
-    height, width = size
-    wanted = [_run_lengths(a, height, width) for a in annotations]
-    return np.asarray(mask.iou([result["segmentation"] for result in results], wanted, crowds), np.float64)
+    if iou_type == "bbox":
+        boxes = [list(map(float, result["bbox"])) for result in results]
+        return np.asarray(mask.iou(boxes, [_coco_box(a) for a in annotations], crowds), np.float64)
+    height, width = image_size
+    masks = [_coco_rle(annotation, height, width) for annotation in annotations]
+    return np.asarray(mask.iou([result["segmentation"] for result in results], masks, crowds), np.float64)
 
 
-def _is_region(annotation: Annotation, kind: IouType) -> bool:
-    """Whether what is found there is not counted."""
-    return annotation.crowd or (kind == "segm" and annotation.segmentation is None)
+def _is_ignore_region(annotation: Annotation, iou_type: IouType) -> bool:
+    """Return whether detections inside an annotation are ignored."""
+    return annotation.crowd or (iou_type == "segm" and annotation.segmentation is None)
 
 
-def _xywh(annotation: Annotation) -> list[float]:
+def _coco_box(annotation: Annotation) -> list[float]:
     x1, y1, x2, y2 = (float(edge) for edge in annotation.box)
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _run_lengths(annotation: Annotation, height: int, width: int) -> Any:
+def _coco_rle(annotation: Annotation, height: int, width: int) -> Any:
     from faster_coco_eval.core import mask
 
     shape = annotation.segmentation
     if shape is None:  # its box
-        x, y, w, h = _xywh(annotation)
+        x, y, w, h = _coco_box(annotation)
         shape = [[x, y, x + w, y, x + w, y + h, x, y + h]]
     if isinstance(shape, list):
         return mask.merge(mask.frPyObjects(shape, height, width))

@@ -13,11 +13,10 @@ from sais.data.paths import DataPaths
 from sais.distributed import SINGLE_PROCESS, World
 from sais.errors import InputError
 from sais.evaluation.coco_metrics import IouType, Metrics, coco_metrics
-from sais.results.detections import DetectFunction, Detections
+from sais.results.detections import DetectFunction, Detections, Detector
 from sais.structures import Sample
 
 if TYPE_CHECKING:
-    from sais.engine.architecture import Detector
     from sais.inference.trained_model import TrainedModel
 
 PredictedBatch = tuple[list[int], Sequence[Detections], list[str]]

@@ -1,4 +1,4 @@
-"""Images for a person to judge by: what is there beside what was found, drawn from the results of an evaluation."""
+"""Comparison images: the ground truth next to the detections of an evaluation, for loggers and reports."""
 
 from __future__ import annotations
 
@@ -10,147 +10,169 @@ from PIL import Image
 
 from sais.data.annotations import DatasetSplit, ImageRecord, object_mask, trainable
 from sais.errors import SaisError
-from sais.io.images import read_image
 from sais.ops.rasterize import inside
 from sais.ops.rle import decode_cropped
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
 from sais.results.draw import overlay
 
-HANDFUL = 8
-"""Images shown after each evaluation."""
-SHOWN = 0.3
-"""Least score of a detection that a person is shown."""
+NUM_EXAMPLES = 8
+"""Number of images shown after each evaluation."""
+MIN_SCORE = 0.3
+"""Minimum score of a detection that is shown."""
 SIDE = 384
-"""Longest side in pixels of each of the two."""
+"""Longest side of each of the two images, in pixels."""
 GAP = 6
-"""Pixels between the two, in a gray that is quiet on white and on black."""
-GREY = 136
-ENLARGED = 2.0
-"""At most: names on a small image would hide it."""
-NAMED = 8
-"""Objects in an image above which their names would hide them, and are left out."""
-LETTERS = 1.5
-"""How much larger than usual the names are written: these images are shown small."""
+"""Distance between the two images, in pixels."""
+GAP_COLOR = 136
+"""Gray value between the two images, inconspicuous on white and on black pages."""
+MAX_ENLARGEMENT = 2.0
+"""Maximum factor by which small images are enlarged, so that class names do not cover them."""
+MAX_NAMED_OBJECTS = 8
+"""Number of objects above which class names are left out, since they would cover the objects."""
+FONT_SCALE = 1.5
+"""Factor of the usual size of class names: these images are viewed small."""
 
 
-def select_examples(index: DatasetSplit, count: int = HANDFUL) -> list[ImageRecord]:
-    """The same few images of an index every time, spread over all of it; those without objects only where the others
-    are not enough."""
-    some = [record for record in index.images if trainable(record)]
-    if len(some) < count:
-        some += [record for record in index.images if not trainable(record)][: count - len(some)]
-    count = min(count, len(some))
-    return [some[round(place * (len(some) - 1) / max(1, count - 1))] for place in range(count)]
+def select_examples(split: DatasetSplit, count: int = NUM_EXAMPLES) -> list[ImageRecord]:
+    """Select a few images spread over a split, the same ones in every call.
+
+    Images without objects are selected only if there are too few with objects.
+    """
+    records = [record for record in split.images if trainable(record)]
+    if len(records) < count:
+        records += [record for record in split.images if not trainable(record)][: count - len(records)]
+    count = min(count, len(records))
+    return [records[round(i * (len(records) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def comparison_images(
-    records: Sequence[ImageRecord], index: DatasetSplit, results: Iterable[dict[str, Any]], side: int = SIDE
+    records: Sequence[ImageRecord], split: DatasetSplit, results: Iterable[dict[str, Any]], side: int = SIDE
 ) -> list[np.ndarray]:
-    """For each image what is there (left) beside what was found at score 0.3 and above (right).
+    """Draw the ground truth (left) next to the detections with a score of at least `MIN_SCORE` (right).
 
     Args:
-        records: images of the index; one that cannot be read is left out, as the evaluation has said already.
-        index: for its classes.
-        results: of an evaluation, in the COCO submission format.
-        side: longest side of each of the two, in pixels.
+        records: images of the split; unreadable ones are left out, since the evaluation has reported them.
+        split: dataset split, for its classes.
+        results: detections of an evaluation in the COCO submission format.
+        side: longest side of each of the two images, in pixels.
 
     Returns:
-        (H, W, 3) uint8 RGB each, of sizes of their own.
+        Images (H, W, 3) uint8 RGB of different sizes.
     """
-    wanted = {record.id for record in records}
+    ids = {record.id for record in records}
     by_image: dict[int, list[dict[str, Any]]] = {}
     for result in results:
-        if result["image_id"] in wanted and result["score"] >= SHOWN:
+        if result["image_id"] in ids and result["score"] >= MIN_SCORE:
             by_image.setdefault(result["image_id"], []).append(result)
-    pairs = []
+    images = []
     for record in records:
         try:
-            image = read_image(record.path)
+            image = record.read()
         except SaisError:
             continue
-        found = detections_of(by_image.get(record.id, []), record.size, index)
-        pairs.append(side_by_side(image, objects_of(record, index), found, side))
-    return pairs
+        detections = detections_from_coco(by_image.get(record.id, []), record.size, split)
+        images.append(draw_comparison(image, ground_truth_detections(record, split), detections, side))
+    return images
 
 
-def objects_of(record: ImageRecord, index: DatasetSplit) -> Detections:
-    """What is there, as if it had been found with certainty; crowds left out. A box-only object has an empty mask."""
+def ground_truth_detections(record: ImageRecord, split: DatasetSplit) -> Detections:
+    """Return the objects of an image as detections with score 1, without crowds.
+
+    Box-only objects have an empty mask.
+    """
     objects = trainable(record)
-    patches = []
-    for one in objects:
-        mask = object_mask(one, record.size)
-        x1, y1 = (int(v) for v in np.floor(one.box[:2]))
-        x2, y2 = (int(v) for v in np.ceil(one.box[2:]))
+    cropped_masks = []
+    for annotation in objects:
+        mask = object_mask(annotation, record.size)
+        x1, y1 = (int(edge) for edge in np.floor(annotation.box[:2]))
+        x2, y2 = (int(edge) for edge in np.ceil(annotation.box[2:]))
         bits = np.zeros((0, 0), bool) if mask is None else inside(mask, (x1, y1, x2, y2))
-        patches.append(CroppedMask(x1, y1, bits))
-    boxes = np.array([one.box for one in objects], np.float32).reshape(-1, 4)
-    labels = np.array([one.label for one in objects], np.int64)
-    return Detections(record.size, boxes, np.ones(len(objects)), labels, index.class_names, patches)
+        cropped_masks.append(CroppedMask(x1, y1, bits))
+    boxes = np.array([annotation.box for annotation in objects], np.float32).reshape(-1, 4)
+    labels = np.array([annotation.label for annotation in objects], np.int64)
+    return Detections(record.size, boxes, np.ones(len(objects)), labels, split.class_names, cropped_masks)
 
 
-def detections_of(results: Sequence[dict[str, Any]], size: tuple[int, int], index: DatasetSplit) -> Detections:
-    """The results of one image, in the COCO submission format, as detections: best score first."""
-    label = {category: place for place, category in enumerate(index.category_ids)}
+def detections_from_coco(
+    results: Sequence[dict[str, Any]], image_size: tuple[int, int], split: DatasetSplit
+) -> Detections:
+    """Convert the results of one image from the COCO submission format to detections, scores descending.
+
+    Args:
+        results: D results of one image.
+        image_size: (H, W) of the image.
+        split: dataset split, for its class names and category ids.
+    """
+    labels = {category_id: label for label, category_id in enumerate(split.category_ids)}
     ordered = sorted(results, key=lambda result: -result["score"])
     corners = [(x, y, x + w, y + h) for x, y, w, h in (result["bbox"] for result in ordered)]
-    patches = []
+    cropped_masks = []
     for result in ordered:
         if "segmentation" in result:
             bits, x, y = decode_cropped(result["segmentation"])
-            patches.append(CroppedMask(x, y, bits))
+            cropped_masks.append(CroppedMask(x, y, bits))
     return Detections(
-        size,
+        image_size,
         np.array(corners, np.float32).reshape(-1, 4),
         np.array([result["score"] for result in ordered]),
-        np.array([label[result["category_id"]] for result in ordered], np.int64),
-        index.class_names,
-        patches,
+        np.array([labels[result["category_id"]] for result in ordered], np.int64),
+        split.class_names,
+        cropped_masks,
     )
 
 
-def side_by_side(
+def draw_comparison(
     image: np.ndarray,
-    there: Detections,
-    found: Detections,
+    ground_truth: Detections,
+    detections: Detections,
     side: int = SIDE,
     colors: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """What is there (left) and what was found (right), drawn on the image.
+    """Draw the ground truth (left) and the detections (right) on an image.
 
     Args:
-        image: (H, W, 3) uint8 RGB, of the detections' size; of another it is stretched (`sais check` tells).
-        there: in the colors 0, 1, 2 ..
-        found: drawn whatever their score.
-        side: longest side of each of the two, in pixels.
-        colors: of each of `found`, such as that of the object it is; by default as for `there`.
+        image: (H, W, 3) uint8 RGB; resized if its size is not that of the detections, which `sais check` reports.
+        ground_truth: objects, drawn in the colors 0, 1, 2, ...
+        detections: detections, drawn whatever their score.
+        side: longest side of each of the two images, in pixels.
+        colors: color index of each detection, for example of its object; 0, 1, 2, ... if None.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
     """
-    share = min(ENLARGED, side / max(there.image_size))
-    height, width = (max(1, round(edge * share)) for edge in there.image_size)
-    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-    there, found = resized(there, (height, width)), resized(found, (height, width))
-    named = max(len(there), len(found)) <= NAMED
-    texts = [there.class_names[label] for label in there.labels] if named else []
-    left = overlay(small, there.boxes, texts, there.cropped_masks, font_scale=LETTERS)
+    ratio = min(MAX_ENLARGEMENT, side / max(ground_truth.image_size))
+    height, width = (max(1, round(length * ratio)) for length in ground_truth.image_size)
+    resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    truth, found = (resize_detections(objects, (height, width)) for objects in (ground_truth, detections))
+    named = max(len(truth), len(found)) <= MAX_NAMED_OBJECTS
+    texts = [truth.class_names[label] for label in truth.labels] if named else []
+    left = overlay(resized, truth.boxes, texts, truth.cropped_masks, font_scale=FONT_SCALE)
     texts = [f"{found.class_names[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
-    right = overlay(small, found.boxes, texts if named else [], found.cropped_masks, colors, LETTERS)
-    return np.concatenate([left, np.full((height, GAP, 3), GREY, np.uint8), right], axis=1)
+    right = overlay(resized, found.boxes, texts if named else [], found.cropped_masks, colors, FONT_SCALE)
+    return np.concatenate([left, np.full((height, GAP, 3), GAP_COLOR, np.uint8), right], axis=1)
 
 
-def resized(found: Detections, size: tuple[int, int]) -> Detections:
-    """The detections on the image at another size, (H, W); good enough to look at."""
-    if size == found.image_size:
-        return found
-    down, across = size[0] / found.image_size[0], size[1] / found.image_size[1]
-    patches = []
-    for patch in found.cropped_masks:
-        x1, y1 = min(int(patch.x * across), size[1] - 1), min(int(patch.y * down), size[0] - 1)
-        w, h = (max(1, round(n * share)) for n, share in ((patch.shape[1], across), (patch.shape[0], down)))
-        w, h = min(w, size[1] - x1), min(h, size[0] - y1)
+def resize_detections(detections: Detections, image_size: tuple[int, int]) -> Detections:
+    """Resize detections to an image of another size, exact enough for drawing.
+
+    Args:
+        detections: D detections.
+        image_size: (H, W) of the resized image.
+    """
+    if image_size == detections.image_size:
+        return detections
+    height, width = image_size
+    ratio_y, ratio_x = height / detections.image_size[0], width / detections.image_size[1]
+    cropped_masks = []
+    for mask in detections.cropped_masks:
+        x1, y1 = min(int(mask.x * ratio_x), width - 1), min(int(mask.y * ratio_y), height - 1)
+        w = min(max(1, round(mask.shape[1] * ratio_x)), width - x1)
+        h = min(max(1, round(mask.shape[0] * ratio_y)), height - y1)
         bits = np.zeros((0, 0), bool)
-        if patch.area:
-            whole = Image.fromarray(patch.bits.astype(np.uint8) * 255)
-            bits = np.asarray(whole.resize((w, h), Image.Resampling.BOX)) > 127
-        patches.append(CroppedMask(x1, y1, bits))
-    boxes = found.boxes * np.array([across, down, across, down], np.float32)
-    return Detections(size, boxes, found.scores, found.labels, found.class_names, patches)
+        if mask.area:
+            bitmap = Image.fromarray(mask.bits.astype(np.uint8) * 255)
+            bits = np.asarray(bitmap.resize((w, h), Image.Resampling.BOX)) > 127
+        cropped_masks.append(CroppedMask(x1, y1, bits))
+    boxes = detections.boxes * np.array([ratio_x, ratio_y, ratio_x, ratio_y], np.float32)
+    return Detections(image_size, boxes, detections.scores, detections.labels, detections.class_names, cropped_masks)

@@ -20,7 +20,15 @@ from sais.data.paths import DataPaths
 from sais.engine.logging.loggers import Loggers, check_loggers
 from sais.engine.trainer import train
 from sais.errors import SaisError
-from sais.evaluation.visualize import GAP, SIDE, comparison_images, detections_of, objects_of, resized, select_examples
+from sais.evaluation.visualize import (
+    GAP,
+    SIDE,
+    comparison_images,
+    detections_from_coco,
+    ground_truth_detections,
+    resize_detections,
+    select_examples,
+)
 from sais.ops.rle import encode_cropped
 
 SETTINGS = {"name": "sais", "optim": {"lr": 0.1, "clip": None}, "input": {"size": [64, 64]}}
@@ -258,14 +266,14 @@ def test_the_same_images_every_time_and_those_with_objects_first(shapes: Path) -
 def test_images_show_what_is_there_and_what_was_found(shapes: Path, tmp_path: Path) -> None:
     index = read_dataset(shapes, "valid")
     record = index.images[0]
-    there = objects_of(record, index)
+    there = ground_truth_detections(record, index)
     assert len(there) == len(record.annotations)
     for patch, one in zip(there.cropped_masks, record.annotations, strict=True):
         assert patch.area == pytest.approx(one.area, rel=0.1)
     bits = np.ones((30, 40), bool)
     result: dict[str, Any] = {"image_id": record.id, "category_id": index.category_ids[2], "bbox": [50, 20, 40, 30]}
     result |= {"segmentation": encode_cropped(bits, 50, 20, record.size)}
-    found = detections_of([result | {"score": 0.4}, result | {"score": 0.8}], record.size, index)
+    found = detections_from_coco([result | {"score": 0.4}, result | {"score": 0.8}], record.size, index)
     assert found.scores.tolist() == pytest.approx([0.8, 0.4])
     assert found.labels.tolist() == [2, 2]
     assert found.boxes[0].tolist() == [50, 20, 90, 50]
@@ -285,13 +293,13 @@ def test_images_show_what_is_there_and_what_was_found(shapes: Path, tmp_path: Pa
 def test_images_and_what_is_drawn_on_them_shrink_together(shapes: Path) -> None:
     index = read_dataset(shapes, "valid")
     for record in index.images:
-        there = objects_of(record, index)
+        there = ground_truth_detections(record, index)
         height, width = record.size
-        small = resized(there, (height // 2, width // 2))
+        small = resize_detections(there, (height // 2, width // 2))
         assert small.boxes == pytest.approx(there.boxes / 2)
         assert small.labels.tolist() == there.labels.tolist()
         for patch, whole in zip(small.cropped_masks, there.cropped_masks, strict=True):
             assert patch.area == pytest.approx(whole.area / 4, abs=3 + 0.1 * whole.area)
             assert abs(patch.x - whole.x / 2) < 1
             assert abs(patch.y - whole.y / 2) < 1
-    assert resized(there, record.size) is there
+    assert resize_detections(there, record.size) is there
