@@ -10,7 +10,7 @@ RENAMED_OPTIONS = {
     "--losses.box": "--criterion.box-loss",
     "--losses.class-weight": "--criterion.class-weight",
     "--losses.box-weight": "--criterion.box-weight",
-    "--losses.centerness-weight": "--criterion.centerness-weight",
+    "--losses.centerness-weight": "--criterion.quality-weight",
     "--losses.mask-weight": "--criterion.mask-weight",
     "--losses.mask-positives": "--criterion.mask-positives",
     "--losses.mask-margin": "--criterion.mask-margin",
@@ -51,5 +51,7 @@ RENAMED_OPTIONS = {
     "--batches": "--batch-sizes",
     "--batch": "--batch-size",
     "--size": "--image-size",
+    "--picture": "--image-size",
+    "--image": "--image-id",
 }
 """Former name of an option -> its name. It is an error of the commands that have the latter and not the former."""
