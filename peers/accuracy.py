@@ -1,8 +1,8 @@
 """Accuracy of SAIS and its peers on one data set: same backbone, images, input, epochs, trainer and evaluator.
 
 The learning rate of each peer comes from a search: one run of the whole budget for each rate, with seed 0; the rate
-with the highest mask AP on the validation split is used. This favors the peers, since SAIS keeps the rate of its recipe.
-Results are in the folder of `sais reproduce`, whose page includes them.
+with the highest mask AP on the validation split is used. This favors the peers, since SAIS keeps the rate of its
+recipe. Results are in the folder of `sais reproduce`, whose page includes them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peers.torchvision_peers import MASK_RCNN
-from peers.yolact import YOLACT
+from peers.torchvision_peers import MASK_RCNN_NAME
+from peers.yolact import YOLACT_NAME
 from sais.config import Experiment
 from sais.data.paths import DataPaths
-from sais.engine.architecture import Architecture
-from sais.engine.train_step import BadLossError
+from sais.engine.train_step import DivergedLossError
 from sais.errors import SaisError
 from sais.io.atomic import write_text
 from sais.paper.comparison import markdown_table
@@ -33,12 +32,13 @@ class Peer:
     """A system that SAIS is compared with."""
 
     title: str
-    architecture: Architecture
+    architecture: str
+    """Value of `model.architecture`."""
     grad_clip_norm: float | None = None
     """Maximum gradient norm, if the peer diverges without one (docs/log.md)."""
 
 
-PEERS = {"yolact": Peer("YOLACT", YOLACT, grad_clip_norm=10.0), "mask-rcnn": Peer("Mask R-CNN", MASK_RCNN)}
+PEERS = {"yolact": Peer("YOLACT", YOLACT_NAME, grad_clip_norm=10.0), "mask-rcnn": Peer("Mask R-CNN", MASK_RCNN_NAME)}
 LR_FACTORS = (0.5, 1.0, 2.0)
 """Learning rates of the search, relative to that of the base recipe."""
 COLUMNS = ("system", "learning rate", "seeds", "box AP", "mask AP", "mask AP50", "mask AP75", "mask APm", "mask APl")
@@ -113,7 +113,7 @@ def _try_plan(plan: RunPlan, comparison: Comparison) -> RunResult | None:
     try:
         (result,) = run_plans([plan], comparison.data, comparison.out)
     except SaisError as error:
-        if not isinstance(error.__cause__, BadLossError):
+        if not isinstance(error.__cause__, DivergedLossError):
             raise
         print(f"{plan.row} at lr {plan.experiment.optim.lr:g}: {error}")
         return None
@@ -137,7 +137,8 @@ def _peer_plan(key: str, comparison: Comparison, lr_factor: float, seed: int) ->
     experiment = replace_settings(base, "optim", lr=base.optim.lr * lr_factor, grad_clip_norm=grad_clip_norm)
     experiment = replace(replace_settings(experiment, "run", seed=seed), name=f"{base.name}-{key}")
     budget = comparison.budget
-    return RunPlan(key, experiment, peer.architecture, budget.iterations, budget.random_init)
+    experiment = replace_settings(experiment, "model", architecture=peer.architecture)
+    return RunPlan(key, experiment, budget.iterations, budget.random_init)
 
 
 def _result_row(title: str, results: Sequence[RunResult]) -> list[str]:

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from peers.torchvision_peers.candidates import mask_rcnn_candidate, mask_rcnn_of, shipped_mask_rcnn_candidate
-from peers.yolact import YOLACT
+from peers.yolact import YOLACT_NAME
 from peers.yolact.anchors import anchor_boxes, encode, pairwise_iou
 from peers.yolact.model import AnchorOutputs, build_yolact
 from peers.yolact.postprocess import full_masks, postprocess
 from sais.benchmark.candidates import Candidate, TrainingSetup, recipe_candidate, set_up_training
 from sais.benchmark.workload import Workload
 from sais.config import Experiment, ModelConfig
-from sais.converters.fuse import fuse_frozen_bn
+from sais.converters.fuse import fuse_batch_norms
 from sais.recipes import recipe
 from sais.recipes.adjust import replace_settings
 from sais.recipes.paper import RESNET50, RESNET101
@@ -82,7 +82,8 @@ def yolact_of(name: str, experiment: Experiment, side: int) -> Candidate:
     """Create a YOLACT candidate with the backbone and width of an experiment and a square input of `side` pixels."""
 
     def train(workload: Workload, device: str) -> TrainingSetup:
-        return set_up_training(YOLACT, experiment, (side, side), workload, device)
+        yolact = replace_settings(experiment, "model", architecture=YOLACT_NAME)
+        return set_up_training(yolact, (side, side), workload, device)
 
     note = "masks assembled on the whole image, as in its paper"
     return Candidate(name, lambda workload, device: PreparedYolact(experiment, side, workload, device), train, note)
@@ -104,7 +105,7 @@ class PreparedYolact:
         self.workload = workload
         self.device = torch.device(device)
         self.model = build_yolact(experiment.model, workload.num_classes).to(self.device).eval()
-        fuse_frozen_bn(self.model.backbone.network)
+        fuse_batch_norms(self.model.backbone.network)
         self.anchors: Tensor | None = None
 
     def preprocess(self, image: np.ndarray) -> Tensor:

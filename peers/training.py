@@ -1,7 +1,8 @@
 """Training of SAIS and its peers: activations saved for backward, time of a step, and their ratios with targets.
 
-The peers have the backbone of SAIS, frozen as in its recipe. On a CPU, torchvision's models use contiguous memory format,
-in which they train faster. Mask R-CNN trains on 512 regions, 128 of them positive, as with a trained proposal network.
+The peers have the backbone of SAIS, frozen as in its recipe. On a CPU, torchvision's models use contiguous memory
+format, in which they train faster. Mask R-CNN trains on 512 regions, 128 of them positive, as with a trained proposal
+network.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from peers.candidates import yolact_candidate
-from peers.torchvision_peers import FCOS
+from peers.torchvision_peers import FCOS_NAME
 from peers.torchvision_peers.candidates import mask_rcnn_candidate
 from sais.benchmark.candidates import Candidate, TrainingSetup, set_up_training
 from sais.benchmark.training import TrainingRequest, TrainingRow, bench_training
@@ -64,11 +65,11 @@ def _contiguous(candidate: Candidate) -> Candidate:
 
 
 def _fcos() -> Candidate:
-    experiment = Experiment(name="fcos", model=ModelConfig(backbone=RESNET50, masks=False))
+    experiment = Experiment(name="fcos", model=ModelConfig(architecture=FCOS_NAME, backbone=RESNET50, masks=False))
     return Candidate(
         FCOS_768,
         lambda workload, device: _no_inference(),
-        lambda workload, device: set_up_training(FCOS, experiment, (768, 768), workload, device),
+        lambda workload, device: set_up_training(experiment, (768, 768), workload, device),
         "head and losses of torchvision; no masks",
     )
 

@@ -1,7 +1,7 @@
 """Benchmark candidates of Mask R-CNN: built from torchvision's modules, and torchvision's own model.
 
-The region proposal network runs unchanged; then its best proposals are overwritten by the boxes of the workload, and the
-outputs of the box head by its classes, so that mask head and mask pasting process the objects of the workload.
+The region proposal network runs unchanged; then its best proposals are overwritten by the boxes of the workload, and
+the outputs of the box head by its classes, so that mask head and mask pasting process the objects of the workload.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from peers.torchvision_peers.architectures import MASK_RCNN
+from peers.torchvision_peers.architectures import MASK_RCNN_NAME
 from peers.torchvision_peers.common import Regions, backbone_of
 from peers.torchvision_peers.mask_rcnn import build_mask_rcnn
 from peers.torchvision_peers.masks import full_masks
 from sais.benchmark.candidates import Candidate, TrainingSetup, set_up_training
 from sais.benchmark.workload import Workload
 from sais.config import Experiment, ModelConfig
-from sais.converters.fuse import fuse_frozen_bn
+from sais.converters.fuse import fuse_batch_norms
 from sais.ops.letterbox import letterbox
+from sais.recipes.adjust import replace_settings
 
 TRAINING_PROPOSALS_PER_OBJECT = 40
 """Proposals of each object in training; for ten objects more than the 128 positive regions that are sampled."""
@@ -37,10 +38,11 @@ def mask_rcnn_candidate(name: str, side: int, backbone: str) -> Candidate:
 
 
 def mask_rcnn_of(name: str, experiment: Experiment, side: int) -> Candidate:
-    """Create a Mask R-CNN candidate with the backbone and width of an experiment and a square input of `side` pixels."""
+    """Create a Mask R-CNN candidate with backbone and width of an experiment and a square input of `side` pixels."""
 
     def train(workload: Workload, device: str) -> TrainingSetup:
-        setup = set_up_training(MASK_RCNN, experiment, (side, side), workload, device)
+        mask_rcnn = replace_settings(experiment, "model", architecture=MASK_RCNN_NAME)
+        setup = set_up_training(mask_rcnn, (side, side), workload, device)
         model: Any = setup.model
         heads = model.roi_heads
         model.rpn.register_forward_hook(partial(_inject_training_proposals, workload=workload, side=side))
@@ -124,7 +126,7 @@ class PreparedMaskRcnn:
         self.device = torch.device(device)
         config = experiment.model
         self.model = build_mask_rcnn(backbone_of(config), workload.num_classes, config.channels).to(self.device).eval()
-        fuse_frozen_bn(self.model.backbone.network)
+        fuse_batch_norms(self.model.backbone.network)
         self.canvas_map = letterbox(workload.size, "fixed", (side, side))
 
     def preprocess(self, image: np.ndarray) -> Tensor:

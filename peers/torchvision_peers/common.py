@@ -1,4 +1,4 @@
-"""What both peers share: our backbone in front of torchvision's modules, and what passes between them."""
+"""Code that the torchvision peers share: backbone, normalization, targets, float32 outputs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,28 @@ from sais.structures import GroundTruth
 
 @dataclass
 class Regions:
-    """What a peer found in one image, best first."""
+    """The detections of one image, scores descending."""
 
     boxes: Tensor
     """(R, 4) canvas pixels, clipped to the image."""
     scores: Tensor
     """(R,) descending."""
     labels: Tensor
-    """(R,) int64, 0 .. C-1."""
+    """(R,) int64, 0 to C - 1."""
     probabilities: Tensor | None = None
-    """(R, 28, 28) the mask of each region's own class, stretched over its box; None where there are no masks."""
+    """(R, 28, 28) the mask of each region's class, relative to its box; None for models without masks."""
+
+
+@dataclass
+class PendingOutputs:
+    """The outputs of a network that needs ground truth for its forward pass in training."""
+
+    network: Any
+    """The network, in training mode."""
 
 
 def backbone_of(config: ModelConfig) -> Backbone:
-    """The backbone as SAIS has it: its frozen parts are frozen only where ImageNet weights are to come."""
+    """Build the backbone as in SAIS: parts are frozen only if ImageNet weights will be loaded."""
     return Backbone(
         config.backbone,
         frozen_stages=config.frozen_stages if config.pretrained else 0,
@@ -37,19 +45,19 @@ def backbone_of(config: ModelConfig) -> Backbone:
 
 
 def normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 or float RGB canvases (B, 3, H, W) in 0 .. 255 -> what the backbone wants."""
+    """Normalize RGB canvases (B, 3, H, W) in [0, 255] for the backbone."""
     return ((images.to(mean.dtype) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def box_targets(objects: list[GroundTruth], first_label: int) -> list[dict[str, Tensor]]:
-    """The objects as torchvision takes them: B times boxes (N, 4) and labels (N,), the first class `first_label`."""
-    return [{"boxes": o.boxes, "labels": o.labels + first_label} for o in objects]
+def box_targets(ground_truths: list[GroundTruth], first_label: int) -> list[dict[str, Tensor]]:
+    """Convert B ground truths to torchvision's format: boxes (N, 4) and labels (N,), starting at `first_label`."""
+    return [{"boxes": truth.boxes, "labels": truth.labels + first_label} for truth in ground_truths]
 
 
-def answering_in_float32(module: nn.Module) -> nn.Module:
-    """The module, whose outputs (tensors, or lists, tuples, dicts of them) come out in float32 from now on.
+def with_float32_outputs(module: nn.Module) -> nn.Module:
+    """Convert all outputs of the module (tensors, or lists, tuples and dicts of them) to float32; returns the module.
 
-    Under bf16 autocast torchvision would decode boxes in the type of the head's outputs: steps of 4 pixels at 768.
+    Under bf16 autocast, torchvision would decode boxes in the dtype of the head's outputs: steps of 4 pixels at 768.
     """
     module.register_forward_hook(_to_float32)
     return module
@@ -63,8 +71,8 @@ def _float32(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.float()
     if isinstance(value, dict):
-        return {name: _float32(one) for name, one in value.items()}
-    return type(value)(_float32(one) for one in value)
+        return {name: _float32(item) for name, item in value.items()}
+    return type(value)(_float32(item) for item in value)
 
 
-__all__ = ["Regions", "answering_in_float32", "backbone_of", "box_targets", "normalized"]
+__all__ = ["PendingOutputs", "Regions", "backbone_of", "box_targets", "normalized", "with_float32_outputs"]

@@ -12,16 +12,16 @@ from peers.torchvision_peers.fcos import TorchvisionFcos
 from peers.torchvision_peers.mask_rcnn import MaskRcnn
 from peers.torchvision_peers.masks import paste_masks
 from sais.config import PostprocessConfig
+from sais.ops.letterbox import CanvasMap
 from sais.results.detections import Detections
-from sais.structures import CanvasMap
 
 
 def detect_masks(
     model: MaskRcnn,
-    settings: PostprocessConfig,
     canvases: Tensor,
     canvas_maps: list[CanvasMap],
     class_names: tuple[str, ...],
+    settings: PostprocessConfig,
 ) -> list[Detections]:
     """By Mask R-CNN. Of the settings it reads score, nms and detections."""
     model.set_limits(settings.score_threshold, settings.nms_iou, settings.max_detections)
@@ -31,10 +31,10 @@ def detect_masks(
 
 def detect_boxes(
     model: TorchvisionFcos,
-    settings: PostprocessConfig,
     canvases: Tensor,
     canvas_maps: list[CanvasMap],
     class_names: tuple[str, ...],
+    settings: PostprocessConfig,
 ) -> list[Detections]:
     """By torchvision's FCOS. Of the settings it reads score, nms, detections and candidates."""
     model.set_limits(settings.score_threshold, settings.nms_iou, settings.max_detections, settings.pre_nms_topk)
@@ -44,7 +44,7 @@ def detect_boxes(
 
 def _detections(regions: Regions, canvas_map: CanvasMap, class_names: tuple[str, ...]) -> Detections:
     """Regions of one image in canvas pixels -> what a user holds, in image pixels."""
-    boxes = canvas_map.to_image(regions.boxes.cpu().numpy())
+    boxes = canvas_map.boxes_to_image(regions.boxes.cpu().numpy())
     probabilities = regions.probabilities
     patches = [] if probabilities is None else paste_masks(probabilities.cpu().numpy(), boxes, canvas_map.image_size)
     return Detections(

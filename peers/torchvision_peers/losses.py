@@ -12,7 +12,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from peers.torchvision_peers.common import box_targets
 from peers.torchvision_peers.fcos import TorchvisionFcos
 from peers.torchvision_peers.mask_rcnn import MaskRcnn
-from peers.torchvision_peers.masks import has_outline, mask_loss, mask_targets
+from peers.torchvision_peers.masks import has_mask, mask_loss, mask_targets
 from sais.config import Experiment
 from sais.structures import MASK_STRIDE, Batch, GroundTruth
 
@@ -31,7 +31,7 @@ class Chosen:
     """(R, 4) from each region to its object, in torchvision's units."""
 
 
-def mask_rcnn_losses(model: MaskRcnn, batch: Batch, experiment: Experiment, epoch: int) -> dict[str, Tensor]:
+def mask_rcnn_losses(model: MaskRcnn, batch: Batch, experiment: Experiment) -> dict[str, Tensor]:
     """Both stages' losses, all of weight 1 as in the paper; of `experiment` it reads the precision only.
 
     torchvision chooses at random what trains; the engine seeds each step, so a resumed run chooses the same.
@@ -67,7 +67,7 @@ def choose_mask_regions(chosen: Chosen, objects: list[GroundTruth], limit: int) 
     results = Chosen([], [], [], [])
     for image, labels in enumerate(chosen.labels):
         candidates = (labels > 0).nonzero().squeeze(1)
-        candidates = candidates[has_outline(objects[image])[chosen.matched[image][candidates]]]
+        candidates = candidates[has_mask(objects[image])[chosen.matched[image][candidates]]]
         if len(candidates) > limit:
             candidates = candidates[torch.randperm(len(candidates), device=labels.device)[:limit]]
         results.boxes.append(chosen.boxes[image][candidates])
@@ -77,7 +77,7 @@ def choose_mask_regions(chosen: Chosen, objects: list[GroundTruth], limit: int) 
     return results
 
 
-def fcos_losses(model: TorchvisionFcos, batch: Batch, experiment: Experiment, epoch: int) -> dict[str, Tensor]:
+def fcos_losses(model: TorchvisionFcos, batch: Batch, experiment: Experiment) -> dict[str, Tensor]:
     """torchvision's three losses, unweighted; of `experiment` it reads the precision only."""
     device = batch.images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=experiment.run.precision == "bf16"):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from peers.detector import PeerDetector
 from peers.yolact.anchors import anchor_boxes
 from peers.yolact.losses import compute_losses
-from peers.yolact.model import Yolact, build_yolact
+from peers.yolact.model import AnchorOutputs, build_yolact
 from peers.yolact.postprocess import postprocess
 from peers.yolact.targets import build_targets, sample_mask_positives
 from sais.config import (
@@ -22,50 +20,64 @@ from sais.config import (
     PostprocessConfig,
     ScheduleConfig,
 )
-from sais.engine.architecture import Architecture
-from sais.modeling.postprocess import assemble
-from sais.results.detections import Detections
-from sais.structures import Batch, CanvasMap
+from sais.modeling.architecture import Architecture
+from sais.modeling.criterion import Assignment
+from sais.structures import Batch, Instances
 
 
-def yolact_losses(model: Yolact, batch: Batch, experiment: Experiment, epoch: int) -> dict[str, Tensor]:
-    """Network, targets, losses. Of `experiment.losses` it reads `mask_positives` and `mask_margin`; the weights are
-    the paper's own."""
-    device = batch.images.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=experiment.run.precision == "bf16"):
-        outputs = model(batch.images)
-    anchors = anchor_boxes(outputs.level_sizes, outputs.canvas_size, device)
-    targets = build_targets(batch.ground_truths, anchors)
-    limit, seed = experiment.criterion.mask_positives, experiment.run.seed
-    chosen = sample_mask_positives(targets, batch.ground_truths, batch.image_ids, limit, seed, epoch)
-    return compute_losses(outputs, targets, batch.ground_truths, chosen, experiment.criterion.mask_margin)
+@dataclass(frozen=True)
+class YolactCriterion:
+    """The losses of YOLACT with the weights of its paper; not split over micro-batches or ranks."""
+
+    mask_positives: int = 100
+    """Maximum number of anchors per image that train masks."""
+    mask_margin: float = 0.0
+    """Margin around the box that the mask loss includes, as a fraction of the box's sides."""
+    seed: int = 0
+    """Seed of the sampled mask positives."""
+    needs_predictions = True  # only the sizes of the levels
+
+    def assign(self, batch: Batch, outputs: AnchorOutputs | None, epoch: int) -> Assignment:
+        """Assign targets (B, A, .) to the anchors of outputs (B, A, .)."""
+        assert outputs is not None
+        anchors = anchor_boxes(outputs.level_sizes, outputs.canvas_size, batch.images.device)
+        targets = build_targets(batch.ground_truths, anchors)
+        samples = sample_mask_positives(
+            targets, batch.ground_truths, batch.image_ids, self.mask_positives, self.seed, epoch
+        )
+        return Assignment(targets, {}, samples)
+
+    def losses(self, outputs: AnchorOutputs, batch: Batch, assignment: Assignment) -> dict[str, Tensor]:
+        """Compute the loss terms of outputs (B, A, .)."""
+        samples = assignment.mask_positives
+        return compute_losses(outputs, assignment.targets, batch.ground_truths, samples, self.mask_margin)
 
 
-def detect(
-    model: Yolact,
-    settings: PostprocessConfig,
-    canvases: Tensor,
-    canvas_maps: list[CanvasMap],
-    class_names: tuple[str, ...],
-) -> list[Detections]:
-    """From canvases to detections. Of the settings it reads score, nms, detections and mask_margin.
+def postprocess_anchors(
+    outputs: AnchorOutputs, content_sizes: list[tuple[float, float]], settings: PostprocessConfig
+) -> Instances:
+    """Turn outputs (B, A, .) into instances (B, D, .) by YOLACT's post-processing.
 
-    Masks are SAIS' own, box-local and exact, so that accuracy is compared without differences of assembly.
+    Masks are assembled as those of SAIS, box-local and exact, so that accuracy does not depend on the assembly. Of the
+    settings, score threshold, NMS threshold and number of detections are used.
     """
-    outputs = model(canvases)
-    anchors = anchor_boxes(outputs.level_sizes, outputs.canvas_size, canvases.device)
-    contents = [canvas_map.content_size for canvas_map in canvas_maps]
-    instances = postprocess(
-        outputs, anchors, contents, settings.score_threshold, settings.nms_iou, settings.max_detections
-    )
-    return assemble(instances, canvas_maps, class_names, settings.mask_margin)
+    anchors = anchor_boxes(outputs.level_sizes, outputs.canvas_size, outputs.class_logits.device)
+    limits = settings.score_threshold, settings.nms_iou, settings.max_detections
+    return postprocess(outputs, anchors, content_sizes, *limits)
 
 
 def _build(experiment: Experiment, num_classes: int) -> nn.Module:
     return build_yolact(experiment.model, num_classes)
 
 
-YOLACT = Architecture("yolact", _build, yolact_losses, partial(PeerDetector, detect))
+def _build_criterion(experiment: Experiment) -> YolactCriterion:
+    settings = experiment.criterion
+    return YolactCriterion(settings.mask_positives, settings.mask_margin, experiment.run.seed)
+
+
+YOLACT_NAME = "peers.yolact.architecture:YOLACT"
+"""Value of `model.architecture`."""
+YOLACT = Architecture("yolact", _build, _build_criterion, postprocess_anchors)
 
 
 def yolact_550_r50() -> Experiment:
@@ -97,7 +109,7 @@ def _paper(name: str, backbone: str, side: int) -> Experiment:
         name=name,
         input=InputConfig(mode="fixed", size=(side, side)),
         augment=AugmentConfig(scale_jitter=(0.5, 2.0), color_jitter=0.3),
-        model=ModelConfig(backbone=backbone, frozen_stages=0, frozen_batch_norm=False),
+        model=ModelConfig(architecture=YOLACT_NAME, backbone=backbone, frozen_stages=0, frozen_batch_norm=False),
         optim=OptimConfig(name="sgd", lr=1e-3, batch_size=8, momentum=0.9, weight_decay=5e-4, bias_lr_factor=1.0),
         schedule=ScheduleConfig(
             epochs=54, milestones=(19, 41, 47, 51), gamma=0.1, warmup=500, warmup_factor=0.1, warmup_kind="linear"

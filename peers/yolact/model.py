@@ -1,7 +1,7 @@
 """The network of YOLACT (Sections 3 and 4, Figure 2): backbone, FPN, one head for all levels, ProtoNet.
 
-Backbone, FPN and ProtoNet are those of SAIS, so that the two differ in their method alone. The FPN therefore upsamples
-by nearest neighbor and has a ReLU before P7, where the authors' own upsamples bilinearly and has ReLUs elsewhere.
+Backbone, FPN and ProtoNet are those of SAIS, so that the two differ in their method only. The FPN therefore upsamples
+by nearest neighbor and has a ReLU before P7, while that of the authors upsamples bilinearly and has ReLUs elsewhere.
 Any input size is accepted: level sizes are input / stride, rounded up.
 """
 
@@ -22,64 +22,64 @@ from sais.modeling.protonet import ProtoNet
 
 @dataclass
 class AnchorOutputs:
-    """What the network says at every anchor, and of the whole image."""
+    """The outputs of the network for each anchor and for the whole image."""
 
     class_logits: Tensor
-    """(B, A, C + 1); the background comes first, so that label l stands at l + 1."""
+    """(B, A, C + 1); index 0 is the background, index l + 1 is label l."""
     offsets: Tensor
-    """(B, A, 4) center x y, width, height relative to the anchor, as `anchors.encode` has them."""
+    """(B, A, 4) center x y, width, height relative to the anchor, as `anchors.encode` returns."""
     coefficients: Tensor
     """(B, A, K) in (-1, 1)."""
     prototypes: Tensor
     """(B, K, h, w), not negative."""
     semantic_logits: Tensor | None
-    """(B, C, height of P3, width of P3); None outside training."""
+    """(B, C, height of P3, width of P3); None in evaluation mode."""
     level_sizes: tuple[tuple[int, int], ...]
-    """(height, width) of P3 .. P7; three times their areas add up to A."""
+    """(height, width) of P3 to P7; A is three times the sum of their areas."""
     canvas_size: tuple[int, int]
-    """(height, width) of the input in pixels."""
+    """Height and width of the input in pixels."""
 
 
 class AnchorHead(nn.Module):
-    """One 3x3 convolution with ReLU, then three 3x3 convolutions side by side (Section 4, Figure 4).
+    """One 3x3 convolution with ReLU, then three parallel 3x3 convolutions (Section 4, Figure 4).
 
     Args:
-        num_classes: C.
-        channels: of the levels and of the shared convolution.
-        prototypes: K.
+        num_classes: the number of classes C.
+        channels: the channels of the levels and of the shared convolution.
+        prototypes: the number of prototypes K.
     """
 
     def __init__(self, num_classes: int, channels: int = 256, prototypes: int = 32) -> None:
         super().__init__()
-        each = len(RATIOS)
+        anchors = len(RATIOS)
         self.shared = nn.Conv2d(channels, channels, 3, padding=1)
-        self.class_logits = nn.Conv2d(channels, each * (num_classes + 1), 3, padding=1)
-        self.offsets = nn.Conv2d(channels, each * 4, 3, padding=1)
-        self.coefficients = nn.Conv2d(channels, each * prototypes, 3, padding=1)
+        self.class_logits = nn.Conv2d(channels, anchors * (num_classes + 1), 3, padding=1)
+        self.offsets = nn.Conv2d(channels, anchors * 4, 3, padding=1)
+        self.coefficients = nn.Conv2d(channels, anchors * prototypes, 3, padding=1)
         nn.init.xavier_uniform_(self.shared.weight)
         nn.init.zeros_(self.shared.bias)  # type: ignore[arg-type]
         for convolution in (self.class_logits, self.offsets, self.coefficients):
-            _start_small(convolution)
+            _initialize(convolution)
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """[P3 .. P7] (B, channels, height, width) -> (B, A, C + 1), (B, A, 4) and (B, A, K)."""
+        """Compute logits (B, A, C + 1), offsets (B, A, 4) and coefficients (B, A, K) of levels (B, channels, ., .)."""
         features = [functional.relu(self.shared(level)) for level in levels]
-        class_logits = torch.cat([_by_anchor(self.class_logits(f)) for f in features], dim=1)
-        offsets = torch.cat([_by_anchor(self.offsets(f)) for f in features], dim=1)
-        coefficients = torch.cat([_by_anchor(self.coefficients(f)) for f in features], dim=1)
+        class_logits = torch.cat([_flatten_anchors(self.class_logits(f)) for f in features], dim=1)
+        offsets = torch.cat([_flatten_anchors(self.offsets(f)) for f in features], dim=1)
+        coefficients = torch.cat([_flatten_anchors(self.coefficients(f)) for f in features], dim=1)
         return class_logits, offsets, coefficients.tanh()
 
 
 class Yolact(nn.Module):
-    """YOLACT: images in, what every anchor says out. Normalization is a buffer of the model.
+    """YOLACT: from images to the outputs of each anchor. Normalization is a buffer of the model.
 
     Args:
-        backbone: gives C3, C4, C5.
-        num_classes: C.
-        channels: of FPN and head.
-        prototype_channels: inside the ProtoNet.
-        prototypes: K.
-        prototype_depth: 3x3 convolutions of the ProtoNet before its upsampling.
+        backbone: the backbone that returns C3, C4, C5.
+        num_classes: the number of classes C.
+        channels: the channels of FPN and head.
+        prototype_channels: the channels inside the ProtoNet.
+        prototypes: the number of prototypes K.
+        prototype_depth: the number of 3x3 convolutions of the ProtoNet before its upsampling.
     """
 
     mean: Tensor
@@ -100,12 +100,12 @@ class Yolact(nn.Module):
         self.head = AnchorHead(num_classes, channels, prototypes)
         self.protonet = ProtoNet(channels, prototype_channels, prototypes, prototype_depth)
         self.semantic = nn.Conv2d(channels, num_classes, 1)
-        _start_small(self.semantic)
+        _initialize(self.semantic)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> AnchorOutputs:
-        """uint8 or float RGB canvases (B, 3, height, width) in 0 .. 255, of any size -> what every anchor says."""
+        """Compute the outputs (B, A, .) of RGB canvases (B, 3, height, width) in [0, 255] of any size."""
         normalized = (images.to(self.mean.dtype) - self.mean) / self.std
         levels = self.fpn(self.backbone(normalized.contiguous(memory_format=torch.channels_last)))
         class_logits, offsets, coefficients = self.head(levels)
@@ -121,10 +121,10 @@ class Yolact(nn.Module):
 
 
 def build_yolact(config: ModelConfig, num_classes: int) -> Yolact:
-    """The network that `config` describes, randomly initialized; its frozen parts are frozen if config.pretrained.
+    """Build the network that `config` describes, randomly initialized; parts are frozen only if config.pretrained.
 
-    Of `config` it reads backbone, pretrained, frozen_stages, frozen_batch_norm, channels, prototypes,
-    prototype_channels and prototype_depth; the rest is SAIS' own.
+    The fields used are backbone, pretrained, frozen_stages, frozen_batch_norm, channels, prototypes, prototype_channels
+    and prototype_depth.
     """
     backbone = Backbone(
         config.backbone,
@@ -137,19 +137,17 @@ def build_yolact(config: ModelConfig, num_classes: int) -> Yolact:
     return model.to(memory_format=torch.channels_last)
 
 
-def _by_anchor(maps: Tensor) -> Tensor:
-    """(B, 3 n, height, width) -> (B, 3 height width, n) float32, row by row, the ratios of a location together."""
+def _flatten_anchors(maps: Tensor) -> Tensor:
+    """Reshape maps (B, 3 n, height, width) to (B, 3 height width, n) float32, ordered by row, location and ratio."""
     batch, channels, height, width = maps.shape
-    each = channels // len(RATIOS)
-    rows = maps.permute(0, 2, 3, 1).reshape(batch, height * width * len(RATIOS), each)
-    return rows.float()
+    return maps.permute(0, 2, 3, 1).reshape(batch, height * width * len(RATIOS), channels // len(RATIOS)).float()
 
 
-def _start_small(convolution: nn.Conv2d) -> None:
-    """Small weights, since the paper does not say how its outputs start.
+def _initialize(convolution: nn.Conv2d) -> None:
+    """Initialize an output layer with small weights; the paper does not specify its initialization.
 
-    From Xavier's (the authors' choice) logits start at +-4 where a backbone's features are as large as those of
-    EfficientNet-Lite, and eight images were learnt to a mask AP of 0.50 instead of 0.65 (one run of each).
+    With Xavier initialization (the authors' choice), initial logits reach +-4 for features as large as those of
+    EfficientNet-Lite, and overfitting eight images reached a mask AP of 0.50 instead of 0.65 (one run each).
     """
     nn.init.normal_(convolution.weight, std=0.01)
     if convolution.bias is not None:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from sais.benchmark.workload import Workload, training_batch
-from sais.config import Experiment
+from sais.config import CriterionConfig, Experiment
 from sais.converters.for_device import for_device
+from sais.converters.for_training import for_training
 from sais.converters.fuse import for_inference
-from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture
+from sais.engine.train_step import compute_losses
 from sais.errors import ConfigError
 from sais.inference.assemble import assemble
-from sais.modeling.assigners import LEVEL_RANGES
+from sais.modeling.architecture import find_architecture
+from sais.modeling.assigners import level_ranges
 from sais.modeling.fpn import STRIDES
 from sais.modeling.postprocess import postprocess
 from sais.modeling.sais import build_model
@@ -127,37 +129,35 @@ def recipe_candidate(
     return Candidate(
         name,
         lambda workload, device: PreparedSais(experiment, workload, device, precision, compiled, batch_size),
-        lambda workload, device: set_up_training(
-            SAIS_ARCHITECTURE, experiment, size, workload, device, training_objects
-        ),
+        lambda workload, device: set_up_training(experiment, size, workload, device, training_objects),
         "masks assembled inside their boxes",
         batch_size,
     )
 
 
 def set_up_training(
-    architecture: Architecture,
     experiment: Experiment,
     canvas_size: tuple[int, int],
     workload: Workload,
     device: str,
     num_objects: int = 10,
 ) -> TrainingSetup:
-    """Set up the training step of an architecture on copies of the workload.
+    """Set up the training step of an experiment's architecture on copies of the workload.
 
     Args:
-        architecture: the system; the children of its network are the parts whose memory is reported.
-        experiment: its settings.
+        experiment: the settings; the children of the network are the parts whose memory is reported.
         canvas_size: the height and width of the network's input in pixels.
         workload: the image and its objects.
         device: the device of the network: cpu, cuda, ...
         num_objects: the number of objects of each training image.
     """
-    model = architecture.build(experiment, workload.num_classes).to(device).train()
+    architecture = find_architecture(experiment.model.architecture)
+    model = for_training(architecture.build(experiment, workload.num_classes), experiment, torch.device(device)).train()
+    criterion = architecture.build_criterion(experiment)
 
     def losses(batch_size: int) -> dict[str, Tensor]:
         batch = training_batch(workload, canvas_size, batch_size, num_objects).to(torch.device(device))
-        return architecture.losses(model, batch, experiment, 0)
+        return compute_losses(model, criterion, batch, experiment.run.precision)
 
     return TrainingSetup(model, losses, {name: child for name, child in model.named_children() if _has_weights(child)})
 
@@ -192,7 +192,7 @@ class PreparedSais:
         self.workload = workload
         self.device = torch.device(device)
         model = build_model(experiment.model, workload.num_classes).to(self.device).eval()
-        self.model = for_device(for_inference(model), precision, compiled)
+        self.model = for_device(for_inference(model), precision, compile=compiled)
         self.canvas_maps = [letterbox(workload.size, experiment.input.mode, experiment.input.size)] * batch_size
         self.class_names = tuple(f"class {i}" for i in range(workload.num_classes))
 
@@ -257,10 +257,11 @@ def inject_detections(
     distances = torch.ones(1, len(points), 4)
     free = torch.ones(len(points), dtype=torch.bool)
     levels = _level_indices(level_sizes)
+    ranges = level_ranges(CriterionConfig().level_ranges)
     for count, logit in ((1, 2.0), (8, 0.0)):
         for box, label in zip(boxes, workload.labels, strict=True):
             half_side = float((box[2:] - box[:2]).max()) / 2
-            level = next(i for i, (low, high) in enumerate(LEVEL_RANGES) if low < half_side <= high)
+            level = next(i for i, (low, high) in enumerate(ranges) if low < half_side <= high)
             sides = distances_from_boxes(points, box.expand(len(points), 4))
             cost = (points - (box[:2] + box[2:]) / 2).norm(dim=1)
             cost[levels != level] += 1e4  # locations of another level only if this level is full

@@ -1,9 +1,9 @@
-"""Frozen batch-norm folded into the convolution before it, on the fly, in training as well as in inference.
+"""Frozen batch-norm folded into the convolution before it, in each forward pass, for training.
 
 With statistics and affine parameters frozen, batch-norm is a fixed scale and shift per channel, so
 ``norm(conv(x)) = (scale * weight) conv x + shift``. The trained parameter stays the convolution's own weight, its
-gradient is the same, and the feature map is neither written once more nor kept for backward. Names in the state dict
-do not change.
+gradient is the same, and the feature map is neither written a second time nor saved for backward. Names in the state
+dict do not change.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sais.converters.replacement import replace_module
+
 
 class FrozenBatchNorm(nn.Module):
-    """What is left of a frozen batch-norm whose scale and shift moved into its convolution: its activation.
+    """The rest of a frozen batch-norm whose scale and shift moved into its convolution: its activation.
 
     Args:
-        norm: the batch-norm, perhaps with an activation of its own, as timm's have.
+        norm: batch-norm, possibly with an activation of its own, as timm's have.
     """
 
     running_mean: Tensor
@@ -38,7 +40,7 @@ class FrozenBatchNorm(nn.Module):
         self.act = getattr(norm, "act", nn.Identity())
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What the batch-norm does to each channel: two tensors (channels,)."""
+        """Return the batch-norm's scale and shift of each channel, two tensors (channels,)."""
         scale = self.weight / (self.running_var + self.eps).sqrt()
         return scale, self.bias - self.running_mean * scale
 
@@ -49,11 +51,11 @@ class FrozenBatchNorm(nn.Module):
 
 
 class FusedConvolution(nn.Module):
-    """A convolution that does the work of the frozen batch-norm behind it.
+    """A convolution that includes the frozen batch-norm after it.
 
     Args:
-        convolution: without a bias.
-        norm: what became of its batch-norm.
+        convolution: convolution without a bias.
+        norm: replacement of its batch-norm.
     """
 
     def __init__(self, convolution: nn.Conv2d, norm: FrozenBatchNorm) -> None:
@@ -65,11 +67,11 @@ class FusedConvolution(nn.Module):
         self._norm = [norm]  # in a list, so that it is not registered a second time
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What the batch-norm does to each channel: two tensors (out channels,)."""
+        """Return the batch-norm's scale and shift of each channel, two tensors (out channels,)."""
         return self._norm[0].scale_and_shift()
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight (out, in, kernel, kernel) and bias (out,) with the batch-norm in them."""
+        """Return weight (out, in, kernel, kernel) and bias (out,) that include the batch-norm."""
         scale, shift = self.scale_and_shift()
         return self.weight * scale[:, None, None, None], shift
 
@@ -81,17 +83,16 @@ class FusedConvolution(nn.Module):
         return functional.conv2d(maps, weight, shift, self.stride, self.padding, self.dilation, self.groups)
 
 
-def fold_frozen_batch_norms(network: nn.Module, example: Tensor) -> int:
-    """Fold every batch-norm of `network` that reads a convolution's output, and only that; all must be frozen.
+def fold_frozen_batch_norms(network: nn.Module) -> int:
+    """Fold every frozen batch-norm into the convolution whose output it alone reads, in place.
 
     Args:
-        network: in place.
-        example: an input (1, 3, H, W) to see which batch-norm follows which convolution.
+        network: backbone that maps images (B, 3, H, W), with all batch-norms frozen.
 
     Returns:
-        How many were folded.
+        Number of folded batch-norms.
     """
-    pairs = conv_norm_pairs(network, example)
+    pairs = conv_norm_pairs(network, _example(network))
     names = {module: name for name, module in network.named_modules()}
     for convolution, norm in pairs:
         frozen = FrozenBatchNorm(norm)
@@ -100,11 +101,17 @@ def fold_frozen_batch_norms(network: nn.Module, example: Tensor) -> int:
     return len(pairs)
 
 
-@torch.inference_mode(False)  # whose tensors have no version
+def _example(network: nn.Module) -> Tensor:
+    """Return an image (1, 3, 64, 64) of the network's device and data type."""
+    parameter = next(network.parameters())
+    return torch.zeros(1, 3, 64, 64, device=parameter.device, dtype=parameter.dtype)
+
+
+@torch.inference_mode(False)  # tensors of inference mode have no version
 @torch.no_grad()
 def conv_norm_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions without bias, and the batch-norms that read their outputs, in one pass over `example`."""
-    # The tensor is kept so that its id is not used again, its version to see that nothing changed it in between.
+    """Find convolutions without bias and the batch-norms that read their outputs, in one pass over `example` (B, ., H, W)."""
+    # The tensor is kept so that its id is not reused, its version to detect changes in between.
     produced: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -113,9 +120,9 @@ def conv_norm_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d
             produced[id(output)] = (module, output, output._version)
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found = produced.get(id(inputs[0]))
-        if found is not None and found[1]._version == found[2] and isinstance(module, nn.BatchNorm2d):
-            pairs.append((found[0], module))
+        source = produced.get(id(inputs[0]))
+        if source is not None and source[1]._version == source[2] and isinstance(module, nn.BatchNorm2d):
+            pairs.append((source[0], module))
 
     handles = [m.register_forward_hook(after) for m in network.modules() if isinstance(m, nn.Conv2d)]
     handles += [m.register_forward_pre_hook(before) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -124,11 +131,5 @@ def conv_norm_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d
     network.train(training)
     for handle in handles:
         handle.remove()
-    once = Counter(module for pair in pairs for module in pair)
-    return [pair for pair in pairs if once[pair[0]] == once[pair[1]] == 1]
-
-
-def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `name` (dotted) stands in `network`."""
-    parent, _, last = name.rpartition(".")
-    setattr(network.get_submodule(parent), last, module)
+    counts = Counter(module for pair in pairs for module in pair)
+    return [pair for pair in pairs if counts[pair[0]] == counts[pair[1]] == 1]

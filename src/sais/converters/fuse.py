@@ -1,62 +1,70 @@
-"""The network as it runs after training: the same function of the same weights, with nothing left to compute twice.
+"""Rewrite a network for inference: the same function of the same weights, with nothing computed twice.
 
-- Every batch-norm that follows a convolution, frozen or trained, is folded into its weights, once and for all.
-- Convolutions that pad by the size of their input ("same", as in TensorFlow's networks) get the padding that even
-  sizes need: a canvas is a multiple of 32, so every map that a stride halves is even.
-- Class and centerness logits come from one convolution, and the pyramid's maps are doubled, not fitted: no size
-  depends on another, so that exporters have nothing to reason about.
+- Every batch-norm that follows a convolution, frozen or trained, is folded into its weights.
+- Convolutions with size-dependent padding ("same", as in TensorFlow's networks) get the padding of even sizes: a canvas
+  is a multiple of 32, so every map that a stride halves is even.
+- Class and quality logits come from one convolution, and the pyramid's maps are upsampled by exactly 2: no size depends
+  on another, which keeps exported graphs simple.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sais.converters.cpu.training_convolution import set_fast_convolutions
-from sais.converters.cpu.winograd_inference import WinogradConvolution
-from sais.converters.frozen_batch_norm import FrozenBatchNorm, FusedConvolution, conv_norm_pairs, replace_module
-from sais.errors import SaisError
+from sais.converters.frozen_batch_norm import FrozenBatchNorm, FusedConvolution, conv_norm_pairs
+from sais.converters.replacement import replace_module, restore_originals
+from sais.errors import ConfigError
+from sais.modeling.backbones import Backbone
 from sais.modeling.fpn import FPN
-from sais.modeling.head import MAX_EXPONENT, Head, flatten_locations
-from sais.modeling.sais import SAIS, set_activation_checkpointing
+from sais.modeling.head import MAX_EXPONENT, Head, HeadOutputs, flatten_locations
+from sais.modeling.sais import SAIS
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def for_inference(model: SAIS) -> SAIS:
-    """A copy of the network, prepared for inference; the original is left as it is.
+def for_inference(model: Network) -> Network:
+    """Return a copy of the network, prepared for inference; the original does not change.
 
-    Same inputs, same outputs up to rounding (about 1e-5 of a logit). It cannot be trained and its state does not fit
-    `build_model`'s: keep the original for that. A prepared network comes back as it is.
+    Same inputs, same outputs up to rounding (about 1e-5 of a logit). The copy cannot be trained, and its state does not
+    fit the original's: keep the original for that. A prepared network is returned as it is.
+
+    Args:
+        model: network of any architecture, as built or as `for_training` rewrote it.
     """
-    if isinstance(model.head, FusedHead):  # it is prepared
+    if vars(model).get("prepared_for_inference"):
         return model
     prepared = copy.deepcopy(model).eval()
-    set_activation_checkpointing(prepared, "none")  # exporters and compilers see the plain modules
-    set_fast_convolutions(prepared, False)
-    for parameter in prepared.parameters():
-        parameter.requires_grad_(False)
-    fuse_frozen_bn(prepared.backbone.network)
-    for part in (prepared.backbone.network, prepared.head.classification_tower, prepared.head.regression_tower):
-        channels = 3 if part is prepared.backbone.network else _in_channels(part)
-        if channels:
-            _bake_norms(part, torch.zeros(1, channels, 64, 64, device=prepared.mean.device))
-    _bake_same(prepared.backbone.network)
-    prepared.fpn = cast(FPN, FixedRatioFPN(prepared.fpn))
-    prepared.head = cast(Head, FusedHead(prepared.head))
-    return prepared.to(memory_format=torch.channels_last)
+    vars(prepared)["prepared_for_inference"] = True
+    restore_originals(prepared)
+    prepared.eval().requires_grad_(False)
+    backbone = getattr(prepared, "backbone", None)
+    if isinstance(backbone, Backbone):
+        fuse_batch_norms(backbone.network)
+        _fix_same_padding(backbone.network)
+    if isinstance(prepared, SAIS):
+        if type(prepared.fpn) is FPN:
+            prepared.fpn = FixedRatioFPN(prepared.fpn)
+        if type(prepared.head) is Head:
+            for tower in (prepared.head.classification_tower, prepared.head.regression_tower):
+                _fuse_norms(tower, _in_channels(tower))
+            prepared.head = FusedHead(prepared.head)
+        prepared.to(memory_format=torch.channels_last)
+    return prepared
 
 
 class FixedRatioFPN(nn.Module):
-    """The feature pyramid for canvases that are multiples of 32, where each level is exactly twice the next.
+    """The feature pyramid for canvases that are multiples of 32: C3, C4 and C5 are each exactly twice the next.
 
     Args:
-        fpn: whose weights it takes.
+        fpn: pyramid whose weights it takes.
     """
 
     def __init__(self, fpn: FPN) -> None:
@@ -77,64 +85,77 @@ class FixedRatioFPN(nn.Module):
 
 
 class FusedHead(nn.Module):
-    """The head with class and centerness logits from one convolution.
+    """The head with class and quality logits from one convolution.
 
     Args:
-        head: whose weights it takes.
+        head: head whose weights it takes.
     """
 
     def __init__(self, head: Head) -> None:
         super().__init__()
         self.classification_tower, self.regression_tower = head.classification_tower, head.regression_tower
-        self.distances, self.coefficients, self.fused = head.distances, head.coefficients, head.fused
+        self.distances, self.coefficients, self.sums_towers = head.distances, head.coefficients, head.sums_towers
         self.units = head.units
         self.scales: Tensor
         self.register_buffer("scales", head.scales.detach().clone())
-        both = nn.Conv2d(head.class_logits.in_channels, head.class_logits.out_channels + 1, 3, padding=1)
+        sources = [head.class_logits] + ([head.quality_logits] if head.quality_logits is not None else [])
+        self.num_classes, channels = head.class_logits.out_channels, sum(source.out_channels for source in sources)
+        logits = nn.Conv2d(head.class_logits.in_channels, channels, 3, padding=1)
         for name in ("weight", "bias"):
-            parts = [getattr(head.class_logits, name), getattr(head.centerness_logits, name)]
-            getattr(both, name).requires_grad_(False).copy_(torch.cat(parts))
-        self.class_and_centerness = both.to(head.scales.device)
+            parts = [getattr(source, name) for source in sources]
+            getattr(logits, name).requires_grad_(False).copy_(torch.cat(parts))
+        self.logits = logits.to(head.scales.device)
 
-    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """[P3 .. P7] (B, channels, h, w) -> (B, L, C), (B, L), (B, L, 4) and (B, L, K) or None."""
+    def forward(self, levels: list[Tensor]) -> HeadOutputs:
+        """[P3 .. P7] (B, channels, h, w) -> predictions (B, L, .) of all levels."""
         logits, distances, coefficients = [], [], []
         towers = (forward_tower(tower, levels) for tower in (self.classification_tower, self.regression_tower))
         for i, (classification, regression) in enumerate(zip(*towers, strict=True)):
-            logits.append(flatten_locations(self.class_and_centerness(classification)))
+            logits.append(flatten_locations(self.logits(classification)))
             exponents = flatten_locations(self.distances(regression)).float() * self.scales[i]
             distances.append(exponents.clamp(max=MAX_EXPONENT).exp() * self.units[i])
             if self.coefficients is not None:
-                source = classification + regression if self.fused else classification
+                source = classification + regression if self.sums_towers else classification
                 coefficients.append(flatten_locations(self.coefficients(source)))
         joined = torch.cat(logits, 1).float()
-        return (
-            joined[..., :-1],
-            joined[..., -1],
+        return HeadOutputs(
+            joined[..., : self.num_classes],
+            joined[..., -1] if joined.shape[2] > self.num_classes else None,
             torch.cat(distances, 1),
             torch.cat(coefficients, 1).float().tanh() if coefficients else None,
         )
 
 
 def forward_tower(tower: nn.Sequential, levels: list[Tensor]) -> list[Tensor]:
-    """The tower's outputs for all levels: layer by layer, since some layers do several levels at once."""
+    """Run a tower on all levels (B, channels, h, w), layer by layer, because some layers compute several levels at once."""
     for layer in tower:
-        levels = layer.each(levels) if isinstance(layer, WinogradConvolution) else [layer(level) for level in levels]
+        convolve_levels = getattr(layer, "convolve_levels", None)
+        levels = convolve_levels(levels) if convolve_levels is not None else [layer(level) for level in levels]
     return levels
 
 
-def fuse_frozen_bn(network: nn.Module) -> None:
-    """Fold a backbone's frozen norms once and for all, in place; in training they are folded anew in each pass."""
+def fuse_batch_norms(network: nn.Module) -> None:
+    """Fold the batch-norms of a backbone into its convolutions for good, in place.
+
+    Args:
+        network: backbone that maps images (B, 3, H, W), as built or with frozen batch-norms folded for training.
+    """
     for name, module in list(network.named_modules()):
         if isinstance(module, FusedConvolution):
             replace_module(network, name, _convolution(module, *module.scale_and_shift()))
     for name, module in list(network.named_modules()):
         if isinstance(module, FrozenBatchNorm):
             replace_module(network, name, module.act)
+    _fuse_norms(network, 3)
 
 
-def _bake_norms(network: nn.Module, example: Tensor) -> None:
-    """Batch-norms that were trained, folded into the convolutions before them, in place."""
+@torch.no_grad()
+def _fuse_norms(network: nn.Module, in_channels: int) -> None:
+    """Fold batch-norms into the convolutions before them, in place, for inputs (B, in_channels, H, W)."""
+    parameter = next(network.parameters(), None)
+    if parameter is None or not in_channels:
+        return
+    example = torch.zeros(1, in_channels, 64, 64, device=parameter.device, dtype=parameter.dtype)
     pairs = conv_norm_pairs(network, example)
     names = {module: name for name, module in network.named_modules()}
     for convolution, norm in pairs:
@@ -143,8 +164,9 @@ def _bake_norms(network: nn.Module, example: Tensor) -> None:
         replace_module(network, names[norm], frozen.act)
 
 
+@torch.no_grad()
 def _convolution(source: nn.Conv2d | FusedConvolution, scale: Tensor, shift: Tensor) -> nn.Module:
-    """The convolution of `source` times `scale` plus `shift`."""
+    """Return the convolution of `source` times `scale` (out,) plus `shift` (out,)."""
     same = source.same if isinstance(source, FusedConvolution) else isinstance(source, Conv2dSame)
     out_channels, in_channels, height, width = source.weight.shape
     groups = source.groups
@@ -158,8 +180,8 @@ def _convolution(source: nn.Conv2d | FusedConvolution, scale: Tensor, shift: Ten
     return _padded(convolution) if same else convolution
 
 
-def _bake_same(network: nn.Module) -> None:
-    """What is left of size-dependent padding, in place."""
+def _fix_same_padding(network: nn.Module) -> None:
+    """Replace size-dependent padding, in place."""
     for name, module in list(network.named_modules()):
         if isinstance(module, Conv2dSame):
             kernel, stride, dilation = (cast(Any, v) for v in (module.kernel_size, module.stride, module.dilation))
@@ -171,14 +193,14 @@ def _bake_same(network: nn.Module) -> None:
 
 
 def _padded(convolution: nn.Conv2d) -> nn.Conv2d:
-    """The convolution with the padding "same" for even sizes, in place: reach - stride in all, the odd one right and
-    below.
+    """Give a convolution the padding "same" of even sizes, in place: kernel extent - stride in all, the larger half right
+    and below.
 
-    torch pads both sides alike. So where one more is wanted right and below, both get it, and the kernel a first row or
-    column of zeros to make up for it: quicker by far than a padded copy of the map, and exact.
+    torch pads both sides equally. If the right and lower side need one more, both sides get it, and the kernel gets a
+    first row or column of zeros in return: exact, and much faster than a padded copy of the map.
 
     Raises:
-        SaisError: a dilated kernel with odd padding, where a row of zeros would be wider than one.
+        ConfigError: a dilated kernel with odd padding, for which one row of zeros is not enough.
     """
     padding = [0, 0]
     for axis in (0, 1):
@@ -187,7 +209,7 @@ def _padded(convolution: nn.Conv2d) -> nn.Conv2d:
         padding[axis] = total - total // 2
         if total % 2:
             if dilation != 1:
-                raise SaisError("a dilated convolution with odd padding cannot be prepared for inference")
+                raise ConfigError("model.backbone: a dilated convolution with odd padding. Choose another backbone.")
             widened = functional.pad(convolution.weight, (0, 0, 1, 0) if axis == 0 else (1, 0))
             convolution.weight = nn.Parameter(widened, requires_grad=False)
     convolution.kernel_size = cast(tuple[int, int], tuple(convolution.weight.shape[2:]))
@@ -196,5 +218,5 @@ def _padded(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 def _in_channels(tower: nn.Module) -> int:
-    """Of its first convolution; 0 where it has none."""
+    """Return the input channels of a tower's first convolution, 0 if it has none."""
     return next((m.in_channels for m in tower.modules() if isinstance(m, nn.Conv2d)), 0)

@@ -8,6 +8,7 @@ separately from earlier peaks, the tensors alive at the same time are counted, a
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from sais.config import Experiment
+from sais.converters.for_training import for_training
 from sais.data.transforms.multi_scale import max_input_size
 from sais.engine.activation_memory import peak_bytes
-from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture
 from sais.engine.free_memory import free_memory
 from sais.engine.optim import build_optimizer
+from sais.engine.train_step import compute_losses, total
 from sais.errors import ResourceError
+from sais.modeling.architecture import find_architecture
 from sais.ops.letterbox import CANVAS_MULTIPLE, CanvasMap
 from sais.structures import MASK_STRIDE, Batch, GroundTruth
 
@@ -69,7 +72,6 @@ def find_batch_size(
     memory_fraction: float = MEMORY_FRACTION,
     max_batch_size: int = 1024,
     free_bytes: int | None = None,
-    architecture: Architecture = SAIS_ARCHITECTURE,
 ) -> BatchSizeEstimate:
     """Find the largest batch size whose training step fits into the free memory of a device.
 
@@ -80,7 +82,6 @@ def find_batch_size(
         memory_fraction: fraction of the free memory to use.
         max_batch_size: upper limit of the result.
         free_bytes: free memory in bytes; measured if None.
-        architecture: architecture to train.
 
     Raises:
         ResourceError: not even one image fits, or the system does not report its free memory.
@@ -88,7 +89,7 @@ def find_batch_size(
     free_bytes = free_memory(device) if free_bytes is None else free_bytes
     estimate = _measure_memory if device.type == "cuda" else _count_memory
     try:
-        fixed, per_image = estimate(experiment, num_classes, device, architecture)
+        fixed, per_image = estimate(experiment, num_classes, device)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -147,20 +148,16 @@ def _supports_bf16(device: torch.device) -> bool:
     return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
 
-def _measure_memory(
-    experiment: Experiment, num_classes: int, device: torch.device, architecture: Architecture
-) -> tuple[int, int]:
+def _measure_memory(experiment: Experiment, num_classes: int, device: torch.device) -> tuple[int, int]:
     """Return the fixed bytes of a step and the bytes of each image, from peaks of a CUDA device."""
     before = torch.cuda.memory_allocated(device)
-    model = architecture.build(experiment, num_classes).to(device).train()
+    model, total_loss = _training_setup(experiment, num_classes, device)
     optimizer = build_optimizer(model, experiment.optim)
     peaks = []
     for images in (1, 1, 2):  # the first step allocates the optimizer's state and buffers of libraries
         torch.cuda.reset_peak_memory_stats(device)
         optimizer.zero_grad(set_to_none=True)
-        _total_loss(
-            architecture, model, _random_batch(experiment, num_classes, images).to(device), experiment
-        ).backward()
+        total_loss(_random_batch(experiment, num_classes, images).to(device)).backward()
         optimizer.step()
         peaks.append(torch.cuda.max_memory_allocated(device) - before)
     per_image = max(1, peaks[2] - peaks[1])
@@ -168,16 +165,12 @@ def _measure_memory(
     return max(0, peaks[1] - per_image) + average, per_image
 
 
-def _count_memory(
-    experiment: Experiment, num_classes: int, device: torch.device, architecture: Architecture
-) -> tuple[int, int]:
+def _count_memory(experiment: Experiment, num_classes: int, device: torch.device) -> tuple[int, int]:
     """Return the fixed bytes of a step and the bytes of each image, from counted tensors."""
-    model = architecture.build(experiment, num_classes).to(device).train()
+    model, total_loss = _training_setup(experiment, num_classes, device)
 
     def step(images: int) -> None:
-        _total_loss(
-            architecture, model, _random_batch(experiment, num_classes, images).to(device), experiment
-        ).backward()
+        total_loss(_random_batch(experiment, num_classes, images).to(device)).backward()
 
     peaks = []
     for images in (1, 2):
@@ -190,8 +183,18 @@ def _count_memory(
     return fixed + int(RESIDENT_RATIO * max(0, peaks[0] - per_image)), int(RESIDENT_RATIO * per_image)
 
 
-def _total_loss(architecture: Architecture, model: nn.Module, batch: Batch, experiment: Experiment) -> Tensor:
-    return torch.stack(list(architecture.losses(model, batch, experiment, 0).values())).sum()
+def _training_setup(
+    experiment: Experiment, num_classes: int, device: torch.device
+) -> tuple[nn.Module, Callable[[Batch], Tensor]]:
+    """Return a network in training mode and a function from a batch (B, .) to its scalar loss."""
+    architecture = find_architecture(experiment.model.architecture)
+    model = for_training(architecture.build(experiment, num_classes), experiment, device).train()
+    criterion = architecture.build_criterion(experiment)
+
+    def total_loss(batch: Batch) -> Tensor:
+        return total(compute_losses(model, criterion, batch, experiment.run.precision))
+
+    return model, total_loss
 
 
 def _model_bytes(model: nn.Module) -> int:

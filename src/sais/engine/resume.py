@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from sais.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_weights, restore_optimizer
 from sais.config import Experiment, check_ranges
+from sais.converters.for_training import for_training
 from sais.data.annotations import DatasetSplit
 from sais.device import choose_device
 from sais.distributed import SINGLE_PROCESS, World
-from sais.engine.architecture import Architecture
 from sais.engine.logging.loggers import LOGGERS
 from sais.engine.optim import MovingAverage, build_optimizer
 from sais.engine.run_folder import LAST, PREVIOUS
 from sais.engine.train_state import TrainState
 from sais.errors import CheckpointError, ConfigError, SaisError
+from sais.modeling.architecture import Architecture, find_architecture
 from sais.modeling.backbones import Backbone, load_imagenet_weights
 
 CHANGEABLE_SETTINGS = (
@@ -46,7 +47,6 @@ class RunInputs:
     """Folder of the run."""
     train_split: DatasetSplit
     valid_split: DatasetSplit | None
-    architecture: Architecture
     world: World = SINGLE_PROCESS
 
 
@@ -54,7 +54,7 @@ def start_run(inputs: RunInputs, random_init: bool, weights: Path | None) -> tup
     """Start a new run.
 
     Args:
-        inputs: settings, folder, data and architecture.
+        inputs: settings, folder and data.
         random_init: whether the backbone starts from random weights, all of them trainable.
         weights: checkpoint or run folder to start from instead of ImageNet weights.
 
@@ -67,16 +67,17 @@ def start_run(inputs: RunInputs, random_init: bool, weights: Path | None) -> tup
     experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
     device = choose_device(experiment.run.device)
     torch.manual_seed(experiment.run.seed)
-    model = inputs.architecture.build(experiment, len(class_names))
+    architecture = find_architecture(experiment.model.architecture)
+    model = architecture.build(experiment, len(class_names))
     if weights is not None:
         path = find_checkpoint(weights)
-        notes = initialize_from(model, load_checkpoint(path), class_names, inputs.architecture, path)
+        notes = initialize_from(model, load_checkpoint(path), class_names, architecture, path)
     elif from_scratch:
         notes = ["backbone initialized randomly: none of its layers are frozen"]
     else:
         assert isinstance(model.backbone, Backbone)
         notes = [load_imagenet_weights(model.backbone)]
-    return _new_state(replace(inputs, experiment=experiment), model.to(device)), notes
+    return _new_state(replace(inputs, experiment=experiment), architecture, model, device), notes
 
 
 def resume_run(
@@ -85,26 +86,27 @@ def resume_run(
     """Restore the run that stopped in `inputs.out`.
 
     Args:
-        inputs: folder, data and architecture; of its settings only `changed_settings` are used.
+        inputs: folder and data; of its settings only `changed_settings` are used.
         changed_settings: names of settings taken from `inputs.experiment`, of `CHANGEABLE_SETTINGS`.
 
     Returns:
         The state of the run, and remarks for the user.
 
     Raises:
-        CheckpointError: there is no run to resume, or it was trained with other data or another architecture.
+        CheckpointError: there is no run to resume, or it was trained with other data.
         ConfigError: a changed setting is not changeable.
     """
-    train_split, architecture = inputs.train_split, inputs.architecture
+    train_split = inputs.train_split
     checkpoint, path, notes = _last_readable(inputs.out, inputs.world)
     experiment, changes = change_settings(checkpoint.experiment, inputs.experiment, changed_settings)
     experiment, removals = _drop_unrequested_loggers(experiment, inputs.experiment)
-    _check_same_run(checkpoint, path, train_split, architecture)
+    _check_same_run(checkpoint, path, train_split)
     device = choose_device(experiment.run.device)
+    architecture = find_architecture(experiment.model.architecture)
     model = architecture.build(experiment, len(train_split.class_names))
     weights, raw = checkpoint.part("model"), checkpoint.part("raw")
     load_weights(model, raw or weights, path)
-    run = _new_state(replace(inputs, experiment=experiment), model.to(device))
+    run = _new_state(replace(inputs, experiment=experiment), architecture, model, device)
     state = checkpoint.state
     if run.average:
         load_weights(run.average.model, weights, path)
@@ -196,13 +198,11 @@ def initialize_from(
     return [note]
 
 
-def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSplit, architecture: Architecture) -> None:
-    """Raise CheckpointError if a checkpoint is not of a run with this architecture and this data."""
+def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSplit) -> None:
+    """Raise CheckpointError if a checkpoint is not of a run with this data."""
     same_data = "Resume with the data it was started on."
     if not checkpoint.part("optimizer"):
         raise CheckpointError(f"{path}: contains a model without training state. Resume from the {LAST} of a run.")
-    if (name := checkpoint.state["architecture"]) != architecture.name:
-        raise CheckpointError(f"{path}: a run of {name}, not of {architecture.name}. Resume it as {name}.")
     if checkpoint.class_names != train_split.class_names:
         raise CheckpointError(f"{path}: trained on other classes than those of {train_split.name}. {same_data}")
     if checkpoint.state["images"] != len(train_split.images):
@@ -257,10 +257,10 @@ def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]
     return checkpoint, previous, [f"{reason.rstrip('.')}. Resuming from {previous.name}."]
 
 
-def _new_state(inputs: RunInputs, model: nn.Module) -> TrainState:
-    """Return the initial state of a run; `model` is on its device."""
+def _new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, device: torch.device) -> TrainState:
+    """Return the initial state of a run, with `model` on its device and rewritten for training."""
     experiment = inputs.experiment
-    device = next(model.parameters()).device
+    model = for_training(model, experiment, device)
     return TrainState(
         experiment,
         inputs.out,
@@ -272,6 +272,7 @@ def _new_state(inputs: RunInputs, model: nn.Module) -> TrainState:
         average=MovingAverage(model, experiment.run.ema) if experiment.run.ema else None,
         scaler=torch.amp.GradScaler(device.type, enabled=experiment.run.precision == "fp16"),
         device=device,
-        architecture=inputs.architecture,
+        architecture=architecture,
+        criterion=architecture.build_criterion(experiment),
         world=inputs.world,
     )

@@ -15,10 +15,11 @@ from sais.checkpoint import Checkpoint, add_prefix, load_checkpoint, optimizer_t
 from sais.config import Experiment
 from sais.data.annotations import DatasetSplit
 from sais.distributed import SINGLE_PROCESS, World
-from sais.engine.architecture import Architecture
 from sais.engine.optim import MovingAverage
 from sais.engine.run_folder import BEST, LAST, MODEL, PREVIOUS
 from sais.errors import SaisError
+from sais.modeling.architecture import Architecture
+from sais.modeling.criterion import Criterion
 
 
 @dataclass
@@ -39,6 +40,7 @@ class TrainState:
     """Loss scaling for fp16, so that small gradients do not underflow; disabled for other precisions."""
     device: torch.device
     architecture: Architecture
+    criterion: Criterion
     world: World = SINGLE_PROCESS
     iteration: int = 0
     """Number of completed iterations."""
@@ -106,7 +108,6 @@ def copy_best_to_model(out: Path) -> int:
 
 def _checkpoint(run: TrainState, tensors: dict[str, torch.Tensor]) -> Checkpoint:
     state = {
-        "architecture": run.architecture.name,
         "iteration": run.iteration,
         "updates": run.average.updates if run.average else 0,
         "best_score": run.best_score,

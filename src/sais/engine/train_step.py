@@ -1,7 +1,7 @@
-"""One optimizer step: a batch, perhaps in micro-batches and over several ranks, through losses, backward and update.
+"""One optimizer step: a batch, split over micro-batches and ranks, through losses, backward and update.
 
-However the batch is split, the step is that of the whole batch: what the losses are divided by is summed over all parts
-before the first loss (`system.summed`), and gradients add up.
+If the assignment needs no predictions, the step is that of the whole batch however it is split: normalizers are summed
+over all parts before the first loss, and gradients add up. `sais.modeling.criterion` describes the other case.
 """
 
 from __future__ import annotations
@@ -9,66 +9,70 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sais.engine.architecture import Assignment, sum_normalizers
 from sais.engine.optim import set_learning_rate
 from sais.engine.train_state import TrainState
-from sais.errors import SaisError
+from sais.errors import ConfigError, SaisError
+from sais.modeling.criterion import Assignment, Criterion, sum_normalizers
 from sais.ops.letterbox import PADDING
 from sais.structures import Batch, GroundTruth
 
 LOSS_HISTORY = 100
-"""Losses that a new one is compared with."""
+"""Number of previous losses that a new one is compared with."""
 EXPLODED_RATIO = 100.0
-"""Times the greatest remembered loss: that is no loss any more."""
+"""A loss above this multiple of the largest previous loss has diverged."""
 MIN_EXPLODED_LOSS = 1000.0
-"""A loss below this never counts as exploded."""
+"""A loss below this never counts as diverged."""
 MAX_CONSECUTIVE_SKIPS = 10
-"""So many bad losses one after the other stop a run that skips them."""
+"""Consecutive skipped batches that end a run which skips diverged losses."""
+AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class BadLossError(SaisError):
-    """A loss or its gradient is no number, or exploded. Weights, optimizer and average are as they were."""
+class DivergedLossError(SaisError):
+    """A loss or its gradient is not finite, or diverged. Weights, optimizer and average are unchanged."""
 
 
 def train_step(run: TrainState, batch: Batch | None, epoch: int, lr: float) -> dict[str, float] | None:
-    """One optimizer step on the rank's share of a batch: the system's losses, backward, update.
+    """Make one optimizer step with this rank's share of a batch.
 
     Args:
-        batch: None where none of the share can be read.
+        run: state of the run, updated in place.
+        batch: B images and their ground truth; None if none of the share's images is readable.
+        epoch: epoch, counted from 0.
+        lr: learning rate before the factors of the parameter groups.
 
     Returns:
-        The terms of all ranks together, their "total", and the norm of the whole "gradient" before clipping. None where
-        no rank has anything: no step was made.
+        The loss terms summed over all ranks, their "total", and the norm of the whole "gradient" before clipping. None
+        if no rank has images: no step was made.
 
     Raises:
-        BadLossError: nothing was changed.
+        DivergedLossError: the loss is not finite or diverged; nothing was changed.
     """
     settings = run.experiment
     torch.manual_seed(settings.run.seed * 1_000_003 + run.iteration + 7_919 * run.world.rank)  # dropout resumes too
-    height, width = _canvas(run, batch)
-    if height == 0:
+    canvas = _largest_canvas(run, batch)
+    if canvas[0] == 0:
         return None
     run.optimizer.zero_grad(set_to_none=True)
-    terms = _backward(run, batch, (height, width), epoch)
-    total = sum(terms.values())
+    terms = _accumulate_gradients(run, batch, canvas, epoch)
+    loss = sum(terms.values())
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
     gradient = float(norm)
-    # fp16's scaler looks for the greatest scale without overflow: it meets some, and passes over those steps itself.
-    searching = run.scaler.is_enabled() and run.scaler.get_scale() > 1
-    if bad := _complaint(run, total, gradient, searching):
+    # fp16's scaler searches for the largest scale without overflow: it meets overflows, and skips those steps itself.
+    is_searching = run.scaler.is_enabled() and run.scaler.get_scale() > 1
+    if problem := _problem(run, loss, gradient, is_searching):
         run.optimizer.zero_grad(set_to_none=True)
         run.scaler.update()
         ids = [i for share in run.world.all_gather([] if batch is None else batch.image_ids) for i in share]
-        raise BadLossError(
-            f"{bad} at iteration {run.iteration + 1}, images {ids}: look at their boxes with `sais check`, or lower "
-            "--optim.lr or set --optim.grad-clip-norm 35"
+        raise DivergedLossError(
+            f"iteration {run.iteration + 1}, images {ids}: {problem}. Check their boxes with `sais check`, lower "
+            "optim.lr, or set optim.grad_clip_norm to 35."
         )
     set_learning_rate(run.optimizer, lr)
     if settings.optim.grad_clip_norm is not None:
@@ -76,57 +80,115 @@ def train_step(run: TrainState, batch: Batch | None, epoch: int, lr: float) -> d
     scale = run.scaler.get_scale()
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    if run.average and run.scaler.get_scale() >= scale:  # a lower scale says that the update was passed over
+    if run.average and run.scaler.get_scale() >= scale:  # a lower scale means that the update was skipped
         run.average.update(run.model)
-    run.recent_losses = [*run.recent_losses, total][-LOSS_HISTORY:]
-    return {"total": total} | terms | {"gradient": gradient}
+    run.recent_losses = [*run.recent_losses, loss][-LOSS_HISTORY:]
+    return {"total": loss} | terms | {"gradient": gradient}
 
 
-def _backward(run: TrainState, batch: Batch | None, canvas: tuple[int, int], epoch: int) -> dict[str, float]:
-    """Gradients of the whole step into the parameters; the terms of all ranks together."""
-    share = pad_batch(batch.to(run.device), canvas) if batch else empty_batch(canvas, run.device)
-    counts = 0.0 if batch is None else float(run.world.world_size)
-    parts = micro_batches(share, run.experiment.optim.micro_batch)
+def compute_losses(
+    network: nn.Module, criterion: Criterion, batch: Batch, precision: str = "fp32", epoch: int = 0
+) -> dict[str, Tensor]:
+    """Compute the loss terms of a batch that is a whole step.
+
+    Args:
+        network: network in training mode.
+        criterion: training objective of its architecture.
+        batch: B images and their ground truth, on the network's device.
+        precision: "fp32", "bf16" or "fp16".
+        epoch: epoch, counted from 0.
+
+    Returns:
+        Weighted scalar terms by name; their sum is minimized.
+    """
+    assignment = None if criterion.needs_predictions else criterion.assign(batch, None, epoch)
+    outputs = forward(network, batch.images, precision)
+    if assignment is None:
+        assignment = criterion.assign(batch, outputs, epoch)
+    return criterion.losses(outputs, batch, assignment)
+
+
+def forward(network: nn.Module, images: Tensor, precision: str) -> Any:
+    """Run the network on canvases (B, 3, H, W), the only part of a step in lower precision."""
+    dtype = AUTOCAST_DTYPES[precision]
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        return network(images)
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """Sum scalar loss terms to the scalar that is minimized."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def _accumulate_gradients(
+    run: TrainState, batch: Batch | None, canvas: tuple[int, int], epoch: int
+) -> dict[str, float]:
+    """Add the gradients of the whole step to the parameters; return the loss terms summed over all ranks."""
+    criterion, precision = run.criterion, run.experiment.run.precision
+    parts, shares = _parts(run, batch, canvas)
+    is_split = len(parts) > 1 or run.world.world_size > 1
+    assigned: list[Assignment] = []
+    if not criterion.needs_predictions:
+        assigned = sum_normalizers([criterion.assign(part, None, epoch) for part in parts], run.world.sum)
     values: Tensor | None = None
     names: list[str] = []
-    for number, (part, matching) in enumerate(zip(parts, _matchings(run, parts, epoch), strict=True)):
-        # Ranks add up once, at the last part.
+    for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
+        # Ranks add up their gradients once, in the last part.
         waits = isinstance(run.network, DistributedDataParallel) and number + 1 < len(parts)
         with cast(DistributedDataParallel, run.network).no_sync() if waits else contextlib.nullcontext():
-            rest = () if matching is None else (matching,)
-            terms = run.architecture.losses(run.network, part, run.experiment, epoch, *rest)
-            total = torch.stack(list(terms.values())).sum()
-            # DistributedDataParallel takes the mean over ranks, where the whole batch has the sum.
-            run.scaler.scale(total * counts if counts != 1 else total).backward()
+            outputs = forward(run.network, part.images, precision)
+            if criterion.needs_predictions:
+                (assignment,) = sum_normalizers([criterion.assign(part, outputs, epoch)], run.world.sum)
+            else:
+                assignment = assigned[number]
+            if is_split and not assignment.normalizers:
+                raise ConfigError(
+                    f"model.architecture {run.experiment.model.architecture!r}: its losses have no normalizers, so a "
+                    "batch cannot be split. Train it in one process without optim.micro_batch."
+                )
+            terms = criterion.losses(outputs, part, assignment)
+            # DistributedDataParallel computes the mean over ranks; the step of the whole batch is the sum.
+            factor = share * run.world.world_size
+            loss = total(terms)
+            run.scaler.scale(loss * factor if factor != 1 else loss).backward()
         names = list(terms)
         detached = torch.stack([term.detach().float() for term in terms.values()])
+        if share != 1:
+            detached = detached * share if share else torch.zeros_like(detached)
         values = detached if values is None else values + detached
     assert values is not None
-    return dict(zip(names, run.world.sum(values if batch else torch.zeros_like(values)).tolist(), strict=True))
+    return dict(zip(names, run.world.sum(values).tolist(), strict=True))
 
 
-def _matchings(run: TrainState, parts: list[Batch], epoch: int) -> list[Assignment] | list[None]:
-    """What each micro-batch is held against, with the normalizers of the whole step; None where it is the whole."""
-    match = run.architecture.match
-    if len(parts) == run.world.world_size == 1:
-        return [None]
-    if match is None:
-        raise SaisError(
-            f"a batch of {run.architecture.name} cannot be split: its losses know no normalizers; train it in one process, "
-            "without --optim.micro-batch"
-        )
-    return sum_normalizers([match(part, run.experiment, epoch) for part in parts], run.world.sum)
+def _parts(run: TrainState, batch: Batch | None, canvas: tuple[int, int]) -> tuple[list[Batch], list[float]]:
+    """Split this rank's share into micro-batches, and return the weight of each in the loss.
+
+    A rank without readable images computes an empty image of weight 0: it must take part in the step. If the assignment
+    needs predictions, all ranks have the same number of parts, because normalizers are summed in each, and a part weighs
+    as much as its share of the rank's images.
+    """
+    parts: list[Batch] = []
+    if batch is not None:
+        parts = micro_batches(pad_batch(batch.to(run.device), canvas), run.experiment.optim.micro_batch)
+    shares = [1.0] * len(parts)
+    count = max(1, len(parts))
+    if run.criterion.needs_predictions:
+        images = sum(len(part.image_ids) for part in parts)
+        shares = [len(part.image_ids) / images for part in parts]
+        count = int(run.world.maximum(torch.tensor([count])))
+    missing = count - len(parts)
+    return parts + [empty_batch(canvas, run.device)] * missing, shares + [0.0] * missing
 
 
 def micro_batches(batch: Batch, size: int | None) -> list[Batch]:
-    """The batch in pieces of at most `size` images; their canvas is the whole batch's."""
+    """Split a batch (B, .) into micro-batches of at most `size` images on the whole batch's canvas; None: one."""
     count = len(batch.image_ids)
-    pieces = [slice(i, i + (size or count)) for i in range(0, count, size or count)]
-    return [Batch(batch.images[p], batch.ground_truths[p], batch.image_ids[p], batch.canvas_maps[p]) for p in pieces]
+    slices = [slice(i, i + (size or count)) for i in range(0, count, size or count)]
+    return [Batch(batch.images[s], batch.ground_truths[s], batch.image_ids[s], batch.canvas_maps[s]) for s in slices]
 
 
-def _canvas(run: TrainState, batch: Batch | None) -> tuple[int, int]:
-    """The largest canvas of any rank: padding has locations too, and they count. (0, 0) where no rank has images."""
+def _largest_canvas(run: TrainState, batch: Batch | None) -> tuple[int, int]:
+    """Return the largest canvas of any rank: locations in the padding count too. (0, 0) if no rank has images."""
     height, width = (batch.images.shape[2], batch.images.shape[3]) if batch else (0, 0)
     if run.world.world_size > 1:
         height, width = run.world.maximum(torch.tensor([height, width])).tolist()
@@ -134,7 +196,7 @@ def _canvas(run: TrainState, batch: Batch | None) -> tuple[int, int]:
 
 
 def pad_batch(batch: Batch, canvas: tuple[int, int]) -> Batch:
-    """The batch with its images padded right and below to `canvas`."""
+    """Pad the images (B, 3, H, W) of a batch on the right and below to `canvas`, (height, width) in pixels."""
     height, width = batch.images.shape[2], batch.images.shape[3]
     if (height, width) == canvas:
         return batch
@@ -144,9 +206,9 @@ def pad_batch(batch: Batch, canvas: tuple[int, int]) -> Batch:
 
 
 def empty_batch(canvas: tuple[int, int], device: torch.device) -> Batch:
-    """An empty image for a rank whose own are all broken: it must take part in the step, and counts nothing in it."""
-    none = torch.zeros(0, 4)
-    objects = GroundTruth(none, torch.zeros(0, dtype=torch.int64), none.long(), torch.zeros(0, dtype=torch.uint8))
+    """Return one image (1, 3, height, width) of padding without objects, for a rank without readable images."""
+    boxes = torch.zeros(0, 4)
+    objects = GroundTruth(boxes, torch.zeros(0, dtype=torch.int64), boxes.long(), torch.zeros(0, dtype=torch.uint8))
     return Batch(_padding(1, canvas, device), [objects.to(device)], [-1], [])
 
 
@@ -155,12 +217,13 @@ def _padding(count: int, canvas: tuple[int, int], device: torch.device) -> Tenso
     return color[None, :, None, None].expand(count, 3, *canvas).contiguous()
 
 
-def _complaint(run: TrainState, total: float, gradient: float, searching: bool) -> str:
-    """What is wrong with a loss and its gradient; "" where nothing is. The same on all ranks."""
-    if not math.isfinite(total):
-        return f"the loss is {total}"
-    if not math.isfinite(gradient) and not searching:
-        return f"the loss is {total:.3g}, but its gradient is {gradient}"
-    if run.recent_losses and total > max(MIN_EXPLODED_LOSS, EXPLODED_RATIO * max(run.recent_losses)):
-        return f"the loss is {total:.3g}, where the greatest of the last {len(run.recent_losses)} was {max(run.recent_losses):.3g}"
+def _problem(run: TrainState, loss: float, gradient: float, is_searching: bool) -> str:
+    """Return what is wrong with a loss and its gradient, "" if nothing is. The result is the same on all ranks."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    if not math.isfinite(gradient) and not is_searching:
+        return f"the loss is {loss:.3g}, but its gradient is {gradient}"
+    if run.recent_losses and loss > max(MIN_EXPLODED_LOSS, EXPLODED_RATIO * max(run.recent_losses)):
+        largest = f"the largest of the last {len(run.recent_losses)} is {max(run.recent_losses):.3g}"
+        return f"the loss is {loss:.3g}, while {largest}"
     return ""

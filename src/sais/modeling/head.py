@@ -1,28 +1,41 @@
-"""The head shared by all levels: two towers, and from them class, centerness, distances and mask coefficients.
+"""The head shared by all levels: two towers, and from them class, quality, distances and mask coefficients.
 
-The coefficients come from the *sum* of both towers (the paper's fusion): it adds no parameter.
+The coefficients come from the *sum* of both towers (the paper's fusion), which adds no parameter.
 """
 
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sais.converters.activation_checkpointing import checkpointed, split_tower
-
 PRIOR_PROBABILITY = 0.01
-"""What the classifier says at every location before it has learnt anything (focal loss)."""
+"""Class probability at every location before training (focal loss)."""
 GROUPS = 32
+"""Groups of the GroupNorm layers."""
 MAX_EXPONENT = 12.0
-"""exp(12) is 160,000 pixels: an untrained regression cannot overflow."""
+"""Upper bound of the exponent of a distance: exp(12) is 160,000 pixels, so an untrained regression cannot overflow."""
 
 
-def tower(channels: int, depth: int, kind: str = "plain", norm: str = "group") -> nn.Sequential:
-    """`depth` times 3x3 convolution, normalization, ReLU: (B, channels, h, w) -> the same shape."""
-    groups = min(GROUPS, max(1, channels // 2))  # one channel alone on a 1x1 map has nothing to be normalized by
+class HeadOutputs(NamedTuple):
+    """Predictions of a head at the L locations of all levels, float32."""
+
+    class_logits: Tensor
+    """(B, L, C)."""
+    quality_logits: Tensor | None
+    """(B, L); None without a quality branch."""
+    distances: Tensor
+    """(B, L, 4) left top right bottom, canvas pixels, positive."""
+    coefficients: Tensor | None
+    """(B, L, K) in (-1, 1); None without masks."""
+
+
+def build_tower(channels: int, depth: int, kind: str = "plain", norm: str = "group") -> nn.Sequential:
+    """Build a tower of `depth` times 3x3 convolution, normalization, ReLU: (B, channels, h, w) -> the same shape."""
+    groups = min(GROUPS, max(1, channels // 2))  # a group of one channel on a 1x1 map cannot be normalized
     layers: list[nn.Module] = []
     for _ in range(depth):
         if kind == "depthwise":
@@ -36,14 +49,19 @@ def tower(channels: int, depth: int, kind: str = "plain", norm: str = "group") -
 
 
 class Head(nn.Module):
-    """Class logits, centerness logit, distances and coefficients at every location of every level.
+    """The paper's head: two towers and one 3x3 convolution for each prediction.
 
     Args:
-        num_classes: C.
-        strides: of the levels, one learnt scale each.
-        prototypes: K; 0 gives plain FCOS without coefficients.
+        num_classes: number of classes C.
+        strides: canvas pixels per location of the levels, each with one learnt scale.
+        channels: channels of the pyramid and of the towers.
+        tower_depth: convolutions per tower.
+        tower_kind: "plain" 3x3 convolutions, or "depthwise" 3x3 followed by 1x1.
+        norm: "group" or "batch" normalization inside the towers.
+        prototypes: number of prototypes K; 0 means no masks.
         coefficients_from: "both" sums the towers, "classification" takes that tower alone (Table III).
-        distance_unit: "pixel": distances are exp(scale x) pixels; "stride": times the level's stride.
+        distance_unit: "pixel": distances are exp(scale x) pixels; "stride": multiplied by the level's stride.
+        quality: whether there is a quality branch.
     """
 
     def __init__(
@@ -57,80 +75,78 @@ class Head(nn.Module):
         prototypes: int = 32,
         coefficients_from: str = "both",
         distance_unit: str = "pixel",
+        quality: bool = True,
     ) -> None:
         super().__init__()
-        self.recompute = "none"
-        """What of it is made again in backward: `recompute.KINDS`. No choice changes a result."""
-        self.fused = coefficients_from == "both"
-        self.classification_tower = tower(channels, tower_depth, tower_kind, norm)
-        self.regression_tower = tower(channels, tower_depth, tower_kind, norm)
+        self.sums_towers = coefficients_from == "both"
+        self.classification_tower = build_tower(channels, tower_depth, tower_kind, norm)
+        self.regression_tower = build_tower(channels, tower_depth, tower_kind, norm)
         self.class_logits = nn.Conv2d(channels, num_classes, 3, padding=1)
-        self.centerness_logits = nn.Conv2d(channels, 1, 3, padding=1)
+        self.quality_logits = nn.Conv2d(channels, 1, 3, padding=1) if quality else None
         self.distances = nn.Conv2d(channels, 4, 3, padding=1)
         self.coefficients = nn.Conv2d(channels, prototypes, 3, padding=1) if prototypes else None
         self.scales = nn.Parameter(torch.ones(len(strides)))
-        self.units = [float(s) if distance_unit == "stride" else 1.0 for s in strides]
+        self.units = [float(stride) if distance_unit == "stride" else 1.0 for stride in strides]
+        self._initialize(tower_kind)
+
+    def _initialize(self, tower_kind: str) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if tower_kind == "depthwise":  # 0.01 would silence a depthwise filter of nine weights
-            for branch in (self.classification_tower, self.regression_tower):
-                for module in branch:
+        if tower_kind == "depthwise":  # a standard deviation of 0.01 is too small for filters of nine weights
+            for tower in (self.classification_tower, self.regression_tower):
+                for module in tower:
                     if isinstance(module, nn.Conv2d):
                         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.constant_(self.class_logits.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))  # type: ignore[arg-type]
 
-    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """[P3 .. P7] (B, channels, h, w) -> (B, L, C), (B, L), (B, L, 4) and (B, L, K) or None."""
-        kind = self.recompute if self.training and torch.is_grad_enabled() else "none"
-        maps = partial(self._maps, again=kind != "none")
-        each = [checkpointed(maps, level, within=self) if kind == "all" else maps(level) for level in levels]
-        logits, centerness, exponents, *coefficients = (
-            [flatten_locations(maps) for maps in one] for one in zip(*each, strict=True)
+    def forward(self, levels: list[Tensor]) -> HeadOutputs:
+        """[P3 .. P7] (B, channels, h, w) -> predictions (B, L, .) of all levels."""
+        return self.join([self.predict(*self.towers(level)) for level in levels])
+
+    def towers(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Run both towers on one level: (B, channels, h, w) -> classification and regression maps of that shape."""
+        return self.classification_tower(level), self.regression_tower(level)
+
+    def predict(self, classification: Tensor, regression: Tensor) -> tuple[Tensor | None, ...]:
+        """Predict from the towers' maps (B, channels, h, w) of one level.
+
+        Returns:
+            Class logits, quality logits, distance exponents and coefficients, each (B, ., h, w) or None. The widest
+            convolution is the last, since activation checkpointing does not recompute it.
+        """
+        exponents = self.distances(regression)
+        coefficients = None
+        if self.coefficients is not None:
+            coefficients = self.coefficients(classification + regression if self.sums_towers else classification)
+        quality = None if self.quality_logits is None else self.quality_logits(classification)
+        return self.class_logits(classification), quality, exponents, coefficients
+
+    def join(self, levels: list[tuple[Tensor | None, ...]]) -> HeadOutputs:
+        """Join the predictions (B, ., h, w) of all levels to (B, L, .), as probabilities' logits and pixels."""
+        class_logits, quality, exponents, coefficients = (
+            None if maps[0] is None else [flatten_locations(level) for level in maps]
+            for maps in zip(*levels, strict=True)
         )
+        assert class_logits is not None
+        assert exponents is not None
         distances = []
         for values, scale, unit in zip(exponents, self.scales, self.units, strict=True):
             distances.append((values.float() * scale).clamp(max=MAX_EXPONENT).exp() * unit)
-        return (
-            torch.cat(logits, 1).float(),
-            torch.cat(centerness, 1).float().squeeze(2),
+        return HeadOutputs(
+            torch.cat(class_logits, 1).float(),
+            None if quality is None else torch.cat(quality, 1).float().squeeze(2),
             torch.cat(distances, 1),
-            torch.cat(coefficients[0], 1).float().tanh() if coefficients else None,
+            None if coefficients is None else torch.cat(coefficients, 1).float().tanh(),
         )
-
-    def _maps(self, level: Tensor, again: bool) -> tuple[Tensor, ...]:
-        """(B, channels, h, w) -> class, centerness, exponents of distances and, where there are masks, coefficients,
-        each (B, ., h, w).
-
-        Args:
-            again: what norms and activations give is made again in backward.
-        """
-        ends, lasts = [], nn.ModuleList()
-        for tower in (self.classification_tower, self.regression_tower):
-            pieces, last = split_tower(tower)
-            maps = level
-            for number, piece in enumerate(pieces):
-                maps = checkpointed(piece, maps, within=piece) if again and number else piece(maps)
-            ends.append(maps)
-            lasts.append(last)
-        answers = partial(self._answers, lasts)
-        found: tuple[Tensor, ...] = checkpointed(answers, *ends, within=lasts) if again else answers(*ends)
-        return found
-
-    def _answers(self, lasts: nn.ModuleList, classification: Tensor, regression: Tensor) -> tuple[Tensor, ...]:
-        """From what each tower's last convolution gave. The widest convolution is the last, which is never computed
-        twice (see `recompute`)."""
-        classification, regression = lasts[0](classification), lasts[1](regression)
-        exponents = self.distances(regression)
-        coefficients = []
-        if self.coefficients is not None:
-            coefficients.append(self.coefficients(classification + regression if self.fused else classification))
-        centerness = self.centerness_logits(classification)
-        return (self.class_logits(classification), centerness, exponents, *coefficients)
 
 
 def flatten_locations(maps: Tensor) -> Tensor:
-    """(B, n, h, w) -> (B, h * w, n): one row a location, row by row of the map."""
+    """(B, n, h, w) -> (B, h * w, n): one row per location, row by row of the map."""
     return maps.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+HEADS: dict[str, Callable[..., nn.Module]] = {"sais": Head}
+"""Heads by name: classes with the keyword arguments of `Head` whose forward maps [P3 .. P7] to `HeadOutputs`."""

@@ -1,132 +1,125 @@
-"""From dense outputs to detections: candidates, ranking, NMS (`detect`), then box-local masks (`assemble`)."""
+"""From dense outputs to instances: candidates, ranking, NMS. `sais.inference.assemble` makes masks of them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from sais.inference.assemble import assemble_detections
 from sais.ops.boxes import boxes_from_distances
-from sais.results.detections import Detections
-from sais.structures import CanvasMap, DenseOutputs, Instances
+from sais.structures import DenseOutputs, Instances
 
 
 def postprocess(
     outputs: DenseOutputs,
     points: Tensor,
-    contents: list[tuple[float, float]],
-    score: float = 0.05,
-    candidates: int = 1000,
-    nms: float = 0.5,
-    detections: int = 100,
+    content_sizes: Sequence[tuple[float, float]],
+    score_threshold: float = 0.05,
+    pre_nms_topk: int = 1000,
+    nms_iou: float = 0.5,
+    max_detections: int = 100,
 ) -> Instances:
-    """The detections of a batch in fixed shapes.
+    """Turn the dense outputs of a batch into detections.
 
-    Per level the `candidates` locations with the highest class x centerness stay; of those every class with a
-    probability above `score` is a candidate, ranked by class x centerness; NMS per class; the best `detections` remain.
+    Per level, the `pre_nms_topk` locations with the highest score (class probability x quality) remain. Every class of
+    them with a probability above `score_threshold` is a candidate. After NMS per class, the `max_detections` candidates
+    with the highest score remain.
 
     Args:
-        outputs: (B, L, .).
-        points: (L, 2) the locations, canvas pixels.
-        contents: B times (height, width) of the image on its canvas; boxes are clipped to it before NMS, and those
-            that lie wholly in the padding go.
+        outputs: dense outputs (B, L, .).
+        points: locations (L, 2), canvas pixels.
+        content_sizes: B times (height, width) in canvas pixels of the image on its canvas. Boxes are clipped to it before
+            NMS; those entirely in the padding are dropped.
+        score_threshold: class probability that a candidate must exceed.
+        pre_nms_topk: maximum number of locations per level.
+        nms_iou: IoU above which the lower-scoring of two boxes of one class is dropped.
+        max_detections: maximum number of detections per image D.
 
     Returns:
-        Instances with D = `detections`; empty slots have score 0, label 0 and a box of zeros.
+        Instances (B, D, .); empty slots have score 0, label 0 and a box of zeros.
     """
     batch = len(outputs.class_logits)
     device = points.device
-    boxes = torch.zeros(batch, detections, 4, device=device)
-    scores = torch.zeros(batch, detections, device=device)
-    labels = torch.zeros(batch, detections, dtype=torch.int64, device=device)
+    boxes = torch.zeros(batch, max_detections, 4, device=device)
+    scores = torch.zeros(batch, max_detections, device=device)
+    labels = torch.zeros(batch, max_detections, dtype=torch.int64, device=device)
     coefficients = None
     if outputs.coefficients is not None:
-        coefficients = torch.zeros(batch, detections, outputs.coefficients.shape[2], device=device)
+        coefficients = torch.zeros(batch, max_detections, outputs.coefficients.shape[2], device=device)
     distances = outputs.distances
     for image in range(batch):
-        location, label, value = select_candidates(
-            outputs.class_logits[image], outputs.centerness_logits[image], outputs.level_sizes, score, candidates
+        quality = None if outputs.quality_logits is None else outputs.quality_logits[image]
+        location, label, score = select_candidates(
+            outputs.class_logits[image], quality, outputs.level_sizes, score_threshold, pre_nms_topk
         )
-        found = clip_boxes(boxes_from_distances(points[location], distances[image, location]), contents[image])
-        inside = (found[:, 2:] > found[:, :2]).all(1)
-        found, location, label, value = found[inside], location[inside], label[inside], value[inside]
-        kept = batched_nms(found, value, label, nms)[:detections]
-        n = len(kept)
-        boxes[image, :n], scores[image, :n], labels[image, :n] = found[kept], value[kept], label[kept]
+        candidates = clip_boxes(
+            boxes_from_distances(points[location], distances[image, location]), content_sizes[image]
+        )
+        inside = (candidates[:, 2:] > candidates[:, :2]).all(1)
+        candidates, location, label, score = candidates[inside], location[inside], label[inside], score[inside]
+        best = batched_nms(candidates, score, label, nms_iou)[:max_detections]
+        n = len(best)
+        boxes[image, :n], scores[image, :n], labels[image, :n] = candidates[best], score[best], label[best]
         if coefficients is not None and outputs.coefficients is not None:
-            coefficients[image, :n] = outputs.coefficients[image, location[kept]]
+            coefficients[image, :n] = outputs.coefficients[image, location[best]]
     return Instances(boxes, scores, labels, coefficients, outputs.prototypes)
 
 
-def clip_boxes(boxes: Tensor, content: tuple[float, float]) -> Tensor:
-    """Boxes (M, 4), clipped to (height, width)."""
-    height, width = content
+def clip_boxes(boxes: Tensor, content_size: tuple[float, float]) -> Tensor:
+    """Clip boxes (M, 4) to (height, width)."""
+    height, width = content_size
     return torch.stack([boxes[:, i].clamp(0, width if i % 2 == 0 else height) for i in range(4)], dim=1)
 
 
 def select_candidates(
     class_logits: Tensor,
-    centerness_logits: Tensor,
+    quality_logits: Tensor | None,
     level_sizes: tuple[tuple[int, int], ...],
-    score: float,
-    candidates: int,
+    score_threshold: float,
+    pre_nms_topk: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Candidates of one image: location (M,), label (M,) and class x centerness (M,).
+    """Select the candidates of one image.
 
-    Works on logits first: the sigmoid is taken of the few that pass `score`, never of the whole map.
+    Works on logits: the sigmoid is computed only for those that pass.
+
+    Args:
+        class_logits: (L, C).
+        quality_logits: (L,), or None without a quality branch.
+        level_sizes: (height, width) of the levels.
+        score_threshold: class probability that a candidate must exceed.
+        pre_nms_topk: maximum number of locations per level, those with the highest score.
+
+    Returns:
+        Location (M,), label (M,) and score (M,), class probability x quality.
     """
-    threshold = math.log(score / (1 - score)) if 0 < score < 1 else math.copysign(math.inf, score - 0.5)
-    passed = (class_logits > threshold).nonzero()  # (M, 2) location and class
-    location, label = passed.unbind(1)
-    value = class_logits[location, label].sigmoid() * centerness_logits[location].sigmoid()
-    kept = []
+    logit = _logit(score_threshold)
+    location, label = (class_logits > logit).nonzero().unbind(1)
+    score = class_logits[location, label].sigmoid()
+    if quality_logits is not None:
+        score = score * quality_logits[location].sigmoid()
+    selected = []
     first = 0
     for height, width in level_sizes:
         last = first + height * width
         on_level = ((location >= first) & (location < last)).nonzero().squeeze(1)
-        # A location's best class passes whenever any of its classes does, so these are the level's best locations.
-        best = value.new_full((last - first,), -1.0)
-        best.scatter_reduce_(0, location[on_level] - first, value[on_level], "amax")
-        if (best >= 0).sum() > candidates:
-            chosen = torch.zeros(last - first, dtype=torch.bool, device=best.device)
-            chosen[best.topk(candidates).indices] = True
-            on_level = on_level[chosen[location[on_level] - first]]
-        kept.append(on_level)
+        # A location's best class passes if any of its classes does, so these are the level's best locations.
+        best = score.new_full((last - first,), -1.0)
+        best.scatter_reduce_(0, location[on_level] - first, score[on_level], "amax")
+        if (best >= 0).sum() > pre_nms_topk:
+            top = torch.zeros(last - first, dtype=torch.bool, device=best.device)
+            top[best.topk(pre_nms_topk).indices] = True
+            on_level = on_level[top[location[on_level] - first]]
+        selected.append(on_level)
         first = last
-    order = torch.cat(kept)
-    return location[order], label[order], value[order]
+    order = torch.cat(selected)
+    return location[order], label[order], score[order]
 
 
-def assemble(
-    instances: Instances, canvas_maps: list[CanvasMap], class_names: tuple[str, ...], mask_margin: float = 0.0
-) -> list[Detections]:
-    """What a user holds: boxes in image pixels and, for each detection, a mask patch in image pixels.
-
-    Args:
-        instances: of a batch, canvas pixels.
-        canvas_maps: B entries, where each image lies on its canvas.
-        class_names: C names.
-        mask_margin: how far a mask may reach beyond its box, as a share of the box's sides.
-
-    Returns:
-        B Detections, scores descending.
-    """
-    boxes, scores, labels = (t.cpu().numpy() for t in (instances.boxes, instances.scores, instances.labels))
-    coefficients = None if instances.coefficients is None else instances.coefficients.cpu().numpy()
-    prototypes = None if instances.prototypes is None else instances.prototypes.cpu().numpy()
-    return [
-        assemble_detections(
-            boxes[image],
-            scores[image],
-            labels[image],
-            None if coefficients is None else coefficients[image],
-            None if prototypes is None else prototypes[image],
-            canvas_map,
-            class_names,
-            mask_margin,
-        )
-        for image, canvas_map in enumerate(canvas_maps)
-    ]
+def _logit(probability: float) -> float:
+    """Return the logit of a probability; infinite at 0 and 1."""
+    if 0 < probability < 1:
+        return math.log(probability / (1 - probability))
+    return math.copysign(math.inf, probability - 0.5)

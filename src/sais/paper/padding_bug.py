@@ -12,27 +12,24 @@ shifted to the top left, the more, the farther right and below it lies. Nothing 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sais.config import Experiment
-from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture, sais_losses
+from sais.config import PostprocessConfig
 from sais.inference.assemble import assemble
-from sais.inference.predictor import Predictor
-from sais.inference.trained_model import TrainedModel
-from sais.modeling.sais import SAIS
+from sais.modeling.architecture import ARCHITECTURES
+from sais.modeling.criterion import Assignment, SaisCriterion, build_criterion
 from sais.ops.letterbox import CanvasMap
 from sais.results.detections import Detections
-from sais.structures import MASK_STRIDE, Batch, GroundTruth
+from sais.structures import MASK_STRIDE, Batch, DenseOutputs, GroundTruth
 
 SizeRatio = tuple[float, float]
 """(vertical, horizontal) padded by unpadded size, at least 1."""
 
 
-def padded_by_unpadded(canvas_map: CanvasMap, canvas: tuple[int, int]) -> SizeRatio:
+def padding_ratio(canvas_map: CanvasMap, canvas: tuple[int, int]) -> SizeRatio:
     """How far the slip stretches: the canvas's (height, width) by the image's on it."""
     height, width = canvas_map.content_size
     return canvas[0] / height, canvas[1] / width
@@ -73,49 +70,61 @@ def _moved(patch: Tensor, old: list[int], new: list[int]) -> Tensor:
     return seen.reshape(-1)
 
 
-def misaligned_losses(model: Any, batch: Batch, experiment: Experiment, epoch: int) -> dict[str, Tensor]:
-    """`sais_losses` with the training half of the slip."""
-    canvas = (batch.images.shape[2], batch.images.shape[3])
-    grid = (canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE)
-    pairs = zip(batch.ground_truths, batch.canvas_maps, strict=True)
-    slipped = [misaligned_ground_truth(objects, padded_by_unpadded(place, canvas), grid) for objects, place in pairs]
-    return sais_losses(model, batch, experiment, epoch, mask_objects=slipped)
+@dataclass(frozen=True)
+class MisalignedCriterion:
+    """The criterion of SAIS with the training half of the bug: the mask loss gets misaligned ground truth."""
+
+    criterion: SaisCriterion
+    needs_predictions = False
+
+    def assign(self, batch: Batch, outputs: DenseOutputs | None, epoch: int) -> Assignment:
+        """Assign targets (B, L, .) as SAIS does."""
+        return self.criterion.assign(batch, outputs, epoch)
+
+    def losses(self, outputs: DenseOutputs, batch: Batch, assignment: Assignment) -> dict[str, Tensor]:
+        """Compute the terms of outputs (B, L, .). Only the mask loss reads the ground truth of the batch."""
+        canvas = (batch.images.shape[2], batch.images.shape[3])
+        grid = (canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE)
+        pairs = zip(batch.ground_truths, batch.canvas_maps, strict=True)
+        misaligned = [misaligned_ground_truth(objects, padding_ratio(place, canvas), grid) for objects, place in pairs]
+        return self.criterion.losses(outputs, replace(batch, ground_truths=misaligned), assignment)
 
 
-class MisalignedDetector:
-    """A predictor with the test half of the slip.
+def detect_misaligned(
+    network: nn.Module,
+    canvases: Tensor,
+    canvas_maps: list[CanvasMap],
+    class_names: tuple[str, ...],
+    settings: PostprocessConfig,
+) -> list[Detections]:
+    """Detect objects with the test half of the bug.
 
     Args:
-        predictor: of the same weights.
+        network: network of SAIS.
+        canvases: (B, 3, height, width) uint8 on its device.
+        canvas_maps: B maps from the images to their canvases.
+        class_names: C names.
+        settings: post-processing settings.
     """
-
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
-        self.experiment = predictor.experiment
-        self.class_names = predictor.class_names
-
-    @torch.inference_mode()
-    def detect(self, canvases: Tensor, canvas_maps: list[CanvasMap]) -> list[Detections]:
-        """From canvases (B, 3, height, width) uint8 and where the images lie on them to B detections."""
-        sizes = [canvas_map.content_size for canvas_map in canvas_maps]
-        instances = self.predictor.backend.run(canvases, sizes)
-        stretched = []
-        for image, canvas_map in enumerate(canvas_maps):
-            vertical, horizontal = padded_by_unpadded(canvas_map, canvas_map.canvas_size)
-            # The box stays what it is in the image; the map's padding is stretched over the image with the rest.
-            instances.boxes[image] *= instances.boxes.new_tensor([horizontal, vertical, horizontal, vertical])
-            scale = (canvas_map.scale[0] * vertical, canvas_map.scale[1] * horizontal)
-            stretched.append(replace(canvas_map, scale=scale))
-        return assemble(instances, stretched, self.class_names, self.experiment.postprocess.mask_margin)
+    assert SAIS.postprocess is not None
+    instances = SAIS.postprocess(network(canvases), [canvas_map.content_size for canvas_map in canvas_maps], settings)
+    stretched = []
+    for image, canvas_map in enumerate(canvas_maps):
+        vertical, horizontal = padding_ratio(canvas_map, canvas_map.canvas_size)
+        # The box in the image does not change; the map is stretched over the image together with its padding.
+        instances.boxes[image] *= instances.boxes.new_tensor([horizontal, vertical, horizontal, vertical])
+        scale = (canvas_map.scale[0] * vertical, canvas_map.scale[1] * horizontal)
+        stretched.append(replace(canvas_map, scale=scale))
+    return assemble(instances, stretched, class_names, settings.mask_margin)
 
 
-def _finder(
-    model: SAIS, experiment: Experiment, class_names: tuple[str, ...], category_ids: tuple[int, ...], device: str
-) -> MisalignedDetector:
-    trained = TrainedModel(model, experiment, class_names, category_ids)
-    return MisalignedDetector(Predictor(trained, device=device))
-
-
-PADDING_BUG_ARCHITECTURE = Architecture(
-    "sais with the padding slip", SAIS_ARCHITECTURE.build, misaligned_losses, _finder
+SAIS = ARCHITECTURES["sais"]
+PADDING_BUG = "sais.paper.padding_bug:PADDING_BUG_ARCHITECTURE"
+"""Value of `model.architecture` for a model with the bug."""
+PADDING_BUG_ARCHITECTURE = replace(
+    SAIS,
+    name="sais with the padding slip",
+    build_criterion=lambda experiment: MisalignedCriterion(build_criterion(experiment)),
+    postprocess=None,
+    detect=detect_misaligned,
 )

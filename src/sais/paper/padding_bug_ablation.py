@@ -11,14 +11,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sais.checkpoint import load_checkpoint, load_weights
 from sais.data.annotations import DatasetSplit
-from sais.device import choose_device
-from sais.engine.architecture import SAIS_ARCHITECTURE, Architecture
 from sais.evaluation.evaluate import evaluate
+from sais.inference.predictor import Predictor
+from sais.inference.trained_model import load_model
 from sais.io.atomic import write_text
-from sais.paper.padding_bug import PADDING_BUG_ARCHITECTURE
+from sais.modeling.architecture import find_architecture
+from sais.paper.padding_bug import PADDING_BUG, PADDING_BUG_ARCHITECTURE
 from sais.paper.runs import RunResult, read_result
+from sais.recipes.adjust import replace_settings
 
 COLUMNS = ("trained", "tested", "seed", "box AP", "mask AP", "AP50", "AP75")
 WORDS = "The slip's halves apart: the same weights, tested without the slip and with it."
@@ -34,7 +35,7 @@ def ablation_rows(
         if result.experiment["input"]["mode"] != "keep_ratio":
             continue
         slipped = result.architecture == PADDING_BUG_ARCHITECTURE.name
-        other = _other_way(result, SAIS_ARCHITECTURE if slipped else PADDING_BUG_ARCHITECTURE, valid, out, device)
+        other = _other_way(result, "sais" if slipped else PADDING_BUG, valid, out, device)
         if other is None:
             continue
         for tested_slipped, one in sorted(((slipped, result), (not slipped, other)), key=lambda pair: pair[0]):
@@ -44,23 +45,20 @@ def ablation_rows(
 
 
 def _other_way(
-    result: RunResult, system: Architecture, valid: DatasetSplit, out: Path, device: str
+    result: RunResult, architecture: str, valid: DatasetSplit, out: Path, device: str
 ) -> RunResult | None:
-    """The result of the same weights under `system`; kept beside the others, so that it is measured once."""
+    """The result of the same weights under `architecture`; kept beside the others, so that it is measured once."""
     path = out / "results" / "tested-otherwise" / f"seed{result.seed}-{result.digest}.json"
     known = read_result(path)
     models = sorted(out.glob(f"runs/*-seed{result.seed}-{result.digest}/model.safetensors"))
     if known is not None or not models:
         return known
-    checkpoint = load_checkpoint(models[0])
-    model = system.build(checkpoint.experiment, len(checkpoint.class_names))
-    load_weights(model, checkpoint.part("model"), models[0])
-    names, ids = checkpoint.class_names, checkpoint.category_ids
-    finder = system.finder(model, checkpoint.experiment, names, ids, str(choose_device(device)))
-    settings = checkpoint.experiment
+    model = load_model(models[0])
+    settings = replace_settings(model.experiment, "model", architecture=architecture)
+    finder = Predictor(replace(model, experiment=settings), device=device)
     metrics = evaluate(finder, valid, settings.optim.batch_size, settings.run.workers, skip_broken=True).metrics
     assert metrics is not None
-    other = replace(result, row=f"{result.row}-tested-otherwise", architecture=system.name, metrics=metrics.to_dict())
+    other = replace(result, row=f"{result.row}-tested-otherwise", architecture=find_architecture(architecture).name, metrics=metrics.to_dict())
     write_text(path, json.dumps(asdict(other), indent=1) + "\n")
     return other
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sais.config import Experiment
-from sais.engine.architecture import SAIS_ARCHITECTURE
 from sais.errors import ConfigError
-from sais.paper.padding_bug import PADDING_BUG_ARCHITECTURE
+from sais.paper.padding_bug import PADDING_BUG
 from sais.paper.runs import RunPlan
 from sais.paper.tables import find_row
 from sais.recipes import recipe
@@ -24,7 +23,7 @@ class Budget:
     epochs: int | None = None
     iterations: int | None = None
     """Number of iterations after which a run stops; None: all."""
-    batch: int | None = None
+    batch_size: int | None = None
     """Batch size in images."""
     lr: float | None = None
     size: tuple[int, int] | None = None
@@ -58,7 +57,7 @@ def base_experiment(budget: Budget) -> tuple[Experiment, list[str]]:
         )
     experiment = start
     for group, name, value in (
-        ("optim", "batch_size", budget.batch),
+        ("optim", "batch_size", budget.batch_size),
         ("optim", "lr", budget.lr),
         ("run", "workers", budget.workers),
         ("run", "device", budget.device),
@@ -104,6 +103,7 @@ def plan_run(key: str, seed: int, base: Experiment, budget: Budget) -> RunPlan:
             "them (augment.scale_jitter). Choose a base without scale jitter, such as paper-lite0."
         )
     experiment = replace_settings(row.change(base), "run", seed=seed)
-    architecture = PADDING_BUG_ARCHITECTURE if row.padding_bug else SAIS_ARCHITECTURE
+    if row.padding_bug:
+        experiment = replace_settings(experiment, "model", architecture=PADDING_BUG)
     named = replace(experiment, name=f"{base.name}-{key}")
-    return RunPlan(key, named, architecture, budget.iterations, budget.random_init)
+    return RunPlan(key, named, budget.iterations, budget.random_init)

@@ -1,17 +1,16 @@
-"""3x3 convolutions of a network in training, on a CPU in fp32: quicker than torch's, where it was measured so.
+"""3x3 convolutions of a network in training, on a CPU in fp32: faster than torch's, where measured to be.
 
-- Large maps: by minimal filtering (`winograd`), forward and backward, with a quarter of the multiplications.
-- Others (small maps, strides): torch's sums, but for the gradient of the weights, which oneDNN takes two to six times
-  as long for on channels-last maps as nine matrix products do.
+- Large maps: minimal filtering (`winograd`), forward and backward, with a quarter of the multiplications.
+- Others (small maps, strides): torch's sums, except for the gradient of the weights, for which oneDNN takes two to six
+  times as long on channels-last maps as nine matrix products do.
 
-What is kept for backward is what any convolution keeps, its input and its weight. Results differ from torch's by
-rounding alone: about 1e-6 of a map's size, which is torch's own error in the gradient of the weights and up to five
-times its error elsewhere (`docs/performance.md`).
+Any convolution saves the same for backward: its input and its weight. Results differ from torch's by rounding alone:
+about 1e-6 of a map's size, which is torch's own error in the gradient of the weights and up to five times its error
+elsewhere (`docs/performance.md`).
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -21,44 +20,59 @@ from torch.nn import functional
 
 from sais.converters.cpu import winograd
 from sais.converters.frozen_batch_norm import FusedConvolution
+from sais.converters.replacement import original_of, replace_module, share_members
 
 MIN_IN_CHANNELS, MIN_OUT_CHANNELS = 64, 16
-"""Channels; with fewer, transforms and copies cost more than they save."""
+"""Minimum numbers of channels; with fewer, transforms and copies cost more than they save."""
 MIN_TILES = 72
-"""Tiles of a batch; with fewer the weights' transforms cost more than they save."""
+"""Minimum number of tiles of a batch; with fewer, the transforms of the weights cost more than they save."""
 ROWS = 16384
-"""Outputs whose inputs are copied at once for the gradient of the weights."""
+"""Outputs whose inputs are copied at a time for the gradient of the weights."""
 
 Strides = tuple[int, int]
 Convolution = nn.Conv2d | FusedConvolution
 
 
-def set_fast_convolutions(network: nn.Module, on: bool = True) -> None:
-    """Let each convolution for which it pays compute so in training, in place, or as usual again.
+def use_fast_convolutions(network: nn.Module) -> None:
+    """Replace each convolution for which it is faster in training by `FastConvolution`, in place."""
+    for name, module in list(network.named_modules()):
+        if _is_supported(module):
+            replace_module(network, name, FastConvolution(cast(Convolution, module)))
 
-    Names, weights and what the network computes in evaluation stay as they are. As in `recompute.make_stages_again` the
-    function that each calls is replaced, of the one object.
+
+class FastConvolution(nn.Module):
+    """A 3x3 convolution with padding 1 that trains faster on a CPU in fp32; in all other cases it is its original.
+
+    Args:
+        module: original convolution.
     """
-    for module in network.modules():
-        if on and _may_be_chosen(module):
-            module.forward = partial(_forward, cast(Convolution, module))
-        elif is_fast_convolution(module):
-            del module.forward
 
+    def __init__(self, module: Convolution) -> None:
+        super().__init__()
+        share_members(self, module)
 
-def is_fast_convolution(module: nn.Module) -> bool:
-    """Whether the module is one of those that `choose_convolutions` has chosen."""
-    return getattr(vars(module).get("forward"), "func", None) is _forward
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, in, h, w) -> (B, out, h / stride, w / stride)."""
+        module = cast(Convolution, original_of(self))
+        learns = self.training and torch.is_grad_enabled() and (maps.requires_grad or module.weight.requires_grad)
+        if not (learns and _is_computed_here(module, maps)):
+            outputs: Tensor = module(maps)
+            return outputs
+        weight, bias = module.folded() if isinstance(module, FusedConvolution) else (module.weight, module.bias)
+        return convolution(maps, weight, bias, cast(Strides, tuple(module.stride)))
 
 
 def convolution(maps: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Strides = (1, 1)) -> Tensor:
-    """(B, in, h, w) -> (B, out, h / stride, w / stride), channels-last, with gradients: 3x3, padding 1.
+    """Convolve with 3x3 kernels and padding 1, with gradients.
 
     Args:
-        maps: float32 (or float64, for tests) on the CPU, of at least one image.
+        maps: (B, in, h, w) float32 (or float64, for tests) on the CPU, B at least 1.
         weight: (out, in, 3, 3).
         bias: (out,).
-        stride: down and across.
+        stride: vertical and horizontal stride.
+
+    Returns:
+        (B, out, h / stride, w / stride), channels-last.
     """
     out: Tensor = _Convolution.apply(maps, weight, bias, stride)
     with torch.no_grad():
@@ -70,10 +84,9 @@ def convolution(maps: Tensor, weight: Tensor, bias: Tensor | None = None, stride
 
 
 def weight_gradient(maps: Tensor, gradient: Tensor, stride: Strides = (1, 1)) -> Tensor:
-    """Of the weight (out, in, 3, 3), from maps (B, in, h, w) and the gradient of the outputs (B, out, ., .).
+    """Compute the gradient of the weight (out, in, 3, 3) from maps (B, in, h, w) and the outputs' gradient (B, out, ., .).
 
-    The weight at one place of the kernel joins each output with the input that lies there: a matrix product over all
-    outputs, nine in all.
+    Each of the nine places of the kernel connects every output with one input: one matrix product over all outputs.
     """
     batch, channels_in = maps.shape[:2]
     channels_out, height, width = gradient.shape[1:]
@@ -85,21 +98,21 @@ def weight_gradient(maps: Tensor, gradient: Tensor, stride: Strides = (1, 1)) ->
     for first in range(0, batch, at_once):
         images = slice(first, min(first + at_once, batch))
         right = outputs[images].reshape(-1, channels_out).T
-        here = inputs[: images.stop - first]
+        chunk = inputs[: images.stop - first]
         for y in range(3):
             for x in range(3):
                 rows, columns = slice(y, y + stride[0] * height, stride[0]), slice(x, x + stride[1] * width, stride[1])
-                here.copy_(padded[images, rows, columns])
-                summed[y, x].addmm_(right, here.view(-1, channels_in))
+                chunk.copy_(padded[images, rows, columns])
+                summed[y, x].addmm_(right, chunk.view(-1, channels_in))
     return summed.permute(2, 3, 0, 1)
 
 
 class _Convolution(torch.autograd.Function):
-    """Keeps what backward needs and gives an empty map, which `convolution` fills.
+    """Save what backward needs and return an empty map, which `convolution` fills.
 
-    It is filled afterwards because `torch.utils.checkpoint`, where it makes a part of the network again, stops as soon
-    as everything is kept that backward asks for. Autograd keeps a function's tensors behind its forward: the last
-    convolution of each part would be computed twice for nothing.
+    It is filled afterwards because `torch.utils.checkpoint`, when it recomputes a part of the network, stops as soon as
+    everything is saved that backward asks for. Autograd saves a function's tensors after its forward: otherwise the last
+    convolution of each part would be computed twice.
     """
 
     @staticmethod
@@ -125,28 +138,21 @@ class _Convolution(torch.autograd.Function):
         return back, weight_gradient(maps, gradient, ctx.stride) if of_weight else None, bias_gradient, None
 
 
-def _forward(module: Convolution, maps: Tensor) -> Tensor:
-    learns = module.training and torch.is_grad_enabled() and (maps.requires_grad or module.weight.requires_grad)
-    if not (learns and _computed_here(module, maps)):
-        return type(module).forward(module, maps)  # type: ignore[arg-type]
-    weight, bias = module.folded() if isinstance(module, FusedConvolution) else (module.weight, module.bias)
-    return convolution(maps, weight, bias, tuple(module.stride))  # type: ignore[arg-type]
-
-
-def _computed_here(module: Convolution, maps: Tensor) -> bool:
-    """Whether the maps are what `convolution` computes; torch has words for those that fit nothing."""
+def _is_computed_here(module: Convolution, maps: Tensor) -> bool:
+    """Return whether `convolution` supports the maps (B, in, h, w); torch raises for those of a wrong shape."""
     plain = maps.device.type == "cpu" and maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return plain and maps.dim() == 4 and maps.numel() > 0 and maps.shape[1] == module.weight.shape[1]
 
 
 def _by_tiles(maps: Tensor, stride: Strides) -> bool:
-    """Whether minimal filtering is the quicker way."""
+    """Return whether minimal filtering is faster for maps (B, in, h, w)."""
     tiles = len(maps) * -(-maps.shape[2] // winograd.TILE) * -(-maps.shape[3] // winograd.TILE)
     return stride == (1, 1) and tiles >= MIN_TILES
 
 
-def _may_be_chosen(module: nn.Module) -> bool:
-    """Of just these classes: those that derive from them, as weight-standardised ones do, compute something else."""
+def _is_supported(module: nn.Module) -> bool:
+    """Return whether a module is a 3x3 convolution of these two classes. Derived ones, such as weight-standardized
+    convolutions, compute something else."""
     if type(module) not in (nn.Conv2d, FusedConvolution):
         return False
     module = cast(Convolution, module)

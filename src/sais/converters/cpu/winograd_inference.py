@@ -56,7 +56,9 @@ class WinogradConvolution(nn.Module):
         self.weight = nn.Parameter(convolution.weight.detach().clone(memory_format=torch.contiguous_format), False)
         bias = convolution.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
-        self._transformed: Tensor | None = None  # (36, out, in), made at the first call of `each` with small maps
+        self._transformed: Tensor | None = (
+            None  # (36, out, in), made at the first call of `convolve_levels` with small maps
+        )
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h, w); what is not float32 on the CPU goes torch's own way."""
@@ -66,8 +68,8 @@ class WinogradConvolution(nn.Module):
         images = [_in_strips(image, self.weight, self.bias) for image in maps.split(1)]  # faster than at once
         return images[0] if len(images) == 1 else torch.cat(images)
 
-    def each(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """The convolution of several maps (B, in, h, w) of different sizes, the small ones in one product."""
+    def convolve_levels(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Convolve maps (B, in, h, w) of different sizes -> (B, out, h, w) each, the small ones in one product."""
         small = [i for i, maps in enumerate(levels) if maps.shape[2] * maps.shape[3] < LARGE]
         learns = torch.is_grad_enabled() and any(maps.requires_grad for maps in levels)  # someone asks about images
         if learns or len(small) < 2 or min(self.weight.shape[:2]) < MIN_JOINT_CHANNELS:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sais.config import PostprocessConfig
 from sais.converters.for_device import for_device
 from sais.converters.fuse import for_inference
 from sais.device import choose_device
 from sais.inference.options import InferenceOptions
 from sais.inference.trained_model import TrainedModel
-from sais.modeling.postprocess import postprocess
-from sais.ops.boxes import locations
-from sais.structures import MASK_STRIDE, STRIDES, Instances
+from sais.modeling.architecture import find_architecture
+from sais.ops.letterbox import CanvasMap
+from sais.results.detections import Detections
+from sais.structures import MASK_STRIDE, Instances
 
 
 class TorchBackend:
@@ -36,35 +38,45 @@ class TorchBackend:
 
     def __init__(self, model: TrainedModel, options: InferenceOptions) -> None:
         self.device = choose_device(options.device)
+        self.architecture = find_architecture(model.experiment.model.architecture)
         network: Any = model.network.to(self.device)
         self.network = for_device(for_inference(network), options.precision, options.compile)
         self.experiment = model.experiment
         self.class_names = model.class_names
         self.category_ids = model.category_ids
-        self.mask_stride = MASK_STRIDE
-        self._points: dict[tuple[tuple[int, int], ...], Tensor] = {}
+        self.mask_stride: int = getattr(network, "mask_stride", MASK_STRIDE)
 
     @torch.inference_mode()
     def run(self, canvases: Any, content_sizes: Sequence[tuple[float, float]], score: float | None = None) -> Instances:
         """Detect the objects on canvases (B, 3, height, width); see `Backend.run`."""
-        outputs = self.network(torch.as_tensor(canvases).to(self.device, non_blocking=True))
-        settings = self.experiment.postprocess
-        if score is not None:  # no score exceeds its class probability: candidates below it are dropped early
-            settings = replace(settings, score_threshold=score)
-        instances = postprocess(
-            outputs,
-            self._locations(outputs.level_sizes),
-            list(content_sizes),
-            score=settings.score_threshold,
-            candidates=settings.pre_nms_topk,
-            nms=settings.nms_iou,
-            detections=settings.max_detections,
-        )
+        assert self.architecture.postprocess is not None
+        outputs = self.network(self._to_device(canvases))
+        instances = self.architecture.postprocess(outputs, list(content_sizes), self._settings(score))
         if score is not None:
             instances.scores[instances.scores < score] = 0
         return instances
 
-    def _locations(self, level_sizes: tuple[tuple[int, int], ...]) -> Tensor:
-        if level_sizes not in self._points:
-            self._points[level_sizes] = locations(level_sizes, STRIDES, self.device)
-        return self._points[level_sizes]
+    @property
+    def detect(self) -> Callable[[Any, Sequence[CanvasMap], float | None], list[Detections]] | None:
+        """Function from canvases (B, 3, height, width), canvas maps and minimum score to detections.
+
+        None unless the architecture makes its masks itself; see `sais.modeling.architecture.Architecture.detect`.
+        """
+        return None if self.architecture.detect is None else self._detect
+
+    @torch.inference_mode()
+    def _detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap], score: float | None) -> list[Detections]:
+        assert self.architecture.detect is not None
+        settings = self._settings(score)
+        results = self.architecture.detect(
+            self.network, self._to_device(canvases), list(canvas_maps), self.class_names, settings
+        )
+        return results if score is None else [detections.above(score) for detections in results]
+
+    def _settings(self, score: float | None) -> PostprocessConfig:
+        """Return the post-processing settings; no score exceeds its class probability: drop lower candidates early."""
+        settings = self.experiment.postprocess
+        return settings if score is None else replace(settings, score_threshold=score)
+
+    def _to_device(self, canvases: Any) -> Tensor:
+        return torch.as_tensor(canvases).to(self.device, non_blocking=True)
