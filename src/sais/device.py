@@ -1,25 +1,30 @@
-"""Devices: which one a name means on this machine."""
+"""Devices: from a name to a device of this machine."""
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from sais.errors import SaisError
+from sais.errors import ResourceError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device a name means; "auto" is CUDA where there is one, then MPS, then the CPU.
+    """Return the device of that name; "auto" is CUDA where available, else MPS, else the CPU.
 
     Raises:
-        SaisError: this machine has no such device.
+        ResourceError: the machine has no such device.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device).cpu()  # "meta" holds no numbers
+        torch.empty(0, device=device).cpu()  # fails on "meta", which stores no numbers
     except (RuntimeError, AssertionError) as error:
-        raise SaisError(f"--device {name}: not on this machine; take cpu, or leave it on auto") from error
+        raise ResourceError(f"device {name}: not available on this machine. Use cpu or auto.") from error
     return device

@@ -17,7 +17,7 @@ from sais.benchmark.candidates import PreparedSais
 from sais.benchmark.exported import PreparedExport
 from sais.benchmark.masks import BOX_LOCAL, CHUNKED, MaskCase
 from sais.benchmark.memory import in_fresh_process
-from sais.benchmark.models import ModelsRequest, bench_models, num_classes_of, experiment_of, model_candidates
+from sais.benchmark.models import ModelsRequest, bench_models, experiment_of, model_candidates, num_classes_of
 from sais.benchmark.timing import Conditions, run_once
 from sais.benchmark.workload import make_workload, overlap
 from sais.checkpoint import load_checkpoint
@@ -121,7 +121,7 @@ def test_prepared_export_returns_injected_objects(graph: str, trained: Path, tmp
     from sais.export import ExportOptions, export_model
 
     path = tmp_path / "a.onnx"
-    metadata = export_model(trained / "model.safetensors", path, ExportOptions(graph=graph, size=(128, 160)))  # type: ignore[arg-type]
+    metadata = export_model(trained / "model.safetensors", path, ExportOptions(graph=graph, input_size=(128, 160)))  # type: ignore[arg-type]
     workload = make_workload(12, (120, 160), len(metadata.class_names))
     prepared = PreparedExport(path, workload, "cpu", images=2)
     results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))

@@ -86,9 +86,7 @@ def bench_models(
         log("measuring memory, each model in a fresh process")
         peaks = {name: in_fresh_process("sais.benchmark.models:_memory", *settings, name) for name in names}
     by_name = {timing["name"]: Timing(**timing) for timing in retaining}
-    return [
-        ModelRow(Timing(**timing), by_name.get(timing["name"]), peaks.get(timing["name"])) for timing in default
-    ]
+    return [ModelRow(Timing(**timing), by_name.get(timing["name"]), peaks.get(timing["name"])) for timing in default]
 
 
 def model_candidates(request: ModelsRequest, device: str) -> list[Candidate]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +41,7 @@ class EvalArguments:
     """Write the metrics to this file as JSON; - prints them instead of the table."""
     results: Path | None = None
     """Write all detections to this file in the COCO submission format."""
-    inference: Annotated[InferenceOptions, FLAT] = InferenceOptions()
+    inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     workers: int = 2
     """Number of processes that read images."""
     skip_broken: bool = False
@@ -61,11 +61,10 @@ def run(argv: Sequence[str]) -> int:
     options = arguments.inference
     predictor = open_predictor("eval", arguments.model, options)
     split = _dataset_split(arguments, tuple(predictor.class_names))
-    # Tiles form the batch of a large image; such images are read one at a time.
-    batch_size = options.batch_size if options.tiles is None else 1
-    detect = None if options.single_pass else predictor.batch
     with progress_bar("evaluating", len(split.images)) as progress:
-        evaluation = evaluate(predictor, split, batch_size, arguments.workers, arguments.skip_broken, progress, detect)
+        evaluation = evaluate(
+            predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
+        )
     metrics, unreadable = evaluation.metrics, evaluation.unreadable_images
     report = {
         "model": str(arguments.model),

@@ -1,102 +1,92 @@
-"""`sais export MODEL`: a trained model as a file for other programs, checked against torch."""
+"""`sais export MODEL`: write a trained model as a file for other programs and check it against PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
-from sais.errors import SaisError
+from sais.commands.arguments import FLAT, Count, check_writable, parse, prepare_torch, progress_bar
+from sais.commands.open_predictor import check_model
+from sais.errors import InputError
+from sais.export.options import FORMATS, ExportOptions
 
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write a trained model as one file that other programs run, and check that it finds what torch finds.
+    """Write a trained model as one file that other programs run, and compare its detections with PyTorch's.
 
-    Graphs (names of outputs; D detections, padded with score 0; K prototypes; h w: a quarter of the canvas):
-    raw: class_logits, centerness_logits, distances, coefficients, prototypes, dense, nothing left out.
-    detections: boxes (B, D, 4) in canvas pixels, scores, labels, coefficients (B, D, K), prototypes (B, K, h, w);
-    suppression is inside. masks: also mask_logits (B, D, h, w): enlarged bilinearly, positive is the object.
+    Outputs (D detections, padded with score 0; K prototypes; h w: a quarter of the canvas):
+    raw: class_logits, quality_logits, distances, coefficients, prototypes of all locations.
+    detections: boxes (B, D, 4) in canvas pixels, scores, labels, coefficients (B, D, K), prototypes (B, K, h, w).
+    masks: also mask_logits (B, D, h, w), to be enlarged bilinearly; positive inside the object.
     The input `images` is uint8 (B, 3, height, width) RGB; class names and input rules are in the file's metadata.
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """Model file, or the folder of a run."""
+    """Model file, or folder of a training run."""
     out: Path | None = None
-    """File to write; the model's name with the format's suffix, beside it, if not given."""
-    format: Literal["onnx", "openvino", "torch-export"] = "onnx"
-    """onnx runs nearly everywhere (TensorRT reads it too); openvino is fast on Intel; torch-export is a .pt2 file."""
-    graph: Literal["raw", "detections", "masks"] = "detections"
-    """What comes out; see above."""
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """fp16: half the size, for GPUs. int8: a quarter of the size, quicker on many processors; needs --calibrate."""
-    score: float | None = None
-    """Least score of a detection that comes out; not with --graph raw."""
-    size: tuple[int, int] | None = None
-    """Another input size (height width) than the model was trained with."""
-    any_size: bool | None = None
-    """Leave height and width open (multiples of 32); so by itself for models that keep the ratio."""
+    """File to write; default: next to the model, with the format's suffix."""
+    options: Annotated[ExportOptions, FLAT] = field(default_factory=ExportOptions)
     calibrate: str | None = None
     """Images for int8: a folder or a glob in quotes; some dozens of the kind that the model will see."""
-    most: int = 100
-    """Use at most so many of the images of --calibrate and --check."""
     check: str | None = None
-    """Images to compare the file with torch on: a folder or a glob in quotes. Without: synthetic scenes."""
+    """Images for the comparison with PyTorch: a folder or a glob in quotes. Default: synthetic scenes."""
+    max_images: Count = 100
+    """Maximum number of images of --calibrate and of --check."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais export`."""
     arguments = parse(ExportArguments, argv, "sais export MODEL")
+    options = arguments.options
     prepare_torch("export")
     from sais.checkpoint import find_checkpoint
-    from sais.export import FORMATS, ExportOptions, export_model
+    from sais.export.exporter import export_model
 
-    if not arguments.model.exists():
-        raise SaisError(f"{arguments.model}: no such model; give a model file, or the folder of a trained run")
+    check_model(arguments.model)
     source = find_checkpoint(arguments.model)
-    suffix = FORMATS[arguments.format]
+    suffix = FORMATS[options.format]
     path = arguments.out or source.with_suffix(suffix)
     if path.suffix != suffix:
-        raise SaisError(f"--out {path}: a file of --format {arguments.format} ends with {suffix}")
-    if arguments.most < 1:
-        raise SaisError("sais export: --most must be 1 or more")
+        raise InputError(f"--out {path}: not a file of --format {options.format}. Give a name that ends with {suffix}.")
     check_writable(path.parent)
-    calibration, checked_on = (_some(source, arguments.most) for source in (arguments.calibrate, arguments.check))
-    options = ExportOptions(
-        arguments.format, arguments.graph, arguments.precision, arguments.score, arguments.size, arguments.any_size
-    )
-    print(f"{source}: exporting the graph '{arguments.graph}' ({arguments.precision}) to {path}, about a minute")
+    calibration, comparison = (_find(s, arguments.max_images) for s in (arguments.calibrate, arguments.check))
+    if options.precision == "int8" and not calibration:
+        raise InputError("sais export: --precision int8 needs images. Give them with --calibrate FOLDER.")
+    print(f"{source}: exporting the graph '{options.graph}' ({options.precision}) to {path}, about a minute")
     with progress_bar("calibrating", len(calibration)) if calibration else nullcontext(lambda done: None) as progress:
         export_model(source, path, options, calibration, progress)
     size = sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p.is_file())
     print(f"wrote {path}, {size / 1e6:.1f} MB")
-    if arguments.format != "torch-export":
-        _check(source, path, arguments.score, checked_on)
+    if options.format != "torch-export":
+        _check(source, path, options.score, comparison)
     return 0
 
 
-def _some(source: str | None, most: int) -> list[Path]:
-    """The first `most` images of a source; says where there are more."""
+def _find(source: str | None, limit: int) -> list[Path]:
+    """Return the first `limit` images of a source; print a note where there are more."""
     from sais.io.sources import find_images
 
-    found = find_images(source) if source else []
-    if len(found) > most:
-        print(f"{source}: the first {most} of {len(found)} images are used (--most)")
-    return found[:most]
+    paths = find_images(source) if source else []
+    if len(paths) > limit:
+        print(f"{source}: using the first {limit} of {len(paths)} images (--max-images)")
+    return paths[:limit]
 
 
-def _check(source: Path, path: Path, score: float | None, images: list[Path]) -> None:
-    """Print how far the file's detections lie from torch's."""
-    from sais.export.parity import LEAST_SCORE, check_parity
+def _check(source: Path, path: Path, score: float | None, paths: list[Path]) -> None:
+    """Print how far the file's detections differ from PyTorch's."""
+    from sais.export.parity import MIN_COMPARED_SCORE, check_parity
+    from sais.inference.options import InferenceOptions
     from sais.io.images import read_image
 
-    shown = map(read_image, images) if images else None
-    difference = check_parity(source, path, shown, max(score or 0, LEAST_SCORE))
-    print(f"checked against torch: {difference}")
-    if not difference.objects:
-        print("nothing was found to compare: give images of the kind the model knows, --check FOLDER")
+    images = map(read_image, paths) if paths else None
+    options = InferenceOptions(score=max(score or 0, MIN_COMPARED_SCORE), device="cpu")
+    report = check_parity(source, path, images, options)
+    print(f"compared with PyTorch: {report}")
+    if not report.objects:
+        print("no objects to compare: give images of the kind that the model was trained on, with --check FOLDER")

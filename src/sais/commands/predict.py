@@ -40,7 +40,7 @@ class PredictArguments:
     """Image, folder, glob in quotes ("shots/*.jpg") or video."""
     out: Path = Path("predictions")
     """Folder to write to."""
-    inference: Annotated[InferenceOptions, FLAT] = InferenceOptions(score=0.3)
+    inference: Annotated[InferenceOptions, FLAT] = field(default_factory=lambda: InferenceOptions(score=0.3))
     draw: bool = True
     """Write drawings; --no-draw writes predictions.json only."""
     frame_stride: Count = 1
@@ -150,7 +150,7 @@ def _read_chunks(
                 loaded.append((path, error))
         return loaded
 
-    size = 1 if tiles else arguments.inference.batch_size
+    size = arguments.inference.read_batch_size
     chunks = [paths[i : i + size] for i in range(0, len(paths), size)]
     with ThreadPoolExecutor(1) as pool:
         ahead = None

@@ -1,73 +1,56 @@
-"""From a checkpoint to an exported file, step by step."""
+"""The export of a trained model, step by step."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from sais.checkpoint import Checkpoint, load_checkpoint, load_weights
 from sais.converters.fuse import for_inference
-from sais.errors import SaisError
+from sais.errors import ConfigError
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.export.int8 import quantize
 from sais.export.onnx import write_onnx
 from sais.export.openvino import write_openvino
+from sais.export.options import ExportOptions
 from sais.export.torch_export import write_torch_export
-from sais.inference.metadata import GraphMetadata, GraphName
-from sais.modeling.sais import build_model
+from sais.inference.metadata import GraphMetadata
+from sais.inference.trained_model import TrainedModel, load_model
 from sais.ops.letterbox import letterbox
-
-FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
-"""Format -> suffix of its file."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How a model is exported."""
-
-    format: Literal["onnx", "openvino", "torch-export"] = "onnx"
-    graph: GraphName = "detections"
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    score: float | None = None
-    """Least class x centerness of what comes out; None: none beyond the experiment's `postprocess.score_threshold`."""
-    size: tuple[int, int] | None = None
-    """Another input size than the model was trained with."""
-    any_size: bool | None = None
-    """Whether height and width stay open; None: where the model keeps the ratio."""
 
 
 def export_model(
-    source: Path,
-    path: Path,
-    options: ExportOptions,
+    source: str | Path | TrainedModel,
+    path: str | Path,
+    options: ExportOptions | None = None,
     calibration: Sequence[Path] = (),
     progress: Callable[[int], None] = lambda images: None,
 ) -> GraphMetadata:
-    """Write a checkpoint as a file for other programs.
+    """Write a trained model as a file that other programs run.
 
     Args:
-        source: a checkpoint.
-        path: the file to write, with the suffix of its format.
-        options: format, graph, precision.
-        calibration: images, for int8.
-        progress: called with the number of these that were read since the last call.
+        source: path of a checkpoint or a run folder, or a model in memory.
+        path: path of the file, with the suffix of its format.
+        options: format, graph, precision, ...; the defaults if None.
+        calibration: paths of images, for int8.
+        progress: function called with the number of calibration images read since its last call.
 
     Returns:
-        What the file says of itself.
+        Metadata stored in the file.
 
     Raises:
-        SaisError: a combination that does not exist, a missing package, or a file that cannot be read or written.
+        CheckpointError: the checkpoint is missing or corrupted.
+        ConfigError: options that do not go together, or a model that cannot be exported.
+        InputError: a calibration image cannot be read.
+        MissingDependencyError: a package that the format needs is not installed.
+        ResourceError: the file cannot be written.
     """
-    checkpoint = load_checkpoint(source)
-    check_options(options, checkpoint)
-    metadata = _metadata(checkpoint, options)
-    graph = _graph(source, checkpoint, metadata, options)
-    settings = metadata.experiment.input
-    any_size = settings.mode == "keep_ratio" if options.any_size is None else options.any_size
-    canvas = None if any_size else settings.size
+    options, path = options or ExportOptions(), Path(path)
+    model = source if isinstance(source, TrainedModel) else load_model(source)
+    check_options(options, model)
+    graph, metadata = _build_graph(model, options)
+    canvas = None if metadata.dynamic_shape else metadata.experiment.input.size
     if options.format == "torch-export":
         write_torch_export(graph, metadata, canvas, path)
     elif options.format == "onnx" and options.precision != "int8":
@@ -85,33 +68,42 @@ def export_model(
     return metadata
 
 
-def check_options(options: ExportOptions, checkpoint: Checkpoint) -> None:
-    """Raise SaisError where format, graph, precision and model do not go together."""
+def check_options(options: ExportOptions, model: TrainedModel) -> None:
+    """Raise ConfigError where format, graph, precision and model do not go together."""
     if options.format == "torch-export" and options.precision == "int8":
-        raise SaisError("--precision int8 goes with --format onnx or openvino; torch-export takes fp32 and fp16")
-    if options.graph == "masks" and not checkpoint.experiment.model.masks:
-        raise SaisError("--graph masks: this model finds boxes only (model.masks=False); take raw or detections")
-    if options.size is not None:
-        letterbox((1, 1), checkpoint.experiment.input.mode, options.size)  # says what is wrong with it
+        raise ConfigError(
+            "precision int8: not available in format torch-export. Use onnx or openvino, or fp32 or fp16."
+        )
+    if options.graph == "masks" and not model.experiment.model.masks:
+        raise ConfigError("graph masks: the model predicts boxes only (model.masks=False). Use raw or detections.")
+    if options.input_size is not None:
+        letterbox((1, 1), model.experiment.input.mode, options.input_size)  # raises if the size is invalid
     if options.graph == "raw" and options.score is not None:
-        raise SaisError("--score goes with --graph detections or masks; the raw graph drops nothing")
+        raise ConfigError("score: the raw graph drops nothing. Use the graph detections or masks, or no score.")
 
 
-def _metadata(checkpoint: Checkpoint, options: ExportOptions) -> GraphMetadata:
-    experiment = checkpoint.experiment
-    if options.size is not None:
-        experiment = replace(experiment, input=replace(experiment.input, size=options.size))
-    return GraphMetadata(options.graph, experiment, checkpoint.class_names, checkpoint.category_ids, options.precision)
-
-
-def _graph(
-    source: Path, checkpoint: Checkpoint, metadata: GraphMetadata, options: ExportOptions
-) -> RawGraph | DetectionsGraph:
-    model = build_model(checkpoint.experiment.model, len(checkpoint.class_names))
-    load_weights(model, checkpoint.part("model"), source)
-    prepared = for_inference(model)
-    if options.precision == "fp16" and options.format != "openvino":  # OpenVINO stores the weights so by itself
-        prepared = prepared.half()
+def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph | DetectionsGraph, GraphMetadata]:
+    network = for_inference(model.network)
+    experiment = model.experiment
+    if options.input_size is not None:
+        experiment = replace(experiment, input=replace(experiment.input, size=options.input_size))
+    dynamic = experiment.input.mode == "keep_ratio" if options.dynamic_shape is None else options.dynamic_shape
+    metadata = GraphMetadata(
+        options.graph,
+        experiment,
+        model.class_names,
+        model.category_ids,
+        options.precision,
+        dynamic,
+        network.strides,
+        network.mask_stride,
+    )
+    graph: RawGraph | DetectionsGraph
     if options.graph == "raw":
-        return RawGraph(prepared)
-    return DetectionsGraph(prepared, metadata.experiment.postprocess, options.score or 0.0, options.graph == "masks")
+        graph = RawGraph(network)
+    else:
+        masks = options.graph == "masks"
+        graph = DetectionsGraph(network, experiment.postprocess, options.score or 0.0, masks)
+    if options.precision == "fp16" and options.format != "openvino":  # OpenVINO converts the weights itself
+        graph = graph.half()
+    return graph, metadata

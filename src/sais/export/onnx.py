@@ -1,4 +1,4 @@
-"""To ONNX: one file with the weights, the names, the rules and the classes inside."""
+"""Export to ONNX: one file with the weights, the names of inputs and outputs, and the metadata."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sais.errors import SaisError
+from sais.errors import MissingDependencyError
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.inference.metadata import GraphMetadata
 from sais.io.atomic import atomic_write
@@ -23,35 +23,39 @@ OPSET = 20
 def write_onnx(
     graph: RawGraph | DetectionsGraph, metadata: GraphMetadata, canvas: tuple[int, int] | None, path: Path
 ) -> None:
-    """Write a graph as an `.onnx` file, whole or not at all.
+    """Write a graph as an `.onnx` file, atomically.
 
     Args:
-        graph: in fp32, or in fp16 (`.half()`): what the network computes in; its outputs are fp32.
-        metadata: goes into the file.
-        canvas: (height, width) that the graph is made for; None leaves both open (multiples of 32). The number of
-            images is always open.
-        path: where to.
+        graph: graph in fp32, or in fp16 (`.half()`); its outputs are fp32.
+        metadata: metadata to store in the file.
+        canvas: (height, width) of the graph's input; None leaves both dynamic (multiples of 32). The batch size is
+            always dynamic.
+        path: path of the file.
 
     Raises:
-        SaisError: onnx or onnxscript is missing, or the file cannot be written.
+        MissingDependencyError: onnx or onnxscript is not installed.
+        ResourceError: the file cannot be written.
     """
     try:
         import onnx
         import onnxscript  # noqa: F401, torch's exporter needs it
     except ImportError as error:
-        raise SaisError(f'export to ONNX needs {error.name}: pip install "sais-seg[export]"') from None
-    program = _exported(graph, canvas)
+        package = error.name or "onnx"
+        raise MissingDependencyError(
+            f'export to ONNX: {package} is not installed. Run: pip install "sais-seg[export]"', package, "export"
+        ) from None
+    program = _export(graph, canvas)
     model: onnx.ModelProto = program.model_proto
-    _name_dimensions(model, canvas)
+    _name_dimensions(model)
     model.producer_name = "sais"
-    save_whole(model, metadata, path)
+    save_onnx(model, metadata, path)
 
 
-def save_whole(model: Any, metadata: GraphMetadata, path: Path) -> None:
-    """Write an ONNX model with `metadata` instead of what it says of itself; whole or not at all.
+def save_onnx(model: Any, metadata: GraphMetadata, path: Path) -> None:
+    """Write an ONNX model with `metadata` in place of its own, atomically.
 
     Raises:
-        SaisError: the file cannot be written.
+        ResourceError: the file cannot be written.
     """
     import onnx
 
@@ -65,7 +69,10 @@ def save_whole(model: Any, metadata: GraphMetadata, path: Path) -> None:
 
 
 def example_inputs(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:
-    """What a graph is traced with: two images, so that their number is not taken for a constant."""
+    """Return inputs to trace a graph with: images (2, 3, height, width) uint8 and, if it has them, image sizes (2, 2).
+
+    Two images, because a batch of 1 would be taken for a constant.
+    """
     height, width = canvas or (256, 320)
     images = torch.zeros(2, 3, height, width, dtype=torch.uint8)
     if isinstance(graph, RawGraph):
@@ -74,7 +81,7 @@ def example_inputs(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | 
 
 
 def dynamic_shapes(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> tuple[dict[int, Any], ...]:
-    """For each input, which of its sides are left open."""
+    """Return the dynamic dimensions of each input."""
     batch = torch.export.Dim("batch", min=1, max=1024)
     images: dict[int, Any] = {0: batch}
     if canvas is None:
@@ -84,12 +91,12 @@ def dynamic_shapes(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | 
 
 
 def input_names(graph: RawGraph | DetectionsGraph) -> list[str]:
-    """Of a graph, in order."""
-    return ["images"] if isinstance(graph, RawGraph) else ["images", "contents"]
+    """Return the names of a graph's inputs, in order."""
+    return ["images"] if isinstance(graph, RawGraph) else ["images", "image_sizes"]
 
 
-def _exported(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> Any:
-    with quiet():
+def _export(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> Any:
+    with silence_exporter():
         return torch.onnx.export(
             graph.eval(),
             example_inputs(graph, canvas),
@@ -98,45 +105,41 @@ def _exported(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None)
             dynamic_shapes=dynamic_shapes(graph, canvas),
             input_names=input_names(graph),
             output_names=list(graph.outputs),
-            custom_translation_table={torch.ops.sais.suppress.default: _suppression},
+            custom_translation_table={torch.ops.sais.batched_nms.default: _nms_operators},
             verbose=False,
         )
 
 
-def _suppression(boxes: Any, scores: Any, iou: float, detections: int) -> Any:
-    """`suppress` in ONNX's own operators, called by the exporter where the graph has it."""
+def _nms_operators(boxes: Any, scores: Any, iou: float, max_detections: int) -> Any:
+    """Translate `sais::batched_nms` into ONNX operators; called by the exporter."""
     from onnxscript import opset20
 
     op: Any = opset20
-    most, overlap, nothing = (
-        op.Constant(value_int=detections),
-        op.Constant(value_float=iou),
-        op.Constant(value_float=0.0),
-    )
-    chosen = op.NonMaxSuppression(boxes, scores, most, overlap, nothing)  # (M, 3) image, class, place
-    return op.ScatterND(op.Mul(scores, nothing), chosen, op.GatherND(scores, chosen))
+    limit, threshold = op.Constant(value_int=max_detections), op.Constant(value_float=iou)
+    zero = op.Constant(value_float=0.0)
+    selected = op.NonMaxSuppression(boxes, scores, limit, threshold, zero)  # (M, 3) image, class, box
+    return op.ScatterND(op.Mul(scores, zero), selected, op.GatherND(scores, selected))
 
 
-def _name_dimensions(model: Any, canvas: tuple[int, int] | None) -> None:
-    """Plain names for the sides left open, where the exporter wrote formulas."""
+def _name_dimensions(model: Any) -> None:
+    """Replace the exporter's formulas by plain names of the dynamic dimensions."""
     for value in (*model.graph.input, *model.graph.output):
-        shape = value.type.tensor_type.shape
-        for axis, side in enumerate(shape.dim):
-            if not side.HasField("dim_param"):
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if not dimension.HasField("dim_param"):
                 continue
             if axis == 0:
-                side.dim_param = "batch"
+                dimension.dim_param = "batch"
             elif value.name == "images":
-                side.dim_param = ("", "", "height", "width")[axis]
+                dimension.dim_param = ("", "", "height", "width")[axis]
             elif value.name in ("prototypes", "mask_logits"):
-                side.dim_param = ("", "", "grid_height", "grid_width")[axis]
+                dimension.dim_param = ("", "", "grid_height", "grid_width")[axis]
             else:
-                side.dim_param = "locations"
+                dimension.dim_param = "locations"
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Torch's exporters talk a lot about themselves."""
+def silence_exporter() -> Iterator[None]:
+    """Suppress the progress texts and warnings of torch's exporters."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

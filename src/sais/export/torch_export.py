@@ -1,6 +1,6 @@
-"""To `torch.export`: an `.pt2` file, for programs that have torch but not this package's code.
+"""Export to `torch.export`: a `.pt2` file, for programs that have torch but not this package.
 
-The raw graph needs torch alone. The others hold the operator `sais::suppress`: `import sais.export.nms` before
+The raw graph needs torch alone. The others contain the operator `sais::batched_nms`: `import sais.export.nms` before
 `torch.export.load`.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from sais.export.graphs import DetectionsGraph, RawGraph
-from sais.export.onnx import dynamic_shapes, example_inputs, quiet
+from sais.export.onnx import dynamic_shapes, example_inputs, silence_exporter
 from sais.inference.metadata import GraphMetadata
 from sais.io.atomic import atomic_write
 
@@ -23,14 +23,14 @@ METADATA_FILE = "sais.json"
 def write_torch_export(
     graph: RawGraph | DetectionsGraph, metadata: GraphMetadata, canvas: tuple[int, int] | None, path: Path
 ) -> None:
-    """Write a graph as a `.pt2` file, whole or not at all; arguments as of `write_onnx`.
+    """Write a graph as a `.pt2` file, atomically; arguments as for `write_onnx`.
 
     Raises:
-        SaisError: the file cannot be written.
+        ResourceError: the file cannot be written.
     """
-    with quiet():
+    with silence_exporter():
         program = torch.export.export(
             graph.eval(), example_inputs(graph, canvas), dynamic_shapes=dynamic_shapes(graph, canvas), strict=False
         )
-    with atomic_write(path, exclusive=True) as temporary, quiet(), temporary.open("wb") as file:
+    with atomic_write(path, exclusive=True) as temporary, silence_exporter(), temporary.open("wb") as file:
         torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata.to_text())})

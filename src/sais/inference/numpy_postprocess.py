@@ -25,7 +25,7 @@ def level_sizes(canvas: tuple[int, int], strides: Sequence[int] = STRIDES) -> Le
 
 
 def locations(canvas: tuple[int, int], strides: Sequence[int] = STRIDES) -> np.ndarray:
-    """Return the centers of all locations: (L, 2) float32 x y, canvas pixels; location i of a level is at (i + 0.5) * stride."""
+    """Return the centers of all locations, at (i + 0.5) * stride of their level: (L, 2) float32 x y, canvas pixels."""
     points = []
     for stride, (height, width) in zip(strides, level_sizes(canvas, strides), strict=True):
         y, x = np.mgrid[:height, :width].reshape(2, -1)

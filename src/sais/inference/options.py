@@ -82,6 +82,11 @@ class InferenceOptions:
         return self.tta_flip or self.tta_scales != (1.0,)
 
     @property
+    def read_batch_size(self) -> int:
+        """Number of images to read at once: 1 with tiles, since images are large then and tiles form the batches."""
+        return self.batch_size if self.tiles is None else 1
+
+    @property
     def single_pass(self) -> bool:
         """Whether one forward pass over the image's canvas is the whole prediction: no tiles, no augmentation."""
         return self.tiles is None and not self.uses_tta

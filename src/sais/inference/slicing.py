@@ -1,7 +1,7 @@
 """Sliced inference: a large image is cut into overlapping tiles, whose detections are merged across tile borders.
 
-Small objects disappear when a large image is resized to the network's input. Tiles keep them at the size the network was
-trained on; `sais.inference.slice_merging` joins the parts of an object that tile borders cut.
+Small objects disappear when a large image is resized to the network's input. Tiles keep them at the size that the
+network was trained on; `sais.inference.slice_merging` joins the parts of an object that tile borders cut.
 
 Memory: the image, one batch of tiles and the cropped masks; never a mask of the whole image. Numpy only; works with any
 detect function.
@@ -77,7 +77,7 @@ def predict_sliced(
         Detections of the image, scores descending; not limited to the model's maximum for one image.
 
     Raises:
-        ConfigError: a side below 32, an overlap outside of [0, 0.9), a batch size below 1, an agreement outside of (0, 1].
+        ConfigError: a side below 32, an overlap outside of [0, 0.9), a batch size below 1, an agreement outside (0, 1].
     """
     if batch_size < 1:
         raise ConfigError(

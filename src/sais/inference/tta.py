@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image is predicted mirrored and at several scales, and the detections are merged. Numpy only.
+"""Test-time augmentation: images are predicted mirrored and at several scales, and the detections merged. Numpy only.
 
 The detections of each view are mapped back to the image exactly and clustered class by class; each cluster becomes one
 object:
@@ -33,7 +33,7 @@ MIN_SCALE, MAX_SCALE = 0.1, 8.0
 
 
 def tta_inputs(settings: InputConfig, scales: Sequence[float]) -> list[InputConfig]:
-    """Return the network's input settings at each scale: 1 is the size it was trained with, 2 shows objects twice as large.
+    """Return the network's input settings at each scale: 1 is the size of training, 2 shows objects twice as large.
 
     A fixed input is rounded to the nearest multiple of 32 on both sides; where the aspect ratio is kept, the short side
     and the limit of the long side are multiplied.
@@ -96,9 +96,10 @@ def hflip(detections: Detections) -> Detections:
 def merge_tta(views: Sequence[Detections], max_detections: int = 100) -> Detections:
     """Merge the detections of all views of one image.
 
-    From the highest score to the lowest, a detection joins the cluster of its class whose first member it overlaps most,
-    by IoU of the masks (of the boxes where one has no mask or an empty one), at least `SAME_OBJECT_IOU`, unless the
-    cluster has a member of the same view: a view has already separated its own detections. Else it opens a cluster.
+    From the highest score to the lowest, a detection joins the cluster of its class whose first member it overlaps
+    most, by IoU of the masks (of the boxes where one has no mask or an empty one), at least `SAME_OBJECT_IOU`, unless
+    the cluster has a member of the same view: a view has already separated its own detections. Else it opens a
+    cluster.
 
     Args:
         views: at least one, all of one image and one model, in the image's pixels.

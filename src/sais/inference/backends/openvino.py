@@ -12,7 +12,7 @@ from sais.inference.metadata import metadata_from_text
 from sais.inference.options import InferenceOptions
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-"""Our name -> OpenVINO's. OpenVINO would choose bf16 by itself where the processor has it; here it must be asked for."""
+"""Our name -> OpenVINO's. OpenVINO would choose bf16 by itself where the processor has it; here it is an option."""
 
 
 class OpenVinoSession:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from sais.config import PostprocessConfig
 from sais.converters.for_device import for_device
-from sais.converters.fuse import for_inference
 from sais.device import choose_device
 from sais.inference.options import InferenceOptions
 from sais.inference.trained_model import TrainedModel
 from sais.modeling.architecture import find_architecture
 from sais.ops.letterbox import CanvasMap
+from sais.resolve import resolve
 from sais.results.detections import Detections
 from sais.structures import MASK_STRIDE, Instances
 
@@ -40,6 +40,7 @@ class TorchBackend:
         self.device = choose_device(options.device)
         self.architecture = find_architecture(model.experiment.model.architecture)
         network: Any = model.network.to(self.device)
+        for_inference = resolve(self.architecture.for_inference, {}, "converter")
         self.network = for_device(for_inference(network), options.precision, options.compile)
         self.experiment = model.experiment
         self.class_names = model.class_names

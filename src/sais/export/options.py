@@ -1,0 +1,29 @@
+"""Export options, declared once for Python and `sais export`. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sais.inference.metadata import GraphName
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+"""Format -> suffix of its file."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is exported."""
+
+    format: Literal["onnx", "openvino", "torch-export"] = "onnx"
+    """onnx runs nearly everywhere (TensorRT reads it too); openvino is fast on Intel; torch-export is a .pt2 file."""
+    graph: GraphName = "detections"
+    """Outputs of the file. raw: dense outputs. detections: after NMS. masks: after NMS, with mask logits."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """fp16: half the size, for GPUs. int8: a quarter of the size, faster on many CPUs; needs calibration images."""
+    score: float | None = None
+    """Minimum score of a detection; not with the raw graph. None: all above the model's class threshold."""
+    input_size: tuple[int, int] | None = None
+    """Input size (height width), if it is not the one the model was trained with."""
+    dynamic_shape: bool | None = None
+    """Accept any height and width (multiples of 32). None: only for models that keep the aspect ratio."""
