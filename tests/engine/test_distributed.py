@@ -121,7 +121,7 @@ def test_ranks_share_every_batch() -> None:
     with pytest.raises(SaisError, match="--batch 4: 3 processes cannot share it evenly; give a multiple of 3"):
         EpochBatches(groups, 4, seed=5, share=(0, 3))
     few = EpochBatches(groups[:3], 4, seed=5, share=(1, 2))
-    assert (few.batch, few.each) == (2, 1)
+    assert (few.batch_size, few.rank_batch_size) == (2, 1)
     with pytest.raises(SaisError, match="1 images for 2 processes"):
         EpochBatches(groups[:1], 4, seed=5, share=(0, 2))
 

@@ -1,39 +1,52 @@
-"""The index of a data set: every image and annotation, read once, whatever format it came from. No pixels, no torch.
+"""The annotations of a data set split: every image and object, read once, whatever their format. No pixels, no torch.
 
-A format in `sais.data.formats` makes an `Index`; the loader, the evaluation and `sais check` read it. Shapes stay as
-the file had them (`Annotation.segmentation`) until `object_mask` makes one of them, so that an index of all of COCO
-stays small.
+A format in `sais.data.formats` returns a `DatasetSplit`; loader, evaluation and `sais check` read it. Masks remain in
+COCO's form (`Annotation.segmentation`) until `object_mask` converts one to a shape, so that the annotations of all of
+COCO stay small in memory. A data set of your own needs no format: build the same objects in Python,
+
+    annotation = make_annotation(1, label=0, segmentation=mask)               # (H, W) bool, polygons or RLE
+    image = ImageRecord(1, load_image, (480, 640), (annotation,))             # a file, an array or a function
+    split = DatasetSplit("train", ("bear", "deer"), images=(image,))
+
+and pass them to `sais.train(dataset=split)`, or name them on the command line (`sais.data.objects`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sais.errors import SaisError
-from sais.ops.rasterize import Bitmap, ObjectMask, Polygons
+from sais.errors import InputError, SaisError
+from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, bounding_box
+
+Segmentation = list[Any] | dict[str, Any] | None
+"""A mask in COCO's form: a list of polygons [x1, y1, x2, y2, ...], an RLE (compressed or not), or None."""
+
+ImageSource = Path | np.ndarray | Callable[[], Any]
+"""Source of an image: a file, an array, or a function that returns anything `sais.io.images.as_image` accepts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """One object of one image."""
+    """One object of one image. `make_annotation` creates it from other forms of boxes and masks."""
 
     id: int
-    """The data set's own id."""
+    """Id in the data set."""
     box: np.ndarray
     """(4,) float32 x1 y1 x2 y2, image pixels, inside the image."""
     label: int
-    """0 .. C-1, index into `Index.class_names`."""
-    segmentation: list[Any] | dict[str, Any] | None
-    """As COCO writes it: a list of polygons, or an RLE (compressed or not); None where the object has only a box."""
+    """0 to C - 1, index into `DatasetSplit.class_names`."""
+    segmentation: Segmentation
+    """The mask; None if the object has only a box."""
     crowd: bool
-    """A region of many objects: ignored by the evaluation, no target in training."""
+    """Whether this is a region of many objects, which the evaluation ignores and training does not use."""
     area: float
-    """Pixels, as the data set states it; the evaluation's small, medium and large go by it."""
+    """Area in pixels as the data set states it; the evaluation's small, medium and large objects depend on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +54,58 @@ class ImageRecord:
     """One image and its objects."""
 
     id: int
-    path: Path
+    """Id in the data set."""
+    source: ImageSource
+    """The image's file, array (H, W, 3), or function without arguments. Worker processes that are spawned, not forked,
+    need a function that can be pickled: one of a module, or a `functools.partial` of it."""
     size: tuple[int, int]
-    """(H, W) as the annotations state it; `sais check` compares it with the file."""
-    annotations: tuple[Annotation, ...]
-    """In the file's order, crowds included; empty for an image without objects."""
+    """(H, W) as the annotations state it; `sais check` compares it with the image."""
+    annotations: tuple[Annotation, ...] = ()
+    """Objects in the data set's order, crowd regions included."""
+
+    @property
+    def path(self) -> Path:
+        """The image's file.
+
+        Raises:
+            InputError: The image is not in a file.
+        """
+        if not isinstance(self.source, Path):
+            raise InputError(f"{self.name}: not in a file. Write the image to a file.")
+        return self.source
+
+    @property
+    def name(self) -> str:
+        """The file name, or "image 7" if the image is not in a file."""
+        return self.source.name if isinstance(self.source, Path) else f"image {self.id}"
+
+    @property
+    def location(self) -> str:
+        """The path, or "image 7" if the image is not in a file; opens error messages."""
+        return str(self.source) if isinstance(self.source, Path) else f"image {self.id}"
+
+    def read(self, max_pixels: int | None = None) -> np.ndarray:
+        """Read the image: (H, W, 3) uint8 RGB, upright.
+
+        Args:
+            max_pixels: As for `sais.io.images.read_image`.
+
+        Raises:
+            InputError: The image cannot be read.
+            ResourceError: The image has too many pixels.
+        """
+        from sais.io import images
+
+        if isinstance(self.source, Path):
+            return images.read_image(self.source, max_pixels)
+        try:
+            image = self.source() if callable(self.source) else self.source
+        except SaisError:
+            raise
+        except Exception as error:
+            problem = f"its function raised {type(error).__name__}: {error}"
+            raise InputError(f"{self.location}: cannot be read ({problem}). Fix the data set.") from error
+        return images.as_image(image, max_pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,71 +113,180 @@ class DatasetSplit:
     """One split of a data set."""
 
     name: str
+    """Name of the split."""
     class_names: tuple[str, ...]
     """C names, label 0 first."""
-    category_ids: tuple[int, ...]
-    """C ids of the data set itself, label 0 first; COCO's own have gaps."""
-    images: tuple[ImageRecord, ...]
+    category_ids: tuple[int, ...] = ()
+    """C ids of the data set, label 0 first; COCO's own ids have gaps. By default 1 to C."""
+    images: tuple[ImageRecord, ...] = ()
+    """The images in the data set's order."""
     notes: dict[str, int] = field(default_factory=dict)
-    """What was left out or changed while reading, and how often."""
+    """What was dropped or changed while reading, and how often."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "category_ids", tuple(self.category_ids) or tuple(range(1, len(self.class_names) + 1)))
+        object.__setattr__(self, "images", tuple(self.images))
+
+
+def make_annotation(
+    annotation_id: int,
+    label: int,
+    *,
+    box: Sequence[float] | np.ndarray | None = None,
+    segmentation: Segmentation | np.ndarray | Sequence[np.ndarray] = None,
+    crowd: bool = False,
+    area: float | None = None,
+) -> Annotation:
+    """Create an annotation from a box, a mask or both.
+
+    Args:
+        annotation_id: Id that is unique in the split.
+        label: 0 to C - 1, index into `DatasetSplit.class_names`.
+        box: (4,) x1 y1 x2 y2 in image pixels, inside the image; None for the bounding box of the mask.
+        segmentation: (H, W) bool bitmap of the image's size, list of polygons (P, 2) or [x1, y1, x2, y2, ...], COCO
+            RLE, or None if there is only a box.
+        crowd: Whether this is a region of many objects.
+        area: Area in pixels; None for that of the mask, or of the box if there is no mask.
+
+    Raises:
+        InputError: There is neither a box nor a mask, or the mask is malformed.
+    """
+    where = f"annotation {annotation_id}"
+    mask = _to_coco_form(segmentation, where)
+    shape = rasterize_segmentation(mask, None, where)
+    if box is None:
+        if shape is None:
+            raise InputError(f"{where}: neither a box nor a mask. Give at least one of them.")
+        box = bounding_box(shape)
+    corners = np.array(box, np.float32).reshape(4)
+    if area is None:
+        area = float(np.prod(corners[2:].astype(float) - corners[:2])) if shape is None else _shape_area(shape)
+    return Annotation(annotation_id, corners, label, mask, crowd, area)
+
+
+def _to_coco_form(segmentation: Any, where: str) -> Segmentation:
+    """Return a bitmap as an RLE and polygons as flat lists; other values unchanged."""
+    if isinstance(segmentation, np.ndarray):
+        from sais.ops.rle import encode
+
+        if segmentation.ndim != 2:
+            raise InputError(f"{where}: mask of shape {segmentation.shape}. Give a bitmap (H, W).")
+        return encode(segmentation.astype(bool))
+    if isinstance(segmentation, (list, tuple)):
+        return [np.asarray(part, np.float64).reshape(-1).tolist() for part in segmentation] or None
+    result: Segmentation = segmentation
+    return result
+
+
+def _shape_area(shape: ObjectMask) -> float:
+    """Return the number of pixels whose centers are inside a shape."""
+    from sais.ops.rasterize import inside
+
+    x1, y1, x2, y2 = (float(edge) for edge in bounding_box(shape))
+    return float(inside(shape, (int(np.floor(x1)), int(np.floor(y1)), int(np.ceil(x2)), int(np.ceil(y2)))).sum())
+
+
+def check_split(split: DatasetSplit) -> None:
+    """Check a split that was built in Python.
+
+    Raises:
+        InputError: An id occurs twice, a label has no class, a box is not inside its image, or a size is not positive.
+    """
+    if len(split.category_ids) != len(split.class_names) or not split.class_names:
+        raise InputError(
+            f"{split.name}: {len(split.class_names)} class names and {len(split.category_ids)} category ids. "
+            "Give at least one class and one category id for each."
+        )
+    _check_unique(split.name, "image id", [record.id for record in split.images])
+    _check_unique(split.name, "annotation id", [a.id for record in split.images for a in record.annotations])
+    for record in split.images:
+        height, width = record.size
+        if height < 1 or width < 1:
+            raise InputError(f"{split.name}: {record.location}: size {record.size}. Give (height, width) in pixels.")
+        for annotation in record.annotations:
+            where = f"{split.name}: {record.location}: annotation {annotation.id}"
+            if not 0 <= annotation.label < len(split.class_names):
+                last = len(split.class_names) - 1
+                raise InputError(f"{where}: label {annotation.label}. Give a label from 0 to {last}.")
+            x1, y1, x2, y2 = (float(edge) for edge in annotation.box)
+            if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):  # NaN is rejected as well
+                raise InputError(
+                    f"{where}: box {x1:g} {y1:g} {x2:g} {y2:g} in an image of {width} x {height} pixels. "
+                    "Give x1 < x2 and y1 < y2 inside the image."
+                )
+
+
+def _check_unique(name: str, kind: str, ids: list[int]) -> None:
+    if len(set(ids)) < len(ids):
+        duplicate = next(value for value, count in Counter(ids).items() if count > 1)
+        raise InputError(f"{name}: {kind} {duplicate} occurs more than once. Give unique ids.")
 
 
 def trainable(record: ImageRecord, with_masks: bool = False) -> tuple[Annotation, ...]:
-    """The annotations a model can learn from: no crowds, and `with_masks` only those that have a shape.
+    """Return the annotations that a model can be trained on: no crowd regions, and `with_masks` only those with a mask.
 
-    Box-only objects cannot teach masks, and a box filled as a mask would teach wrong ones; formats count them in
-    `Index.notes`.
+    Objects without a mask do not train masks, because a box filled as a mask would be a wrong target; formats count
+    them in `DatasetSplit.notes`.
     """
     return tuple(a for a in record.annotations if not a.crowd and not (with_masks and a.segmentation is None))
 
 
 def object_mask(annotation: Annotation, size: tuple[int, int]) -> ObjectMask | None:
-    """The shape of an annotation in the pixels of its image; None for a box-only one.
+    """Return the shape of an annotation in image pixels; None if it has only a box.
 
-    Polygons stay polygons; an RLE becomes a bitmap cropped to its content.
+    Polygons remain polygons; an RLE becomes a bitmap cropped to its set pixels.
 
     Args:
-        annotation: one of `ImageRecord.annotations`.
+        annotation: One of `ImageRecord.annotations`.
         size: (H, W) of the image.
 
     Raises:
-        SaisError: an RLE that is malformed or of another size than the image.
+        InputError: The RLE is malformed or has another size than the image.
     """
     return rasterize_segmentation(annotation.segmentation, size, f"annotation {annotation.id}")
 
 
-def rasterize_segmentation(
-    segmentation: list[Any] | dict[str, Any] | None, size: tuple[int, int], where: str
-) -> ObjectMask | None:
-    """As `object_mask`, from a bare COCO segmentation; `where` opens the error message."""
+def rasterize_segmentation(segmentation: Segmentation, size: tuple[int, int] | None, where: str) -> ObjectMask | None:
+    """Return the shape of a segmentation in COCO's form in image pixels; None if there is none.
+
+    Args:
+        segmentation: The mask in COCO's form.
+        size: (H, W) of the image; None if the RLE may have any size.
+        where: Start of error messages.
+
+    Raises:
+        InputError: The RLE is malformed or has another size than the image.
+    """
     if segmentation is None:
         return None
     if isinstance(segmentation, list):
         return Polygons(tuple(np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation))
     from sais.ops.rle import decode_cropped
 
-    stated = tuple(segmentation["size"])
-    if stated != tuple(size):
-        raise SaisError(
-            f"{where}: its RLE is of {stated[0]} x {stated[1]}, the image of {size[0]} x {size[1]}; export it again"
+    rle_size = tuple(segmentation["size"])
+    if size is not None and rle_size != tuple(size):
+        raise InputError(
+            f"{where}: RLE of {rle_size[0]} x {rle_size[1]} in an image of {size[0]} x {size[1]} (height x width). "
+            "Export it again."
         )
     try:
         bits, x, y = decode_cropped(segmentation)
     except ValueError as error:
-        raise SaisError(f"{where}: its RLE is malformed ({error}); export it again") from error
+        raise InputError(f"{where}: malformed mask ({error}). Export it again.") from error
     return Bitmap(bits, (float(x), float(y), float(x + bits.shape[1]), float(y + bits.shape[0])))
 
 
-def summarize(index: DatasetSplit) -> str:
-    """A few lines for a person: how many images and objects, of which class, and what was left out."""
-    annotations = [a for record in index.images for a in record.annotations]
+def summarize(split: DatasetSplit) -> str:
+    """Return a few lines of text: the number of images and objects, objects per class, and what was dropped."""
+    annotations = [a for record in split.images for a in record.annotations]
     crowds = sum(a.crowd for a in annotations)
-    empty = sum(not record.annotations for record in index.images)
+    empty = sum(not record.annotations for record in split.images)
     counts = Counter(a.label for a in annotations if not a.crowd)
-    objects = f"{len(annotations) - crowds} objects of {len(index.class_names)} classes"
-    images = f"{len(index.images)} images"
-    lines = [f"{index.name}: {images}, {objects}, {crowds} crowds, {empty} images without objects"]
-    width = max((len(name) for name in index.class_names), default=0)
-    lines += [f"  {name:{width}}  {counts[label]}" for label, name in enumerate(index.class_names)]
-    lines += [f"  note: {what}: {count}" for what, count in index.notes.items()]
+    objects = f"{len(annotations) - crowds} objects of {len(split.class_names)} classes"
+    images = f"{len(split.images)} images"
+    lines = [f"{split.name}: {images}, {objects}, {crowds} crowds, {empty} images without objects"]
+    width = max((len(name) for name in split.class_names), default=0)
+    lines += [f"  {name:{width}}  {counts[label]}" for label, name in enumerate(split.class_names)]
+    lines += [f"  note: {note}: {count}" for note, count in split.notes.items()]
     return "\n".join(lines)

@@ -1,9 +1,9 @@
-"""The records of an index in one block of bytes, which worker processes share.
+"""Image records in one block of bytes that worker processes share.
 
-A forked worker shares its parent's memory until either writes to it, and Python writes to an object when it merely
-looks at it (it counts who does). A worker that reads its way through an index of Python objects therefore comes to own
-a copy of it, up to 1.7 GB a worker for 100,000 images with 7 outlines each. Bytes in one array are looked at without
-writing. A worker that was spawned gets the block, a fifth of the objects' size, instead of the objects.
+A forked worker shares its parent's memory until either process writes to it, and Python writes to an object whenever
+it reads it, because it counts references. A worker that reads a list of Python objects therefore ends up with its own
+copy: up to 1.7 GB per worker for 100,000 images with 7 polygons each. Bytes in one array are read without a write. A
+spawned worker receives the block, a fifth of the objects' size, instead of the objects.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from pathlib import Path
 
 import numpy as np
 
-from sais.data.annotations import Annotation, ImageRecord
+from sais.data.annotations import Annotation, ImageRecord, ImageSource
 
 
 class PackedRecords:
-    """A sequence of `ImageRecord`, each made anew when it is asked for.
+    """A sequence of `ImageRecord`, each unpacked on access.
 
     Args:
-        records: of an index.
-        with_annotations: keep the annotations; without, every record comes with none.
+        records: Images of a split.
+        with_annotations: Whether annotations are kept; otherwise every record has none.
     """
 
     def __init__(self, records: Sequence[ImageRecord], with_annotations: bool = True) -> None:
-        packed = [pickle.dumps(_plain(record, with_annotations), pickle.HIGHEST_PROTOCOL) for record in records]
-        self._ends = np.cumsum([len(one) for one in packed], dtype=np.int64)
+        packed = [pickle.dumps(_to_tuple(record, with_annotations), pickle.HIGHEST_PROTOCOL) for record in records]
+        self._ends = np.cumsum([len(block) for block in packed], dtype=np.int64)
         self._bytes = np.frombuffer(b"".join(packed), np.uint8)
+        sources = {i: record.source for i, record in enumerate(records)}
+        self._sources: dict[int, ImageSource] = {i: s for i, s in sources.items() if not isinstance(s, Path)}
+        """Sources that are not files, by position."""
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -36,17 +39,18 @@ class PackedRecords:
     def __getitem__(self, position: int) -> ImageRecord:
         start = int(self._ends[position - 1]) if position else 0
         image_id, path, size, annotations = pickle.loads(self._bytes[start : int(self._ends[position])].data)
-        made = tuple(Annotation(i, np.array(box, np.float32), *rest) for i, box, *rest in annotations)
-        return ImageRecord(image_id, Path(path), size, made)
+        unpacked = tuple(Annotation(i, np.array(box, np.float32), *fields) for i, box, *fields in annotations)
+        source = self._sources[position] if path is None else Path(path)
+        return ImageRecord(image_id, source, size, unpacked)
 
     @property
     def size(self) -> int:
-        """Bytes of the block."""
+        """Number of bytes of the block."""
         return int(self._bytes.nbytes)
 
 
-def _plain(record: ImageRecord, with_annotations: bool) -> tuple:
-    """A record without objects of ours, which are slower to pack."""
+def _to_tuple(record: ImageRecord, with_annotations: bool) -> tuple:
+    """Return a record as built-in types, which are packed faster than our classes."""
     annotations = record.annotations if with_annotations else ()
-    kept = [(a.id, a.box.tolist(), a.label, a.segmentation, a.crowd, a.area) for a in annotations]
-    return record.id, str(record.path), record.size, kept
+    fields = [(a.id, a.box.tolist(), a.label, a.segmentation, a.crowd, a.area) for a in annotations]
+    return record.id, str(record.source) if isinstance(record.source, Path) else None, record.size, fields

@@ -1,4 +1,4 @@
-"""Where a training run's images and annotations lie: a folder with splits, or explicit files."""
+"""Location of a training run's data: a folder with splits, a data set object, or explicit files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sais.errors import SaisError
+from sais.data.objects import is_object_name
+from sais.errors import InputError
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -15,14 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataPaths:
-    """A data set for training: `data` with its splits, or explicit annotation files and image folders."""
+    """A data set for training: `data` with its splits, or explicit annotation files and image folders.
+
+    Raises:
+        InputError: No data is given, an image folder is missing, or `data` does not exist.
+    """
 
     data: Path | None = None
-    """Folder of the data set."""
+    """Folder of the data set, or module:attribute of a data set object."""
     train: str = "train"
     """Name of the training split."""
     valid: str = "valid"
-    """Name of the validation split; an empty one means none."""
+    """Name of the validation split; an empty name means none."""
     train_annotations: Path | None = None
     """COCO JSON to train on, instead of a split of `data`."""
     train_images: Path | None = None
@@ -34,24 +39,31 @@ class DataPaths:
 
     def __post_init__(self) -> None:
         if self.data is None and self.train_annotations is None:
-            raise SaisError("no data: give --data DIR, or --train-annotations FILE and --train-images DIR")
+            raise InputError("data: missing. Give the folder of a data set, or an annotation file and an image folder.")
         for split in ("train", "valid"):
             files = getattr(self, f"{split}_annotations"), getattr(self, f"{split}_images")
             if (files[0] is None) != (files[1] is None):
-                raise SaisError(f"--{split}-annotations FILE and --{split}-images DIR go together: one is missing")
+                missing = "images" if files[1] is None else "annotations"
+                raise InputError(
+                    f"data: {split}_{missing} is missing. Give the {split} annotations and images together."
+                )
         if self.data is not None:
             object.__setattr__(self, "data", locate(self.data))
 
     @property
     def name(self) -> str:
-        """A short name for the data set: its folder's, or its annotation file's."""
+        """Short name of the data set: of its folder, object or annotation file."""
         if self.train_annotations is not None:
             return self.train_annotations.stem
         assert self.data is not None
-        return self.data.resolve().name
+        return str(self.data) if is_object_name(self.data) else self.data.resolve().name
 
     def train_index(self) -> DatasetSplit:
-        """The training split. Raises SaisError where it is missing or not what it should be."""
+        """Read the training split.
+
+        Raises:
+            InputError: The split is missing or malformed.
+        """
         from sais.data.formats import read_dataset, read_dataset_files
 
         if self.train_annotations is not None and self.train_images is not None:
@@ -60,10 +72,16 @@ class DataPaths:
         return read_dataset(self.data, self.train)
 
     def valid_index(self, classes: tuple[str, ...] | None = None) -> DatasetSplit | None:
-        """The validation split; None where the data set has none and none was asked for by another name.
+        """Read the validation split.
 
         Args:
-            classes: the training split's class names, which the labels then follow.
+            classes: Class names of the training split, which the labels then follow.
+
+        Returns:
+            The split; None if `valid` is empty, or if it has its default name and the data set has no such split.
+
+        Raises:
+            InputError: The split is missing or malformed.
         """
         from sais.data.formats import list_splits, read_dataset, read_dataset_files
 
@@ -77,17 +95,21 @@ class DataPaths:
 
 
 def locate(data: Path) -> Path:
-    """The folder `data`, or the one of that name in the folder that the environment variable SAIS_DATA names.
+    """Return the folder `data`, or the folder of that name in the folder that the variable SAIS_DATA names.
+
+    A name ``module:attribute`` of a data set object is returned unchanged.
 
     Raises:
-        SaisError: neither exists.
+        InputError: Neither folder exists.
     """
-    if data.is_dir():
+    if data.is_dir() or is_object_name(data):
         return data
-    shelf = os.environ.get("SAIS_DATA")
-    if shelf and not data.is_absolute() and (Path(shelf) / data).is_dir():
-        return Path(shelf) / data
+    root = os.environ.get("SAIS_DATA")
+    if root and not data.is_absolute() and (Path(root) / data).is_dir():
+        return Path(root) / data
     if data.exists():
-        raise SaisError(f"{data} is a file; --data takes a folder, --train-annotations or --annotations a JSON file")
-    looked = f" (nor in SAIS_DATA={shelf})" if shelf else " (SAIS_DATA, a folder of data sets, is not set)"
-    raise SaisError(f"{data}: no such data folder{looked}; check the path, or make one: sais make-shapes {data}")
+        raise InputError(
+            f"{data}: a file, not the folder of a data set. Give its folder, or use it as annotation file."
+        )
+    searched = f", nor in SAIS_DATA={root}" if root else ""
+    raise InputError(f"{data}: no such data folder{searched}. Check the path, or set SAIS_DATA to the parent folder.")

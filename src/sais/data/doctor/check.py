@@ -1,143 +1,149 @@
-"""A look through a data set before hours of training: does every image open, and do boxes and masks make sense?
+"""Check of a data set before training: unreadable images, wrong sizes, malformed masks and suspicious boxes.
 
-Nothing is changed; `sais check DIR` prints the summary.
+The data set is not changed; `sais check DIR` prints the report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, summarize
 from sais.errors import SaisError
-from sais.io.images import read_image, read_size
+from sais.io.images import read_size
+from sais.ops.numpy_boxes import box_area, box_intersection
 from sais.ops.rasterize import bounding_box
 
-_TINY = 4.0
-"""Pixels: an object with a side under this is hardly a cell of the prototype grid."""
-_BEYOND = 2.0
-"""Pixels a mask may reach beyond its box before it is reported; tools round."""
-_SAME = 0.95
-"""Box IoU over which two objects of one class are taken for the same."""
-_EXAMPLES = 5
-"""Cases named in the summary for each kind of finding."""
+_MIN_SIDE = 4.0
+"""Side in pixels below which an object is reported: about one cell of the prototype grid."""
+_MASK_MARGIN = 2.0
+"""Pixels by which a mask may exceed its box before it is reported; annotation tools round."""
+_DUPLICATE_IOU = 0.95
+"""Box IoU above which two objects of one class are reported as duplicates."""
+_MAX_CASES = 5
+"""Maximum number of cases listed for each finding."""
 
-BROKEN = "images that cannot be read"
-OTHER_SIZE = "images of another size than the annotations say"
-BAD_MASK = "masks that cannot be read"
-MASK_BEYOND = f"masks reaching more than {_BEYOND:g} px beyond their box"
-EMPTY_MASK = "masks without a pixel"
-TINY = f"objects with a side under {_TINY:g} px"
-DOUBLE = f"objects there twice (same class, box IoU over {_SAME:g})"
+UNREADABLE_IMAGE = "unreadable images"
+SIZE_MISMATCH = "images of another size than annotated"
+MALFORMED_MASK = "malformed masks"
+MASK_OUTSIDE_BOX = f"masks that exceed their box by more than {_MASK_MARGIN:g} px"
+EMPTY_MASK = "empty masks"
+TINY_OBJECT = f"objects with a side below {_MIN_SIDE:g} px"
+DUPLICATE_OBJECT = f"duplicate objects (same class, box IoU above {_DUPLICATE_IOU:g})"
 
-ERRORS = (BROKEN, OTHER_SIZE, BAD_MASK)
-"""Findings that would stop or spoil a training run; the others are for a person to judge."""
+ERRORS = (UNREADABLE_IMAGE, SIZE_MISMATCH, MALFORMED_MASK)
+"""Findings that stop a training run or make it wrong; the others are warnings."""
 
 
 @dataclass
 class CheckReport:
-    """What a check found: for each kind, every case in words."""
+    """The findings of a check."""
 
-    index: DatasetSplit
+    split: DatasetSplit
+    """The split that was checked."""
     findings: dict[str, list[str]] = field(default_factory=dict)
+    """Finding -> one line for each case."""
 
     @property
     def ok(self) -> bool:
-        """Whether training can start: no broken image, wrong size or unreadable mask."""
-        return not any(kind in self.findings for kind in ERRORS)
+        """Whether training can start: there are no `ERRORS`."""
+        return not any(finding in self.findings for finding in ERRORS)
 
     def summary(self) -> str:
-        """Lines for a person: what is there, what was found and where, at most a few cases of each kind."""
-        lines = [summarize(self.index)]
-        for kind in sorted(self.findings, key=lambda kind: kind not in ERRORS):
-            cases = self.findings[kind]
-            lines.append(f"  {'ERROR' if kind in ERRORS else 'look at'}: {kind}: {len(cases)}")
-            lines += [f"    {case}" for case in cases[:_EXAMPLES]]
-            if len(cases) > _EXAMPLES:
-                lines.append(f"    and {len(cases) - _EXAMPLES} more")
+        """Return lines of text: the contents of the split, and the first cases of each finding, errors first."""
+        lines = [summarize(self.split)]
+        for finding in sorted(self.findings, key=lambda finding: finding not in ERRORS):
+            cases = self.findings[finding]
+            lines.append(f"  {'ERROR' if finding in ERRORS else 'warning'}: {finding}: {len(cases)}")
+            lines += [f"    {case}" for case in cases[:_MAX_CASES]]
+            if len(cases) > _MAX_CASES:
+                lines.append(f"    and {len(cases) - _MAX_CASES} more")
         if not self.findings:
-            lines.append("  nothing wrong found")
+            lines.append("  no problems found")
         return "\n".join(lines)
 
-    def add(self, kind: str, case: str) -> None:
-        """Note one case of a kind of finding."""
-        self.findings.setdefault(kind, []).append(case)
+    def add(self, finding: str, case: str) -> None:
+        """Add one case of a finding."""
+        self.findings.setdefault(finding, []).append(case)
 
 
 def check_dataset(
-    index: DatasetSplit, decode: bool = True, progress: Callable[[int, int], None] | None = None
+    split: DatasetSplit, decode: bool = True, progress: Callable[[int, int], None] | None = None
 ) -> CheckReport:
-    """Look at every image and every object of an index.
+    """Check every image and every object of a split.
 
     Args:
-        index: from `sais.data.formats.read_dataset`.
-        decode: read the images whole, so that files cut short are found; otherwise only their headers.
-        progress: called after each image with how many are done and how many there are.
+        split: Split from `sais.data.formats.read_dataset`.
+        decode: Whether images are decoded completely, to find truncated files; otherwise only headers are read.
+        progress: Function called after each image with the number of images done and the total number.
 
     Returns:
-        The findings; none of them raises.
+        The findings; a defect in the data set never raises.
     """
-    found = CheckReport(index)
-    for done, record in enumerate(index.images, 1):
-        _check_image(found, record, decode)
+    report = CheckReport(split)
+    for done, record in enumerate(split.images, 1):
+        _check_image(report, record, decode)
         for annotation in record.annotations:
-            _check_object(found, record, annotation)
-        _check_doubles(found, record)
+            _check_object(report, record, annotation)
+        _check_duplicates(report, record)
         if progress is not None:
-            progress(done, len(index.images))
-    return found
+            progress(done, len(split.images))
+    return report
 
 
-def _check_image(found: CheckReport, record: ImageRecord, decode: bool) -> None:
+def _check_image(report: CheckReport, record: ImageRecord, decode: bool) -> None:
     try:
-        size = read_image(record.path).shape[:2] if decode else read_size(record.path)
+        if decode or not isinstance(record.source, Path):
+            height, width = record.read().shape[:2]
+        else:
+            height, width = read_size(record.source)
     except SaisError as error:
-        found.add(BROKEN, str(error))
+        report.add(UNREADABLE_IMAGE, str(error))
         return
-    if tuple(size) != record.size:
-        turned = " (turned by EXIF?)" if tuple(size) == record.size[::-1] else ""
-        found.add(OTHER_SIZE, f"{record.path}: {_by(tuple(size))}, annotated as {_by(record.size)}{turned}")
+    size = (height, width)
+    if size != tuple(record.size):
+        hint = " (rotated by EXIF?)" if size == tuple(record.size[::-1]) else ""
+        case = f"{record.location}: {_size_text(size)}, annotated as {_size_text(record.size)}{hint}"
+        report.add(SIZE_MISMATCH, case)
 
 
-def _check_object(found: CheckReport, record: ImageRecord, annotation: Annotation) -> None:
-    where = f"{record.path.name}: annotation {annotation.id}"
+def _check_object(report: CheckReport, record: ImageRecord, annotation: Annotation) -> None:
+    where = f"{record.name}: annotation {annotation.id}"
     x1, y1, x2, y2 = (float(v) for v in annotation.box)
-    if min(x2 - x1, y2 - y1) < _TINY:
-        found.add(TINY, f"{where}: {x2 - x1:.1f} x {y2 - y1:.1f}")
+    if min(x2 - x1, y2 - y1) < _MIN_SIDE:
+        report.add(TINY_OBJECT, f"{where}: {x2 - x1:.1f} x {y2 - y1:.1f}")
     try:
         mask = object_mask(annotation, record.size)
     except SaisError as error:
-        found.add(BAD_MASK, f"{record.path.name}: {error}")
+        report.add(MALFORMED_MASK, f"{record.name}: {error}")
         return
     if mask is None:
-        return  # counted in the notes of the index
-    extents = bounding_box(mask)
-    if extents[2] <= extents[0] or extents[3] <= extents[1]:
-        found.add(EMPTY_MASK, where)
+        return  # counted in the notes of the split
+    extent = bounding_box(mask)
+    if extent[2] <= extent[0] or extent[3] <= extent[1]:
+        report.add(EMPTY_MASK, where)
         return
     height, width = record.size
-    inner = np.clip(extents, 0, (width, height, width, height))  # boxes were clipped to the image too
-    beyond = float(max((annotation.box[:2] - inner[:2]).max(), (inner[2:] - annotation.box[2:]).max()))
-    if beyond > _BEYOND:
-        found.add(MASK_BEYOND, f"{where}: by {beyond:.1f} px")
+    clipped = np.clip(extent, 0, (width, height, width, height))  # boxes are clipped to the image as well
+    excess = float(max((annotation.box[:2] - clipped[:2]).max(), (clipped[2:] - annotation.box[2:]).max()))
+    if excess > _MASK_MARGIN:
+        report.add(MASK_OUTSIDE_BOX, f"{where}: by {excess:.1f} px")
 
 
-def _check_doubles(found: CheckReport, record: ImageRecord) -> None:
+def _check_duplicates(report: CheckReport, record: ImageRecord) -> None:
     objects = [a for a in record.annotations if not a.crowd]
     if len(objects) < 2:
         return
     boxes = np.stack([a.box for a in objects]).astype(np.float64)
     labels = np.array([a.label for a in objects])
-    corner = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    across = np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - corner, 0, None)
-    shared = across[..., 0] * across[..., 1]
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    same = shared > _SAME * (areas[:, None] + areas[None] - shared)
-    for i, j in np.argwhere(np.triu(same & (labels[:, None] == labels[None]), 1)):
-        found.add(DOUBLE, f"{record.path.name}: annotations {objects[i].id} and {objects[j].id}")
+    shared, areas = box_intersection(boxes[:, None], boxes), box_area(boxes)
+    duplicates = shared > _DUPLICATE_IOU * (areas[:, None] + areas - shared)
+    for i, j in np.argwhere(np.triu(duplicates & (labels[:, None] == labels), 1)):
+        report.add(DUPLICATE_OBJECT, f"{record.name}: annotations {objects[i].id} and {objects[j].id}")
 
 
-def _by(size: tuple[int, ...]) -> str:
+def _size_text(size: tuple[int, ...]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"

@@ -1,98 +1,121 @@
-"""Data sets on disk: which folder layouts are understood, and the one table of formats.
+"""Data sets on disk: the table of formats, and the folder layouts in which each is found.
 
-COCO, with SPLIT a name such as train or valid (val means the same):
+COCO, with SPLIT a name such as train or valid (val is a synonym):
 
-    DIR/annotations/SPLIT.json, instances_SPLIT.json or the only file with SPLIT in its name (instances_train2017.json)
-        images in DIR/images/SPLIT, DIR/images, DIR/SPLIT or DIR itself, SPLIT also with its year
-    DIR/SPLIT/_annotations.coco.json with the images beside it (Roboflow)
+    DIR/annotations/SPLIT.json, instances_SPLIT.json, or the only file with SPLIT in its name (instances_train2017.json)
+        with images in DIR/images/SPLIT, DIR/images, DIR/SPLIT or DIR; SPLIT may have the year as well
+    DIR/SPLIT/_annotations.coco.json with the images next to it (Roboflow)
 
-To add a format: a file here that returns an `Index`, a row in `FORMATS`.
+To add a format, add a row to `FORMATS` with a reader in a file of this folder. Without a change here,
+``module:function`` names a reader of your own: (folder, split name) -> `DatasetSplit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from sais.data.annotations import DatasetSplit
+from sais.data.annotations import DatasetSplit, check_split
 from sais.data.formats.coco import read_coco
-from sais.errors import SaisError
+from sais.data.objects import is_object_name, open_object, select_classes
+from sais.errors import InputError
+from sais.resolve import resolve
 
 _SYNONYMS = {"valid": "val", "val": "valid"}
 _PREFIX = "instances_"
 _ROBOFLOW = "_annotations.coco.json"
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_")
-"""What else lies in COCO's annotations folder."""
+"""Prefixes of the annotation files of COCO's other tasks."""
 
-Classes = tuple[str, ...] | None
+ClassNames = tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one format is found in a folder and read."""
+    """A format: how its splits are found in a folder and read."""
 
-    read_dataset: Callable[[Path, str, Classes, list[str]], DatasetSplit | None]
-    """(folder, split, classes, where it looked so far) -> the index; None, and its places added, where it is not."""
+    read: Callable[[Path, str, ClassNames, list[str]], DatasetSplit | None]
+    """(folder, split, class names, searched) -> the split; None if it is absent, with the places searched appended."""
     list_splits: Callable[[Path], list[str]]
-    """The splits of this format in a folder."""
+    """Names of the splits of this format in a folder."""
 
 
-def read_dataset(data: Path | str, split: str, classes: Classes = None) -> DatasetSplit:
-    """The index of one split of the data set in a folder.
+def read_dataset(data: Path | str, split: str, classes: ClassNames = None, format: str = "auto") -> DatasetSplit:
+    """Read one split of a data set.
 
     Args:
-        data: the folder.
-        split: its name; val and valid mean the same, train finds instances_train2017.json.
-        classes: a model's class names, which the labels then follow.
+        data: Folder of the data set, or ``module:attribute`` of a data set object (`sais.data.objects`).
+        split: Name of the split; val and valid are synonyms, and train finds instances_train2017.json.
+        classes: A model's class names, which the labels then follow; None for the data set's own classes.
+        format: Row of `FORMATS`, ``module:function`` of a reader (folder, split name) -> `DatasetSplit`, or "auto".
 
     Raises:
-        SaisError: nothing found (and where it looked), or the annotations are wrong.
+        InputError: The split is not found, or its annotations are malformed.
+        ConfigError: The format is unknown.
     """
+    if is_object_name(data):
+        return _object_split(str(data), split, classes)
     folder = Path(data)
     if not folder.is_dir():
-        raise SaisError(f"{folder}: no such folder of data; check the path")
-    looked: list[str] = []
-    for known in FORMATS.values():
-        index = known.read_dataset(folder, split, classes, looked)
-        if index is not None:
-            return index
-    present = list_splits(folder)
-    hint = f"it has the splits {', '.join(present)}" if present else "see the README for the layouts it may have"
-    raise SaisError(f"{folder}: no annotations of split '{split}'; looked for {', '.join(looked)}; {hint}")
+        raise InputError(f"{folder}: no such data folder. Check the path.")
+    rows: list[Any] = list(FORMATS.values()) if format == "auto" else [resolve(format, FORMATS, "format")]
+    searched: list[str] = []
+    for row in rows:
+        if not isinstance(row, Format):
+            found = row(folder, split)
+            check_split(found)
+            return found if classes is None else select_classes(found, classes)
+        found = row.read(folder, split, classes, searched)
+        if found is not None:
+            return found
+    names = list_splits(folder)
+    remedy = f"Available splits: {', '.join(names)}." if names else "Arrange the files in a supported layout (README)."
+    raise InputError(f"{folder}: no annotations of split '{split}' in {', '.join(searched)}. {remedy}")
 
 
-def read_dataset_files(annotations: Path | str, images: Path | str, classes: Classes = None) -> DatasetSplit:
-    """The index of an annotation file and an image folder named one by one.
+def read_dataset_files(annotations: Path | str, images: Path | str, classes: ClassNames = None) -> DatasetSplit:
+    """Read the split of one annotation file and one image folder.
 
     Raises:
-        SaisError: as `read_coco`.
+        InputError: As for `read_coco`.
     """
     return read_coco(Path(annotations), Path(images), classes)
 
 
 def list_splits(data: Path | str) -> list[str]:
-    """The splits present in a data folder, as `find` takes them; sorted, train first."""
-    found = {split for known in FORMATS.values() for split in known.list_splits(Path(data))}
-    return sorted(found, key=lambda split: (not split.startswith("train"), split))
+    """Return the names of the splits of a data set, as `read_dataset` accepts them; sorted, train first."""
+    if is_object_name(data):
+        names = set(open_object(str(data)))
+    else:
+        names = {name for row in FORMATS.values() for name in row.list_splits(Path(data))}
+    return sorted(names, key=lambda name: (not name.startswith("train"), name))
 
 
-def _find_coco(folder: Path, split: str, classes: Classes, looked: list[str]) -> DatasetSplit | None:
+def _object_split(data: str, split: str, classes: ClassNames) -> DatasetSplit:
+    splits = open_object(data)
+    found = splits.get(split) or splits.get(_SYNONYMS.get(split, split))
+    if found is None:
+        raise InputError(f"{data}: no split '{split}'. Available splits: {', '.join(splits)}.")
+    return found if classes is None else select_classes(found, classes)
+
+
+def _read_coco_split(folder: Path, split: str, classes: ClassNames, searched: list[str]) -> DatasetSplit | None:
     names = [split, _SYNONYMS[split]] if split in _SYNONYMS else [split]
-    annotations = _coco_file(folder, names, looked)
+    annotations = _find_coco_file(folder, names, searched)
     if annotations is None:
         return None
     stem = annotations.stem.removeprefix(_PREFIX)
-    below = list(dict.fromkeys([stem, *names, *(f"{name}2017" for name in names)]))
-    candidates = [folder / "images" / name for name in below]
-    candidates += [folder / "images", *(folder / name for name in below), folder, annotations.parent]
+    folders = list(dict.fromkeys([stem, *names, *(f"{name}2017" for name in names)]))
+    candidates = [folder / "images" / name for name in folders]
+    candidates += [folder / "images", *(folder / name for name in folders), folder, annotations.parent]
     if annotations.name == _ROBOFLOW:
         candidates = [annotations.parent, annotations.parent / "images"]
-    index = read_coco(annotations, candidates, classes)
-    return DatasetSplit(split, index.class_names, index.category_ids, index.images, index.notes)
+    return replace(read_coco(annotations, candidates, classes), name=split)
 
 
-def _coco_file(folder: Path, names: list[str], looked: list[str]) -> Path | None:
+def _find_coco_file(folder: Path, names: list[str], searched: list[str]) -> Path | None:
     exact: list[Path] = []
     for name in names:
         exact += [
@@ -110,17 +133,17 @@ def _coco_file(folder: Path, names: list[str], looked: list[str]) -> Path | None
         if len(matches) == 1:
             return matches[0]
         if matches:
-            several = ", ".join(p.stem.removeprefix(_PREFIX) for p in matches)
-            raise SaisError(f"{folder}: split '{names[0]}' could be any of {several}; name one of them")
-    looked += [str(path.relative_to(folder)) for path in exact] + [f"annotations/{p}" for p in patterns]
+            candidates = ", ".join(p.stem.removeprefix(_PREFIX) for p in matches)
+            raise InputError(f"{folder}: split '{names[0]}' matches several files: {candidates}. Name one of them.")
+    searched += [str(path.relative_to(folder)) for path in exact] + [f"annotations/{p}" for p in patterns]
     return None
 
 
-def _coco_splits(folder: Path) -> list[str]:
+def _list_coco_splits(folder: Path) -> list[str]:
     files = [p for p in sorted((folder / "annotations").glob("*.json")) if not p.name.startswith(_OTHER_TASKS)]
-    beside = [p.parent.name for p in sorted(folder.glob(f"*/{_ROBOFLOW}"))]
-    return [p.stem.removeprefix(_PREFIX) for p in files] + beside
+    roboflow = [p.parent.name for p in sorted(folder.glob(f"*/{_ROBOFLOW}"))]
+    return [p.stem.removeprefix(_PREFIX) for p in files] + roboflow
 
 
-FORMATS: dict[str, Format] = {"coco": Format(_find_coco, _coco_splits)}
-"""Every format there is, tried in this order."""
+FORMATS: dict[str, Format] = {"coco": Format(_read_coco_split, _list_coco_splits)}
+"""The formats by name, in the order in which they are tried."""
