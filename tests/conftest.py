@@ -1,4 +1,4 @@
-"""What all tests share: one thread per process, the real data sets, a tiny run on synthetic shapes."""
+"""Fixtures of all tests: one thread per process, the real data sets, a tiny run on synthetic shapes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported; tests run side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported: tests run in parallel
 
 if TYPE_CHECKING:
     from sais.config import Experiment
@@ -19,26 +19,26 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout."""
+    """Return the root of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """The folder of a real data set by name (animals, breadboard, coco_mini); skips the test where it is absent."""
-    shelf = Path(os.environ.get("SAIS_DATA", ROOT.parent / "shared" / "data"))
+    """Return a function from a data set's name (animals, breadboard, coco_mini) to its folder; it skips if absent."""
+    parent = Path(os.environ.get("SAIS_DATA", ROOT.parent / "shared" / "data"))
 
     def folder(name: str) -> Path:
-        if not (shelf / name).is_dir():
-            pytest.skip(f"no real data at {shelf / name}; set SAIS_DATA to the folder that has {name}")
-        return shelf / name
+        if not (parent / name).is_dir():
+            pytest.skip(f"no real data at {parent / name}; set SAIS_DATA to the folder that contains {name}")
+        return parent / name
 
     return folder
 
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 12 training and 4 validation images, 96 x 128 pixels each. Copy it before changing it."""
+    """Return a data set of 12 training and 4 validation images of 96 x 128 pixels. Copy it before changing it."""
     from sais.data.synthetic import write_shapes
 
     folder = tmp_path_factory.mktemp("data") / "shapes"
@@ -48,7 +48,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny() -> Experiment:
-    """The smallest experiment: 64 x 64, four images a step, the ImageNet weights that come with pip."""
+    """Return the smallest experiment: 64 x 64, batches of four, ImageNet weights from the pip package."""
     from sais import config
 
     return config.Experiment(
@@ -67,7 +67,7 @@ def tiny() -> Experiment:
 
 @pytest.fixture(scope="session")
 def trained(shapes: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of `tiny` on `shapes`, long enough to find something."""
+    """Return the folder of a finished run of `tiny` on `shapes`, long enough to detect objects."""
     from dataclasses import replace
 
     from sais.data.paths import DataPaths

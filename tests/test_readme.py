@@ -1,4 +1,4 @@
-"""The README is a promise: each of its commands runs, in its order, and so does its Python."""
+"""Run every command of the README in its order, and its Python code."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ QUICK = {
     "bench": ["--size", "60", "80", "--objects", "5", "--repeats", "1", "--no-memory"],
     "reproduce": ["--epochs", "1", "--iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
 }
-"""Added to a command so that the test is quick; everything else is as the README has it."""
+"""Options added to a command so that the test is fast."""
 
 
 def blocks(root: Path, language: str) -> list[str]:
-    """The README's code blocks of one language."""
+    """Return the README's code blocks of one language."""
     return re.findall(rf"```{language}\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
 
 
 def environment(root: Path) -> dict[str, str]:
-    """For a process of its own, in another folder: this checkout's package, one thread."""
+    """Return the environment of a process in another folder: this repository's package, one thread."""
     path = os.pathsep.join(p for p in (str(root / "src"), os.environ.get("PYTHONPATH")) if p)
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.slow
-def test_every_command_and_the_python_of_the_readme(
+def test_readme_commands_and_python_run(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -94,7 +94,7 @@ def test_every_command_and_the_python_of_the_readme(
     assert len(names["detections"].rle()) == len(names["outlines"])  # type: ignore[attr-defined, arg-type]
 
 
-def test_recipes_of_the_readme_exist(root: Path) -> None:
+def test_readme_names_existing_recipes(root: Path) -> None:
     from sais.recipes import RECIPES
 
     text = (root / "README.md").read_text()
