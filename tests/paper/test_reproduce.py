@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,16 +17,18 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+from filelock import FileLock
+
 from sais.cli import main
 from sais.config import Experiment, from_dict
 from sais.data.paths import DataPaths
-from sais.engine.architecture import SAIS_ARCHITECTURE
 from sais.errors import SaisError
-from sais.paper.padding_bug import PADDING_BUG_ARCHITECTURE
-from sais.paper.runs import RunPlan, RunResult, describe_data, make_runs, read_result, settings_that_count
-from sais.paper.sweep import Budget, base_experiment, plans_for
+from sais.paper.padding_bug import PADDING_BUG
+from sais.paper.runs import RunPlan, RunResult, describe_data, digest_settings, read_result, run_plans
+from sais.paper.sweep import Budget, base_experiment, plan_runs
 from sais.paper.tables import ROWS, TABLES, keep_ratio
 from sais.recipes import RECIPES, recipe
+from sais.recipes.adjust import replace_settings
 
 
 def smallest() -> Experiment:
@@ -64,8 +65,8 @@ def test_on_the_papers_base_a_row_is_the_papers_recipe(key: str) -> None:
 def test_rows_differ_in_what_the_table_is_about() -> None:
     base, _ = base_experiment(Budget(base="paper-lite0", size=(192, 192), epochs=6))
     made = {key: ROWS[key].change(base) for table in TABLES.values() for key in table.rows}
-    assert made["keep-ratio"] == made["keep-ratio-slip"]
-    assert ROWS["keep-ratio-slip"].slip
+    assert made["keep-ratio"] == made["keep-ratio-padding-bug"]
+    assert ROWS["keep-ratio-padding-bug"].padding_bug
     assert made["keep-ratio"].input.size == (192, 320)
     assert replace(made["sais-area"], criterion=made["sais-center"].criterion) == made["sais-center"]
     assert replace(made["sais-center"], model=made["sais"].model) == made["sais"] == base
@@ -82,73 +83,81 @@ def test_the_kept_ratio_follows_the_fixed_size(side: int, wanted: tuple[int, int
 
 
 def test_the_budget_is_shared() -> None:
-    base, said = base_experiment(Budget(epochs=6, batch=4, size=(320, 320), backbone="resnet18"))
+    base, notes = base_experiment(Budget(epochs=6, batch_size=4, size=(320, 320), backbone="resnet18"))
     assert (base.optim.batch_size, base.optim.lr) == (4, 0.0025)
     assert base.schedule.epochs == 6
     assert base.schedule.milestones == (4, 5)
     assert (base.input.size, base.model.backbone) == ((320, 320), "resnet18")
-    assert any("0.01 -> 0.0025" in line for line in said)
-    assert any("drops after 4 and 5 instead of 8 and 11" in line for line in said)
-    assert base_experiment(Budget(batch=4, lr=0.5))[0].optim.lr == 0.5
-    with pytest.raises(SaisError, match="multiple of 32"):
+    assert any("from 0.01 to 0.0025" in line for line in notes)
+    assert any("from 8, 11 to 4, 5" in line for line in notes)
+    assert base_experiment(Budget(batch_size=4, lr=0.5))[0].optim.lr == 0.5
+    with pytest.raises(SaisError, match="multiples of 32"):
         base_experiment(Budget(size=(100, 100)))
 
 
 def test_the_digest_tells_what_decides_the_numbers() -> None:
     data = {"name": "shapes"}
-    (plan,) = plans_for(["sais"], [0], TINY)
+    (plan,) = plan_runs(["sais"], [0], TINY)
     idle = replace(plan.experiment, run=replace(plan.experiment.run, workers=7, device="cuda", evaluate_every=1))
     assert replace(plan, experiment=idle, row="another").digest(data) == plan.digest(data)
     other = replace(plan.experiment, criterion=replace(plan.experiment.criterion, mask_weight=2.0))
     different = [
         replace(plan, experiment=other).digest(data),
-        replace(plan, architecture=PADDING_BUG_ARCHITECTURE).digest(data),
-        replace(plan, steps=3).digest(data),
+        replace(plan, experiment=replace_settings(plan.experiment, "model", architecture=PADDING_BUG)).digest(data),
+        replace(plan, max_iterations=3).digest(data),
         replace(plan, random_init=True).digest(data),
         plan.digest({"name": "animals"}),
     ]
     assert len({plan.digest(data), *different}) == 6
 
 
-def test_kept_results_are_found_by_their_settings(root: Path) -> None:
-    """Settings that came or moved since they were written change no digest while they are at their default."""
-    kept = [json.loads(path.read_text()) for path in sorted((root / "docs/experiments/results").glob("*.json"))]
-    assert len(kept) >= 30
-    for result in kept:
-        experiment = from_dict(Experiment, result["experiment"])
-        system = replace(SAIS_ARCHITECTURE, name=result["system"])
-        assert RunPlan(result["row"], experiment, system).digest(result["data"]) == result["digest"]
-    mosaic = replace(experiment, augment=replace(experiment.augment, mosaic=0.5))
-    jitter = replace(experiment, augment=replace(experiment.augment, scale_jitter=(0.5, 2.0)))
-    later = {RunPlan(result["row"], one, system).digest(result["data"]) for one in (mosaic, jitter)}
-    assert len({*later, result["digest"]}) == 3
-    # A moved setting counts as it did where it stood.
-    assert settings_that_count(jitter)["input"]["scale_jitter"] == [0.5, 2.0]
-    assert settings_that_count(mosaic)["augment"] == {"mosaic": 0.5}
-    assert "augment" not in settings_that_count(jitter)
+def test_digests_of_kept_results_are_stable(root: Path) -> None:
+    """Settings that were added later do not change the digests of kept results while they have their defaults."""
+    results = [
+        RunResult(**json.loads(path.read_text())) for path in sorted((root / "docs/experiments/results").glob("*.json"))
+    ]
+    assert len(results) >= 30
+    for result in results:
+        experiment = from_dict(Experiment, result.experiment)
+        assert RunPlan(result.row, experiment).digest(result.data) == result.digest
+        assert RunPlan(result.row, experiment).architecture == result.architecture
+
+
+def test_digest_settings_are_those_that_differ_from_the_defaults() -> None:
+    experiment = Experiment()
+    assert digest_settings(experiment) == {}
+    changed = replace(
+        experiment,
+        name="other",
+        augment=replace(experiment.augment, mosaic=0.5, scale_jitter=(0.5, 2.0)),
+        run=replace(experiment.run, workers=7, evaluate_every=3),
+    )
+    assert digest_settings(changed) == {"augment.mosaic": 0.5, "augment.scale_jitter": [0.5, 2.0]}
+    stopping = replace(changed, schedule=replace(experiment.schedule, patience=2))
+    assert digest_settings(stopping)["run.evaluate_every"] == 3  # early stopping depends on it
 
 
 def test_shared_rows_are_trained_once_and_finished_ones_not_again(shapes: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    twice = [*plans_for(["sais"], [0], TINY), *plans_for(["sais"], [0], TINY)]
-    first = make_runs(twice, DataPaths(shapes), tmp_path, say=said.append)
-    assert said == ["1 of 1: sais, seed 0"]
+    lines: list[str] = []
+    twice = [*plan_runs(["sais"], [0], TINY), *plan_runs(["sais"], [0], TINY)]
+    first = run_plans(twice, DataPaths(shapes), tmp_path, log=lines.append)
+    assert lines == ["1 of 1: sais, seed 0"]
     assert first[0] == first[1]
     assert first[0].iterations == 2
     assert first[0].data["train"]["images"] == 12
-    again = make_runs(twice[:1], DataPaths(shapes), tmp_path, say=said.append)
-    assert len(said) == 1
+    again = run_plans(twice[:1], DataPaths(shapes), tmp_path, log=lines.append)
+    assert len(lines) == 1
     assert again[0] == first[0]
     folder = next((tmp_path / "runs").iterdir())
     assert read_result(folder / "result.json") == first[0]
 
 
 def test_another_row_with_the_same_settings_uses_the_same_run(shapes: Path, tmp_path: Path) -> None:
-    (plan,) = plans_for(["sais"], [0], TINY)
-    (first,) = make_runs([plan], DataPaths(shapes), tmp_path)
-    said: list[str] = []
-    (second,) = make_runs([replace(plan, row="sais-768-r50")], DataPaths(shapes), tmp_path, say=said.append)
-    assert not said
+    (plan,) = plan_runs(["sais"], [0], TINY)
+    (first,) = run_plans([plan], DataPaths(shapes), tmp_path)
+    lines: list[str] = []
+    (second,) = run_plans([replace(plan, row="sais-768-r50")], DataPaths(shapes), tmp_path, log=lines.append)
+    assert not lines
     assert second == replace(first, row="sais-768-r50")
     assert len(list((tmp_path / "results").iterdir())) == 1
 
@@ -167,14 +176,14 @@ def test_other_annotations_are_other_data(shapes: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(labels))
     after = describe_data(read_dataset(copy, "train"), valid, "shapes")
     assert after["train"]["images"] == before["train"]["images"]
-    (plan,) = plans_for(["sais"], [0], TINY)
+    (plan,) = plan_runs(["sais"], [0], TINY)
     assert plan.digest(after) != plan.digest(before)
 
 
 def test_a_run_stopped_early_is_measured_by_its_last_weights(shapes: Path, tmp_path: Path) -> None:
     """Not by the best, which were chosen on the very images: 7 iterations of 9, looked at after each epoch of 3."""
     budget = replace(TINY, iterations=7, epochs=3, evaluate_every=1)
-    (result,) = make_runs(plans_for(["sais"], [0], budget), DataPaths(shapes), tmp_path)
+    (result,) = run_plans(plan_runs(["sais"], [0], budget), DataPaths(shapes), tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
     assert result.iterations == 7
     assert not (folder / "model.safetensors").exists()
@@ -192,69 +201,60 @@ def test_earlier_rows_and_seeds_stay_in_the_table(shapes: Path, tmp_path: Path) 
 
 
 def test_the_slip_wants_images_at_the_top_left() -> None:
-    with pytest.raises(SaisError, match="zooms and moves them"):
-        plans_for(["keep-ratio-slip"], [0], Budget(base="sais-lite"))
+    with pytest.raises(SaisError, match="augment.scale_jitter"):
+        plan_runs(["keep-ratio-padding-bug"], [0], Budget(base="sais-lite"))
 
 
 def test_a_run_that_is_there_without_its_result_is_only_measured(shapes: Path, tmp_path: Path) -> None:
     """As after a kill between training and evaluation; iterations are not made a second time."""
-    plans = plans_for(["sais"], [0], replace(TINY, iterations=None))
-    (first,) = make_runs(plans, DataPaths(shapes), tmp_path)
+    plans = plan_runs(["sais"], [0], replace(TINY, iterations=None))
+    (first,) = run_plans(plans, DataPaths(shapes), tmp_path)
     folder = next((tmp_path / "runs").iterdir())
     log = (folder / "log.jsonl").read_text()
     for path in [*(tmp_path / "results").iterdir(), folder / "result.json"]:
         path.unlink()
-    (again,) = make_runs(plans, DataPaths(shapes), tmp_path)
+    (again,) = run_plans(plans, DataPaths(shapes), tmp_path)
     assert again == first
     assert (folder / "log.jsonl").read_text() == log
 
 
-def _hold(folder: Path, name: str, held: object, done: object) -> None:
-    from sais.paper.runs import _claimed
-
-    with _claimed(folder, name) as free:
-        assert free
-        held.set()  # type: ignore[attr-defined]
-        done.wait()  # type: ignore[attr-defined]
-
-
-def test_what_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
-    from sais.paper.runs import _claimed
-
-    context = multiprocessing.get_context("spawn")
-    held, done = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(tmp_path, "run", held, done))
-    other.start()
-    assert held.wait(60)
-    with _claimed(tmp_path, "run") as free:
-        assert not free
-    with _claimed(tmp_path, "another") as free:
-        assert free
-    other.kill()  # a killed process holds nothing
-    other.join()
-    with _claimed(tmp_path, "run") as free:
-        assert free
+def test_run_plans_waits_for_a_run_of_another_process(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = plan_runs(["sais"], [0], TINY)
+    lines: list[str] = []
+    run_plans(plans, DataPaths(shapes), tmp_path)
+    (name,) = (path.name for path in (tmp_path / "locks").iterdir())
+    lock = FileLock(tmp_path / "locks" / name, is_singleton=False)
+    lock.acquire()
+    monkeypatch.setattr("sais.paper.runs.time.sleep", lambda seconds: lock.release())
+    (result,) = run_plans(plans, DataPaths(shapes), tmp_path, log=lines.append)
+    assert lines == ["waiting for another process that works on sais"]
+    assert result.row == "sais"
 
 
 def test_without_labels_to_measure_on(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(SaisError, match="no labeled validation split"):
-        make_runs(plans_for(["sais"], [0], TINY), DataPaths(shapes, valid=""), tmp_path)
+        run_plans(plan_runs(["sais"], [0], TINY), DataPaths(shapes, valid=""), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["table9"], "table9"),
-        (["table1"], "needs --data DIR"),
-        (["table1", "--rows", "sais", "--data", "."], "table1 has none of the rows sais; it has keep-ratio-slip"),
-        (["table1", "--rows", "sias", "--data", "."], "unknown row 'sias', did you mean 'sais'"),
-        (["table1", "--epochs", "0", "--data", "."], "--epochs 0: must be 1 or more"),
-        (["table1", "--size", "64", "64", "64", "--data", "."], "give height and width"),
-        (["table4", "--objects", "101"], "--objects 101: from 1 to 100"),
-        (["table4", "--repeats", "0"], "positive numbers as --image and --repeats"),
-        (["all", "--rows", "sias", "--data", "."], "unknown row 'sias', did you mean 'sais'"),
+        (["table1"], "Give --data DIR"),
+        (
+            ["table1", "--rows", "sais", "--data", "."],
+            "table1: has none of the rows sais. Choose from keep-ratio-padding-bug",
+        ),
+        (["table1", "--rows", "sias", "--data", "."], "row 'sias': unknown, did you mean 'sais'"),
+        (["table1", "--epochs", "0", "--data", "."], "--epochs 0"),
+        (["table1", "--size", "64", "64", "64", "--data", "."], "Give height and width"),
+        (["table4", "--objects", "101"], "--objects 101"),
+        (["table4", "--repeats", "0"], "--repeats 0"),
+        (["all", "--rows", "sias", "--data", "."], "row 'sias': unknown, did you mean 'sais'"),
         (["figure3", "--model", "absent", "--data", "."], "--model absent: no such run or model file"),
-        (["table2", "--base", "fcos-r50", "--data", "."], "--base fcos-r50 keeps the ratio"),
+        (["table2", "--base", "fcos-r50", "--data", "."], "base fcos-r50: keeps the ratio"),
         (["table4", "--peers", "peers.absent:peers"], "peers.absent:peers"),
     ],
 )
@@ -293,12 +293,12 @@ def test_every_table_and_figure_at_its_tiniest(shapes: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_table_four_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    small = ["--objects", "5", "--image", "96", "128", "--repeats", "1"]
+    small = ["--objects", "5", "--image-size", "96", "128", "--repeats", "1"]
     peers = ["--peers", "tests.benchmark.test_timing:small"]
     assert main(["reproduce", "table4", "--out", str(out), "--rows", "sais-640-r50", *small, *peers]) == 0
     measured = json.loads((out / "table4.json").read_text())["measured"]
     assert [one["name"] for one in measured["timings"]] == ["SAIS-640, R50", "lite"]
-    assert [one["found"] for one in measured["timings"]] == [5, 5]
+    assert [one["num_detections"] for one in measured["timings"]] == [5, 5]
     text = (out / "table4.md").read_text()
     assert "FCIS, R101-C5 (paper only)" in text
     assert "ExtremeNet" in text

@@ -11,7 +11,7 @@ from PIL import Image
 from sais.config import InputConfig
 from sais.data.annotations import Annotation, ImageRecord
 from sais.errors import SaisError
-from sais.paper.target_maps import FAINTEST, SCENE_BOXES, SCENE_SIZE, draw_scene, draw_target_maps, level_sizes
+from sais.paper.target_maps import MIN_BRIGHTNESS, SCENE_BOXES, SCENE_SIZE, draw_scene, draw_target_maps, level_sizes
 from sais.results.draw import PALETTE
 
 GAP = 12
@@ -29,7 +29,7 @@ def color(owner: int, box: tuple[float, ...], x: float, y: float) -> np.ndarray:
     """What a location (x, y) of this object looks like: its color, the brighter the more central (Eq. 3)."""
     left, top, right, bottom = x - box[0], y - box[1], box[2] - x, box[3] - y
     central = (min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom)) ** 0.5
-    return np.array(PALETTE[owner]) * (FAINTEST + (1 - FAINTEST) * central)
+    return np.array(PALETTE[owner]) * (MIN_BRIGHTNESS + (1 - MIN_BRIGHTNESS) * central)
 
 
 def test_figure_2() -> None:

@@ -87,10 +87,10 @@ def _dataset_split(
     if arguments.data is not None:
         return read_dataset(locate(arguments.data), arguments.split, class_names), ""
     paths: dict[str, Any] = {}
-    for field in fields(DataPaths):
-        if field.name in record.paths:
-            value = record.paths[field.name]
-            paths[field.name] = Path(value) if value is not None and "Path" in str(field.type) else value
+    for item in fields(DataPaths):
+        if item.name in record.paths:
+            value = record.paths[item.name]
+            paths[item.name] = Path(value) if value is not None and "Path" in str(item.type) else value
     try:
         split = DataPaths(**paths).valid_index(class_names)
     except SaisError as error:

@@ -1,7 +1,7 @@
-"""Each experiment from its request to its files; what `sais reproduce` does.
+"""The experiments of `sais reproduce`: from a request to runs, tables, figures and the page.
 
-An experiment leaves NAME.json (what it consists of) in the output folder, and NAME.md and NAME.csv to read. The page,
-index.html, is made of all experiments that the folder holds, whichever command made them.
+An experiment writes NAME.json (its state), and NAME.md and NAME.csv to read. The page, index.html, shows all
+experiments whose state is in the folder, whichever command made them.
 """
 
 from __future__ import annotations
@@ -16,209 +16,248 @@ from sais.benchmark.candidates import find_candidates
 from sais.benchmark.timing import Conditions
 from sais.config import Experiment
 from sais.data.paths import DataPaths
-from sais.errors import SaisError
+from sais.errors import CheckpointError, ConfigError, InputError
 from sais.io.atomic import write_text
 from sais.paper import figures, padding_bug_ablation, padding_bug_upper_bound, table4
-from sais.paper.comparison import csv_text, markdown, markdown_list, markdown_table
-from sais.paper.page import Section, image_section, table_section, write_page
-from sais.paper.runs import RunResult, make_runs
-from sais.paper.sweep import Budget, base_experiment, plans_for
+from sais.paper.comparison import csv_report, markdown_list, markdown_report, markdown_table
+from sais.paper.page import Section, table_section, write_page
+from sais.paper.runs import RunResult, run_plans
+from sais.paper.sweep import Budget, base_experiment, plan_runs
 from sais.paper.tables import TABLES, find_row, keep_ratio
 from sais.recipes import recipe
 from sais.recipes.paper import KEEP_RATIO
-from sais.reports.html_tables import plain_table
+from sais.reports.html_tables import Table
 
-ORDER = ("table1", "table2", "table3", "table4", "memory", "peers", "lite", "figure2", "figure3")
-"""Of the sections on the page."""
+SECTIONS = ("table1", "table2", "table3", "table4", "memory", "peers", "lite", "figure2", "figure3")
+"""Experiments in their order on the page."""
+FIGURE_TEXTS = {
+    "figure2": ("Figure 2: assignment of locations", "Target maps of both assigners; black is background."),
+    "figure3": ("Figure 3: predictions", "Detections of a model, a color for each object."),
+}
+"""Title and introduction of the figures."""
 
 
 @dataclass(frozen=True)
 class ReproductionRequest:
-    """What all experiments of one call share."""
+    """The arguments that all experiments of a call share."""
 
     data: DataPaths | None
-    """Table IV needs none, unless it trains."""
+    """Data set; Table IV needs one only if it trains."""
     out: Path
+    """Folder of runs and results."""
     budget: Budget = field(default_factory=Budget)
     seeds: tuple[int, ...] = (0,)
     rows: tuple[str, ...] = ()
-    """Only these rows; all where none is named."""
+    """Keys of rows; empty: all rows."""
     skip_broken: bool = False
+    """Whether unreadable images are skipped instead of raising an error."""
     command: str = ""
-    """As it was typed, for the page."""
-    say: Callable[[str], None] = print
+    """Command line, for the page."""
+    log: Callable[[str], None] = print
 
-    def runs(self, rows: Sequence[str], seeds: Sequence[int]) -> list[RunResult]:
-        """The runs of these rows, made where they are not there yet."""
-        return make_runs(plans_for(rows, seeds, self.budget), self.there, self.out, self.skip_broken, self.say)
+    def run_rows(self, rows: Sequence[str], seeds: Sequence[int]) -> list[RunResult]:
+        """Run rows that have no result yet, and return the results of all."""
+        plans = plan_runs(rows, seeds, self.budget)
+        return run_plans(plans, self.required_data, self.out, self.skip_broken, self.log)
 
     @property
-    def there(self) -> DataPaths:
-        """The data. Raises SaisError where none was given."""
+    def required_data(self) -> DataPaths:
+        """The data set. Raises InputError if there is none."""
         if self.data is None:
-            raise SaisError("no data: give --data DIR")
+            raise InputError("reproduce: no data set. Give a folder of images with annotations.")
         return self.data
 
 
-def chosen_rows(key: str, wanted: Sequence[str]) -> list[str]:
-    """The rows of a table that are wanted; all of them where none is named."""
-    rows = TABLES[key].rows if key in TABLES else tuple(r.row for r in table4.PAPER if r.row)
+def select_rows(key: str, wanted: Sequence[str]) -> list[str]:
+    """Return the rows of a table that are wanted; all rows if `wanted` is empty."""
+    rows = TABLES[key].rows if key in TABLES else tuple(row.row for row in table4.PAPER if row.row)
     return [row for row in rows if not wanted or row in wanted]
 
 
-def _some_rows(key: str, wanted: Sequence[str]) -> list[str]:
-    for row in wanted:
-        find_row(row)
-    rows = chosen_rows(key, wanted)
-    if not rows:
-        raise SaisError(f"{key} has none of the rows {', '.join(wanted)}; it has {', '.join(chosen_rows(key, ()))}")
-    return rows
+def reproduce_table(key: str, request: ReproductionRequest) -> list[RunResult]:
+    """Run the rows of Table I, II or III and write the table.
 
-
-def table(key: str, request: ReproductionRequest) -> list[RunResult]:
-    """Table I, II or III: its runs, and its files."""
-    spec = TABLES[key]
-    results = request.runs(_some_rows(key, request.rows), request.seeds)
-    results = [*results, *_earlier(key, results, request)]
-    state: dict[str, Any] = {"kind": "table", "results": [asdict(result) for result in results]}
-    text = markdown(spec, results)
-    state["more"] = _about_the_slip(request, results) if key == "table1" else []
-    for more in state["more"]:
-        text += f"\n{more['words']}\n\n{markdown_table(more['columns'], more['rows'])}\n"
-    _write_state(request, key, state)
+    Args:
+        key: "table1", "table2" or "table3".
+        request: arguments of the call.
+    """
+    table = TABLES[key]
+    results = request.run_rows(_require_rows(key, request.rows), request.seeds)
+    results = [*results, *_earlier_results(key, results, request)]
+    tables = _padding_bug_tables(request, results) if key == "table1" else []
+    _write_state(
+        request, key, {"kind": "table", "results": [asdict(result) for result in results], "extra_tables": tables}
+    )
+    text = markdown_report(table, results)
+    for extra in tables:
+        text += f"\n{extra['caption']}\n\n{markdown_table(extra['columns'], extra['rows'])}\n"
     write_text(request.out / f"{key}.md", text)
-    write_text(request.out / f"{key}.csv", csv_text(spec, results))
+    write_text(request.out / f"{key}.csv", csv_report(table, results))
     return results
 
 
-def _earlier(key: str, results: Sequence[RunResult], request: ReproductionRequest) -> list[RunResult]:
-    """Results of this table's earlier calls, other rows or seeds of the same budget and data, which still hold."""
-    path = request.out / f"{key}.json"
-    if not path.is_file():
-        return []
-    had = [RunResult(**one) for one in json.loads(path.read_text(encoding="utf-8"))["results"]]
-    try:
-        plans = plans_for(TABLES[key].rows, sorted({result.seed for result in had}), request.budget)
-    except SaisError:  # a row that this base cannot have, and that this call did not ask for
-        plans = plans_for(list({result.row for result in results}), sorted({r.seed for r in had}), request.budget)
-    valid = {(p.row, p.experiment.run.seed, p.digest(results[0].data)) for p in plans}
-    now = {(result.row, result.seed) for result in results}
-    return [r for r in had if (r.row, r.seed, r.digest) in valid and (r.row, r.seed) not in now]
+def reproduce_table4(request: ReproductionRequest, peers: Sequence[str], conditions: Conditions, train: bool) -> None:
+    """Measure speed and memory for Table IV, and write the table.
 
-
-def _about_the_slip(request: ReproductionRequest, results: Sequence[RunResult]) -> list[dict[str, Any]]:
-    """Two more tables for Table I: the slip's halves apart, and what it costs perfect masks, at the size of the rows
-    that keep the ratio and at the paper's. None of them where nothing has an outline."""
-    index = request.there.valid_index(request.there.train_index().class_names)
-    assert index is not None
-    if not any(a.segmentation is not None for image in index.images for a in image.annotations):
-        return []
-    apart = padding_bug_ablation.ablation_rows(results, index, request.out, request.budget.device or "auto")
-    sizes = [keep_ratio(base_experiment(request.budget)[0]).input.size, KEEP_RATIO.size]
-    words = padding_bug_upper_bound.WORDS.format(data=f"{request.there.name}, {index.name}")
-    tables: list[tuple[str, Sequence[str], list[list[str]]]] = [
-        (padding_bug_ablation.WORDS, padding_bug_ablation.COLUMNS, apart),
-        (words, padding_bug_upper_bound.COLUMNS, padding_bug_upper_bound.upper_bound_rows(index, sizes)),
-    ]
-    return [{"words": text, "columns": list(columns), "rows": rows} for text, columns, rows in tables if rows]
-
-
-def table_four(request: ReproductionRequest, peers: Sequence[str], conditions: Conditions, train: bool) -> None:
-    """Table IV: speed and memory, and AP where `train` asks for it.
+    Args:
+        request: arguments of the call.
+        peers: "module:function" of functions that return further candidates.
+        conditions: conditions of the measurement.
+        train: whether to train the rows for AP.
 
     Raises:
-        SaisError: a contestant that cannot be had, before anything is trained.
+        ConfigError: a candidate does not exist, or the base is not of the paper's width. Raised before training.
     """
-    keys = _some_rows("table4", request.rows)
+    keys = _require_rows("table4", request.rows)
     for source in peers:
         find_candidates(source)
     if train and recipe(request.budget.base).model.channels != Experiment().model.channels:
-        raise SaisError(
-            f"table4 trains the paper's models, and --base {request.budget.base} is of another width; leave it out"
+        raise ConfigError(
+            f"table4: trains the paper's models, and the base {request.budget.base} has another width. Use the default "
+            "base."
         )
-    results = request.runs(keys, request.seeds) if train else []
-    measured = table4.measure(keys, peers, conditions, request.say)
+    results = request.run_rows(keys, request.seeds) if train else []
+    measured = table4.measure(keys, peers, conditions, request.log)
     state = {"kind": "table4", "results": [asdict(result) for result in results], "measured": measured}
     _write_state(request, "table4", state)
-    lines = table4.lines(measured, results)
-    parts = table4.parts_lines(measured)
+    rows = table4.table_rows(measured, results)
     text = "\n\n".join(
         [
             "## Table IV: speed and memory",
-            table4.in_words(measured, results),
-            markdown_table(table4.COLUMNS, lines),
+            table4.describe_measurement(measured, results),
+            markdown_table(table4.COLUMNS, rows),
             markdown_list(measured["notes"]),
-            "Kept for backward for one more training image, MiB, part by part:",
-            markdown_table(*parts),
+            "Saved for backward for one additional training image, MiB by part:",
+            markdown_table(*table4.saved_memory_rows(measured)),
         ]
     )
     write_text(request.out / "table4.md", text + "\n")
-    write_text(request.out / "table4.csv", table4.csv_text(table4.COLUMNS, lines))
+    write_text(request.out / "table4.csv", table4.format_csv(table4.COLUMNS, rows))
 
 
-def figure_two(request: ReproductionRequest, image: int | None) -> None:
-    """Figure 2 on an image of the data set."""
+def reproduce_figure2(request: ReproductionRequest, image_id: int | None) -> None:
+    """Draw Figure 2 on an image of the data set.
+
+    Args:
+        request: arguments of the call.
+        image_id: id of the image; None: an image on which the assigners differ.
+    """
     base, _ = base_experiment(request.budget)
-    made = figures.figure2(request.there.train_index(), base.input, request.out, image)
-    _write_state(request, "figure2", {"kind": "figure", "images": [[p.name, text] for p, text in made]})
+    images = figures.figure2(request.required_data.train_index(), base.input, request.out, image_id)
+    _write_figure_state(request, "figure2", images)
 
 
-def figure_three(request: ReproductionRequest, model: Path | None) -> None:
-    """Figure 3 by a model of the user's, or by the row `sais` of this budget, trained if it is not yet."""
+def reproduce_figure3(request: ReproductionRequest, model: Path | None) -> None:
+    """Draw Figure 3.
+
+    Args:
+        request: arguments of the call.
+        model: model file or folder of a run; None: the row `sais` of the budget, which is trained if needed.
+
+    Raises:
+        CheckpointError: the row has a result but its weights were deleted.
+    """
     if model is None:
-        (result,) = request.runs(["sais"], request.seeds[:1])
-        tail = f"-seed{result.seed}-{result.digest}"
-        found = [path for path in request.out.glob(f"runs/*{tail}") if path.is_dir()]
-        if not found:
-            raise SaisError(f"{request.out}/runs/sais{tail}: only its result is there; give a model with --model")
-        model = found[0]
-    index = request.there.valid_index(None) or request.there.train_index()
-    made = figures.figure3(index, model, request.out, request.budget.device or "auto")
-    _write_state(request, "figure3", {"kind": "figure", "images": [[p.name, text] for p, text in made]})
+        (result,) = request.run_rows(["sais"], request.seeds[:1])
+        suffix = f"-seed{result.seed}-{result.digest}"
+        folders = [path for path in request.out.glob(f"runs/*{suffix}") if path.is_dir()]
+        if not folders:
+            raise CheckpointError(f"{request.out}/runs/sais{suffix}: the weights were deleted. Give a model.")
+        model = folders[0]
+    index = request.required_data.valid_index(None) or request.required_data.train_index()
+    images = figures.figure3(index, model, request.out, request.budget.device or "auto")
+    _write_figure_state(request, "figure3", images)
 
 
-def page(out: Path) -> Path:
-    """Write index.html of all experiments in `out`."""
+def write_index(out: Path) -> Path:
+    """Write index.html with all experiments whose state is in `out`, and return its path."""
     sections = []
-    for key in ORDER:
+    for key in SECTIONS:
         path = out / f"{key}.json"
         if path.is_file():
             sections.append(_section(key, json.loads(path.read_text(encoding="utf-8")), out))
     return write_page(out, sections)
 
 
+def _require_rows(key: str, wanted: Sequence[str]) -> list[str]:
+    """The wanted rows of a table. Raises InputError for unknown rows, and if the table has none of them."""
+    for row in wanted:
+        find_row(row)
+    rows = select_rows(key, wanted)
+    if not rows:
+        available = ", ".join(select_rows(key, ()))
+        raise InputError(f"{key}: has none of the rows {', '.join(wanted)}. Choose from {available}.")
+    return rows
+
+
+def _earlier_results(key: str, results: Sequence[RunResult], request: ReproductionRequest) -> list[RunResult]:
+    """Results of earlier calls for other rows or seeds of this table, if they are of the same budget and data."""
+    path = request.out / f"{key}.json"
+    if not path.is_file():
+        return []
+    earlier = [RunResult(**values) for values in json.loads(path.read_text(encoding="utf-8"))["results"]]
+    seeds = sorted({result.seed for result in earlier})
+    try:
+        plans = plan_runs(TABLES[key].rows, seeds, request.budget)
+    except ConfigError:  # a row that this call did not ask for, and that the base does not support
+        plans = plan_runs(list({result.row for result in results}), seeds, request.budget)
+    valid = {(plan.row, plan.experiment.run.seed, plan.digest(results[0].data)) for plan in plans}
+    current = {(result.row, result.seed) for result in results}
+    return [r for r in earlier if (r.row, r.seed, r.digest) in valid and (r.row, r.seed) not in current]
+
+
+def _padding_bug_tables(request: ReproductionRequest, results: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """The tables on the padding bug: its ablation, and the upper bound at the size of the rows that keep the ratio and
+    at the paper's size. Empty for data without masks."""
+    index = request.required_data.valid_index(request.required_data.train_index().class_names)
+    assert index is not None
+    if not any(annotation.segmentation is not None for image in index.images for annotation in image.annotations):
+        return []
+    ablation = padding_bug_ablation.ablation_rows(results, index, request.out, request.budget.device or "auto")
+    sizes = [keep_ratio(base_experiment(request.budget)[0]).input.size, KEEP_RATIO.size]
+    caption = padding_bug_upper_bound.CAPTION.format(data=f"{request.required_data.name}, {index.name}")
+    tables = [
+        (padding_bug_ablation.CAPTION, padding_bug_ablation.COLUMNS, ablation),
+        (caption, padding_bug_upper_bound.COLUMNS, padding_bug_upper_bound.upper_bound_rows(index, sizes)),
+    ]
+    return [{"caption": text, "columns": list(columns), "rows": rows} for text, columns, rows in tables if rows]
+
+
 def _section(key: str, state: dict[str, Any], out: Path) -> Section:
+    """The section of an experiment on the page."""
+    commands = (state["command"],)
     if state["kind"] == "table":
-        results = [RunResult(**one) for one in state["results"]]
+        results = [RunResult(**values) for values in state["results"]]
         logs = {r.digest: path for r in results for path in out.glob(f"runs/*-seed{r.seed}-{r.digest}/log.jsonl")}
-        section = table_section(TABLES[key], results, logs, commands=(state["command"],))
-        more = [plain_table(one["columns"], one["rows"], caption=one["words"]) for one in state.get("more", [])]
-        return replace(section, tables=(*section.tables, *more))
+        section = table_section(TABLES[key], results, logs, commands)
+        extra = [Table(table["columns"], table["rows"], table["caption"]) for table in state["extra_tables"]]
+        return replace(section, tables=(*section.tables, *extra))
     if state["kind"] == "figure":
-        titles = {
-            "figure2": ("Figure 2: which object each location learns", "By both rules; black is background."),
-            "figure3": ("Figure 3: predictions", "What a model finds, one color an object."),
-        }
-        images = [(out / name, text) for name, text in state["images"]]
-        return image_section(*titles[key], images, commands=(state["command"],))
+        images = tuple((out / name, caption) for name, caption in state["images"])
+        return Section(*FIGURE_TEXTS[key], images=images, commands=commands)
     if state["kind"] == "table4":
-        trained = [RunResult(**one) for one in state["results"]]
-        lines = table4.lines(state["measured"], trained)
-        tables = (plain_table(table4.COLUMNS, lines), plain_table(*table4.parts_lines(state["measured"])))
+        measured, results = state["measured"], [RunResult(**values) for values in state["results"]]
         return Section(
             "Table IV: speed and memory",
-            table4.in_words(state["measured"], trained),
-            tables=tables,
-            notes=_notes(state["measured"]),
-            commands=(state["command"],),
+            table4.describe_measurement(measured, results),
+            tables=(
+                Table(table4.COLUMNS, table4.table_rows(measured, results)),
+                Table(*table4.saved_memory_rows(measured)),
+            ),
+            notes=_notes(measured),
+            commands=commands,
         )
-    plain = tuple(plain_table(columns, rows) for columns, rows in state["tables"])
-    return Section(state["title"], state["intro"], tables=plain, notes=_notes(state), commands=(state["command"],))
+    tables = tuple(Table(columns, rows) for columns, rows in state["tables"])
+    return Section(state["title"], state["intro"], tables=tables, notes=_notes(state), commands=commands)
 
 
 def _notes(state: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What is to be known of each system; nothing of those that were measured before this was written down."""
+    """The notes on candidates, as (name, text)."""
     return tuple((name, note) for name, note in state.get("notes", []))
+
+
+def _write_figure_state(request: ReproductionRequest, key: str, images: Sequence[tuple[Path, str]]) -> None:
+    _write_state(request, key, {"kind": "figure", "images": [[path.name, caption] for path, caption in images]})
 
 
 def _write_state(request: ReproductionRequest, key: str, state: dict[str, Any]) -> None:

@@ -1,13 +1,12 @@
-"""The two halves of the padding slip taken apart: the same weights, tested with the slip and without.
+"""An ablation of the padding bug: the same weights evaluated without the bug and with it.
 
-Between two tests of one model there is no seed and no luck of training, so that the difference is the slip's alone.
+Both evaluations use one trained model, so that the difference between them is caused by the bug alone, not by seeds.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +14,69 @@ from sais.data.annotations import DatasetSplit
 from sais.evaluation.evaluate import evaluate
 from sais.inference.predictor import Predictor
 from sais.inference.trained_model import load_model
-from sais.io.atomic import write_text
 from sais.modeling.architecture import find_architecture
 from sais.paper.padding_bug import PADDING_BUG, PADDING_BUG_ARCHITECTURE
-from sais.paper.runs import RunResult, read_result
+from sais.paper.runs import RunResult, read_result, write_result
 from sais.recipes.adjust import replace_settings
 
-COLUMNS = ("trained", "tested", "seed", "box AP", "mask AP", "AP50", "AP75")
-WORDS = "The slip's halves apart: the same weights, tested without the slip and with it."
+FOLDER = "padding-bug-ablation"
+"""Folder of the additional results, in the folder of results."""
+COLUMNS = ("training", "inference", "seed", "box AP", "mask AP", "AP50", "AP75")
+CAPTION = "Ablation of the padding bug: the same weights, evaluated without the bug and with it."
 
 
 def ablation_rows(
-    results: Sequence[RunResult], valid: DatasetSplit, out: Path, device: str = "auto"
+    results: Sequence[RunResult], valid_index: DatasetSplit, out: Path, device: str = "auto"
 ) -> list[list[str]]:
-    """The rows of a table with `COLUMNS`, of the runs among `results` that keep the ratio and whose weights (or an
-    earlier answer) lie in `out`."""
+    """Format the rows of a table with `COLUMNS`.
+
+    Args:
+        results: results of runs. Runs with a fixed input are ignored, and runs with neither weights nor a kept
+            additional result.
+        valid_index: split to evaluate on.
+        out: folder of runs and results.
+        device: device of the evaluation.
+    """
     rows = []
     for result in results:
         if result.experiment["input"]["mode"] != "keep_ratio":
             continue
-        slipped = result.architecture == PADDING_BUG_ARCHITECTURE.name
-        other = _other_way(result, "sais" if slipped else PADDING_BUG, valid, out, device)
+        trained_with_bug = result.architecture == PADDING_BUG_ARCHITECTURE.name
+        other = _evaluate_other(result, "sais" if trained_with_bug else PADDING_BUG, valid_index, out, device)
         if other is None:
             continue
-        for tested_slipped, one in sorted(((slipped, result), (not slipped, other)), key=lambda pair: pair[0]):
-            words = ["with the slip" if yes else "right" for yes in (slipped, tested_slipped)]
-            rows.append([*words, str(result.seed), *_figures(one.metrics)])
+        for bug, evaluated in sorted(((trained_with_bug, result), (not trained_with_bug, other)), key=lambda p: p[0]):
+            modes = ["with the bug" if has_bug else "without" for has_bug in (trained_with_bug, bug)]
+            rows.append([*modes, str(result.seed), *_format_metrics(evaluated.metrics)])
     return rows
 
 
-def _other_way(
-    result: RunResult, architecture: str, valid: DatasetSplit, out: Path, device: str
+def _evaluate_other(
+    result: RunResult, architecture: str, valid_index: DatasetSplit, out: Path, device: str
 ) -> RunResult | None:
-    """The result of the same weights under `architecture`; kept beside the others, so that it is measured once."""
-    path = out / "results" / "tested-otherwise" / f"seed{result.seed}-{result.digest}.json"
-    known = read_result(path)
+    """The result of the same weights with another architecture, kept as JSON; None without weights."""
+    path = out / "results" / FOLDER / f"seed{result.seed}-{result.digest}.json"
+    earlier = read_result(path)
     models = sorted(out.glob(f"runs/*-seed{result.seed}-{result.digest}/model.safetensors"))
-    if known is not None or not models:
-        return known
+    if earlier is not None or not models:
+        return earlier
     model = load_model(models[0])
     settings = replace_settings(model.experiment, "model", architecture=architecture)
-    finder = Predictor(replace(model, experiment=settings), device=device)
-    metrics = evaluate(finder, valid, settings.optim.batch_size, settings.run.workers, skip_broken=True).metrics
+    predictor = Predictor(replace(model, experiment=settings), device=device)
+    batch_size, workers = settings.optim.batch_size, settings.run.workers
+    metrics = evaluate(predictor, valid_index, batch_size, workers, skip_broken=True).metrics
     assert metrics is not None
-    other = replace(result, row=f"{result.row}-tested-otherwise", architecture=find_architecture(architecture).name, metrics=metrics.to_dict())
-    write_text(path, json.dumps(asdict(other), indent=1) + "\n")
+    other = replace(
+        result,
+        row=f"{result.row}-ablation",
+        architecture=find_architecture(architecture).name,
+        metrics=metrics.to_dict(),
+    )
+    write_result(path, other)
     return other
 
 
-def _figures(metrics: dict[str, Any]) -> list[str]:
-    wanted = (("box", "AP"), ("mask", "AP"), ("mask", "AP50"), ("mask", "AP75"))
-    values = [(metrics.get(kind) or {}).get(name) for kind, name in wanted]
+def _format_metrics(metrics: dict[str, Any]) -> list[str]:
+    columns = (("box", "AP"), ("mask", "AP"), ("mask", "AP50"), ("mask", "AP75"))
+    values = [(metrics.get(kind) or {}).get(name) for kind, name in columns]
     return ["-" if value is None else f"{100 * value:.1f}" for value in values]

@@ -1,7 +1,7 @@
-"""The page of `sais reproduce`: one HTML file with its plots inside and its images beside it, no scripts, no network.
+"""The page of `sais reproduce`: one HTML file with its plots inside and links to its images, without scripts.
 
-A page is made of sections, and a section of tables, plots and images, whatever they are about. Columns named
-"paper: ..." and "measured: ..." are set apart from each other by a heading and a color of their own.
+A page consists of sections, and a section of tables, plots and images on any subject. Columns named "paper: ..." and
+"measured: ..." are separated by a heading and a color of their own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -18,22 +17,36 @@ from urllib.parse import quote
 
 from sais.io.atomic import write_text
 from sais.paper import plots
-from sais.paper.comparison import MAIN, PAPER_DATA, RULE, Comparison, comparisons, grid, rows_of
+from sais.paper.comparison import (
+    MAIN_METRIC,
+    PAPER_DATA,
+    RULE,
+    Comparison,
+    compare_rows,
+    summarize_rows,
+    table_cells,
+)
 from sais.paper.tables import PaperTable
-from sais.paper.wording import conditions, epochs_in_words, signed
-from sais.reports.html import document
-from sais.reports.html_tables import plain_table
+from sais.paper.wording import describe_conditions, format_difference, format_epochs
+from sais.reports.html import render_page
+from sais.reports.html_tables import Table
 
 if TYPE_CHECKING:
     from sais.paper.runs import RunResult
 
-DOTS = (
-    "A dot for each seed, an upright bar for their mean; open diamonds are the paper's figures, of another data set. A "
-    "difference is as wide on the left as on the right."
+AP_CAPTION = (
+    "A dot for each seed, an upright bar for the mean; open diamonds are the paper's figures, of another data set. "
+    "Both axes have the same scale."
 )
-LOSSES = "Losses, smoothed; a line for each seed. The first steps may lie above the frame."
-EPOCHS = "AP over the course of training; a line for each seed."
-FIGURES = "AP in percent, the mean over seeds, in brackets the worst and the best of them"
+LOSSES_CAPTION = "Smoothed losses; a line for each seed. The first steps may be above the plot area."
+EPOCHS_CAPTION = "AP over the course of training; a line for each seed."
+FIGURES_NOTE = "AP in percent, the mean over the seeds, with the worst and the best seed in parentheses"
+TITLE = "SAIS, reproduced"
+INTRO = (
+    "The tables and figures of “SAIS: Single-stage Anchor-free Instance Segmentation” (Xiang, Tian, Zou, Xu), measured "
+    "again. The paper's figures and the measured ones are of different data sets, schedules and machines: only "
+    "differences between rows can be compared."
+)
 
 
 @dataclass(frozen=True)
@@ -42,19 +55,18 @@ class Section:
 
     title: str
     intro: str
-    """A paragraph before everything else."""
-    tables: tuple[str, ...] = ()
-    """HTML, as `plain_table` makes it; the only field that is not escaped but `plots`."""
+    """First paragraph."""
+    tables: tuple[Table, ...] = ()
     plots: tuple[tuple[str, str], ...] = ()
-    """(an <svg> element, caption)."""
+    """(<svg> element, caption); the only HTML that is not escaped."""
     images: tuple[tuple[Path, str], ...] = ()
-    """(file, caption); the page links to the file where it lies."""
+    """(file, caption); the page links to the file."""
     notes: tuple[tuple[str, str], ...] = ()
-    """(word, what it means here): what was measured, on what, with what."""
+    """(name, text) about the measurement and the columns."""
     commands: tuple[str, ...] = ()
-    """What was typed to make it."""
+    """Commands that made the section."""
     findings: tuple[str, ...] = ()
-    """What it shows, a line each, repeated below its title in the contents."""
+    """Results, one line each, repeated below the title in the contents."""
 
 
 def table_section(
@@ -63,134 +75,102 @@ def table_section(
     logs: Mapping[str, Path] | None = None,
     commands: Sequence[str] = (),
 ) -> Section:
-    """A table of the paper with what was measured of it.
+    """Make the section of a table of the paper.
 
     Args:
-        logs: digest of a run (or name of its folder) -> its log.jsonl or folder, for the curves; missing ones are left
-            out.
-        commands: what was typed to make it.
+        table: table of the paper.
+        results: results of runs; those of other rows are ignored.
+        logs: digest of a run, or name of its folder -> its log.jsonl or folder, for curves; runs without a log have
+            no curves.
+        commands: commands that made the results.
     """
     results, logs = [result for result in results if result.row in table.rows], logs or {}
-    lines = rows_of(table, results)
-    compared = comparisons(table, lines)
-    said = conditions(results) if results else {}
-    tables = [plain_table(*grid(table, lines), groups=_headings(results, said))]
-    if compared:
-        tables.append(plain_table(*_compared(compared), caption="What the claim compares"))
+    summaries = summarize_rows(table, results)
+    comparisons = compare_rows(table, summaries)
+    conditions = describe_conditions(results) if results else {}
+    tables = [Table(*table_cells(table, summaries), headings=_headings(results, conditions))]
+    if comparisons:
+        tables.append(_comparison_table(comparisons))
     drawn = (
-        (plots.ap_per_row(table, results), DOTS),
-        (plots.loss_curves(table, results, logs), LOSSES),
-        (plots.evaluation_curves(table, results, logs), EPOCHS),
+        (plots.plot_ap(table, results), AP_CAPTION),
+        (plots.plot_losses(table, results, logs), LOSSES_CAPTION),
+        (plots.plot_ap_over_epochs(table, results, logs), EPOCHS_CAPTION),
     )
-    notes = [("paper", f"{PAPER_DATA}, as printed in the paper"), *said.items(), ("figures", FIGURES)]
-    main = [one for one in compared if one.column.endswith(f" {MAIN}")]
+    notes = [("paper", f"{PAPER_DATA}, as printed in the paper"), *conditions.items(), ("figures", FIGURES_NOTE)]
+    main = [comparison for comparison in comparisons if comparison.column.endswith(f" {MAIN_METRIC}")]
     return Section(
         title=table.title,
         intro=f"The paper's claim: {table.claim}",
         tables=tuple(tables),
         plots=tuple((svg, caption) for svg, caption in drawn if svg),
-        notes=(*notes, *([("verdict", RULE)] if compared else [])),
+        notes=(*notes, *([("verdict", RULE)] if comparisons else [])),
         commands=tuple(commands),
-        findings=tuple(f"{one.title} against {one.baseline}: {one.column} {one.verdict()}" for one in main),
+        findings=tuple(f"{c.title} against {c.baseline}: {c.column} {c.verdict()}" for c in main),
     )
 
 
-def _headings(results: Sequence[RunResult], said: Mapping[str, str]) -> dict[str, str]:
-    """What stands above the columns of a table; a second line says where the figures come from."""
-    if not results:
-        return {"paper": f"paper\n{PAPER_DATA}", "measured": "measured\nnothing yet"}
-    names = ", ".join(dict.fromkeys(str(result.data["name"]) for result in results))
-    seeds = f"seed{'s' if ',' in said['seeds'] else ''} {said['seeds']}"
-    parts = (names, epochs_in_words(results), seeds, said["machine"])
-    return {"paper": f"paper\n{PAPER_DATA}", "measured": "measured\n" + " · ".join(parts)}
-
-
-def image_section(title: str, text: str, images: Sequence[tuple[Path, str]], commands: Sequence[str] = ()) -> Section:
-    """Images with captions."""
-    return Section(title, text, images=tuple(images), commands=tuple(commands))
-
-
-def write_page(
-    out: Path,
-    sections: Sequence[Section],
-    title: str = "SAIS, reproduced",
-    intro: str = "The tables and figures of “SAIS: Single-stage Anchor-free Instance Segmentation” (Xiang, Tian, Zou, "
-    "Xu), measured again. What the paper says and what was measured here stand apart: they are of different data sets, "
-    "schedules and machines, and only differences between rows can be held against each other.",
-) -> Path:
-    """Write `out`/index.html, whole or not at all, and return its path.
+def write_page(out: Path, sections: Sequence[Section], title: str = TITLE, intro: str = INTRO) -> Path:
+    """Write index.html atomically and return its path.
 
     Args:
-        out: folder of the page; images may lie anywhere, it links to them relative to here.
-        sections: in order.
-        title: of the page.
-        intro: a paragraph below it.
+        out: folder of the page; links to images are relative to it.
+        sections: sections in their order.
+        title: title of the page.
+        intro: paragraph below the title.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
     """
-    names = _names(sections)
-    contents = "".join(
-        f'<li><a href="#{name}">{escape(one.title)}</a>{_list(one.findings)}</li>'
-        for name, one in zip(names, sections, strict=True)
-    )
-    body = "\n".join(_section(one, name, out) for name, one in zip(names, sections, strict=True))
-    head = f"""<h1>{escape(title)}</h1>
-<p class="intro">{escape(intro)}</p>
-<nav aria-label="Contents"><ol>{contents or "<li>Nothing was run yet.</li>"}</ol></nav>"""
-    page = document(title, head, body)
+    views = []
+    for section, identifier in zip(sections, _ids(sections), strict=True):
+        images = [(quote(Path(os.path.relpath(path, out)).as_posix()), caption) for path, caption in section.images]
+        commands = [command for command in section.commands if command]
+        views.append(vars(section) | {"id": identifier, "images": images, "commands": commands})
     path = out / "index.html"
-    write_text(path, page)
+    write_text(path, render_page("paper.html.jinja", title=title, intro=intro, sections=views))
     return path
 
 
-def _section(section: Section, name: str, out: Path) -> str:
-    """A section as HTML."""
-    parts = [f'<h2><a href="#{name}">{escape(section.title)}</a></h2>', f'<p class="intro">{escape(section.intro)}</p>']
-    parts += [*section.tables]
-    parts += [f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in section.plots]
-    for path, caption in section.images:
-        link = escape(quote(Path(os.path.relpath(path, out)).as_posix()))
-        image = f'<a href="{link}"><img src="{link}" alt="{escape(caption)}" loading="lazy"></a>'
-        parts.append(f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>")
-    if section.notes:
-        pairs = "".join(f"<div><dt>{escape(word)}</dt><dd>{escape(text)}</dd></div>" for word, text in section.notes)
-        parts.append(f'<dl class="notes">{pairs}</dl>')
-    commands = [command for command in section.commands if command]
-    if commands:
-        parts.append(
-            f'<div class="made"><span>made by</span><pre><code>{escape(chr(10).join(commands))}</code></pre></div>'
-        )
-    inside = "\n".join(parts)
-    return f'<section id="{name}">\n{inside}\n</section>'
+def _headings(results: Sequence[RunResult], conditions: Mapping[str, str]) -> dict[str, str]:
+    """The headings above the columns of a table; the second line names the source of the figures."""
+    if not results:
+        return {"paper": f"paper\n{PAPER_DATA}", "measured": "measured\nnothing yet"}
+    names = ", ".join(dict.fromkeys(str(result.data["name"]) for result in results))
+    seeds = f"seed{'s' if ',' in conditions['seeds'] else ''} {conditions['seeds']}"
+    parts = (names, format_epochs(results), seeds, conditions["machine"])
+    return {"paper": f"paper\n{PAPER_DATA}", "measured": "measured\n" + " · ".join(parts)}
 
 
-def _compared(compared: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the table of comparisons."""
-    columns = ["row", "against", "of", "paper: difference", "measured: means", "measured: seeds differ by"]
-    columns += ["measured: seed by seed", "measured: verdict"]
+def _comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    columns = ["row", "baseline", "metric", "paper: difference", "measured: difference of means"]
+    columns += ["measured: spread of seeds", "measured: seed by seed", "measured: verdict"]
     rows = []
-    for one in compared:
-        paper, means = (signed(value) if value is not None else "-" for value in (one.paper, one.difference))
-        spread = f"{one.spread:.1f}" if one.spread is not None else "-"
-        verdict = one.verdict().rpartition(": ")[2]
-        rows.append([one.title, one.baseline, one.column, paper, means, spread, _paired(one), verdict])
-    return columns, rows
+    for comparison in comparisons:
+        paper, means = (
+            format_difference(value) if value is not None else "-"
+            for value in (comparison.paper, comparison.difference)
+        )
+        spread = f"{comparison.spread:.1f}" if comparison.spread is not None else "-"
+        verdict = comparison.verdict().rpartition(": ")[2]
+        names = [comparison.title, comparison.baseline, comparison.column]
+        rows.append([*names, paper, means, spread, _format_pairs(comparison), verdict])
+    return Table(columns, rows, caption="Differences that the claim is about")
 
 
-def _paired(one: Comparison) -> str:
-    values = list(one.paired.values())
+def _format_pairs(comparison: Comparison) -> str:
+    values = list(comparison.paired.values())
     if not values:
         return "-"
-    spread = f"{signed(min(values))} to {signed(max(values))}" if len(values) > 1 else f"seed {next(iter(one.paired))}"
-    return f"{signed(fmean(values))} ({spread})"
+    spread = f"seed {next(iter(comparison.paired))}"
+    if len(values) > 1:
+        spread = f"{format_difference(min(values))} to {format_difference(max(values))}"
+    return f"{format_difference(fmean(values))} ({spread})"
 
 
-def _list(items: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>" if items else ""
-
-
-def _names(sections: Sequence[Section]) -> list[str]:
-    """An id for each section, made of its title."""
-    names: list[str] = []
+def _ids(sections: Sequence[Section]) -> list[str]:
+    """A unique id for each section, made of its title."""
+    ids: list[str] = []
     for section in sections:
         slug = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") or "section"
-        names.append(slug if slug not in names else f"{slug}-{len(names) + 1}")
-    return names
+        ids.append(slug if slug not in ids else f"{slug}-{len(ids) + 1}")
+    return ids

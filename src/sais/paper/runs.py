@@ -63,7 +63,7 @@ class RunPlan:
     """Key of the row, or of the peer."""
     experiment: Experiment
     """All settings, including the seed."""
-    steps: int | None = None
+    max_iterations: int | None = None
     """Number of iterations after which the run stops; None: all."""
     random_init: bool = False
 
@@ -79,7 +79,7 @@ class RunPlan:
             data: description of the data set by `describe_data`.
         """
         settings = digest_settings(self.experiment)
-        content = [settings, self.architecture, self.steps, self.random_init, data]
+        content = [settings, self.architecture, self.max_iterations, self.random_init, data]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
     def name(self, data: dict[str, Any], out: Path) -> str:
@@ -238,7 +238,7 @@ def _run_plan(
                 data if evaluates else replace(data, valid="", valid_annotations=None, valid_images=None),
                 folder,
                 resume=(folder / "last.safetensors").exists(),
-                max_iterations=plan.steps,
+                max_iterations=plan.max_iterations,
                 skip_broken=skip_broken,
                 random_init=plan.random_init,
             )

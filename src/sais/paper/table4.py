@@ -1,7 +1,7 @@
-"""Table IV: speed and memory of the paper's models on this machine, beside the paper's and the peers'.
+"""Table IV: speed and memory of the paper's models on this machine, next to the paper's figures and to other systems.
 
-Speed and memory are measured with random weights and injected objects (`sais.benchmark`); AP stands only where a row was
-trained. Rows of systems that nobody here has implemented keep the paper's figures, marked so.
+Speed and memory are measured with random weights and injected objects (`sais.benchmark`); AP is reported only for rows
+that were trained. Systems that are not implemented here have the paper's figures only.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ import torch
 from sais.benchmark.candidates import Candidate, find_candidates
 from sais.benchmark.timing import OWN, Conditions, Memory, Timing, measure_memory, measure_times
 from sais.engine.allocator import can_keep_big_blocks
-from sais.engine.environment import describe_environment
-from sais.engine.environment import format_environment as machine_in_words
+from sais.engine.environment import describe_environment, format_environment
 from sais.paper.runs import RunResult
-from sais.paper.wording import conditions
+from sais.paper.wording import describe_conditions
 
 MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of the paper's Table IV; speeds are of a Titan X or Xp, AP of test-dev in percent."""
+    """One row of the paper's Table IV: speeds on a Titan X or Xp, AP on test-dev in percent."""
 
     name: str
     backbone: str
@@ -38,9 +37,9 @@ class PaperRow:
     fps: float
     gigabytes: float | None
     candidate: str | None = None
-    """Name of what we measure beside it; None where there is nothing."""
+    """Name of the candidate that is measured for this row; None where there is none."""
     row: str | None = None
-    """Key of the row that trains it."""
+    """Key of the row that trains the model."""
 
 
 PAPER = (
@@ -91,151 +90,170 @@ COLUMNS = (
     "measured: post ms",
     "measured: end to end ms",
     "measured: FPS",
-    "measured: end to end ms, full stack",
-    "measured: end to end ms, blocks kept",
+    "measured: end to end ms, dense masks",
+    "measured: end to end ms, memory retained",
     "measured: memory added, MiB",
-    "measured: kept for backward an image, MiB",
+    "measured: saved for backward per image, MiB",
     "measured: peak of a training step",
 )
 
 
 def measure(
-    rows: Sequence[str], peers: Sequence[str], conditions: Conditions, say: Callable[[str], None] = print
+    rows: Sequence[str], peers: Sequence[str], conditions: Conditions, log: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Time and memory of SAIS' rows and of the candidates of `peers` ("module:function"), in one go.
+    """Measure time and memory of rows of SAIS and of other systems, interleaved.
 
     Args:
-        rows: keys of the SAIS rows to measure.
+        rows: keys of the rows of SAIS.
+        peers: "module:function" of functions that return candidates.
+        conditions: conditions that all candidates share.
+        log: function that receives one line of progress.
 
     Returns:
-        Ready for JSON: conditions, "notes" (what is to be known of a system), "timings" (system's allocator), "kept"
-        (blocks kept), "memory".
+        A dictionary for JSON: "conditions", "machine", "notes" (on candidates), "timings" (the system's allocator),
+        "timings_memory_retained" (an allocator that retains freed memory), "memory".
     """
-    own = [r.candidate for r in PAPER if r.candidate and r.row in rows]
+    own = [row.candidate for row in PAPER if row.candidate and row.row in rows]
     sources = [OWN, *peers]
-    candidates = [one for one in find_candidates(OWN) if one.name in own]
-    candidates += [one for source in peers for one in find_candidates(source)]
-    names = [one.name for one in candidates]
-    say(f"timing {', '.join(names)}: {conditions.repeats + 1} turns each, twice")
+    candidates = [candidate for candidate in find_candidates(OWN) if candidate.name in own]
+    candidates += [candidate for source in peers for candidate in find_candidates(source)]
+    names = [candidate.name for candidate in candidates]
+    log(f"timing {', '.join(names)}: {conditions.repeats + 1} runs each, with both allocator settings")
     timings = measure_times(sources, names, conditions)
-    kept = measure_times(sources, names, replace(conditions, retain_memory=True)) if can_keep_big_blocks() else []
-    say("measuring memory, each system in a process of its own")
+    retained = measure_times(sources, names, replace(conditions, retain_memory=True)) if can_keep_big_blocks() else []
+    log("measuring memory, each system in a process of its own")
     memory = measure_memory(sources, names, conditions)
     return {
         "conditions": asdict(conditions),
         "machine": describe_environment(torch.device(conditions.device)),
-        "notes": notes_of(candidates),
-        "timings": [asdict(one) for one in timings],
-        "kept": [asdict(one) for one in kept],
-        "memory": [asdict(one) for one in memory],
+        "notes": candidate_notes(candidates),
+        "timings": [asdict(timing) for timing in timings],
+        "timings_memory_retained": [asdict(timing) for timing in retained],
+        "memory": [asdict(usage) for usage in memory],
     }
 
 
-def notes_of(candidates: Sequence[Candidate]) -> list[tuple[str, str]]:
-    """(system, what is to be known of it): how its masks are made, in what it differs; below the tables."""
-    return [(one.name, one.note) for one in candidates if one.note]
+def candidate_notes(candidates: Sequence[Candidate]) -> list[tuple[str, str]]:
+    """Return (name, note) of the candidates that have a note."""
+    return [(candidate.name, candidate.note) for candidate in candidates if candidate.note]
 
 
-def lines(measured: dict[str, Any], results: Sequence[RunResult] = ()) -> list[list[str]]:
-    """The rows of the table as strings, in the order of `COLUMNS`: the paper's, then candidates the paper has not."""
-    timings = {one["name"]: Timing(**one) for one in measured["timings"]}
-    kept = {one["name"]: Timing(**one) for one in measured["kept"]}
-    memory = {one["name"]: Memory(**one) for one in measured["memory"]}
-    table = []
+def table_rows(measured: dict[str, Any], results: Sequence[RunResult] = ()) -> list[list[str]]:
+    """Format the rows of the table in the order of `COLUMNS`: the paper's rows, then further candidates.
+
+    Args:
+        measured: measurements by `measure`.
+        results: results of trained rows, for AP.
+    """
+    figures = _Measurements(measured)
+    rows = []
     for row in PAPER:
         gigabytes = f"{row.gigabytes:.1f}" if row.gigabytes is not None else "-"
         paper = [f"{row.ap[0]:.1f}", f"{row.fps:.1f}", gigabytes]
-        values = _measured(row.candidate, timings, kept, memory, _ap(row.row, results))
-        table.append([f"{row.name}, {row.backbone}" + ("" if row.candidate else " (paper only)"), *paper, *values])
-    known = {row.candidate for row in PAPER}
-    for name in timings:
-        if name not in known:
-            table.append([name, "-", "-", "-", *_measured(name, timings, kept, memory, "-")])
-    return table
+        name = f"{row.name}, {row.backbone}" + ("" if row.candidate else " (paper only)")
+        rows.append([name, *paper, _mean_ap(row.row, results), *figures.cells(row.candidate)])
+    in_paper = {row.candidate for row in PAPER}
+    rows += [[name, "-", "-", "-", "-", *figures.cells(name)] for name in figures.timings if name not in in_paper]
+    return rows
 
 
-def measured_lines(measured: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Column names and rows of what was measured alone, without the paper's."""
-    names = [one["name"] for one in measured["timings"]]
-    wanted = [i for i, column in enumerate(COLUMNS) if not column.startswith("paper") and not column.endswith("AP")]
-    by_name = {line[0]: line for line in lines(measured)}
-    return [COLUMNS[i].removeprefix("measured: ") for i in wanted], [[by_name[n][i] for i in wanted] for n in names]
+def measured_rows(measured: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Format the measured columns without the paper's and without AP: names of columns, and rows."""
+    names = [timing["name"] for timing in measured["timings"]]
+    indices = [i for i, column in enumerate(COLUMNS) if not column.startswith("paper") and not column.endswith("AP")]
+    by_name = {row[0]: row for row in table_rows(measured)}
+    columns = [COLUMNS[i].removeprefix("measured: ") for i in indices]
+    return columns, [[by_name[name][i] for i in indices] for name in names]
 
 
-def _ap(key: str | None, results: Sequence[RunResult]) -> str:
-    scores = [r.metrics.get("mask") or {} for r in results if key and r.row == key]
-    values = [100 * one["AP"] for one in scores if one.get("AP") is not None]
-    return f"{sum(values) / len(values):.1f}" if values else "-"
+def saved_memory_rows(measured: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Format the activations saved for backward, in MiB per image by part: names of columns, and rows."""
+    trained = [memory for memory in measured["memory"] if memory["training"]]
+    parts = list(dict.fromkeys(part for memory in trained for part in memory["training"]))
+    rows = []
+    for memory in trained:
+        training = memory["training"]
+        cells = [f"{training[part] / MEBIBYTE:.0f}" if part in training else "-" for part in parts]
+        total = sum(training.values()) / MEBIBYTE
+        rows.append([memory["name"], *cells, f"{total:.0f}", f"{memory['training_per_step'] / MEBIBYTE:.0f}"])
+    return ["system", *parts, "per image, all parts", "per step"], rows
 
 
-def _measured(
-    name: str | None, timings: dict[str, Timing], kept: dict[str, Timing], memory: dict[str, Memory], ap: str
-) -> list[str]:
-    timing, quiet, space = (places.get(name or "") for places in (timings, kept, memory))
-    if not isinstance(timing, Timing):
-        return [ap, *["-"] * 9]
-    whole = timing.end_to_end
-    peak = step = inference = "-"
-    if isinstance(space, Memory):
-        inference = f"{space.inference / MEBIBYTE:.0f}" if space.inference is not None else "-"
-        step = f"{sum(space.training.values()) / MEBIBYTE:.0f}" if space.training else "-"
-        if space.training_peak is not None:
-            peak = f"{space.training_peak / 2**30:.2f} GiB at {space.batch_size} images"
+def describe_measurement(measured: dict[str, Any], results: Sequence[RunResult] = ()) -> str:
+    """Describe the measurement: machine, image, threads, the meaning of each column, the conditions of AP.
+
+    Args:
+        measured: measurements by `measure`.
+        results: results of trained rows.
+    """
+    described = describe_conditions(results) if results else {}
+    trained = "; ".join(described[name] for name in ("data", "schedule", "input", "backbone", "seeds") if described)
+    conditions = measured["conditions"]
+    height, width = conditions["image_size"]
+    return (
+        f"{format_environment(measured['machine'])}. One image of {width}x{height} with {conditions['num_objects']} "
+        f"objects of {conditions['num_classes']} classes, batch 1, fp32, random weights and injected objects; medians "
+        f"of {conditions['repeats']} interleaved runs. Post: from raw outputs to the results that the system returns, "
+        f"including masks at the size of the image (box-local masks for SAIS; dense masks {_dense_cost(measured)}, in "
+        "the column 'dense masks'). End to end: from the image in memory to these results. 'Memory retained': the same "
+        "with an allocator that retains freed memory, for every system. Memory added: peak above the loaded model, "
+        "from image to masks. Saved for backward: activations of one additional training image with ten objects, "
+        "without parameters. The paper's AP is of COCO test-dev, its speeds are of a Titan X or Xp: neither can be "
+        "compared with the measured columns." + (f" AP measured: {trained}." if trained else "")
+    )
+
+
+class _Measurements:
+    """The measurements by `measure`, by name of the candidate."""
+
+    def __init__(self, measured: dict[str, Any]) -> None:
+        self.timings = {values["name"]: Timing(**values) for values in measured["timings"]}
+        self.retained = {values["name"]: Timing(**values) for values in measured["timings_memory_retained"]}
+        self.memory = {values["name"]: Memory(**values) for values in measured["memory"]}
+
+    def cells(self, name: str | None) -> list[str]:
+        """Format the measured columns but AP; "-" for what was not measured."""
+        timing, retained = self.timings.get(name or ""), self.retained.get(name or "")
+        if timing is None:
+            return ["-"] * 9
+        total = timing.end_to_end
+        return [
+            f"{timing.network:.0f}",
+            f"{timing.postprocess:.0f}",
+            f"{total:.0f}",
+            f"{1000 / total:.2f}",
+            f"{total + timing.dense_masks:.0f}",
+            f"{retained.end_to_end:.0f}" if retained is not None else "-",
+            *_memory_cells(self.memory.get(name or "")),
+        ]
+
+
+def _memory_cells(memory: Memory | None) -> list[str]:
+    if memory is None:
+        return ["-"] * 3
+    peak = "-"
+    if memory.training_peak is not None:
+        peak = f"{memory.training_peak / 2**30:.2f} GiB at {memory.batch_size} images"
     return [
-        ap,
-        f"{timing.network:.0f}",
-        f"{timing.postprocess:.0f}",
-        f"{whole:.0f}",
-        f"{1000 / whole:.2f}",
-        f"{whole + timing.dense_masks:.0f}",
-        f"{quiet.end_to_end:.0f}" if isinstance(quiet, Timing) else "-",
-        inference,
-        step,
+        f"{memory.inference / MEBIBYTE:.0f}" if memory.inference is not None else "-",
+        f"{sum(memory.training.values()) / MEBIBYTE:.0f}" if memory.training else "-",
         peak,
     ]
 
 
-def parts_lines(measured: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Bytes kept for backward, part by part, in MiB an image: column names and rows."""
-    names: list[str] = []
-    for one in measured["memory"]:
-        names += [part for part in one["training"] or {} if part not in names]
-    rows = []
-    for one in measured["memory"]:
-        if one["training"]:
-            each = [f"{one['training'][part] / MEBIBYTE:.0f}" if part in one["training"] else "-" for part in names]
-            total = sum(one["training"].values()) / MEBIBYTE
-            rows.append([one["name"], *each, f"{total:.0f}", f"{one['training_per_step'] / MEBIBYTE:.0f}"])
-    return ["system", *names, "an image, all parts", "once a step"], rows
+def _mean_ap(key: str | None, results: Sequence[RunResult]) -> str:
+    scores = [result.metrics.get("mask") or {} for result in results if key and result.row == key]
+    values = [100 * score["AP"] for score in scores if score.get("AP") is not None]
+    return f"{sum(values) / len(values):.1f}" if values else "-"
 
 
-def in_words(measured: dict[str, Any], results: Sequence[RunResult] = ()) -> str:
-    """What the figures are of: machine, image, threads, what each column means, and what AP was measured on."""
-    said = conditions(results) if results else {}
-    trained = "; ".join(said[name] for name in ("data", "schedule", "input", "backbone", "seeds") if said)
-    shared = measured["conditions"]
-    height, width = shared["image_size"]
-    return (
-        f"{machine_in_words(measured['machine'])}. One image of {width}x{height} with {shared['num_objects']} objects of "
-        f"{shared['num_classes']} classes, batch 1, fp32, random weights and injected objects; medians of "
-        f"{shared['repeats']} turns that the systems take one after the other. Post: from raw outputs to what a user "
-        "of the system holds, its masks at the image's size among it (for SAIS patches in their boxes; a full stack "
-        f"{_dense(measured)}, the column 'full stack'). End to end: from the image in memory to there. "
-        "'Blocks kept': the same with an allocator that keeps big blocks, for everybody. Memory added: peak over the "
-        "loaded model, image to masks. "
-        "Kept for backward: activations of one more training image with ten objects, parameters left out. "
-        "AP of the paper is of COCO test-dev, its speeds of a Titan X or Xp: not to be compared with ours."
-        + (f" AP measured: {trained}." if trained else "")
-    )
+def _dense_cost(measured: dict[str, Any]) -> str:
+    costs = [timing["dense_masks"] for timing in measured["timings"] if timing["name"].startswith("SAIS")]
+    return f"take {min(costs):.0f}-{max(costs):.0f} ms more" if costs else "take more"
 
 
-def _dense(measured: dict[str, Any]) -> str:
-    extra = [one["dense_masks"] for one in measured["timings"] if one["name"].startswith("SAIS")]
-    return f"takes {min(extra):.0f}-{max(extra):.0f} ms more" if extra else "is extra"
-
-
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same as CSV."""
+def format_csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a table as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -1,4 +1,4 @@
-"""How a report says things: what results were measured on and with, lengths of time, differences."""
+"""Texts of the reproduction's reports: conditions of a measurement, numbers of epochs, differences, lists."""
 
 from __future__ import annotations
 
@@ -11,88 +11,87 @@ if TYPE_CHECKING:
     from sais.paper.runs import RunResult
 
 
-def conditions(results: Sequence[RunResult]) -> dict[str, str]:
-    """What the measured column is of: "data", "schedule", "input", "backbone", "seeds" and "machine".
+def describe_conditions(results: Sequence[RunResult]) -> dict[str, str]:
+    """Describe what was measured: "data", "schedule", "input", "backbone", "seeds" and "machine".
 
     Where rows differ in one of these, each value is followed by the rows that have it.
     """
     from sais.engine.environment import format_environment
 
     return {
-        "data": _each(results, _data_in_words),
-        "schedule": _each(results, _schedule_in_words),
-        "input": _each(results, _input_in_words),
-        "backbone": _each(results, _backbone_in_words),
-        "seeds": listed(sorted({result.seed for result in results})),
-        "machine": _each(results, lambda result: format_environment(result.machine)),
+        "data": _by_value(results, _describe_data),
+        "schedule": _by_value(results, _describe_schedule),
+        "input": _by_value(results, _describe_input),
+        "backbone": _by_value(results, _describe_backbone),
+        "seeds": format_list(sorted({result.seed for result in results})),
+        "machine": _by_value(results, lambda result: format_environment(result.machine)),
     }
 
 
-def epochs_in_words(results: Sequence[RunResult]) -> str:
-    """6 epochs; several lengths where rows differ."""
+def format_epochs(results: Sequence[RunResult]) -> str:
+    """Format the number of epochs, such as "6 epochs"; several numbers where rows differ."""
     lengths = sorted({int(result.experiment["schedule"]["epochs"]) for result in results})
-    return f"{listed(lengths)} epoch{'s' if lengths != [1] else ''}"
+    return f"{format_list(lengths)} epoch{'s' if lengths != [1] else ''}"
 
 
-def signed(value: float) -> str:
-    """+0.4, -1.2, 0.0."""
+def format_difference(value: float) -> str:
+    """Format a difference with its sign: "+0.4", "-1.2", "0.0"."""
     return f"{value:+.1f}" if round(value, 1) else "0.0"
 
 
-def listed(numbers: Iterable[int]) -> str:
-    """0, 1, 2."""
+def format_list(numbers: Iterable[int]) -> str:
+    """Format numbers separated by commas: "0, 1, 2"."""
     return ", ".join(map(str, numbers))
 
 
-def _each(results: Sequence[RunResult], words: Callable[[RunResult], str]) -> str:
-    """What all results share, once; or each value with the rows (or runs) that have it."""
-    who: dict[str, list[RunResult]] = {}
+def _by_value(results: Sequence[RunResult], describe: Callable[[RunResult], str]) -> str:
+    """The description that all results share, or each description with the rows, or runs, that have it."""
+    by_text: dict[str, list[RunResult]] = {}
     for result in results:
-        who.setdefault(words(result), []).append(result)
-    if len(who) == 1:
-        return next(iter(who))
+        by_text.setdefault(describe(result), []).append(result)
+    if len(by_text) == 1:
+        return next(iter(by_text))
     parts = []
-    for text, mine in who.items():
+    for text, group in by_text.items():
         names = []
-        for row in dict.fromkeys(result.row for result in mine):
-            seeds = sorted({result.seed for result in mine if result.row == row})
-            whole = len(seeds) == len({result.seed for result in results if result.row == row})
+        for row in dict.fromkeys(result.row for result in group):
+            seeds = sorted({result.seed for result in group if result.row == row})
+            all_seeds = len(seeds) == len({result.seed for result in results if result.row == row})
             title = ROWS[row].title if row in ROWS else row
-            names.append(title if whole else f"{title}, seed {listed(seeds)}")
+            names.append(title if all_seeds else f"{title}, seed {format_list(seeds)}")
         parts.append(f"{text} [{'; '.join(names)}]")
     return " and ".join(parts)
 
 
-def _data_in_words(result: RunResult) -> str:
+def _describe_data(result: RunResult) -> str:
     data = result.data
     train, valid = (f"{data[s]['images']} images with {data[s]['objects']} objects" for s in ("train", "valid"))
     count = len(data["classes"])
     classes = f"{count} class{'es' if count != 1 else ''}"
-    broken = f", {result.left_out} unreadable images left out" if result.left_out else ""
-    return f"{data['name']} ({train} to learn from, {valid} to be measured on, {classes}{broken})"
+    skipped = f", {result.unreadable_images} unreadable images skipped" if result.unreadable_images else ""
+    return f"{data['name']} (training: {train}; validation: {valid}; {classes}{skipped})"
 
 
-def _schedule_in_words(result: RunResult) -> str:
+def _describe_schedule(result: RunResult) -> str:
     settings = result.experiment
     base = settings["name"].removesuffix(f"-{result.row}")
     optim, epochs = settings["optim"], settings["schedule"]["epochs"]
-    images, wanted = result.iterations * optim["batch"], epochs * result.data["train"]["images"]
-    # Drawing whole batches leaves out up to a batch of images an epoch, which is no early stop.
-    early = " (stopped early)" if images + epochs * optim["batch"] < wanted else ""
+    batch_size = optim["batch_size"]
+    images, planned = result.iterations * batch_size, epochs * result.data["train"]["images"]
+    # An epoch leaves out the images of an incomplete batch, which is no early stop.
+    early = " (stopped early)" if images + epochs * batch_size < planned else ""
     return (
         f"recipe {base}, {epochs} epoch{'s' if epochs != 1 else ''}, {result.iterations} iterations{early} of "
-        f"{optim['batch']} images, {optim['name']} with lr {optim['lr']:g}"
+        f"{batch_size} images, {optim['name']} with lr {optim['lr']:g}"
     )
 
 
-def _input_in_words(result: RunResult) -> str:
+def _describe_input(result: RunResult) -> str:
     settings = result.experiment["input"]
     height, width = settings["size"]
-    if settings["mode"] == "fixed":
-        return f"{width}x{height} fixed"
-    return f"{width}x{height} with the ratio kept"
+    return f"{width}x{height} fixed" if settings["mode"] == "fixed" else f"{width}x{height} with the ratio kept"
 
 
-def _backbone_in_words(result: RunResult) -> str:
+def _describe_backbone(result: RunResult) -> str:
     model = result.experiment["model"]
     return f"{model['backbone']} from {'ImageNet' if model['pretrained'] else 'random'} weights"

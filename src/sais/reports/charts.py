@@ -168,7 +168,12 @@ def line_chart(
 
     svg = _draw_svg(name, label, (WIDTH, HEIGHT), draw)
     for left, right, text in _tooltips(series, x_label, format_y, x_limits):
-        size = {"x": left, "y": MARGIN_TOP, "width": max(0.0, right - left), "height": HEIGHT - MARGIN_TOP - MARGIN_BOTTOM}
+        size = {
+            "x": left,
+            "y": MARGIN_TOP,
+            "width": max(0.0, right - left),
+            "height": HEIGHT - MARGIN_TOP - MARGIN_BOTTOM,
+        }
         attributes = {"class": "strip"} | {key: f"{value:.1f}" for key, value in size.items()}
         strip = ElementTree.SubElement(svg, f"{{{SVG_NAMESPACE}}}rect", attributes | {"fill": "transparent"})
         ElementTree.SubElement(strip, f"{{{SVG_NAMESPACE}}}title").text = text

@@ -23,6 +23,7 @@ MAX_LOG_AGE = 15 * 60.0
 NOT_SEARCHED = {"tensorboard", "wandb", "mlruns"}
 """Names of folders that contain no runs."""
 
+
 @dataclass(frozen=True)
 class RunRecord:
     """The record of a run."""
@@ -90,7 +91,7 @@ class RunRecord:
         return _score(self.evaluations[-1], kind, name) if self.evaluations else None
 
     def best(self) -> tuple[float, int] | None:
-        """Return the best AP of the main kind as a fraction of 1, and the epoch (from 1) after which it was measured."""
+        """Return the best AP of the main kind as a fraction of 1, and its epoch, counted from 1."""
         scores = [(_score(entry, self.kind), entry["epoch"] + 1) for entry in self.evaluations]
         known = [(score, epoch) for score, epoch in scores if score is not None]
         return max(known, key=lambda pair: (pair[0], -pair[1]), default=None)

@@ -79,7 +79,9 @@ def render_report(record: RunRecord, evaluation: Evaluation | None, missing: str
         missing: reason why there is no evaluation, as a sentence for the page.
         weights: description of the evaluated weights.
     """
-    sections = [ReportSection("Training", "training", run_sections.training_charts(record), "Losses and speed, smoothed.")]
+    sections = [
+        ReportSection("Training", "training", run_sections.training_charts(record), "Losses and speed, smoothed.")
+    ]
     metrics, rates = None, None
     if evaluation is not None and evaluation.metrics is not None:
         metrics = evaluation.metrics
@@ -140,10 +142,8 @@ def _evaluation_intro(evaluation: Evaluation, analysis: ErrorAnalysis, weights: 
     metrics = evaluation.metrics
     assert metrics is not None
     kind = "masks" if metrics.mask is not None else "boxes (there are no masks)"
-    sentences = [
-        f"Evaluated{f': {weights},' if weights else ''} on {metrics.images} images of "
-        f"{evaluation.dataset_split.name} with {metrics.objects} objects, by {kind}."
-    ]
+    split = f"{metrics.images} images of {evaluation.dataset_split.name} with {metrics.objects} objects"
+    sentences = [f"Evaluated{f': {weights},' if weights else ''} on {split}, by {kind}."]
     if not metrics.detections:
         sentences.append("The model detected nothing in them.")
     if evaluation.unreadable_images:
