@@ -27,7 +27,7 @@ from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, bounding_box
 Segmentation = list[Any] | dict[str, Any] | None
 """A mask in COCO's form: a list of polygons [x1, y1, x2, y2, ...], an RLE (compressed or not), or None."""
 
-ImageSource = Path | np.ndarray | Callable[[], Any]
+ImageSource = Path | str | np.ndarray | Callable[[], Any]
 """Source of an image: a file, an array, or a function that returns anything `sais.io.images.as_image` accepts."""
 
 
@@ -62,6 +62,10 @@ class ImageRecord:
     """(H, W) as the annotations state it; `sais check` compares it with the image."""
     annotations: tuple[Annotation, ...] = ()
     """Objects in the data set's order, crowd regions included."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.source, str):
+            object.__setattr__(self, "source", Path(self.source))
 
     @property
     def path(self) -> Path:
