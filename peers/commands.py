@@ -59,13 +59,13 @@ def speed(arguments: Arguments, command: str) -> str:
     conditions = Conditions(arguments.objects, arguments.image_size, repeats=arguments.repeats, device=device)
     if arguments.lite:
         measured = table4.measure((), LITE_PEERS, conditions)
-        columns, rows = table4.measured_lines(measured)
+        columns, rows = table4.measured_rows(measured)
         title = "SAIS and its peers: speed of the small models"
-        table = ResultTable("lite", title, table4.in_words(measured), columns, rows, measured["notes"])
+        table = ResultTable("lite", title, table4.describe_measurement(measured), columns, rows, measured["notes"])
         return _write_table(table, arguments.out, command)
     request = experiments.ReproductionRequest(None, arguments.out, rows=arguments.rows, command=command)
-    experiments.table_four(request, TABLE_IV_PEERS, conditions, train=False)
-    experiments.page(arguments.out)
+    experiments.reproduce_table4(request, TABLE_IV_PEERS, conditions, train=False)
+    experiments.write_index(arguments.out)
     return (arguments.out / "table4.md").read_text(encoding="utf-8")
 
 
@@ -104,17 +104,20 @@ def memory(arguments: Arguments, command: str) -> str:
     from sais.paper import table4
 
     sources = [OWN, "peers.candidates:paper", "peers.candidates:other_yolacts"]
-    candidates = select_by_name([c for source in sources for c in find_candidates(source)], arguments.only)
+    found = [candidate for source in sources for candidate in find_candidates(source)]
+    candidates = select_by_name(found, arguments.only)
     device = str(choose_device(arguments.device))
     measured = measure_memory(sources, arguments.only, Conditions(device=device), inference=False)
-    columns, rows = table4.parts_lines({"memory": [asdict(memory) for memory in measured]})
+    columns, rows = table4.saved_memory_rows({"memory": [asdict(memory) for memory in measured]})
     intro = (
-        "MiB of activations saved for backward for each additional training image with ten objects, fp32. Every storage "
-        "is counted once, parameters are not; the numbers are the same on every machine. Batch-norm, stem and C2 are "
-        "frozen unless stated otherwise. Mask R-CNN trains on 512 regions, a quarter of them positive, injected into its "
-        "proposals as those of a trained network."
+        "MiB of activations saved for backward for each additional training image with ten objects, fp32. Every "
+        "storage is counted once, parameters are not; the numbers are the same on every machine. Batch-norm, stem and "
+        "C2 are frozen unless stated otherwise. Mask R-CNN trains on 512 regions, a quarter of them positive, injected "
+        "into its proposals as those of a trained network."
     )
-    notes = table4.notes_of([candidate for candidate in candidates if candidate.name in {row[0] for row in rows}])
+    notes = table4.candidate_notes(
+        [candidate for candidate in candidates if candidate.name in {row[0] for row in rows}]
+    )
     table = ResultTable("memory", "Training memory by part of the network", intro, columns, rows, notes)
     return _write_table(table, arguments.out, command)
 
@@ -194,8 +197,8 @@ def kills(arguments: Arguments, command: str) -> str:
         raise SaisError(f"after {report.kills} kills: " + "; ".join(report.faults))
     return (
         f"`{command}`: {report.kills} kills in {report.runs} runs, {report.before_first_checkpoint} before the first "
-        f"checkpoint, {report.while_writing} while a checkpoint was written. All checkpoints were readable, and all runs "
-        "ended with the weights of the uninterrupted run, bit for bit."
+        f"checkpoint, {report.while_writing} while a checkpoint was written. All checkpoints were readable, and all "
+        "runs ended with the weights of the uninterrupted run, bit for bit."
     )
 
 
@@ -230,7 +233,7 @@ def _write_table(table: ResultTable, out: Path, command: str) -> str:
     write_text(out / f"{table.key}.json", json.dumps(state, indent=1) + "\n")
     parts = [f"## {table.title}", table.intro, markdown_table(table.columns, table.rows), markdown_list(table.notes)]
     text = _write_text(out, f"{table.key}.md", parts)
-    experiments.page(out)
+    experiments.write_index(out)
     return text
 
 

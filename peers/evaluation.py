@@ -1,8 +1,8 @@
 """Time of an evaluation outside the network: masks created, encoded and matched, by SAIS and by the standard method.
 
 Both get the same boxes, coefficients and prototypes. The standard method creates full-frame masks, encodes and
-evaluates them with pycocotools. So that nothing else differs, it interpolates logits and crops at pixels of the image, as SAIS
-does; AP must therefore be equal.
+evaluates them with pycocotools. So that nothing else differs, it interpolates logits and crops at pixels of the image,
+as SAIS does; AP must therefore be equal.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ and then, from the root of the checkout,
 
 Written for ultralytics 8.4.190 and rfdetr 1.11.2; versions before 8.4 and 1.11 are skipped.
 
-All models are built from the configurations in their packages with random weights, which do not change latency;
-nothing is downloaded (at patch size 12, RF-DETR uses no DINOv2 weights either). The timed code is that of each package's `predict`:
+All models are built from the configurations in their packages with random weights, which do not change latency; nothing
+is downloaded (at patch size 12, RF-DETR uses no DINOv2 weights either). The timed code is that of each package's
+`predict`:
 
 - YOLO: letterbox to the smallest multiple of 32 around 640 (480x640 for a 4:3 image), the package's default; fused,
   channels-last on x86; its own NMS; masks by `ops.process_mask_native` (`retina_masks=True`), at the size of the image.
@@ -160,7 +161,9 @@ class PreparedYolo:
         )  # paths, images and messages, as its loader returns them
         self.num_classes = len(self.predictor.model.names)
         if workload.num_classes > self.num_classes:
-            raise InputError(f"{yaml}: {self.num_classes} classes, but the workload has {workload.num_classes}. Use fewer.")
+            raise InputError(
+                f"{yaml}: {self.num_classes} classes, but the workload has {workload.num_classes}. Use fewer."
+            )
 
     def preprocess(self, image: np.ndarray) -> Tensor:
         """Letterbox the image (H, W, 3) uint8, read as BGR, to (1, 3, height, width) float32 in [0, 1]."""
@@ -255,12 +258,12 @@ class PreparedRfDetr:
         settings = self.detector.model_config
         if len(workload.boxes) > settings.num_queries or workload.num_classes > settings.num_classes:
             raise InputError(
-                f"{variant}: at most {settings.num_queries} objects of {settings.num_classes} classes, but the workload "
-                f"has {len(workload.boxes)} of {workload.num_classes}. Use fewer."
+                f"{variant}: at most {settings.num_queries} objects of {settings.num_classes} classes, but the "
+                f"workload has {len(workload.boxes)} of {workload.num_classes}. Use fewer."
             )
 
     def preprocess(self, image: np.ndarray) -> Tensor:
-        """Resize the image (H, W, 3) uint8 RGB to (1, 3, side, side) float32, normalized; the aspect ratio is not kept."""
+        """Resize the image (H, W, 3) uint8 RGB to a square (1, 3, side, side) float32 and normalize it."""
         from torchvision.transforms import functional
 
         pixels = torch.from_numpy(image).permute(2, 0, 1).to(self.device)

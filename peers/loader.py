@@ -1,12 +1,12 @@
-"""Throughput per core of the data loader, next to the standard torchvision pipeline with the same JPEG decoco_mask.
+"""Throughput per core of the data loader, next to the standard torchvision pipeline with the same JPEG decoder.
 
 The standard pipeline follows torchvision's references for detection: `CocoDetection`, a full-frame mask of every object
-by pycocotools, transforms v2 on tensors (`Resize` to a fixed size, random flip, conversion to float). The loader of SAIS
-reads the same files with Pillow, keeps outlines as polygons and rasterizes each only in its cells of the prototype grid;
-images remain uint8 and are converted on the device.
+by pycocotools, transforms v2 on tensors (`Resize` to a fixed size, random flip, conversion to float). The loader of
+SAIS reads the same files with Pillow, keeps outlines as polygons and rasterizes each only in its cells of the prototype
+grid; images remain uint8 and are converted on the device.
 
-Both are measured in one process with one thread, in turns, by CPU time, with the allocator that `sais train` sets, which
-benefits the standard pipeline most. Files are read from the page cache.
+Both are measured in one process with one thread, in turns, by CPU time, with the allocator that `sais train` sets,
+which benefits the standard pipeline most. Files are read from the page cache.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class StandardPipeline:
         self.transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
 
     def __call__(self, position: int) -> tuple[torch.Tensor, Target]:
-        """Return the image (3, height, width) float32 in [0, 1], and boxes, labels and masks (N, height, width) uint8."""
+        """Return the image (3, height, width) float32 in [0, 1] and boxes, labels and masks (N, height, width)."""
         from torchvision import tv_tensors
 
         image, annotations = self.images[self.positions[position]]
@@ -194,16 +194,16 @@ def compare(split: DatasetSplit, annotations: Path, size: tuple[int, int], num_i
         read_ours, read_standard = pipelines[position % 2]
         item, (_, target) = read_ours(position), read_standard(position)
         assert item.sample is not None
-        assert item.objects is not None
-        categories = [split.category_ids[label] for label in item.objects.labels.tolist()]
+        assert item.ground_truth is not None
+        categories = [split.category_ids[label] for label in item.ground_truth.labels.tolist()]
         if categories != target["labels"].tolist():
             raise ValueError(f"{split.images[position].path.name}: the two pipelines return different objects.")
         if categories:
-            difference = float((item.objects.boxes - target["boxes"]).abs().max())
+            difference = float((item.ground_truth.boxes - target["boxes"]).abs().max())
             agreement.max_box_difference = max(agreement.max_box_difference, difference)
         exact_coverages = _exact_coverages(split.images[position], size, position % 2 == 1)
-        values = item.objects.mask_values.numpy().astype(np.float64) / 255
-        windows, offset = item.objects.mask_windows.tolist(), 0
+        values = item.ground_truth.mask_values.numpy().astype(np.float64) / 255
+        windows, offset = item.ground_truth.mask_windows.tolist(), 0
         for window, mask, exact_coverage in zip(windows, target["masks"], exact_coverages, strict=True):
             x1, y1, x2, y2 = window
             count = (x2 - x1) * (y2 - y1)

@@ -1,8 +1,8 @@
 """Mask assembly alone: the same prototypes, coefficients and boxes to masks of the image's size, by SAIS and others.
 
 The others are the functions that the packages call: ultralytics' `process_mask_native` (full-resolution masks) and
-torchvision's `paste_masks_in_image` (Mask R-CNN, from maps of 28 x 28 instead of prototypes). SAIS ends with the cropped
-masks of `Detections`; converting them to a dense stack (D, H, W) is measured separately.
+torchvision's `paste_masks_in_image` (Mask R-CNN, from maps of 28 x 28 instead of prototypes). SAIS ends with the
+cropped masks of `Detections`; converting them to a dense stack (D, H, W) is measured separately.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ratios of `docs/performance.md`: quotients of two medians of one interleaved run.
 
-Everything is measured twice: with the system's default memory allocator, and with one that retains freed memory. Targets
-are those that the project set for itself; ratios above their target are reported like all others.
+Everything is measured twice: with the system's default memory allocator, and with one that retains freed memory.
+Targets are those that the project set for itself; ratios above their target are reported like all others.
 """
 
 from __future__ import annotations

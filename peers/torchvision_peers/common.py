@@ -29,10 +29,10 @@ class Regions:
 
 @dataclass
 class PendingOutputs:
-    """The outputs of a network that needs ground truth for its forward pass in training."""
+    """The training outputs of a network whose forward pass needs ground truth; the criterion runs it."""
 
     network: Any
-    """The network, in training mode."""
+    """The network in training mode."""
 
 
 def backbone_of(config: ModelConfig) -> Backbone:

@@ -1,6 +1,6 @@
-"""How the peers predict: from canvases to detections, by the network's own `forward` under the limits of a recipe.
+"""Prediction of the torchvision peers: from canvases to detections.
 
-Masks are box-local and exact (`masks.pasted`), so that accuracy is compared without differences of assembly.
+Masks are box-local and exact (`masks.paste_masks`), so that accuracy does not depend on the assembly.
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ def detect_masks(
     class_names: tuple[str, ...],
     settings: PostprocessConfig,
 ) -> list[Detections]:
-    """By Mask R-CNN. Of the settings it reads score, nms and detections."""
-    model.set_limits(settings.score_threshold, settings.nms_iou, settings.max_detections)
-    found = model(canvases, [p.content_size for p in canvas_maps])
-    return [_detections(regions, p, class_names) for regions, p in zip(found, canvas_maps, strict=True)]
+    """Detect objects with Mask R-CNN; see `sais.modeling.architecture.Detect`.
+
+    Args:
+        model: the network in evaluation mode.
+        canvases: canvases (B, 3, H, W) uint8 on its device.
+        canvas_maps: B maps from the images to their canvases.
+        class_names: the names of the classes.
+        settings: of them, score threshold, NMS IoU and maximum number of detections are used.
+    """
+    return _detect(model, canvases, canvas_maps, class_names, settings)
 
 
 def detect_boxes(
@@ -36,22 +42,38 @@ def detect_boxes(
     class_names: tuple[str, ...],
     settings: PostprocessConfig,
 ) -> list[Detections]:
-    """By torchvision's FCOS. Of the settings it reads score, nms, detections and candidates."""
-    model.set_limits(settings.score_threshold, settings.nms_iou, settings.max_detections, settings.pre_nms_topk)
-    found = model(canvases, [p.content_size for p in canvas_maps])
-    return [_detections(regions, p, class_names) for regions, p in zip(found, canvas_maps, strict=True)]
+    """Detect boxes with torchvision's FCOS on canvases (B, 3, H, W) uint8; arguments as those of `detect_masks`.
+
+    The number of candidates per level is used of the settings as well.
+    """
+    return _detect(model, canvases, canvas_maps, class_names, settings)
 
 
-def _detections(regions: Regions, canvas_map: CanvasMap, class_names: tuple[str, ...]) -> Detections:
-    """Regions of one image in canvas pixels -> what a user holds, in image pixels."""
+def _detect(
+    model: MaskRcnn | TorchvisionFcos,
+    canvases: Tensor,
+    canvas_maps: list[CanvasMap],
+    class_names: tuple[str, ...],
+    settings: PostprocessConfig,
+) -> list[Detections]:
+    model.set_postprocess(settings)
+    results: list[Regions] = model(canvases, [canvas_map.content_size for canvas_map in canvas_maps])
+    return [
+        _image_detections(regions, canvas_map, class_names)
+        for regions, canvas_map in zip(results, canvas_maps, strict=True)
+    ]
+
+
+def _image_detections(regions: Regions, canvas_map: CanvasMap, class_names: tuple[str, ...]) -> Detections:
+    """Convert the regions of one image from canvas pixels to detections in image pixels."""
     boxes = canvas_map.boxes_to_image(regions.boxes.cpu().numpy())
     probabilities = regions.probabilities
-    patches = [] if probabilities is None else paste_masks(probabilities.cpu().numpy(), boxes, canvas_map.image_size)
+    masks = [] if probabilities is None else paste_masks(probabilities.cpu().numpy(), boxes, canvas_map.image_size)
     return Detections(
         image_size=canvas_map.image_size,
         boxes=boxes,
         scores=regions.scores.cpu().numpy(),
         labels=regions.labels.cpu().numpy(),
         class_names=class_names,
-        cropped_masks=patches,
+        cropped_masks=masks,
     )

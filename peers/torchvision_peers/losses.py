@@ -1,4 +1,4 @@
-"""What the peers lose on a batch: network, choice of what trains, losses. torchvision's, but for the mask loss."""
+"""The losses of the torchvision peers: forward pass, sampling and losses. torchvision's, except for the mask loss."""
 
 from __future__ import annotations
 
@@ -13,74 +13,85 @@ from peers.torchvision_peers.common import box_targets
 from peers.torchvision_peers.fcos import TorchvisionFcos
 from peers.torchvision_peers.mask_rcnn import MaskRcnn
 from peers.torchvision_peers.masks import has_mask, mask_loss, mask_targets
-from sais.config import Experiment
+from sais.engine.train_step import AUTOCAST_DTYPES
 from sais.structures import MASK_STRIDE, Batch, GroundTruth
 
 
 @dataclass
-class Chosen:
+class SampledRegions:
     """The regions of B images that train the heads. Each field has B entries."""
 
     boxes: list[Tensor]
     """(R, 4) canvas pixels."""
     matched: list[Tensor]
-    """(R,) int64, the nearest object of each; meaningless where the label is 0."""
+    """(R,) int64, index of the object with the highest IoU; meaningless if the label is 0."""
     labels: list[Tensor]
-    """(R,) int64, 1 .. C, 0 for the background."""
+    """(R,) int64, 1 to C, 0 for the background."""
     offsets: list[Tensor]
     """(R, 4) from each region to its object, in torchvision's units."""
 
 
-def mask_rcnn_losses(model: MaskRcnn, batch: Batch, experiment: Experiment) -> dict[str, Tensor]:
-    """Both stages' losses, all of weight 1 as in the paper; of `experiment` it reads the precision only.
+def mask_rcnn_losses(model: MaskRcnn, batch: Batch, precision: str) -> dict[str, Tensor]:
+    """Compute the losses of both stages, scalars by name, all of weight 1 as in the paper.
 
-    torchvision chooses at random what trains; the engine seeds each step, so a resumed run chooses the same.
+    torchvision samples regions at random. The engine seeds each step, so that a resumed run draws the same samples.
+
+    Args:
+        model: the network in training mode.
+        batch: B images and their ground truth.
+        precision: the precision of the forward pass: fp32, bf16 or fp16.
     """
-    device = batch.images.device
     canvas = (batch.images.shape[2], batch.images.shape[3])
     targets = box_targets(batch.ground_truths, first_label=1)
-    with torch.autocast(device.type, torch.bfloat16, enabled=experiment.run.precision == "bf16"):
+    with _autocast(batch, precision):
         features = model.features(batch.images)
         sizes = [canvas] * len(batch.images)
         proposals, first_stage = model.rpn(ImageList(batch.images, sizes), features, targets)
-        chosen = Chosen(*model.roi_heads.select_training_samples(proposals, targets))
-        class_logits, offsets = model.box_outputs(features, chosen.boxes)
-        with_mask = choose_mask_regions(chosen, batch.ground_truths, model.mask_regions)
-        mask_logits = model.mask_logits(features, with_mask.boxes)
-    classification, box = fastrcnn_loss(class_logits, offsets, chosen.labels, chosen.offsets)
+        sampled = SampledRegions(*model.roi_heads.select_training_samples(proposals, targets))
+        class_logits, offsets = model.box_outputs(features, sampled.boxes)
+        mask_regions = sample_mask_regions(sampled, batch.ground_truths, model.mask_regions)
+        mask_logits = model.mask_logits(features, mask_regions.boxes)
+    classification, box = fastrcnn_loss(class_logits, offsets, sampled.labels, sampled.offsets)
     grid = (canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE)
-    wanted = [
-        mask_targets(objects, boxes, matched, grid, mask_logits.shape[2])
-        for objects, boxes, matched in zip(batch.ground_truths, with_mask.boxes, with_mask.matched, strict=True)
+    masks = [
+        mask_targets(ground_truth, boxes, matched, grid, mask_logits.shape[2])
+        for ground_truth, boxes, matched in zip(
+            batch.ground_truths, mask_regions.boxes, mask_regions.matched, strict=True
+        )
     ]
     return {
         "objectness": first_stage["loss_objectness"],
         "proposal": first_stage["loss_rpn_box_reg"],
         "classification": classification,
         "box": box,
-        "mask": mask_loss(mask_logits, torch.cat(with_mask.labels), torch.cat(wanted)),
+        "mask": mask_loss(mask_logits, torch.cat(mask_regions.labels), torch.cat(masks)),
     }
 
 
-def choose_mask_regions(chosen: Chosen, objects: list[GroundTruth], limit: int) -> Chosen:
-    """Of the regions with an object that has an outline, at most `limit` an image, at random."""
-    results = Chosen([], [], [], [])
-    for image, labels in enumerate(chosen.labels):
-        candidates = (labels > 0).nonzero().squeeze(1)
-        candidates = candidates[has_mask(objects[image])[chosen.matched[image][candidates]]]
-        if len(candidates) > limit:
-            candidates = candidates[torch.randperm(len(candidates), device=labels.device)[:limit]]
-        results.boxes.append(chosen.boxes[image][candidates])
-        results.matched.append(chosen.matched[image][candidates])
-        results.labels.append(labels[candidates])
-        results.offsets.append(chosen.offsets[image][candidates])
-    return results
+def sample_mask_regions(regions: SampledRegions, ground_truths: list[GroundTruth], limit: int) -> SampledRegions:
+    """Sample at most `limit` regions per image at random whose object has a mask."""
+    samples = SampledRegions([], [], [], [])
+    for image, labels in enumerate(regions.labels):
+        positive = (labels > 0).nonzero().squeeze(1)
+        positive = positive[has_mask(ground_truths[image])[regions.matched[image][positive]]]
+        if len(positive) > limit:
+            positive = positive[torch.randperm(len(positive), device=labels.device)[:limit]]
+        samples.boxes.append(regions.boxes[image][positive])
+        samples.matched.append(regions.matched[image][positive])
+        samples.labels.append(labels[positive])
+        samples.offsets.append(regions.offsets[image][positive])
+    return samples
 
 
-def fcos_losses(model: TorchvisionFcos, batch: Batch, experiment: Experiment) -> dict[str, Tensor]:
-    """torchvision's three losses, unweighted; of `experiment` it reads the precision only."""
-    device = batch.images.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=experiment.run.precision == "bf16"):
+def fcos_losses(model: TorchvisionFcos, batch: Batch, precision: str) -> dict[str, Tensor]:
+    """Compute the three losses of torchvision, scalars by name, without weights.
+
+    Args:
+        model: the network in training mode.
+        batch: B images and their ground truth.
+        precision: the precision of the forward pass: fp32, bf16 or fp16.
+    """
+    with _autocast(batch, precision):
         outputs, anchors, level_sizes = model.outputs(batch.images)
     targets = box_targets(batch.ground_truths, first_label=0)
     terms = model.detector.compute_loss(targets, outputs, anchors, level_sizes)
@@ -89,3 +100,8 @@ def fcos_losses(model: TorchvisionFcos, batch: Batch, experiment: Experiment) ->
         "box": terms["bbox_regression"],
         "centerness": terms["bbox_ctrness"],
     }
+
+
+def _autocast(batch: Batch, precision: str) -> torch.autocast:
+    dtype = AUTOCAST_DTYPES[precision]
+    return torch.autocast(batch.images.device.type, dtype, enabled=dtype != torch.float32)

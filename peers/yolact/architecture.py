@@ -1,4 +1,4 @@
-"""YOLACT as a `System` of our engine: how it is built, what it loses on a batch, how it predicts; and its recipes."""
+"""The architecture of YOLACT: network, criterion and post-processing; and its recipes on COCO."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from sais.config import (
 )
 from sais.modeling.architecture import Architecture
 from sais.modeling.criterion import Assignment
+from sais.modeling.fpn import STRIDES
+from sais.ops.boxes import grid_sizes
 from sais.structures import Batch, Instances
 
 
 @dataclass(frozen=True)
 class YolactCriterion:
-    """The losses of YOLACT with the weights of its paper; not split over micro-batches or ranks."""
+    """The losses of YOLACT with the weights of its paper."""
 
     mask_positives: int = 100
     """Maximum number of anchors per image that train masks."""
@@ -35,35 +37,37 @@ class YolactCriterion:
     """Margin around the box that the mask loss includes, as a fraction of the box's sides."""
     seed: int = 0
     """Seed of the sampled mask positives."""
-    needs_predictions = True  # only the sizes of the levels
+    needs_predictions = False
 
     def assign(self, batch: Batch, outputs: AnchorOutputs | None, epoch: int) -> Assignment:
-        """Assign targets (B, A, .) to the anchors of outputs (B, A, .)."""
-        assert outputs is not None
-        anchors = anchor_boxes(outputs.level_sizes, outputs.canvas_size, batch.images.device)
+        """Assign targets (B, A, .) and mask positives; see `sais.modeling.criterion.Criterion.assign`."""
+        canvas = (batch.images.shape[2], batch.images.shape[3])
+        anchors = anchor_boxes(grid_sizes(canvas, STRIDES), canvas, batch.images.device)
         targets = build_targets(batch.ground_truths, anchors)
         samples = sample_mask_positives(
             targets, batch.ground_truths, batch.image_ids, self.mask_positives, self.seed, epoch
         )
-        return Assignment(targets, {}, samples)
+        images = sum(image_id >= 0 for image_id in batch.image_ids)  # without the padding of `empty_batch`
+        positives = (targets.object_index >= 0).sum().float()
+        return Assignment(targets, {"positives": positives, "images": positives.new_tensor(float(images))}, samples)
 
     def losses(self, outputs: AnchorOutputs, batch: Batch, assignment: Assignment) -> dict[str, Tensor]:
-        """Compute the loss terms of outputs (B, A, .)."""
-        samples = assignment.mask_positives
-        return compute_losses(outputs, assignment.targets, batch.ground_truths, samples, self.mask_margin)
+        """Compute the loss terms of outputs (B, A, .), scalars by name."""
+        return compute_losses(outputs, batch.ground_truths, assignment, self.mask_margin)
 
 
 def postprocess_anchors(
     outputs: AnchorOutputs, content_sizes: list[tuple[float, float]], settings: PostprocessConfig
 ) -> Instances:
-    """Turn outputs (B, A, .) into instances (B, D, .) by YOLACT's post-processing.
+    """Select the instances (B, D, .) of outputs (B, A, .).
 
-    Masks are assembled as those of SAIS, box-local and exact, so that accuracy does not depend on the assembly. Of the
-    settings, score threshold, NMS threshold and number of detections are used.
+    The predictor assembles masks as those of SAIS, box-local and exact, so that accuracy does not depend on the
+    assembly. Score threshold, NMS IoU and maximum number of detections are used of the settings.
     """
     anchors = anchor_boxes(outputs.level_sizes, outputs.canvas_size, outputs.class_logits.device)
-    limits = settings.score_threshold, settings.nms_iou, settings.max_detections
-    return postprocess(outputs, anchors, content_sizes, *limits)
+    return postprocess(
+        outputs, anchors, content_sizes, settings.score_threshold, settings.nms_iou, settings.max_detections
+    )
 
 
 def _build(experiment: Experiment, num_classes: int) -> nn.Module:
@@ -81,17 +85,17 @@ YOLACT = Architecture("yolact", _build, _build_criterion, postprocess_anchors)
 
 
 def yolact_550_r50() -> Experiment:
-    """YOLACT-550, ResNet-50, as Section 6 trains it on COCO: SGD, lr 1e-3 for 8 images, weight decay 5e-4, divided by
-    10 after 280k, 600k, 700k and 750k of 800k iterations (14,786 of them make an epoch), batch-norm trained.
+    """YOLACT-550, ResNet-50, trained on COCO as in Section 6 of its paper.
 
-    What our settings cannot say:
+    SGD, learning rate 1e-3 for 8 images, divided by 10 after 280k, 600k, 700k and 750k of 800k iterations (14,786 per
+    epoch), weight decay 5e-4, batch-norm trained. Differences:
 
-    - inputs are multiples of 32: 544 instead of 550 (the network itself takes 550);
-    - SSD's augmentation (crops chosen by their IoU with an object, expansion with the mean color, photometric
-      distortion, flips): zoom, color and flips of ours stand in for it, in a strength that nobody measured;
-    - decay of convolution biases: our optimizer spares them.
+    - inputs are multiples of 32: 544 instead of 550 (the network accepts 550);
+    - SSD's augmentation (crops by IoU, expansion, photometric distortion, flips) is approximated by zoom, color jitter
+      and flips of unverified strength;
+    - convolution biases have no weight decay.
 
-    Expected: mask AP 28.2 on COCO test-dev (paper, Table 1); not measured by us.
+    Expected: mask AP 28.2 on COCO test-dev (paper, Table 1); not measured.
     """
     return _paper("yolact-550-r50", "resnet50.tv_in1k", 544)
 
@@ -99,7 +103,7 @@ def yolact_550_r50() -> Experiment:
 def yolact_700_r101() -> Experiment:
     """YOLACT-700, ResNet-101: `yolact_550_r50` with another backbone and 704 instead of 700 pixels.
 
-    Expected: mask AP 31.2 on COCO test-dev (paper, Table 1); not measured by us.
+    Expected: mask AP 31.2 on COCO test-dev (paper, Table 1); not measured.
     """
     return _paper("yolact-700-r101", "resnet101.tv_in1k", 704)
 

@@ -1,7 +1,7 @@
 """The losses of YOLACT: class, box and mask (Section 3.3), semantic segmentation (Section 5).
 
-Class, box and mask are divided by the positive anchors of the batch, at least 1; the semantic loss is a sum over
-classes and a mean over cells and images. The weights are the paper's and no settings of ours.
+Class, box and mask loss are divided by the number of positive anchors of the step, at least 1; the semantic loss is a
+sum over classes and a mean over cells and images. The weights are those of the paper.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from peers.yolact.model import AnchorOutputs
 from peers.yolact.targets import IGNORED, AnchorTargets, semantic_targets
+from sais.modeling.criterion import Assignment
 from sais.modeling.losses import image_mask_loss
 from sais.structures import GroundTruth
 
@@ -23,102 +24,109 @@ NEGATIVES_PER_POSITIVE = 3
 
 
 def compute_losses(
-    outputs: AnchorOutputs,
-    targets: AnchorTargets,
-    objects: list[GroundTruth],
-    chosen: list[Tensor],
-    mask_margin: float = 0.0,
+    outputs: AnchorOutputs, ground_truths: list[GroundTruth], assignment: Assignment, mask_margin: float = 0.0
 ) -> dict[str, Tensor]:
-    """The weighted terms by name, each a scalar.
+    """Compute the weighted loss terms, scalars by name.
 
     Args:
-        outputs: (B, A, .), of a network in training mode.
-        targets: (B, A, .).
-        objects: B entries.
-        chosen: B tensors of anchors that train masks, from `targets.choose_mask_positives`.
-        mask_margin: how far beyond the box the masks of `objects` reach, as a share of its sides; 0 in the paper.
+        outputs: the outputs (B, A, .) of a network in training mode.
+        ground_truths: the ground truth of B images.
+        assignment: the targets (B, A, .), the mask positives, and the normalizers "positives" and "images" of the step.
+        mask_margin: the margin around the box that the masks of the ground truth include, as a fraction of its sides.
     """
+    targets: AnchorTargets = assignment.targets
+    positives, images = (assignment.normalizers[name].clamp(min=1) for name in ("positives", "images"))
     positive = targets.object_index >= 0
-    positives = positive.sum().clamp(min=1)
+    classification = classification_loss(outputs.class_logits, targets.labels)
     box = functional.smooth_l1_loss(outputs.offsets[positive], targets.offsets[positive], reduction="sum")
+    mask = mask_loss(outputs, targets, ground_truths, assignment.mask_positives, mask_margin)
     return {
-        "classification": CLASS_WEIGHT * classification_loss(outputs.class_logits, targets.labels) / positives,
+        "classification": CLASS_WEIGHT * classification / positives,
         "box": BOX_WEIGHT * box / positives,
-        "mask": MASK_WEIGHT * mask_loss(outputs, targets, objects, chosen, mask_margin) / positives,
-        "semantic": SEMANTIC_WEIGHT * semantic_loss(outputs, objects),
+        "mask": MASK_WEIGHT * mask / positives,
+        "semantic": SEMANTIC_WEIGHT * semantic_loss(outputs, ground_truths) / images,
     }
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the softmax cross-entropy over positives and the hardest negatives.
+    """Sum the softmax cross-entropy over positive anchors and the hardest negatives.
 
     Args:
-        logits: (B, A, C + 1), background first.
-        labels: (B, A), BACKGROUND or IGNORED where there is no object.
+        logits: the class logits (B, A, C + 1), background first.
+        labels: the classes (B, A), BACKGROUND or IGNORED for anchors without an object.
     """
-    wanted = labels.clamp(min=-1) + 1  # the background comes first
-    entropies = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(labels)
-    counted = (labels >= 0) | hard_negatives(entropies.detach(), labels)
-    return entropies[counted].sum()
+    indices = labels.clamp(min=-1) + 1  # index 0 is the background
+    entropies = functional.cross_entropy(logits.flatten(0, 1), indices.flatten(), reduction="none").view_as(labels)
+    selected = (labels >= 0) | hard_negatives(entropies.detach(), labels)
+    return entropies[selected].sum()
 
 
 def hard_negatives(entropies: Tensor, labels: Tensor) -> Tensor:
-    """Of each image the negatives of greatest loss, three for each positive (online hard example mining, 3:1).
+    """Select the negatives of highest loss of each image, three for each positive (online hard example mining, 3:1).
 
-    An image without positives counts as one with one: its three hardest negatives are taken. (The authors leave
-    images without objects out of their data.)
+    Of images without positives, the three hardest negatives are selected. (The authors exclude images without objects.)
 
     Args:
-        entropies: (B, A) cross-entropy of every anchor.
-        labels: (B, A).
+        entropies: the cross-entropy (B, A) of every anchor.
+        labels: the classes (B, A), BACKGROUND or IGNORED for anchors without an object.
 
     Returns:
-        (B, A) bool.
+        Mask (B, A) bool.
     """
     negative = (labels < 0) & (labels != IGNORED)
     order = torch.where(negative, entropies, -1.0).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(
         1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
     )
-    wanted = NEGATIVES_PER_POSITIVE * (labels >= 0).sum(1, keepdim=True).clamp(min=1)  # (B, 1)
-    return negative & (rank < wanted)
+    count = NEGATIVES_PER_POSITIVE * (labels >= 0).sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+    return negative & (rank < count)
 
 
 def mask_loss(
     outputs: AnchorOutputs,
     targets: AnchorTargets,
-    objects: list[GroundTruth],
-    chosen: list[Tensor],
+    ground_truths: list[GroundTruth],
+    mask_positives: list[Tensor],
     margin: float = 0.0,
 ) -> Tensor:
-    """Sum over the chosen anchors of the mask cross-entropy inside the object's box, divided by the box's area.
+    """Sum the mask cross-entropy inside the object's box, divided by the box's area, over the sampled anchors.
 
-    Each image's sum is scaled up so that its chosen anchors stand for all of its positives. The sum over one image is
-    SAIS' own: the same crop (every cell that the box touches) and the same targets (the share of a cell covered).
+    The sum of each image is scaled from its sampled anchors to all of its positive anchors. The loss of an image is
+    that of SAIS: the same crop (every cell that the box touches) and the same targets (the coverage of a cell).
+
+    Args:
+        outputs: the outputs (B, A, .).
+        targets: the targets (B, A, .).
+        ground_truths: the ground truth of B images.
+        mask_positives: B tensors (M,) of anchors that train masks.
+        margin: the margin around the box as a fraction of its sides.
     """
     total = outputs.prototypes.sum() * 0
-    for image, rows in enumerate(chosen):
-        owners = targets.object_index[image, rows]
-        loss = image_mask_loss(
-            outputs.prototypes[image], outputs.coefficients[image, rows], owners, objects[image], margin
-        )
+    for image, anchors in enumerate(mask_positives):
+        index = targets.object_index[image, anchors]
+        coefficients = outputs.coefficients[image, anchors]
+        loss = image_mask_loss(outputs.prototypes[image], coefficients, index, ground_truths[image], margin)
         positives = (targets.object_index[image] >= 0).sum()
-        total = total + loss * positives / max(1, len(rows))
+        total = total + loss * positives / max(1, len(anchors))
     return total
 
 
-def semantic_loss(outputs: AnchorOutputs, objects: list[GroundTruth]) -> Tensor:
-    """Cross-entropy of the semantic maps, summed over classes, averaged over cells and images (Section 5).
+def semantic_loss(outputs: AnchorOutputs, ground_truths: list[GroundTruth]) -> Tensor:
+    """Sum the cross-entropy of the semantic maps over images and classes, averaged over cells (Section 5).
+
+    Args:
+        outputs: the outputs of a network in training mode, with semantic logits (B, C, height, width).
+        ground_truths: the ground truth of B images.
 
     Raises:
         ValueError: the network was not in training mode.
     """
-    logits = outputs.semantic_logits  # (B, C, height, width)
+    logits = outputs.semantic_logits
     if logits is None:
         raise ValueError("semantic logits exist in training mode only")
     total = logits.sum() * 0
-    for maps, image_objects in zip(logits, objects, strict=True):
-        wanted, told = semantic_targets(image_objects, len(maps), (maps.shape[1], maps.shape[2]))
-        entropies = functional.binary_cross_entropy_with_logits(maps, wanted, reduction="none")
-        total = total + (entropies.mean((1, 2)) * told).sum()
-    return total / len(objects)
+    for maps, ground_truth in zip(logits, ground_truths, strict=True):
+        targets, valid = semantic_targets(ground_truth, len(maps), (maps.shape[1], maps.shape[2]))
+        entropies = functional.binary_cross_entropy_with_logits(maps, targets, reduction="none")
+        total = total + (entropies.mean((1, 2)) * valid).sum()
+    return total
