@@ -1,4 +1,4 @@
-"""The command line: exit codes, one-line errors with the nearest names, help that names every option."""
+"""The command line: exit codes, one-line errors with similar names, help that names every option."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from sais import __version__, cli
 from sais.commands.options import option_names
 from sais.commands.recipe_options import RecipeOptions, split_recipe
 from sais.commands.renamed import RENAMED_COMMANDS, RENAMED_OPTIONS
-from sais.commands.run_folders import run_folder, stopped_early
+from sais.commands.run_folders import run_folder
 from sais.commands.train import TrainArguments, settle
 from sais.commands.version import VersionArguments
 from sais.config import Experiment
 from sais.data.paths import DataPaths, locate
+from sais.engine.lock import LOCK_FILE
+from sais.engine.run_folder import is_unstarted
 from sais.errors import ConfigError, SaisError
 from sais.recipes import RECIPES, recipe
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line on stderr of a command that must exit with 2 and print nothing else."""
+    """Return the line on stderr of a command that must exit with 2 and print nothing else."""
     assert cli.main(list(argv)) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -233,7 +235,7 @@ def test_settle_applies_short_options() -> None:
         settled(recipe("fcos-r50"), size=(800,))
 
 
-def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_folder_numbers_new_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_folder(None, "a-b", resume=False) == Path("runs/a-b")
     with pytest.raises(SaisError, match="no run to resume"):
@@ -250,27 +252,27 @@ def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert run_folder(Path("runs/a-b"), "", resume=True) == Path("runs/a-b")
 
 
-def test_out_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_output_below_a_file_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is not a folder" in fails(capsys, "make-shapes", str(tmp_path / "file" / "below"))
 
 
-def test_data_is_found_on_the_shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "shelf/mine").mkdir(parents=True)
+def test_locate_searches_the_folder_of_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sets/mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SAIS_DATA", str(tmp_path / "shelf"))
-    assert locate(Path("mine")) == tmp_path / "shelf/mine"
+    monkeypatch.setenv("SAIS_DATA", str(tmp_path / "sets"))
+    assert locate(Path("mine")) == tmp_path / "sets/mine"
     assert DataPaths(data=Path("mine")).name == "mine"
     (tmp_path / "mine").mkdir()
     assert locate(Path("mine")) == Path("mine")  # the current folder comes first
     (tmp_path / "a.json").touch()
-    with pytest.raises(SaisError, match="is a file"):
+    with pytest.raises(SaisError, match="a.json: a file"):
         locate(Path("a.json"))
-    with pytest.raises(SaisError, match="nor in SAIS_DATA"):
+    with pytest.raises(SaisError, match="absent.*SAIS_DATA"):
         locate(Path("absent"))
 
 
-def test_real_data_by_split_and_by_file(real_data) -> None:
+def test_data_paths_by_split_and_by_file(real_data) -> None:
     folder = real_data("breadboard")
     by_split = DataPaths(data=folder)
     by_file = DataPaths(
@@ -297,8 +299,10 @@ def test_recipes_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_road(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Demo, check, eval and predict, on a run far too short to learn anything."""
+def test_demo_check_eval_predict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run demo, check, eval and predict with a run that is too short to learn anything."""
     import json
 
     monkeypatch.chdir(tmp_path)
@@ -322,25 +326,25 @@ def test_the_whole_road(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert "broken.jpg" in fails_after_output(capsys, *predict, "--out", "p")
     assert not (tmp_path / "p/predictions.json").exists()
     assert cli.main([*predict, "--out", "q", "--skip-broken"]) == 0
-    assert "left out 1 images" in capsys.readouterr().out
+    assert "1 unreadable" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "q/predictions.json").read_text())["images"]) == 3
     assert len(list((tmp_path / "q").glob("*.jpg"))) == 3
 
 
 def fails_after_output(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line on stderr of a command that exits with 2, whatever it said before."""
+    """Return the last line on stderr of a command that exits with 2 after other output."""
     assert cli.main(list(argv)) == 2
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_run_killed_before_its_first_checkpoint_is_no_dead_end(tmp_path: Path) -> None:
+def test_run_folder_of_an_unstarted_run_can_be_used_again(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "experiment.json").write_text("{}")
-    (out / "log.jsonl").write_text("")
-    assert stopped_early(out)
+    (out / LOCK_FILE).touch()
+    (out / "log.jsonl").touch()
+    assert is_unstarted(out)
     assert run_folder(out, "name", resume=False) == run_folder(out, "name", resume=True) == out
     (out / "last.safetensors").write_bytes(b"x")
-    assert not stopped_early(out)
+    assert not is_unstarted(out)
     with pytest.raises(SaisError, match="is not empty"):
         run_folder(out, "name", resume=False)

@@ -115,6 +115,6 @@ def test_export_is_a_function_and_a_package(code: str) -> None:
 def test_export_calls_export_model(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("sais.export.export_model", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr("sais.export.exporter.export_model", lambda *arguments: calls.append(arguments))
     sais.export("model.safetensors", "model.onnx")  # type: ignore[arg-type, call-arg]
     assert calls == [("model.safetensors", "model.onnx")]

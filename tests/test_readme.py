@@ -55,7 +55,6 @@ def test_readme_commands_and_python_run(
         "export",
         "predict",
         "bench",
-        "recipes",
         "draw-targets",
         "reproduce",
     ]

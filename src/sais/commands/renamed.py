@@ -39,7 +39,6 @@ RENAMED_OPTIONS = {
     "--every": "--frame-stride",
     "--most": "--max-images",
     "--any-size": "--dynamic-shape",
-    "--no-any-size": "--no-dynamic-shape",
     "--flip": "--tta-flip",
     "--scales": "--tta-scales",
     "--recompute": "--activation-checkpointing",
