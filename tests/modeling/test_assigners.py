@@ -1,4 +1,4 @@
-"""Targets against a slow loop written straight from Eqs. 2-4 and the candidate rule."""
+"""Assigners against a plain loop written from Eqs. 2-4 and the candidate rule."""
 
 from __future__ import annotations
 
@@ -6,12 +6,39 @@ import numpy as np
 import pytest
 import torch
 
-from sais.modeling.assigners import assign, build_targets, candidate_pairs, sample_mask_positives
+from sais.modeling.assigners import (
+    ASSIGNERS,
+    LocationGrid,
+    build_targets,
+    candidate_pairs,
+    level_ranges,
+    location_grid,
+    sample_mask_positives,
+)
+from sais.modeling.losses import centerness_quality
 from sais.ops.boxes import locations
-from sais.structures import GroundTruth
+from sais.structures import DenseTargets, GroundTruth
 
 STRIDES = (8, 16, 32, 64, 128)
+UPPER_BOUNDS = (64.0, 128.0, 256.0, 512.0)
 Sizes = tuple[tuple[int, int], ...]
+
+
+def grid_of(sizes: Sizes) -> LocationGrid:
+    """The locations of levels of any sizes."""
+    return LocationGrid(locations(sizes, STRIDES), sizes, STRIDES, level_ranges(UPPER_BOUNDS))
+
+
+def assign(boxes: torch.Tensor, sizes: Sizes, assigner: str = "center") -> torch.Tensor:
+    """The object index (L,) of each location of one image."""
+    objects = GroundTruth(boxes, torch.zeros(len(boxes), dtype=torch.int64), torch.zeros(0), torch.zeros(0))
+    return ASSIGNERS[assigner]([objects], grid_of(sizes)).object_index[0]
+
+
+def targets_of(ground_truths: list[GroundTruth], sizes: Sizes, assigner: str = "center") -> DenseTargets:
+    """The targets of a batch with centerness as quality."""
+    grid = grid_of(sizes)
+    return build_targets(ASSIGNERS[assigner](ground_truths, grid), ground_truths, grid.points, centerness_quality)
 
 
 def sizes_of(height: int, width: int) -> Sizes:
@@ -57,11 +84,10 @@ def oracle(boxes: np.ndarray, sizes: Sizes) -> dict[str, np.ndarray]:
 def check(boxes: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]:
     """Compare `assign` with the oracle; returns the oracle's owners."""
     sizes = sizes_of(height, width)
-    points = locations(sizes, STRIDES)
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     wanted = oracle(boxes, sizes)
     for rule, owners in wanted.items():
-        found = assign(torch.from_numpy(boxes), sizes, STRIDES, points, rule)
+        found = assign(torch.from_numpy(boxes), sizes, rule)
         np.testing.assert_array_equal(found.numpy(), owners, err_msg=rule)
     return wanted
 
@@ -93,7 +119,7 @@ def random_boxes(random: np.random.Generator, height: int, width: int) -> np.nda
 
 
 @pytest.mark.parametrize("part", range(10))
-def test_equal_to_the_loop_on_1000_random_scenes(part: int) -> None:
+def test_assigners_equal_a_plain_loop_on_1000_scenes(part: int) -> None:
     differ = positive = 0
     for number in range(100):
         random = np.random.default_rng([part, number])
@@ -106,7 +132,7 @@ def test_equal_to_the_loop_on_1000_random_scenes(part: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_objects_of_every_level(number: int) -> None:
+def test_assigners_equal_a_plain_loop_on_all_levels(number: int) -> None:
     random = np.random.default_rng([77, number])
     height, width = 992, 1344
     boxes = random_boxes(random, height, width)
@@ -121,26 +147,25 @@ def test_objects_of_every_level(number: int) -> None:
         first = last
 
 
-def test_500_objects() -> None:
+def test_assigners_equal_a_plain_loop_with_500_objects() -> None:
     random = np.random.default_rng(5)
     corner = random.uniform(-20, 760, (500, 2))
     boxes = np.concatenate([corner, corner + np.exp(random.uniform(1.5, 6.5, (500, 2)))], 1)
     check(boxes, 768, 768)
 
 
-def test_no_objects() -> None:
+def test_assigners_without_objects() -> None:
     owners = check(np.zeros((0, 4)), 96, 128)
     assert (owners["center"] == -1).all()
 
 
-def test_ties_go_to_the_smaller_area_then_to_the_lower_index() -> None:
+def test_assign_center_ties_go_to_smaller_area_then_lower_index() -> None:
     sizes = sizes_of(96, 96)
-    points = locations(sizes, STRIDES)
     column, row = 4, 4
     place = row * sizes[0][1] + column  # the location (36, 36) of P3
 
     def owner(*boxes: tuple[float, float, float, float], rule: str = "center") -> int:
-        return int(assign(torch.tensor(boxes, dtype=torch.float32), sizes, STRIDES, points, rule)[place])
+        return int(assign(torch.tensor(boxes, dtype=torch.float32), sizes, rule)[place])
 
     large, small = (16.0, 16.0, 56.0, 56.0), (26.0, 26.0, 46.0, 46.0)  # both centerd on it: centerness 1
     assert owner(large, small) == 1
@@ -154,7 +179,7 @@ def test_ties_go_to_the_smaller_area_then_to_the_lower_index() -> None:
     assert owner((20, 28, 44, 48), (4, 20, 52, 60)) == 0
 
 
-def test_figure_2() -> None:
+def test_assigners_on_figure_2() -> None:
     """A small object over the large one's center; both on P7, which has no upper bound, so that no level parts them."""
     sizes = ((0, 0), (0, 0), (0, 0), (0, 0), (30, 40))  # P7 of a canvas of 3840 x 5120
     points = locations(sizes, STRIDES)
@@ -163,11 +188,11 @@ def test_figure_2() -> None:
     assert ((boxes[0, :2] + boxes[0, 2:]) / 2 == center).all()
     in_small = ((points > boxes[1, :2]) & (points < boxes[1, 2:])).all(1)
     in_large = ((points > boxes[0, :2]) & (points < boxes[0, 2:])).all(1)
-    area = assign(boxes, sizes, STRIDES, points, "area")
+    area = assign(boxes, sizes, "area")
     assert (area[in_small] == 1).all()
     assert (area[in_large & ~in_small] == 0).all()
     assert (area[~in_large] == -1).all()
-    central = assign(boxes, sizes, STRIDES, points, "center")
+    central = assign(boxes, sizes)
     around = ((points - center).abs() < 200).all(1)
     assert around.sum() >= 4
     assert (in_small & around).sum() >= 4
@@ -178,19 +203,25 @@ def test_figure_2() -> None:
     assert ((central >= 0) == in_large).all()
 
 
-def test_candidates_are_every_pair_once() -> None:
+def test_candidate_pairs_lists_each_pair_once() -> None:
     random = np.random.default_rng(3)
     boxes = torch.from_numpy(random_boxes(random, 256, 192))
     sizes = sizes_of(256, 192)
-    location, owner = candidate_pairs(boxes, sizes, STRIDES, locations(sizes, STRIDES))
+    location, owner = candidate_pairs(boxes, grid_of(sizes))
     pairs = list(zip(location.tolist(), owner.tolist(), strict=True))
     assert len(pairs) == len(set(pairs)) > 100
 
 
-def test_unknown_rule() -> None:
-    sizes = sizes_of(96, 96)
-    with pytest.raises(ValueError, match="'center' or 'area'"):
-        assign(torch.tensor([[0.0, 0, 50, 50]]), sizes, STRIDES, locations(sizes, STRIDES), "nearest")
+def test_level_ranges_are_half_open_and_without_upper_bound_on_the_last_level() -> None:
+    assert level_ranges(UPPER_BOUNDS) == ((0, 64), (64, 128), (128, 256), (256, 512), (512, float("inf")))
+    grid = location_grid((96, 160), STRIDES, (32.0, 64.0, 256.0, 512.0))
+    assert grid.level_sizes == ((12, 20), (6, 10), (3, 5), (2, 3), (1, 2))
+    assert grid.level_ranges[0] == (0, 32)
+    box = torch.tensor([[0.0, 0.0, 80.0, 80.0]])  # largest distances from 40 to 80: P4 with these ranges
+    objects = GroundTruth(box, torch.zeros(1, dtype=torch.int64), torch.zeros(0), torch.zeros(0))
+    index = ASSIGNERS["center"]([objects], grid).object_index[0]
+    assert (index[:240] == -1).all()
+    assert (index[240:300] == 0).any()
 
 
 def objects_of(boxes: list[list[float]], labels: list[int]) -> GroundTruth:
@@ -207,52 +238,51 @@ def objects_of(boxes: list[list[float]], labels: list[int]) -> GroundTruth:
 
 def test_build_targets_by_value() -> None:
     sizes = sizes_of(96, 96)
-    points = locations(sizes, STRIDES)
+    length = sum(height * width for height, width in sizes)
     objects = [objects_of([], []), objects_of([[10.0, 20.0, 50.0, 44.0], [0.0, 0.0, 96.0, 96.0]], [7, 3])]
-    targets = build_targets(objects, sizes, STRIDES, points)
-    assert targets.object_index.shape == targets.labels.shape == targets.centerness.shape == (2, len(points))
-    assert targets.distances.shape == (2, len(points), 4)
+    targets = targets_of(objects, sizes)
+    assert targets.object_index.shape == targets.labels.shape == targets.quality.shape == (2, length)
+    assert targets.distances.shape == (2, length, 4)
+    assert targets.quality is not None
     assert (targets.object_index[0] == -1).all()
     assert (targets.labels[0] == -1).all()
-    assert targets.distances[0].abs().max() == targets.centerness[0].max() == 0
+    assert targets.distances[0].abs().max() == targets.quality[0].max() == 0
     place = 3 * 12 + 2  # (20, 28) of P3
     assert int(targets.object_index[1, place]) == 0
     assert int(targets.labels[1, place]) == 7
     assert targets.distances[1, place].tolist() == [10, 8, 30, 16]
-    assert float(targets.centerness[1, place]) == pytest.approx((10 / 30 * 8 / 16) ** 0.5)
+    assert float(targets.quality[1, place]) == pytest.approx((10 / 30 * 8 / 16) ** 0.5)
     place = 144 + 3 * 6 + 0  # (8, 56) of P4, distances 8 56 88 40
     assert int(targets.labels[1, place]) == 3
     assert targets.distances[1, place].tolist() == [8, 56, 88, 40]
     background = targets.object_index == -1
     assert (targets.labels[background] == -1).all()
-    assert targets.distances[background].abs().sum() == targets.centerness[background].sum() == 0
+    assert targets.distances[background].abs().sum() == targets.quality[background].sum() == 0
     positive = ~background
     assert (targets.distances[positive] > 0).all()
-    assert ((targets.centerness[positive] > 0) & (targets.centerness[positive] <= 1)).all()
+    assert ((targets.quality[positive] > 0) & (targets.quality[positive] <= 1)).all()
 
 
 @pytest.mark.parametrize("rule", ["center", "area"])
-def test_a_batch_is_its_images_one_by_one(rule: str) -> None:
+def test_assigners_treat_images_of_a_batch_independently(rule: str) -> None:
     sizes = sizes_of(160, 192)
-    points = locations(sizes, STRIDES)
     boxes = [random_boxes(np.random.default_rng([3, number]), 160, 192) for number in range(3)]
     boxes = [boxes[0], boxes[1], boxes[0], np.zeros((0, 4), np.float32), boxes[2]]  # the same boxes twice
     objects = [objects_of(one.tolist(), list(range(len(one)))) for one in boxes]
-    together = build_targets(objects, sizes, STRIDES, points, rule)
+    together = targets_of(objects, sizes, rule)
     for number, one in enumerate(objects):
-        alone = build_targets([one], sizes, STRIDES, points, rule)
-        assert torch.equal(alone.object_index[0], assign(one.boxes, sizes, STRIDES, points, rule))
-        for name in ("object_index", "labels", "distances", "centerness"):
+        alone = targets_of([one], sizes, rule)
+        assert torch.equal(alone.object_index[0], assign(one.boxes, sizes, rule))
+        for name in ("object_index", "labels", "distances", "quality"):
             assert torch.equal(getattr(together, name)[number], getattr(alone, name)[0]), (number, name)
 
 
-def test_mask_positives_depend_on_seed_epoch_and_image_alone() -> None:
+def test_sample_mask_positives_depends_on_seed_epoch_and_image_id() -> None:
     sizes = sizes_of(128, 128)
-    points = locations(sizes, STRIDES)
     first = objects_of([[0.0, 0.0, 60.0, 60.0], [50.0, 50.0, 110.0, 110.0]], [0, 1])
     few = objects_of([[0.0, 0.0, 30.0, 30.0]], [0])
     scene = [first, few, objects_of([], [])]
-    targets = build_targets(scene, sizes, STRIDES, points)
+    targets = targets_of(scene, sizes)
     chosen = sample_mask_positives(targets, scene, [11, 12, 13], limit=20, seed=4, epoch=2)
     positive = (targets.object_index[0] >= 0).nonzero().squeeze(1)
     assert len(positive) > 20 == len(chosen[0])
@@ -260,7 +290,7 @@ def test_mask_positives_depend_on_seed_epoch_and_image_alone() -> None:
     assert chosen[0].tolist() == sorted(set(chosen[0].tolist()))
     assert chosen[1].tolist() == (targets.object_index[1] >= 0).nonzero().squeeze(1).tolist()  # fewer than the limit
     assert len(chosen[2]) == 0
-    alone = build_targets([few, first], sizes, STRIDES, points)
+    alone = targets_of([few, first], sizes)
     again = sample_mask_positives(alone, [few, first], [12, 11], limit=20, seed=4, epoch=2)
     assert torch.equal(again[1], chosen[0])
     for other in ({"seed": 4, "epoch": 3}, {"seed": 5, "epoch": 2}):
@@ -268,11 +298,11 @@ def test_mask_positives_depend_on_seed_epoch_and_image_alone() -> None:
     assert not torch.equal(sample_mask_positives(targets, scene, [21, 12, 13], limit=20, seed=4, epoch=2)[0], chosen[0])
 
 
-def test_locations_of_objects_without_an_outline_train_no_mask() -> None:
+def test_sample_mask_positives_skips_objects_without_outline() -> None:
     sizes = sizes_of(128, 128)
     objects = objects_of([[0.0, 0.0, 60.0, 60.0], [64.0, 64.0, 120.0, 120.0]], [0, 1])
     objects.mask_windows[1] = 0
-    targets = build_targets([objects], sizes, STRIDES, locations(sizes, STRIDES))
+    targets = targets_of([objects], sizes)
     (chosen,) = sample_mask_positives(targets, [objects], [1])
     assert set(targets.object_index[0, chosen].tolist()) == {0}
     assert len(chosen) == int((targets.object_index[0] == 0).sum())

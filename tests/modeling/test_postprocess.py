@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sais.modeling.postprocess import assemble, postprocess
+from sais.inference.assemble import assemble
+from sais.modeling.postprocess import postprocess
 from sais.ops.boxes import locations
-from sais.ops.letterbox import letterbox
-from sais.structures import CanvasMap, DenseOutputs, Instances
+from sais.ops.letterbox import CanvasMap, letterbox
+from sais.structures import DenseOutputs, Instances
 
 STRIDES = (8, 16, 32, 64, 128)
 SIZES = ((12, 16), (6, 8), (3, 4), (2, 2), (1, 1))
@@ -34,7 +35,7 @@ def random_outputs(seed: int, batch: int = 2, shift: float = -2.0, masks: bool =
 
     return DenseOutputs(
         class_logits=2 * normal(batch, length, CLASSES) + shift,
-        centerness_logits=normal(batch, length),
+        quality_logits=normal(batch, length),
         distances=(0.5 * normal(batch, length, 4) + 2.5).exp(),
         coefficients=normal(batch, length, PROTOTYPES).tanh() if masks else None,
         prototypes=normal(batch, PROTOTYPES, 24, 32).relu() if masks else None,
@@ -60,7 +61,7 @@ def oracle(
     outputs: DenseOutputs, image: int, score: float, candidates: int, nms: float, detections: int
 ) -> tuple[Found, float]:
     """The detections of one image, loop by loop, and how near any IoU came to the threshold of NMS."""
-    logits, centers = outputs.class_logits[image].tolist(), outputs.centerness_logits[image].tolist()
+    logits, centers = outputs.class_logits[image].tolist(), outputs.quality_logits[image].tolist()
     distances, points = outputs.distances[image].tolist(), POINTS.tolist()
     pool: Found = []
     first = 0
@@ -89,10 +90,9 @@ def oracle(
 @pytest.mark.parametrize("candidates", [1000, 20])
 @pytest.mark.parametrize("detections", [100, 300])
 @pytest.mark.parametrize("seed", range(3))
-def test_equal_to_the_loops(seed: int, detections: int, candidates: int) -> None:
+def test_postprocess_equals_plain_loops(seed: int, detections: int, candidates: int) -> None:
     outputs = random_outputs(seed)
-    settings = {"score": 0.3, "candidates": candidates, "nms": 0.5, "detections": detections}
-    found = postprocess(outputs, POINTS, CONTENTS, **settings)  # type: ignore[arg-type]
+    found = postprocess(outputs, POINTS, CONTENTS, 0.3, candidates, 0.5, detections)
     assert found.boxes.shape == (2, detections, 4)
     assert found.scores.shape == found.labels.shape == (2, detections)
     assert found.coefficients is not None
@@ -100,7 +100,7 @@ def test_equal_to_the_loops(seed: int, detections: int, candidates: int) -> None
     assert found.coefficients.shape == (2, detections, PROTOTYPES)
     assert found.prototypes is outputs.prototypes
     for image in range(2):
-        wanted, nearest = oracle(outputs, image, **settings)  # type: ignore[arg-type]
+        wanted, nearest = oracle(outputs, image, 0.3, candidates, 0.5, detections)
         assert nearest > 1e-6  # else the seed would be unfair
         number = len(wanted)
         assert number > 40
@@ -113,44 +113,44 @@ def test_equal_to_the_loops(seed: int, detections: int, candidates: int) -> None
         assert (found.scores[image, :number] > 0).all()
 
 
-def test_candidates_limit_each_level() -> None:
+def test_postprocess_limits_candidates_of_each_level() -> None:
     outputs = random_outputs(0, 1)
     outputs.distances[:] = 1e-3  # boxes that never meet: NMS removes nothing
-    many = postprocess(outputs, POINTS, CONTENTS, score=0.01, candidates=1000, detections=5000)
-    few = postprocess(outputs, POINTS, CONTENTS, score=0.01, candidates=3, detections=5000)
+    many = postprocess(outputs, POINTS, CONTENTS, score_threshold=0.01, pre_nms_topk=1000, max_detections=5000)
+    few = postprocess(outputs, POINTS, CONTENTS, score_threshold=0.01, pre_nms_topk=3, max_detections=5000)
     locations_of = {tuple(box) for box in few.boxes[0, few.scores[0] > 0].round().tolist()}
     assert len(locations_of) == 3 + 3 + 3 + 3 + 1
     assert int((many.scores > 0).sum()) > 500
     # What stays of P3 are its three best by the highest class x centerness.
-    value = outputs.class_logits[0, :192].sigmoid().amax(1) * outputs.centerness_logits[0, :192].sigmoid()
+    value = outputs.class_logits[0, :192].sigmoid().amax(1) * outputs.quality_logits[0, :192].sigmoid()
     best = {tuple(point) for point in POINTS[value.topk(3).indices].tolist()}
     assert best <= {((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in locations_of}
 
 
-def test_the_threshold_is_on_the_class_probability_alone() -> None:
+def test_postprocess_applies_the_threshold_to_class_probabilities() -> None:
     outputs = random_outputs(0, 1, shift=-50)
     outputs.class_logits[0, 5, 2] = math.log(0.2 / 0.8)  # probability 0.2
-    outputs.centerness_logits[0, 5] = math.log(0.1 / 0.9)  # times 0.1: a score of 0.02
-    found = postprocess(outputs, POINTS, CONTENTS, score=0.19)
+    outputs.quality_logits[0, 5] = math.log(0.1 / 0.9)  # times 0.1: a score of 0.02
+    found = postprocess(outputs, POINTS, CONTENTS, score_threshold=0.19)
     assert found.scores[0, 0].item() == pytest.approx(0.02, rel=1e-5)
     assert found.labels[0, 0].item() == 2
     assert (found.scores[0, 1:] == 0).all()
-    assert (postprocess(outputs, POINTS, CONTENTS, score=0.21).scores == 0).all()
-    assert (postprocess(outputs, POINTS, CONTENTS, score=1.0).scores == 0).all()
-    assert int((postprocess(outputs, POINTS, CONTENTS, score=0.0).scores > 0).sum()) > 1
+    assert (postprocess(outputs, POINTS, CONTENTS, score_threshold=0.21).scores == 0).all()
+    assert (postprocess(outputs, POINTS, CONTENTS, score_threshold=1.0).scores == 0).all()
+    assert int((postprocess(outputs, POINTS, CONTENTS, score_threshold=0.0).scores > 0).sum()) > 1
 
 
-def test_classes_do_not_suppress_each_other() -> None:
+def test_postprocess_suppresses_within_classes_only() -> None:
     outputs = random_outputs(0, 1, shift=-50)
     outputs.class_logits[0, 5] = torch.tensor([1.0, 2.0, -50, 3.0])
     outputs.class_logits[0, 6] = torch.tensor([0.0, 0.5, -50, -50])
     outputs.distances[0, 5:7] = torch.tensor([[40.0, 40, 48, 40], [48.0, 40, 40, 40]])  # one box from two locations
-    outputs.centerness_logits[0, 5:7] = 0
+    outputs.quality_logits[0, 5:7] = 0
     found = postprocess(outputs, POINTS, CONTENTS)
     assert found.labels[0, : int((found.scores[0] > 0).sum())].tolist() == [3, 1, 0]
 
 
-def test_boxes_beyond_the_canvas_do_not_suppress_another_class() -> None:
+def test_postprocess_clips_boxes_before_nms() -> None:
     # torchvision keeps classes apart by shifting them, which takes negative coordinates for another class.
     outputs = random_outputs(0, batch=1)
     outputs.class_logits[:] = -9.0
@@ -163,7 +163,7 @@ def test_boxes_beyond_the_canvas_do_not_suppress_another_class() -> None:
     assert float(found.boxes.min()) >= 0
 
 
-def test_what_lies_in_the_padding_is_no_detection() -> None:
+def test_postprocess_drops_boxes_in_the_padding() -> None:
     outputs = random_outputs(0, batch=1)
     outputs.class_logits[:] = -9.0
     outputs.class_logits[0, [0, 191], 1] = torch.tensor([1.0, 4.0])  # first and last location of P3
@@ -173,9 +173,9 @@ def test_what_lies_in_the_padding_is_no_detection() -> None:
     assert found.boxes[0, 0].tolist() == [1.0, 1.0, 7.0, 7.0]
 
 
-def test_nothing_found() -> None:
+def test_postprocess_without_detections() -> None:
     outputs = random_outputs(0, 2, shift=-60)
-    found = postprocess(outputs, POINTS, CONTENTS, detections=7)
+    found = postprocess(outputs, POINTS, CONTENTS, max_detections=7)
     assert found.boxes.shape == (2, 7, 4)
     assert found.scores.abs().sum() == found.labels.abs().sum() == 0
     canvas_map = letterbox((50, 70), "fixed", (96, 128))
@@ -186,7 +186,18 @@ def test_nothing_found() -> None:
         assert one.masks().shape == (0, 50, 70)
 
 
-def test_boxes_alone() -> None:
+def test_scores_without_quality_branch_are_class_probabilities() -> None:
+    outputs = random_outputs(0, 1)
+    outputs.quality_logits = torch.full_like(outputs.class_logits[..., 0], 100.0)  # a probability of 1
+    expected = postprocess(outputs, POINTS, CONTENTS)
+    outputs.quality_logits = None
+    instances = postprocess(outputs, POINTS, CONTENTS)
+    assert torch.equal(instances.scores, expected.scores)
+    assert torch.equal(instances.boxes, expected.boxes)
+    assert torch.equal(instances.labels, expected.labels)
+
+
+def test_postprocess_without_masks() -> None:
     found = postprocess(random_outputs(0, 1, masks=False), POINTS, CONTENTS)
     assert found.coefficients is None
     assert found.prototypes is None

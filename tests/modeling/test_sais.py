@@ -118,7 +118,7 @@ def test_shapes_and_ranges() -> None:
     assert outputs.level_sizes == ((8, 12), (4, 6), (2, 3), (1, 2), (1, 1))
     length = sum(h * w for h, w in outputs.level_sizes)
     assert outputs.class_logits.shape == (2, length, 5)
-    assert outputs.centerness_logits.shape == (2, length)
+    assert outputs.quality_logits.shape == (2, length)
     assert outputs.distances.shape == (2, length, 4)
     assert (outputs.distances > 0).all()
     assert outputs.coefficients.shape == (2, length, 8)
@@ -152,7 +152,7 @@ def test_fusion_adds_no_parameter_and_changes_the_coefficients_only() -> None:
     alone.load_state_dict(fused.state_dict())  # the same parameters, by name and shape
     with torch.no_grad():
         after = alone(images)
-    for name in ("class_logits", "centerness_logits", "distances", "prototypes"):
+    for name in ("class_logits", "quality_logits", "distances", "prototypes"):
         assert torch.equal(getattr(before, name), getattr(after, name)), name
     assert not torch.allclose(before.coefficients, after.coefficients)
     for p in alone.head.regression_tower.parameters():
@@ -179,7 +179,7 @@ def test_one_location_by_hand() -> None:
         left, right = head.classification_tower(maps[level]), head.regression_tower(maps[level])
         at = (0, slice(None), row, column)
         torch.testing.assert_close(logits[0, place], head.class_logits(left)[at])
-        torch.testing.assert_close(centerness[0, place], head.centerness_logits(left)[at][0])
+        torch.testing.assert_close(centerness[0, place], head.quality_logits(left)[at][0])
         scale = (1.0, 3.0)[level]
         torch.testing.assert_close(distances[0, place], (scale * head.distances(right)[at]).exp())
         assert coefficients is not None

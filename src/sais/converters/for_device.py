@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from sais.errors import ConfigError, MissingDependencyError
-from sais.modeling.sais import SAIS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Network = TypeVar("Network", bound=nn.Module)
@@ -24,8 +23,8 @@ def for_device(prepared: Network, precision: str = "fp32", compile: bool = False
     Args:
         prepared: network of `for_inference`, on its device.
         precision: "fp32"; "bf16" and "fp16" store weights and maps in half the bytes: faster where the device computes
-            in them (GPUs; CPUs with AVX-512 BF16 or AMX), slower elsewhere, and less exact. Outputs of head and ProtoNet
-            are converted to fp32 before exponentials and masks are computed.
+            in them (GPUs; CPUs with AVX-512 BF16 or AMX), slower elsewhere, and less exact. Exponentials and masks are
+            computed in fp32 from the outputs of head and ProtoNet.
         compile: whether `torch.compile` compiles it. The first image of each size then takes half a minute.
 
     Raises:
@@ -39,14 +38,10 @@ def for_device(prepared: Network, precision: str = "fp32", compile: bool = False
         raise ConfigError("precision 'fp16': CPUs do not compute in it. Use bf16 or fp32.")
     if precision != "fp32":
         prepared = _in_half_precision(prepared, PRECISIONS[precision])
-    elif device == "cpu" and not compile and isinstance(prepared, SAIS):
-        from sais.converters.cpu.winograd_inference import nnpack_is_faster, with_winograd
+    elif device == "cpu" and not compile:
+        from sais.converters.cpu.winograd_inference import for_cpu_inference
 
-        if nnpack_is_faster():
-            prepared = copy.deepcopy(prepared)
-            for part in (prepared.fpn, prepared.head, prepared.protonet):
-                if part is not None:
-                    with_winograd(part)
+        prepared = for_cpu_inference(prepared)
     return _compiled(prepared, device) if compile else prepared
 
 

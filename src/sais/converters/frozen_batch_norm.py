@@ -110,7 +110,7 @@ def _example(network: nn.Module) -> Tensor:
 @torch.inference_mode(False)  # tensors of inference mode have no version
 @torch.no_grad()
 def conv_norm_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Find convolutions without bias and the batch-norms that read their outputs, in one pass over `example` (B, ., H, W)."""
+    """Find convolutions without bias and the batch-norms that read their outputs, with an `example` (B, ., h, w)."""
     # The tensor is kept so that its id is not reused, its version to detect changes in between.
     produced: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []

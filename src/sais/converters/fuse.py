@@ -127,7 +127,7 @@ class FusedHead(nn.Module):
 
 
 def forward_tower(tower: nn.Sequential, levels: list[Tensor]) -> list[Tensor]:
-    """Run a tower on all levels (B, channels, h, w), layer by layer, because some layers compute several levels at once."""
+    """Run a tower on all levels (B, channels, h, w), layer by layer: some layers compute several levels at once."""
     for layer in tower:
         convolve_levels = getattr(layer, "convolve_levels", None)
         levels = convolve_levels(levels) if convolve_levels is not None else [layer(level) for level in levels]
@@ -193,8 +193,8 @@ def _fix_same_padding(network: nn.Module) -> None:
 
 
 def _padded(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Give a convolution the padding "same" of even sizes, in place: kernel extent - stride in all, the larger half right
-    and below.
+    """Give a convolution the padding "same" of even sizes, in place: kernel extent - stride, the larger half right and
+    below.
 
     torch pads both sides equally. If the right and lower side need one more, both sides get it, and the kernel gets a
     first row or column of zeros in return: exact, and much faster than a padded copy of the map.

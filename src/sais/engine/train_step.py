@@ -164,8 +164,8 @@ def _parts(run: TrainState, batch: Batch | None, canvas: tuple[int, int]) -> tup
     """Split this rank's share into micro-batches, and return the weight of each in the loss.
 
     A rank without readable images computes an empty image of weight 0: it must take part in the step. If the assignment
-    needs predictions, all ranks have the same number of parts, because normalizers are summed in each, and a part weighs
-    as much as its share of the rank's images.
+    needs predictions, all ranks have the same number of parts, because normalizers are summed in each, and a part has
+    the weight of its share of the rank's images.
     """
     parts: list[Batch] = []
     if batch is not None:

@@ -8,29 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor, nn
 
 from sais.config import Experiment, PostprocessConfig
 from sais.errors import ConfigError
-from sais.modeling.fpn import STRIDES
-from sais.modeling.postprocess import postprocess
-from sais.modeling.sais import build_model
-from sais.ops.boxes import locations
-from sais.ops.letterbox import CanvasMap
 from sais.resolve import resolve
-from sais.results.detections import Detections
-from sais.structures import DenseOutputs, Instances
+from sais.structures import Instances
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from sais.modeling.criterion import Criterion
+    from sais.ops.letterbox import CanvasMap
+    from sais.results.detections import Detections
 
 Postprocess = Callable[[Any, list[tuple[float, float]], PostprocessConfig], Instances]
 """(outputs of the network, B content sizes (height, width) in canvas pixels, settings) -> instances (B, D, .)."""
-Detect = Callable[[Any, Tensor, list[CanvasMap], tuple[str, ...], PostprocessConfig], list[Detections]]
+Detect = Callable[
+    [Any, "Tensor", "list[CanvasMap]", tuple[str, ...], PostprocessConfig],
+    "list[Detections]",
+]
 """(network, canvases (B, 3, H, W) uint8 on its device, B canvas maps, class names, settings) -> B detections."""
 
 
@@ -41,9 +38,11 @@ class Architecture:
     name: str
     """Name in reports and messages."""
     build: Callable[[Experiment, int], nn.Module]
-    """(experiment, number of classes) -> the network, randomly initialized, with `requires_grad` off in frozen parts. It
-    maps canvases (B, 3, H, W) to its outputs and has a `sais.modeling.backbones.Backbone` named `backbone`, into which
-    the engine loads ImageNet weights, the `strides` of its levels and the `mask_stride` of its prototypes."""
+    """(experiment, number of classes) -> the network, randomly initialized, with `requires_grad` off in frozen parts.
+
+    It maps canvases (B, 3, H, W) to its outputs. Its attribute `backbone` is a `sais.modeling.backbones.Backbone`, into
+    which the engine loads ImageNet weights; `strides` and `mask_stride` are the canvas pixels for one location of each
+    level and for one cell of the prototypes."""
     build_criterion: Callable[[Experiment], Criterion]
     """(experiment) -> the training objective."""
     postprocess: Postprocess | None
@@ -52,6 +51,12 @@ class Architecture:
     """From canvases to detections, for networks whose masks are made in another way (Mask R-CNN)."""
     class_layers: tuple[str, ...] = ()
     """Modules whose first dimension is the classes. They are re-initialized for other classes when fine-tuning."""
+    for_inference: str = "sais.converters.fuse:for_inference"
+    """``module:function`` from a network to a copy of it that is prepared for inference."""
+
+
+ARCHITECTURES = {"sais": "sais.modeling.sais_architecture:SAIS_ARCHITECTURE"}
+"""Name -> ``module:attribute``. An architecture is imported when it is used, not when it is named."""
 
 
 def find_architecture(name: str) -> Architecture:
@@ -64,43 +69,8 @@ def find_architecture(name: str) -> Architecture:
         ConfigError: no such row or attribute, or the attribute is not an `Architecture`.
     """
     architecture = resolve(name, ARCHITECTURES, "architecture")
+    if isinstance(architecture, str):
+        architecture = resolve(architecture, {}, "architecture")
     if not isinstance(architecture, Architecture):
         raise ConfigError(f"architecture {name!r}: not a sais.modeling.architecture.Architecture. Name one.")
     return architecture
-
-
-def _build_sais(experiment: Experiment, num_classes: int) -> nn.Module:
-    return build_model(experiment.model, num_classes)
-
-
-def _build_sais_criterion(experiment: Experiment) -> Criterion:
-    from sais.modeling.criterion import build_criterion  # inference does not load assigners and losses
-
-    return build_criterion(experiment)
-
-
-def _postprocess_sais(
-    outputs: DenseOutputs, content_sizes: list[tuple[float, float]], settings: PostprocessConfig
-) -> Instances:
-    return postprocess(
-        outputs,
-        _locations(outputs.level_sizes, outputs.class_logits.device),
-        content_sizes,
-        settings.score_threshold,
-        settings.pre_nms_topk,
-        settings.nms_iou,
-        settings.max_detections,
-    )
-
-
-@lru_cache(maxsize=16)
-def _locations(level_sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """Return the locations (L, 2) of a canvas, computed once per size and device."""
-    return locations(level_sizes, STRIDES, device)
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "sais": Architecture(
-        "sais", _build_sais, _build_sais_criterion, _postprocess_sais, class_layers=("head.class_logits",)
-    )
-}

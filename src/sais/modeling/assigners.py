@@ -50,8 +50,8 @@ class ObjectAssignment:
 
 
 Assigner = Callable[..., ObjectAssignment]
-"""(ground truths of B images, LocationGrid) -> ObjectAssignment. An assigner with the attribute `needs_predictions = True`
-is called with the detached `DenseOutputs` as third argument."""
+"""(ground truths of B images, LocationGrid) -> ObjectAssignment. An assigner with the attribute `needs_predictions =
+True` is called with the detached `DenseOutputs` as third argument."""
 
 
 def location_grid(

@@ -194,7 +194,7 @@ def _weights_package(name: str) -> str | None:
 
 
 def _from_package(package: str, name: str) -> dict[str, Tensor]:
-    """Read the package's weights under timm's names. Both list the same tensors in the same order; shapes are checked."""
+    """Read the package's weights under timm's names. Both list the same tensors in the same order."""
     module = importlib.import_module(package)
     file_class = next(getattr(module, n) for n in dir(module) if n.endswith("ModelFile"))
     stored = torch.load(file_class.get_model_file_path(), map_location="cpu", weights_only=True)

@@ -3,10 +3,10 @@
 A step calls `assign`, sums the normalizers over everything that makes one optimizer step, then calls `losses`:
 
 - `needs_predictions = False` (center, area): all micro-batches are assigned before the first forward pass, and their
-  normalizers are summed over micro-batches and ranks. Micro-batches and ranks then equal one large batch up to rounding.
-- `needs_predictions = True` (SimOTA, TAL): each micro-batch is assigned after its forward pass and its normalizers are
-  summed over ranks only. Ranks still equal one process. Micro-batches do not: each is normalized by its own
-  normalizers and weighted by its share of the images of the step.
+  normalizers are summed over micro-batches and ranks. Both then equal one large batch up to rounding.
+- `needs_predictions = True` (SimOTA, TAL): each micro-batch is assigned after its forward pass, and its normalizers are
+  summed over ranks only. Ranks still equal one process; micro-batches do not equal one batch, because each is
+  normalized by its own normalizers and weighted by its share of the images of the step.
 """
 
 from __future__ import annotations

@@ -125,12 +125,12 @@ def iou_quality(targets: Tensor, predicted: Tensor | None) -> Tensor:
 iou_quality.needs_predictions = True  # type: ignore[attr-defined]
 
 ClassificationLoss = Callable[..., Tensor]
-"""(logits (B, L, C), labels (B, L), score targets (B, L) or None, weights (B, L) or None, alpha, gamma) -> scalar sum."""
+"""(logits (B, L, C), labels (B, L), score targets (B, L) or None, weights (B, L) or None, alpha, gamma) -> scalar."""
 BoxLoss = Callable[[Tensor, Tensor], Tensor]
 """(predicted distances (P, 4), target distances (P, 4)) -> (P,)."""
 QualityTarget = Callable[[Tensor, Tensor | None], Tensor]
-"""(target distances (P, 4), predicted distances (P, 4) or None) -> (P,) in [0, 1]. Predictions are given only to functions
-with the attribute `needs_predictions = True`."""
+"""(target distances (P, 4), predicted distances (P, 4) or None) -> (P,) in [0, 1]. Only functions with the attribute
+`needs_predictions = True` are given predictions."""
 
 CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"focal": focal_loss}
 BOX_LOSSES: dict[str, BoxLoss] = {"iou": iou_loss, "giou": giou_loss}

@@ -31,8 +31,8 @@ def postprocess(
     Args:
         outputs: dense outputs (B, L, .).
         points: locations (L, 2), canvas pixels.
-        content_sizes: B times (height, width) in canvas pixels of the image on its canvas. Boxes are clipped to it before
-            NMS; those entirely in the padding are dropped.
+        content_sizes: B times (height, width) in canvas pixels of the image on its canvas. Boxes are clipped to it
+            before NMS; those entirely in the padding are dropped.
         score_threshold: class probability that a candidate must exceed.
         pre_nms_topk: maximum number of locations per level.
         nms_iou: IoU above which the lower-scoring of two boxes of one class is dropped.

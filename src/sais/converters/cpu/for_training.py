@@ -48,10 +48,10 @@ def set_convolutions(model: SAIS, kind: str, canvas: tuple[int, int]) -> None:
 
     Args:
         model: network in channels-last layout.
-        kind: "winograd": large convolutions with a quarter of the multiplications. "direct": oneDNN's sums; its gradient
-            of the weights takes up to five times as long for large maps in channels-last layout as for contiguous ones,
-            and longer for small ones that are contiguous, so the layout of FPN, head and ProtoNet depends on `canvas`.
-            "auto": winograd on processors where it was measured to be faster (`winograd.is_faster`), else direct.
+        kind: "winograd": large convolutions with a quarter of the multiplications. "direct": oneDNN. Its gradient of
+            the weights takes up to five times as long for large maps in channels-last layout as for contiguous ones,
+            and longer for small contiguous ones, so the layout of FPN, head and ProtoNet depends on `canvas`. "auto":
+            winograd on processors where it was measured to be faster (`winograd.is_faster`), else direct.
         canvas: (height, width) it trains on, pixels.
 
     Raises:
@@ -103,9 +103,10 @@ class ContiguousConvolution(nn.Module):
 def guard_strided_convolutions(model: nn.Module) -> None:
     """Replace 3x3 convolutions with stride 2 by `OneCellSafeConvolution`, in place."""
     for name, module in list(model.named_modules()):
-        if type(module) is nn.Conv2d and (module.kernel_size, module.stride) == ((3, 3), (2, 2)):
-            if (module.padding, module.dilation, module.groups) == ((1, 1), (1, 1), 1):
-                replace_module(model, name, OneCellSafeConvolution(module))
+        if type(module) is not nn.Conv2d or (module.kernel_size, module.stride) != ((3, 3), (2, 2)):
+            continue
+        if (module.padding, module.dilation, module.groups) == ((1, 1), (1, 1), 1):
+            replace_module(model, name, OneCellSafeConvolution(module))
 
 
 class OneCellSafeConvolution(nn.Module):

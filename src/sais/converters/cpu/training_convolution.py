@@ -84,7 +84,7 @@ def convolution(maps: Tensor, weight: Tensor, bias: Tensor | None = None, stride
 
 
 def weight_gradient(maps: Tensor, gradient: Tensor, stride: Strides = (1, 1)) -> Tensor:
-    """Compute the gradient of the weight (out, in, 3, 3) from maps (B, in, h, w) and the outputs' gradient (B, out, ., .).
+    """Compute the weight's gradient (out, in, 3, 3) from maps (B, in, h, w) and the outputs' gradient (B, out, ., .).
 
     Each of the nine places of the kernel connects every output with one input: one matrix product over all outputs.
     """
@@ -111,8 +111,8 @@ class _Convolution(torch.autograd.Function):
     """Save what backward needs and return an empty map, which `convolution` fills.
 
     It is filled afterwards because `torch.utils.checkpoint`, when it recomputes a part of the network, stops as soon as
-    everything is saved that backward asks for. Autograd saves a function's tensors after its forward: otherwise the last
-    convolution of each part would be computed twice.
+    everything is saved that backward asks for. Autograd saves a function's tensors after its forward, so otherwise the
+    last convolution of each part would be computed twice.
     """
 
     @staticmethod
