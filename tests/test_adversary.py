@@ -200,7 +200,7 @@ def test_train_without_objects_reports_it(shapes: Path, tmp_path: Path, capsys: 
         annotation["iscrowd"] = 1
     path.write_text(json.dumps(document))
     argv = ["train", "paper-lite0", "--data", str(data), "--out", str(tmp_path / "run"), "--size", "64"]
-    assert cli.main([*argv, "--batch-size", "2", "--workers", "0", "--steps", "1", "--device", "cpu"]) == 0
+    assert cli.main([*argv, "--batch-size", "2", "--workers", "0", "--max-iterations", "1", "--device", "cpu"]) == 0
     assert "train: no object to train on" in capsys.readouterr().out
 
 

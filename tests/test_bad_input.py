@@ -262,7 +262,7 @@ def test_objects_outside_the_image_are_clipped_or_dropped_and_counted(
             document["annotations"][i]["bbox"] = box
 
     change_annotations(data, beyond)
-    assert cli.main(train(data, tmp_path / "run", "--steps", "1")) == 0
+    assert cli.main(train(data, tmp_path / "run", "--max-iterations", "1")) == 0
     out = capsys.readouterr().out
     assert "boxes reaching beyond the image clipped: 2" in out
     assert "objects outside the image dropped: 2" in out

@@ -92,7 +92,7 @@ def test_settings_are_options_with_the_recipes_defaults(
         (["train", "sais-lite", "--skip-broken=yes"], "takes no value"),
         (["train", "sais-lite", "--data", "/no/such"], "/no/such: "),
         (["train", "sais-lite", "--data", "x", "--epochs", "0"], "--schedule.epochs 0"),
-        (["train", "sais-lite", "--data", "x", "--steps", "0"], "--steps 0"),
+        (["train", "sais-lite", "--data", "x", "--max-iterations", "0"], "--max-iterations 0"),
         (["train", "sais-lite", "--data", "x", "--size", "250"], "--input.size 250 250"),
         (["train", "sais-lite", "--train-images", "x", "--data", "y"], "--train-annotations"),
         (["eval"], "MODEL missing"),

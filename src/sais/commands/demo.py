@@ -38,7 +38,7 @@ class DemoArguments:
     """Number of validation images."""
     epochs: Count = 10
     """Number of epochs."""
-    steps: Count | None = None
+    max_iterations: Count | None = None
     """Stop after this number of iterations, for a trial."""
     seed: int = 0
     """Random seed; the same seed gives the same images and the same run."""
@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
     folder = _new_run_folder(arguments.out)
     print(f"2/4 training {arguments.recipe} for {arguments.epochs} epochs into {folder}")
     without_validation = dataclasses.replace(paths, valid="")  # evaluated once, below
-    train(_experiment(arguments), without_validation, folder, max_iterations=arguments.steps)
+    train(_experiment(arguments), without_validation, folder, max_iterations=arguments.max_iterations)
     split = paths.valid_index()
     assert split is not None
     predictor = Predictor(folder)

@@ -35,7 +35,7 @@ class DrawAugmentedArguments:
     """Images per step, which share an input size with --augment.multi-scale; short for --optim.batch-size."""
     images: Count = 8
     """Number of images on the sheet, from the start of the split."""
-    image: int | None = None
+    image_id: int | None = None
     """Id of one image, drawn as in successive epochs."""
     epoch: Annotated[int, Minimum(0)] = 0
     """Epoch of training, from 0."""
@@ -84,9 +84,9 @@ def _keys(arguments: DrawAugmentedArguments, split: DatasetSplit, batch: int) ->
     from sais.data.dataset import SampleKey
 
     count = arguments.images
-    if arguments.image is None:
+    if arguments.image_id is None:
         return [SampleKey(arguments.epoch, i, i // batch) for i in range(min(count, len(split.images)))]
     for position, record in enumerate(split.images):
-        if record.id == arguments.image:
+        if record.id == arguments.image_id:
             return [SampleKey(epoch, position) for epoch in range(arguments.epoch, arguments.epoch + count)]
-    raise InputError(f"{split.name}: no image with id {arguments.image}. Give an id from the annotation file.")
+    raise InputError(f"{split.name}: no image with id {arguments.image_id}. Give an id from the annotation file.")

@@ -95,6 +95,6 @@ def input_size(size: tuple[int, ...], experiment: Experiment) -> tuple[int, int]
     if len(size) == 1 and experiment.input.mode == "fixed":
         return (size[0], size[0])
     if len(size) != 2:
-        one = ", or one number for both" if experiment.input.mode == "fixed" else ""
-        raise ConfigError(f"--size {' '.join(map(str, size))}: not a valid value. Give height and width{one}.")
+        square = ", or one number for both" if experiment.input.mode == "fixed" else ""
+        raise ConfigError(f"--size {' '.join(map(str, size))}: not a valid value. Give height and width{square}.")
     return (size[0], size[1])

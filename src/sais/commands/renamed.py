@@ -49,6 +49,8 @@ RENAMED_OPTIONS = {
     "--counts": "--object-counts",
     "--batches": "--batch-sizes",
     "--batch": "--batch-size",
+    "--steps": "--max-iterations",
+    "--iterations": "--max-iterations",
     "--size": "--image-size",
     "--picture": "--image-size",
     "--image": "--image-id",

@@ -55,7 +55,7 @@ class TrainArguments:
     clipping, micro-batch, checkpoints, device, workers, loggers and patience can be changed."""
     epochs: int | None = None
     """Number of epochs; short for --schedule.epochs, and moves the milestones of a stepped schedule in proportion."""
-    steps: Count | None = None
+    max_iterations: Count | None = None
     """Stop after this number of iterations, for a trial."""
     batch_size: int | Literal["auto"] | None = None
     """Images per step over all devices; short for --optim.batch-size, and scales the learning rate. auto: as many as
@@ -138,7 +138,7 @@ def _train(
         paths,
         out,
         resume=resume,
-        max_iterations=arguments.steps,
+        max_iterations=arguments.max_iterations,
         skip_broken=arguments.skip_broken,
         random_init=arguments.random_init,
         weights=arguments.weights,
