@@ -1,4 +1,4 @@
-"""Checkpoints: the round trip bit by bit, one line for everything that is none, a failing write that harms nothing."""
+"""`sais.checkpoint`: the round trip to the bit, an error for every file that is no checkpoint, atomic writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sais.checkpoint import (
 )
 from sais.config import Experiment
 from sais.engine.optim import build_optimizer
-from sais.errors import SaisError
+from sais.errors import CheckpointError, ResourceError, SaisError
 from sais.inference.predictor import Predictor
 from sais.modeling.sais import build_model
 
@@ -37,20 +37,20 @@ def example() -> Checkpoint:
         "model.empty": torch.zeros(0, 3),
     }
     experiment = replace(
-        Experiment(), name="mine", postprocess=replace(Experiment().postprocess, score_threshold=0.123)
+        Experiment(), name="example", postprocess=replace(Experiment().postprocess, score_threshold=0.123)
     )
     state = {"iteration": 12, "best": 0.1 + 0.2, "metrics": None}
     return Checkpoint(experiment, ("cat", "dög", "a/b"), (3, 7, 90), tensors, state)
 
 
-def one_line(error: pytest.ExceptionInfo[SaisError], path: Path) -> str:
+def assert_one_line(error: pytest.ExceptionInfo[SaisError], path: Path, fragment: str = "") -> None:
     message = str(error.value)
     assert "\n" not in message
     assert str(path) in message
-    return message
+    assert fragment in message
 
 
-def test_everything_comes_back(tmp_path: Path) -> None:
+def test_save_and_load_checkpoint_keep_every_bit(tmp_path: Path) -> None:
     path, written = tmp_path / "a.safetensors", example()
     save_checkpoint(path, written)
     read = load_checkpoint(path)
@@ -62,110 +62,130 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert read.state == written.state
     assert read.tensors.keys() == written.tensors.keys()
     for name, tensor in written.tensors.items():
-        other = read.tensors[name]
-        assert other.dtype == tensor.dtype
-        assert other.shape == tensor.shape
-        assert bytes(other.reshape(-1).view(torch.uint8)) == bytes(tensor.contiguous().view(-1).view(torch.uint8))
+        copy = read.tensors[name]
+        assert copy.dtype == tensor.dtype
+        assert copy.shape == tensor.shape
+        assert bytes(copy.reshape(-1).view(torch.uint8)) == bytes(tensor.contiguous().view(-1).view(torch.uint8))
     assert set(read.part("model")) == {"weight", "half", "count", "empty"}
     assert add_prefix("raw", read.part("raw")).keys() == {"raw.weight"}
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
-def test_cut_short(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.1, 0.5, 0.999])
+def test_load_checkpoint_refuses_truncated_files(tmp_path: Path, fraction: float) -> None:
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, example())
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(SaisError) as error:
+    path.write_bytes(content[: int(len(content) * fraction)])
+    with pytest.raises(CheckpointError) as error:
         load_checkpoint(path)
-    assert "cut short" in one_line(error, path)
+    assert_one_line(error, path, "truncated")
 
 
-def test_other_kinds_of_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [lambda metadata: metadata.pop("checksum"), lambda m: m.update(state='{"best": 2}')])
+def test_load_checkpoint_refuses_a_missing_or_wrong_checksum(tmp_path: Path, change: Any) -> None:
+    from safetensors import safe_open
+
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, example())
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(metadata)
+    save_file(tensors, path, metadata)
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    assert_one_line(error, path, "checksum")
+
+
+def test_load_checkpoint_refuses_other_files(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(SaisError) as error:
+    with pytest.raises(CheckpointError) as error:
         load_checkpoint(path)
-    assert "not a checkpoint of sais" in one_line(error, path)
+    assert_one_line(error, path, "not a checkpoint of sais")
     path.write_text("just a text, and long enough to have a header's worth of bytes\n" * 5)
-    with pytest.raises(SaisError) as error:
+    with pytest.raises(CheckpointError) as error:
         load_checkpoint(path)
-    assert "not a safetensors file" in one_line(error, path)
-    with pytest.raises(SaisError) as error:
-        load_checkpoint(tmp_path / "none.safetensors")
-    assert "no such model file" in one_line(error, tmp_path / "none.safetensors")
-    with pytest.raises(SaisError) as error:
-        Predictor(tmp_path)
-    assert "give a trained run" in one_line(error, tmp_path)
+    assert_one_line(error, path, "not a safetensors file")
+    path = tmp_path / "none.safetensors"
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    assert_one_line(error, path, "no such model file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError) as error:
+        Predictor(tmp_path / "empty")
+    assert_one_line(error, tmp_path / "empty", "no checkpoint")
 
 
-def half_then_full_disk(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+def write_half_and_fail(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write half of a file (tensors of any shape), then fail as on a full disk."""
     save_file(tensors, path, metadata)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     raise OSError(28, "No space left on device")
 
 
-def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_checkpoint_on_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.safetensors"
     save_checkpoint(path, example())
     before = path.read_bytes()
-    monkeypatch.setattr(checkpoints, "save_file", half_then_full_disk)
-    with pytest.raises(SaisError) as error:
+    monkeypatch.setattr(checkpoints, "save_file", write_half_and_fail)
+    with pytest.raises(ResourceError) as error:
         save_checkpoint(path, replace(example(), class_names=("other",)))
-    assert "No space left" in one_line(error, path)
+    assert_one_line(error, path, "No space left")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
 
 
 def test_save_checkpoint_refuses_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("not a folder")
     path = tmp_path / "file" / "a.safetensors"
-    with pytest.raises(SaisError) as error:
+    with pytest.raises(ResourceError) as error:
         save_checkpoint(path, example())
-    one_line(error, path)
+    assert_one_line(error, path)
 
 
-def test_weights_of_another_network(tiny: Experiment, tmp_path: Path) -> None:
+def test_load_weights_refuses_another_network(tiny: Experiment, tmp_path: Path) -> None:
     model = build_model(tiny.model, 3)
-    other = build_model(replace(tiny.model, tower_depth=2), 3)
-    with pytest.raises(SaisError) as error:
-        load_weights(model, other.state_dict(), tmp_path / "a")
-    assert "do not fit" in one_line(error, tmp_path / "a")
+    deeper = build_model(replace(tiny.model, tower_depth=2), 3)
+    with pytest.raises(CheckpointError) as error:
+        load_weights(model, deeper.state_dict(), tmp_path / "a")
+    assert_one_line(error, tmp_path / "a", "do not fit")
     more_classes = build_model(tiny.model, 4)
-    with pytest.raises(SaisError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="do not fit"):
         load_weights(model, more_classes.state_dict(), tmp_path / "a")
 
 
+def small_network() -> torch.nn.Module:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4))
+    return network.to(memory_format=torch.channels_last)
+
+
+def take_step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor) -> None:
+    """Take an optimizer step on images (B, 3, H, W)."""
+    optimizer.zero_grad()
+    network(images).square().mean().backward()
+    optimizer.step()
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_the_optimizers_state_comes_back(tiny: Experiment, tmp_path: Path, name: Any) -> None:
-    """A step after the round trip equals a step without it, to the bit."""
+def test_restore_optimizer_continues_to_the_bit(tiny: Experiment, tmp_path: Path, name: Any) -> None:
     settings = replace(tiny.optim, name=name)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4)).to(
-        memory_format=torch.channels_last
-    )
+    model = small_network()
     optimizer = build_optimizer(model, settings)
-    generator = torch.Generator().manual_seed(1)
-
-    def step(network: torch.nn.Module, through: torch.optim.Optimizer, data: torch.Tensor) -> None:
-        through.zero_grad()
-        network(data).square().mean().backward()
-        through.step()
-
-    first, second = torch.randn(2, 1, 3, 6, 6, generator=generator)
-    step(model, optimizer, first)
+    first, second = torch.randn(2, 1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    take_step(model, optimizer, first)
     state = add_prefix("model", model.state_dict()) | add_prefix("optimizer", optimizer_tensors(optimizer, model))
     save_checkpoint(tmp_path / "a.safetensors", replace(example(), tensors=state))
     read = load_checkpoint(tmp_path / "a.safetensors")
-    copy = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4)).to(memory_format=torch.channels_last)
+    copy = small_network()
     load_weights(copy, read.part("model"), tmp_path)
     resumed = build_optimizer(copy, settings)
     restore_optimizer(resumed, copy, read.part("optimizer"))
-    step(model, optimizer, second)
-    step(copy, resumed, second)
-    for a, b in zip(model.parameters(), copy.parameters(), strict=True):
-        assert torch.equal(a, b)
-    after, wanted = optimizer_tensors(resumed, copy), optimizer_tensors(optimizer, model)
-    assert after.keys() == wanted.keys()
-    assert all(torch.equal(after[key], wanted[key]) for key in wanted)
+    take_step(model, optimizer, second)
+    take_step(copy, resumed, second)
+    for original, restored in zip(model.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(original, restored)
+    actual, expected = optimizer_tensors(resumed, copy), optimizer_tensors(optimizer, model)
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[key], expected[key]) for key in expected)

@@ -1,9 +1,9 @@
-"""Checkpoints: safetensors with the whole experiment, the class names and the state of the run inside.
+"""Checkpoints: safetensors files with the weights, the whole experiment, the class names and the state of the run.
 
-Two kinds share one layout. A *model* file holds the weights to predict with (`model.*`). A *run* file (`last`) also
-holds everything that resuming needs: raw weights beside their average (`raw.*`) and the optimizer's state
-(`optimizer.*`). Either can be predicted with. Writing is atomic: a killed process leaves the file of before. A checksum
-of all that is inside tells a file that the disk or a copy spoilt from a good one.
+Two kinds share one format. A *model* file has the weights to predict with (`model.*`). A *run* file (`last`) also has
+everything that resuming needs: the raw weights next to their average (`raw.*`) and the optimizer's state
+(`optimizer.*`). Both can be predicted with. Writing is atomic: a killed process leaves the previous file. A checksum of
+the whole content detects corruption by a disk or a copy.
 """
 
 from __future__ import annotations
@@ -20,43 +20,47 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sais.config import Experiment, from_dict, to_dict
-from sais.errors import ResourceError, SaisError
+from sais.errors import CheckpointError, ResourceError
 from sais.io.atomic import atomic_write
 
 FORMAT = "sais-1"
+NAMES = ("model", "best", "last")
+"""Names of the checkpoints in a run folder, in the order in which they are searched."""
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The content of a checkpoint file."""
 
     experiment: Experiment
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     """The data set's own id of each class."""
     tensors: dict[str, Tensor]
-    """By their prefixed names."""
+    """Tensors of any shape by their names with prefix."""
     state: dict[str, Any] = field(default_factory=dict)
     """Numbers of the run: iteration, updates, best, metrics, seconds."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under `prefix.`, without it."""
+        """Return the tensors (of any shape) under `prefix.`, by their names without it."""
         return {n[len(prefix) + 1 :]: t for n, t in self.tensors.items() if n.startswith(prefix + ".")}
 
 
 def add_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with `prefix.` before their names."""
+    """Return tensors (of any shape) with `prefix.` before their names."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = None) -> None:
-    """Write a checkpoint: to a file beside it, flushed to the disk, then moved into place.
+    """Write a checkpoint atomically and flush it to the disk.
 
     Args:
-        previous: where what stood at `path` is kept. At no moment is `path` missing, where the file system has links.
+        path: path of the file.
+        checkpoint: content of the file.
+        previous: path that receives the old content of `path`; see `sais.io.atomic.atomic_write`.
 
     Raises:
-        SaisError: the folder cannot be written or the disk is full; what stood at `path` still stands.
+        ResourceError: the folder cannot be written or the disk is full; `path` keeps its old content.
     """
     metadata = {
         "format": FORMAT,
@@ -80,24 +84,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        SaisError: no such file, cut short, spoilt (its checksum is another), or not a checkpoint of sais.
+        CheckpointError: no such file, a truncated or corrupted file, or not a checkpoint of sais.
     """
     if not path.is_file():
-        raise SaisError(f"{path}: no such model file; give a .safetensors file that `sais train` wrote")
+        raise CheckpointError(f"{path}: no such model file. Give a .safetensors file written by `sais train`.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise SaisError(f"{path}: not a checkpoint of sais; give a .safetensors file that `sais train` wrote")
+                raise CheckpointError(f"{path}: not a checkpoint of sais. Give a .safetensors file of `sais train`.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except (SafetensorError, OSError) as error:
-        raise SaisError(
-            f"{path}: cut short or not a safetensors file ({error}); copy it again, or use last.safetensors of the run"
+        raise CheckpointError(
+            f"{path}: truncated or not a safetensors file ({error}). Copy it again, or use last.safetensors of the run."
         ) from error
-    checksum = metadata.pop("checksum", None)  # the first versions wrote none
-    if checksum is not None and checksum != _checksum(tensors, metadata):
-        raise SaisError(
-            f"{path}: spoilt since it was written (its checksum is another); copy it again, or take another of the run"
+    if metadata.pop("checksum", None) != _checksum(tensors, metadata):
+        raise CheckpointError(
+            f"{path}: corrupted (checksum mismatch). Copy it again, or use another checkpoint of the run."
         )
     return Checkpoint(
         experiment=from_dict(Experiment, json.loads(metadata["experiment"]), str(path)),
@@ -109,16 +112,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load weights into a model. Raises SaisError where they do not fit."""
+    """Load weights into a model.
+
+    Args:
+        model: model to load into, in place.
+        tensors: weights by name, each of the shape of the model's.
+        path: path of their checkpoint, for the error message.
+
+    Raises:
+        CheckpointError: names or shapes do not fit the model.
+    """
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise SaisError(f"{path}: the weights do not fit the network its settings describe: {first}") from error
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(
+            f"{path}: the weights do not fit the network that its settings describe ({reason}). "
+            "Use a checkpoint of the same model."
+        ) from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as tensors named `parameter name/state name`."""
+    """Return the optimizer's state as tensors (of any shape) named `parameter name/state name`."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -129,30 +144,35 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give the optimizer the state that `optimizer_tensors` took."""
+    """Set the optimizer's state to the tensors (of any shape) that `optimizer_tensors` returned."""
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():
         parameter_name, key = name.rsplit("/", 1)
         parameter = parameters[parameter_name]
-        # AdamW counts its steps on the CPU; everything else lies where its parameter lies, and as it lies.
+        # AdamW counts its steps on the CPU; all other state has the device and memory layout of its parameter.
         value = tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor)
         optimizer.state[parameter][key] = value
 
 
-def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """Of every name, kind, shape and byte of contiguous tensors on the CPU, and of the texts beside them."""
-    whole = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
-    for name, tensor in sorted(tensors.items()):
-        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return whole.hexdigest()
-
-
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path means: the file itself, or the model, best or last of a run's folder."""
+    """Return the checkpoint of a path: the file itself, or `model`, `best` or `last` of a run folder.
+
+    Raises:
+        CheckpointError: a folder without a checkpoint.
+    """
     if not path.is_dir():
         return path
-    for name in ("model", "best", "last"):
+    for name in NAMES:
         if (path / f"{name}.safetensors").is_file():
             return path / f"{name}.safetensors"
-    raise SaisError(f"{path}: no model.safetensors, best.safetensors or last.safetensors there; give a trained run")
+    files = ", ".join(f"{name}.safetensors" for name in NAMES)
+    raise CheckpointError(f"{path}: no checkpoint ({files}) in this folder. Give the folder of a training run.")
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Return the SHA-256 of name, type, shape and bytes of contiguous tensors on the CPU, and of the metadata."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sais.converters.fuse import for_inference
 from sais.errors import ConfigError
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.export.int8 import quantize
@@ -16,7 +15,7 @@ from sais.export.openvino import write_openvino
 from sais.export.options import ExportOptions
 from sais.export.torch_export import write_torch_export
 from sais.inference.metadata import GraphMetadata
-from sais.inference.trained_model import TrainedModel, load_model
+from sais.inference.trained_model import TrainedModel, load_model, prepare_network
 from sais.ops.letterbox import letterbox
 
 
@@ -83,7 +82,7 @@ def check_options(options: ExportOptions, model: TrainedModel) -> None:
 
 
 def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph | DetectionsGraph, GraphMetadata]:
-    network = for_inference(model.network)
+    network = prepare_network(model)
     experiment = model.experiment
     if options.input_size is not None:
         experiment = replace(experiment, input=replace(experiment.input, size=options.input_size))

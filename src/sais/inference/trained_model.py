@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from sais.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment
 from sais.modeling.architecture import find_architecture
+from sais.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,10 @@ def load_model(path: str | Path) -> TrainedModel:
     network = architecture.build(checkpoint.experiment, len(checkpoint.class_names))
     load_weights(network, checkpoint.part("model"), path)
     return TrainedModel(network, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids)
+
+
+def prepare_network(model: TrainedModel) -> Any:
+    """Return a copy of the network, rewritten for inference by the converter that its architecture names."""
+    architecture = find_architecture(model.experiment.model.architecture)
+    for_inference = resolve(architecture.for_inference, {}, "converter")
+    return for_inference(model.network)

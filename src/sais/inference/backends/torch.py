@@ -13,10 +13,9 @@ from sais.config import PostprocessConfig
 from sais.converters.for_device import for_device
 from sais.device import choose_device
 from sais.inference.options import InferenceOptions
-from sais.inference.trained_model import TrainedModel
+from sais.inference.trained_model import TrainedModel, prepare_network
 from sais.modeling.architecture import find_architecture
 from sais.ops.letterbox import CanvasMap
-from sais.resolve import resolve
 from sais.results.detections import Detections
 from sais.structures import MASK_STRIDE, Instances
 
@@ -39,13 +38,12 @@ class TorchBackend:
     def __init__(self, model: TrainedModel, options: InferenceOptions) -> None:
         self.device = choose_device(options.device)
         self.architecture = find_architecture(model.experiment.model.architecture)
-        network: Any = model.network.to(self.device)
-        for_inference = resolve(self.architecture.for_inference, {}, "converter")
-        self.network = for_device(for_inference(network), options.precision, options.compile)
+        model.network.to(self.device)
+        self.network = for_device(prepare_network(model), options.precision, options.compile)
         self.experiment = model.experiment
         self.class_names = model.class_names
         self.category_ids = model.category_ids
-        self.mask_stride: int = getattr(network, "mask_stride", MASK_STRIDE)
+        self.mask_stride: int = getattr(model.network, "mask_stride", MASK_STRIDE)
 
     @torch.inference_mode()
     def run(self, canvases: Any, content_sizes: Sequence[tuple[float, float]], score: float | None = None) -> Instances:
