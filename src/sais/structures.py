@@ -18,7 +18,7 @@ ours and no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -134,17 +134,21 @@ class DenseTargets:
     """(B, L) float32 weight of each location in classification, box and quality loss. None: 1 at all locations."""
 
 
+Array = Any
+"""A torch tensor or a numpy array, depending on the backend."""
+
+
 @dataclass
 class Instances:
-    """The kept detections of a batch in fixed shapes, as an exported graph returns them. An empty slot has score 0."""
+    """The detections of a batch in fixed shapes, as an exported graph returns them. An empty slot has score 0."""
 
-    boxes: Tensor
+    boxes: Array
     """(B, D, 4) canvas pixels."""
-    scores: Tensor
+    scores: Array
     """(B, D), descending."""
-    labels: Tensor
+    labels: Array
     """(B, D) int64."""
-    coefficients: Tensor | None
-    """(B, D, K)."""
-    prototypes: Tensor | None
-    """(B, K, h, w)."""
+    coefficients: Array | None
+    """(B, D, K); None for a model without masks."""
+    prototypes: Array | None
+    """(B, K, h, w); None for a model without masks."""

@@ -122,7 +122,7 @@ def test_batch_groups_images_by_canvas_where_the_ratio_is_kept(trained: Path, im
 class RecordingBackend:
     """A backend without detections that records the number of canvases of each forward pass."""
 
-    fixed_canvas = None
+    fixed_canvas: tuple[int, int] | None = None
     mask_stride = 4
 
     def __init__(self, experiment: Experiment) -> None:

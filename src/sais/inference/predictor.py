@@ -80,7 +80,7 @@ class Predictor:
         max_pixels = None if self.options.tiles is None else LARGE_IMAGE_PIXELS
         arrays = [as_image(image, max_pixels) for image in images]
         if self.options.tiles is None:
-            results = self._detect_images(arrays)
+            results = list(self._detect_images(arrays))
             progress(len(arrays))
             return results
         from sais.inference.slicing import predict_sliced, tile_side

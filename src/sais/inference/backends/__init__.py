@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sais.config import Experiment
 from sais.errors import CheckpointError, ConfigError, MissingDependencyError
@@ -59,7 +59,7 @@ def open_backend(source: str | Path | TrainedModel | Backend, options: Inference
     """
     if not isinstance(source, (str, Path)):
         if hasattr(source, "run"):
-            return source
+            return cast(Backend, source)
         from sais.inference.backends.torch import TorchBackend
 
         return TorchBackend(source, options)

@@ -33,7 +33,7 @@ class TorchBackend:
         ResourceError: no such device.
     """
 
-    fixed_canvas = None
+    fixed_canvas: tuple[int, int] | None = None
 
     def __init__(self, model: TrainedModel, options: InferenceOptions) -> None:
         self.device = choose_device(options.device)
