@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import tyro
 
-from sais.commands.options import FLAT, Count, Minimum, check_command_line, option_names
+from sais.commands.options import FLAT, Count, Minimum, check_command_line, option_names, options_of
 from sais.errors import InputError, MissingDependencyError, ResourceError
 
 __all__ = [
@@ -43,8 +43,11 @@ def parse(kind: type[Arguments], argv: Sequence[str], prog: str, default: Argume
         ConfigError: an unknown or renamed option, or a missing or wrong value.
         SystemExit: `argv` asks for help.
     """
+    command = " ".join(prog.split()[:2])
     if not {"-h", "--help"} & set(argv):
-        check_command_line(kind, argv, " ".join(prog.split()[:2]))
+        check_command_line(kind, argv, command)
+    if any(option.positional for option in options_of(kind)):  # tyro lists them in the usage line
+        prog = command
     return tyro.cli(kind, args=list(argv), prog=prog, default=tyro.MISSING_NONPROP if default is None else default)
 
 

@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -18,7 +19,7 @@ from sais.recipes import RECIPES, recipe
 class RecipesArguments:
     """List the recipes; with NAME, show the command, cost, result and settings of one."""
 
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
     """Recipe to show: a name, or module:function of your own."""
 
 
