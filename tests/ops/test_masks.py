@@ -1,4 +1,4 @@
-"""Box-local masks against the whole frame assembled the usual way, and planted shapes that must come back in place."""
+"""Box-local masks against masks assembled at full size, and known shapes that must be restored in place."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from sais.ops.letterbox import CanvasMap, letterbox
 from sais.ops.masks import box_masks, neighbors, pixel_window
 from sais.structures import MASK_STRIDE
 
-UNSURE = 1e-4
-"""Pixels whose logit is nearer to zero than this may go either way."""
+MIN_LOGIT = 1e-4
+"""Absolute logit below which a pixel is not compared."""
 
 
-def full_frame(prototypes: np.ndarray, coefficients: np.ndarray, canvas_map: CanvasMap) -> np.ndarray:
-    """(D, H, W) float64 logits of every image pixel: assemble, then sample at the mapped pixel centers."""
+def full_size_logits(prototypes: np.ndarray, coefficients: np.ndarray, canvas_map: CanvasMap) -> np.ndarray:
+    """Assemble logits and sample them at the mapped pixel centers: (D, H, W) float64."""
     grid = np.einsum("dk,khw->dhw", coefficients.astype(np.float64), prototypes.astype(np.float64))
     height, width = grid.shape[1:]
-    places = []
+    coordinates = []
     for axis, cells in ((0, height), (1, width)):
         pixels = np.arange(canvas_map.image_size[axis]) + 0.5
         on_canvas = pixels * canvas_map.scale[axis]
-        places.append(2 * (on_canvas / MASK_STRIDE) / cells - 1)  # -1 and 1 are the outer edges of the grid
-    y, x = np.meshgrid(*places, indexing="ij")
+        coordinates.append(2 * (on_canvas / MASK_STRIDE) / cells - 1)  # -1 and 1 are the outer edges of the grid
+    y, x = np.meshgrid(*coordinates, indexing="ij")
     sampled = functional.grid_sample(
         torch.from_numpy(grid)[None],
         torch.from_numpy(np.stack([x, y], 2))[None],
@@ -35,15 +35,15 @@ def full_frame(prototypes: np.ndarray, coefficients: np.ndarray, canvas_map: Can
     return sampled[0].numpy()
 
 
-def pasted(size: tuple[int, int], x: int, y: int, bits: np.ndarray) -> np.ndarray:
-    """A patch in its whole image."""
-    whole = np.zeros(size, bool)
-    whole[y : y + bits.shape[0], x : x + bits.shape[1]] = bits
-    return whole
+def paste(size: tuple[int, int], x: int, y: int, bits: np.ndarray) -> np.ndarray:
+    """Return a cropped mask at image size, (H, W) bool."""
+    mask = np.zeros(size, bool)
+    mask[y : y + bits.shape[0], x : x + bits.shape[1]] = bits
+    return mask
 
 
-def random_placement(random: np.random.Generator) -> CanvasMap:
-    """An image of any (odd) size on a canvas, by either input mode."""
+def random_canvas_map(random: np.random.Generator) -> CanvasMap:
+    """Letterbox an image of a random size with a random mode."""
     height, width = random.integers(1, 170, 2).tolist()
     if random.random() < 0.5:
         canvas = (32 * random.integers(1, 6, 2)).tolist()
@@ -52,12 +52,12 @@ def random_placement(random: np.random.Generator) -> CanvasMap:
     return letterbox((height, width), "keep_ratio", (short, long))
 
 
-def random_boxes(random: np.random.Generator, number: int, size: tuple[int, int]) -> np.ndarray:
-    """Boxes inside, at and beyond the border, whole and fractional, some of no area."""
+def random_boxes(random: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
+    """Return boxes inside, at and beyond the border, with integer and fractional sides, some of zero area."""
     height, width = size
-    corners = random.uniform(-0.3, 1.3, (number, 2, 2)) * (width, height)
+    corners = random.uniform(-0.3, 1.3, (count, 2, 2)) * (width, height)
     boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
-    kind = random.integers(0, 5, number)
+    kind = random.integers(0, 5, count)
     boxes[kind == 1] = boxes[kind == 1].round()
     boxes[kind == 2] = np.clip(boxes[kind == 2], 0, (width, height, width, height))
     boxes[kind == 3] = boxes[kind == 3].round() + 0.5  # exactly on pixel centers
@@ -67,12 +67,12 @@ def random_boxes(random: np.random.Generator, number: int, size: tuple[int, int]
 
 
 @pytest.mark.parametrize("part", range(5))
-def test_equal_to_the_whole_frame_on_500_random_cases(part: int) -> None:
+def test_box_masks_equal_full_size_masks(part: int) -> None:
     margins = (0.0, 0.1)
-    inside = unsure = 0
+    inside = skipped = 0
     for number in range(100):
         random = np.random.default_rng([part, number])
-        canvas_map = random_placement(random)
+        canvas_map = random_canvas_map(random)
         size, canvas = canvas_map.image_size, canvas_map.canvas_size
         grid = canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE
         prototypes = np.maximum(random.normal(0, 1, (6, *grid)), 0).astype(np.float32)
@@ -80,61 +80,63 @@ def test_equal_to_the_whole_frame_on_500_random_cases(part: int) -> None:
         boxes = random_boxes(random, 5, size)
         margin = margins[number % 2]
         cells_per_pixel = (canvas_map.scale[0] / MASK_STRIDE, canvas_map.scale[1] / MASK_STRIDE)
-        found = list(box_masks(prototypes, coefficients, boxes, size, cells_per_pixel, margin))
-        assert len(found) == 5
-        logits = full_frame(prototypes, coefficients, canvas_map)
+        masks = list(box_masks(prototypes, coefficients, boxes, size, cells_per_pixel, margin))
+        assert len(masks) == 5
+        logits = full_size_logits(prototypes, coefficients, canvas_map)
         y, x = np.arange(size[0])[:, None] + 0.5, np.arange(size[1]) + 0.5
-        for one, whole, box in zip(found, logits, boxes.astype(np.float64), strict=True):
-            grow_x, grow_y = margin * (box[2] - box[0]), margin * (box[3] - box[1])
-            in_box = (x >= box[0] - grow_x) & (x < box[2] + grow_x) & (y >= box[1] - grow_y) & (y < box[3] + grow_y)
-            wanted = (whole > 0) & in_box
-            sure = np.abs(whole) >= UNSURE
-            np.testing.assert_array_equal(pasted(size, *one)[sure], wanted[sure])
-            inside += int(wanted.sum())
-            unsure += int((~sure & in_box).sum())
-            assert one[2].dtype == bool
+        for mask, mask_logits, box in zip(masks, logits, boxes.astype(np.float64), strict=True):
+            margin_x, margin_y = margin * (box[2] - box[0]), margin * (box[3] - box[1])
+            in_box = (
+                (x >= box[0] - margin_x) & (x < box[2] + margin_x) & (y >= box[1] - margin_y) & (y < box[3] + margin_y)
+            )
+            expected = (mask_logits > 0) & in_box
+            compared = np.abs(mask_logits) >= MIN_LOGIT
+            np.testing.assert_array_equal(paste(size, *mask)[compared], expected[compared])
+            inside += int(expected.sum())
+            skipped += int((~compared & in_box).sum())
+            assert mask[2].dtype == bool
     assert inside > 100_000
-    assert unsure < 0.001 * inside
+    assert skipped < 0.001 * inside
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 8])
-def test_fixed_mode_at_whole_ratios_equals_interpolate(factor: int) -> None:
+def test_box_masks_at_integer_ratios_equal_torch_interpolate(factor: int) -> None:
     random = np.random.default_rng(factor)
     grid = (16, 24)
     size = (grid[0] * factor, grid[1] * factor)
     canvas_map = letterbox(size, "fixed", (grid[0] * MASK_STRIDE, grid[1] * MASK_STRIDE))
     prototypes = random.normal(0, 1, (4, *grid)).astype(np.float32)
     coefficients = random.normal(0, 1, (3, 4)).astype(np.float32)
-    whole = np.array([[0, 0, size[1], size[0]]] * 3, np.float32)
+    boxes = np.array([[0, 0, size[1], size[0]]] * 3, np.float32)
     scale = (canvas_map.scale[0] / MASK_STRIDE, canvas_map.scale[1] / MASK_STRIDE)
-    found = box_masks(prototypes, coefficients, whole, size, scale)
+    masks = box_masks(prototypes, coefficients, boxes, size, scale)
     logits = torch.einsum("dk,khw->dhw", torch.from_numpy(coefficients), torch.from_numpy(prototypes))
-    wanted = functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
-    for (x, y, bits), one in zip(found, wanted, strict=True):
+    expected = functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
+    for (x, y, bits), mask_logits in zip(masks, expected, strict=True):
         assert (x, y, bits.shape) == (0, 0, size)
-        sure = np.abs(one) >= UNSURE
-        np.testing.assert_array_equal(bits[sure], (one > 0)[sure])
+        compared = np.abs(mask_logits) >= MIN_LOGIT
+        np.testing.assert_array_equal(bits[compared], (mask_logits > 0)[compared])
 
 
 @pytest.mark.parametrize(
-    ("pixels", "cells", "cells_per_pixel", "before", "share"),
+    ("pixels", "cells", "cells_per_pixel", "before", "weight"),
     [
-        # Two cells for one pixel: pixel i lies at cell position 2 i + 0.5, half way between two cells.
+        # Two cells per pixel: pixel i is at cell position 2 i + 0.5, halfway between two cells.
         (2, 4, 2.0, [0, 2], [0.5, 0.5]),
-        # Half a cell for one pixel: positions -0.25 (border), 0.25, 0.75, 1.25 (border).
+        # Half a cell per pixel: positions -0.25 (border), 0.25, 0.75, 1.25 (border).
         (4, 2, 0.5, [0, 0, 0, 0], [0, 0.25, 0.75, 1]),
         (3, 1, 0.4, [0, 0, 0], [0, 0, 0]),
     ],
 )
-def test_neighbors_by_hand(
-    pixels: int, cells: int, cells_per_pixel: float, before: list[int], share: list[float]
+def test_neighbors_of_known_positions(
+    pixels: int, cells: int, cells_per_pixel: float, before: list[int], weight: list[float]
 ) -> None:
-    found = neighbors(pixels, cells, cells_per_pixel)
-    np.testing.assert_array_equal(found[0], before)
-    np.testing.assert_allclose(found[1], share)
+    indices, weights = neighbors(pixels, cells, cells_per_pixel)
+    np.testing.assert_array_equal(indices, before)
+    np.testing.assert_allclose(weights, weight)
 
 
-def test_pixel_window_holds_the_centers_inside() -> None:
+def test_pixel_window_contains_pixel_centers_inside_the_box() -> None:
     assert pixel_window(np.array([1.5, 0.4, 3.5, 2.6]), (10, 10)) == (1, 0, 3, 3)
     assert pixel_window(np.array([1.6, 0.6, 3.4, 2.4]), (10, 10)) == (2, 1, 3, 2)
     assert pixel_window(np.array([-5.0, -5.0, 50.0, 50.0]), (7, 9)) == (0, 0, 9, 7)
@@ -143,40 +145,40 @@ def test_pixel_window_holds_the_centers_inside() -> None:
     assert (right - left, bottom - top) == (0, 0)
 
 
-def test_no_detections() -> None:
-    none = box_masks(np.zeros((4, 8, 8), np.float32), np.zeros((0, 4)), np.zeros((0, 4)), (32, 32), (0.25, 0.25))
-    assert list(none) == []
+def test_box_masks_without_detections() -> None:
+    masks = box_masks(np.zeros((4, 8, 8), np.float32), np.zeros((0, 4)), np.zeros((0, 4)), (32, 32), (0.25, 0.25))
+    assert list(masks) == []
 
 
-def test_strips_and_the_order_in_memory_change_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_and_memory_order_change_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     prototypes, coefficients = random.normal(0, 1, (4, 12, 16)).astype(np.float32), random.normal(0, 1, (3, 4))
     boxes = np.array([[0, 0, 160, 120], [3.2, 8.9, 77, 119.7], [60, 2, 160, 95]], np.float32)
     arguments = (coefficients.astype(np.float32), boxes, (120, 160), (0.1, 0.1))
-    whole = list(box_masks(prototypes, *arguments))
+    expected = list(box_masks(prototypes, *arguments))
     monkeypatch.setattr("sais.ops.masks.STRIP_PIXELS", 160 * 7)  # seven rows at once, the last strip shorter
     channels_last = np.ascontiguousarray(prototypes.transpose(1, 2, 0)).transpose(2, 0, 1)
-    for one, other in zip(whole, box_masks(channels_last, *arguments), strict=True):
-        assert one[:2] == other[:2]
-        np.testing.assert_array_equal(one[2], other[2])
-        assert 0.1 < one[2].mean() < 0.9
+    for first, second in zip(expected, box_masks(channels_last, *arguments), strict=True):
+        assert first[:2] == second[:2]
+        np.testing.assert_array_equal(first[2], second[2])
+        assert 0.1 < first[2].mean() < 0.9
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, center: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """About the signed distance to an ellipse: positive inside, zero exactly on it."""
-    away = np.hypot((x - center[0]) / radii[0], (y - center[1]) / radii[1])
+    """Return the approximate signed distance to an ellipse, positive inside."""
+    radius = np.hypot((x - center[0]) / radii[0], (y - center[1]) / radii[1])
     slope = np.hypot((x - center[0]) / radii[0] ** 2, (y - center[1]) / radii[1] ** 2)
-    return (1 - away) * away / np.maximum(slope, 1e-6)
+    return (1 - radius) * radius / np.maximum(slope, 1e-6)
 
 
 def half_planes(x: np.ndarray, y: np.ndarray, center: np.ndarray, normals: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Signed distance to the nearest side of a convex polygon: positive inside."""
+    """Return the signed distance to the nearest side of a convex polygon, positive inside."""
     sides = [r - (x - center[0]) * nx - (y - center[1]) * ny for (nx, ny), r in zip(normals, reach, strict=True)]
     return np.minimum.reduce(sides)
 
 
-def planted(kind: str, random: np.random.Generator, room: tuple[float, float]) -> tuple:
-    """A shape of at least 40 canvas pixels, wholly inside the room (height, width): its map and its box."""
+def make_shape(kind: str, random: np.random.Generator, room: tuple[float, float]) -> tuple:
+    """Return the distance map and the box of a shape of at least 40 canvas pixels inside room (height, width)."""
     radius = float(random.uniform(20, min(room) / 2 - 4))
     center = np.array(
         [random.uniform(radius + 2, room[1] - radius - 2), random.uniform(radius + 2, room[0] - radius - 2)]
@@ -208,7 +210,7 @@ IMAGES = {
 
 @pytest.mark.parametrize("kind", ["ellipse", "rectangle", "octagon"])
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_planted_shape_comes_back_in_place(name: str, kind: str) -> None:
+def test_box_masks_restore_a_shape_in_place(name: str, kind: str) -> None:
     size, mode, limits = IMAGES[name]
     canvas_map = letterbox(size, mode, limits)  # type: ignore[arg-type]
     if mode == "keep_ratio":
@@ -217,16 +219,16 @@ def test_a_planted_shape_comes_back_in_place(name: str, kind: str) -> None:
     room = size[0] * canvas_map.scale[0], size[1] * canvas_map.scale[1]  # of the canvas, without its padding
     random = np.random.default_rng(len(name))
     worst, drift = 1.0, np.zeros(2)
-    shapes = [planted(kind, random, room) for _ in range(6)]
+    shapes = [make_shape(kind, random, room) for _ in range(6)]
     x, y = (np.arange(grid[1]) + 0.5) * MASK_STRIDE, (np.arange(grid[0]) + 0.5) * MASK_STRIDE
     prototypes = np.stack([shape(x, y[:, None]) for shape, _ in shapes]).astype(np.float32)
-    # A box with room to spare: where the shape ends is the mask's business here.
+    # Boxes larger than the shapes, so that the masks alone determine their borders.
     boxes = canvas_map.boxes_to_image(np.stack([box for _, box in shapes]) + np.array([-3, -3, 3, 3]))
     scale = (canvas_map.scale[0] / MASK_STRIDE, canvas_map.scale[1] / MASK_STRIDE)
-    found = box_masks(prototypes, np.eye(6, dtype=np.float32), boxes, size, scale)
+    masks = box_masks(prototypes, np.eye(6, dtype=np.float32), boxes, size, scale)
     x, y = (np.arange(size[1]) + 0.5) * canvas_map.scale[1], (np.arange(size[0]) + 0.5) * canvas_map.scale[0]
-    for (shape, _), one in zip(shapes, found, strict=True):
-        truth, bits = shape(x, y[:, None]) > 0, pasted(size, *one)
+    for (shape, _), mask in zip(shapes, masks, strict=True):
+        truth, bits = shape(x, y[:, None]) > 0, paste(size, *mask)
         worst = min(worst, (truth & bits).sum() / (truth | bits).sum())
         drift += np.argwhere(bits).mean(0) - np.argwhere(truth).mean(0)
     assert worst >= 0.99
