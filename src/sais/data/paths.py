@@ -58,7 +58,7 @@ class DataPaths:
         assert self.data is not None
         return str(self.data) if is_object_name(self.data) else self.data.resolve().name
 
-    def train_index(self) -> DatasetSplit:
+    def read_train(self) -> DatasetSplit:
         """Read the training split.
 
         Raises:
@@ -71,7 +71,7 @@ class DataPaths:
         assert self.data is not None
         return read_dataset(self.data, self.train)
 
-    def valid_index(self, classes: tuple[str, ...] | None = None) -> DatasetSplit | None:
+    def read_valid(self, classes: tuple[str, ...] | None = None) -> DatasetSplit | None:
         """Read the validation split.
 
         Args:

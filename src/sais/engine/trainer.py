@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sais.config import Experiment, to_dict
-from sais.data.annotations import DatasetSplit, trainable
+from sais.data.annotations import DatasetSplit, check_split, trainable
 from sais.data.paths import DataPaths
 from sais.distributed import SINGLE_PROCESS, World
 from sais.engine.auto_batch_size import is_out_of_memory, out_of_memory_error
@@ -135,11 +135,15 @@ def _read_data(
     if dataset is None:
         if paths is None:
             raise InputError("train: no data. Give the folder of a data set (data) or a split in memory (dataset).")
-        dataset = paths.train_index()
+        dataset = paths.read_train()
+    else:
+        check_split(dataset)
     if not dataset.images:
         raise InputError(f"{dataset.name}: no images to train on. Check the data set with `sais check`.")
     if valid_dataset is None and paths is not None:
-        valid_dataset = paths.valid_index(dataset.class_names)
+        valid_dataset = paths.read_valid(dataset.class_names)
+    elif valid_dataset is not None:
+        check_split(valid_dataset)
     if valid_dataset is not None and valid_dataset.class_names != dataset.class_names:
         raise InputError(
             f"{valid_dataset.name}: its classes are not those of {dataset.name}. Give both splits the same classes."

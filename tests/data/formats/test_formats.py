@@ -105,7 +105,7 @@ def test_data_set_objects_are_read_by_name(own_module: Callable[[str], str], att
     name = own_module(attribute)
     paths = DataPaths(Path(name))
     assert paths.name == name
-    train, valid = paths.train_index(), paths.valid_index(("bear", "deer"))
+    train, valid = paths.read_train(), paths.read_valid(("bear", "deer"))
     assert valid is not None
     assert (len(train.images), len(valid.images)) == (2, 1)
     assert (train.class_names, train.category_ids) == (("bear", "deer"), (1, 2))
