@@ -17,7 +17,7 @@ from sais.data.synthetic import write_shapes
 
 QUICK = {
     "train": ["--epochs", "2", "--size", "64", "--batch-size", "4", "--workers", "0"],
-    "bench": ["--size", "60", "80", "--objects", "5", "--repeats", "1", "--no-memory"],
+    "bench": ["--image-size", "60", "80", "--objects", "5", "--repeats", "1", "--no-memory"],
     "reproduce": ["--epochs", "1", "--iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
 }
 """Options added to a command so that the test is fast."""
