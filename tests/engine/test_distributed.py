@@ -1,4 +1,4 @@
-"""Several ranks are one: torchrun on the CPU (gloo) gives what one process gives, and goes on after a rank has died."""
+"""Several ranks: torchrun on the CPU (gloo) equals one process, and resumes after a rank has died."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sais.commands.options import check_command_line
 from sais.commands.run_folders import choose_folder
 from sais.commands.train import TrainArguments, changed_settings
 from sais.data.loader import EpochBatches
-from sais.errors import SaisError
+from sais.errors import ConfigError, SaisError
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d")
 OPTIONS = ("--size", "64", "--batch-size", "4", "--epochs", "2", "--workers", "0", "--device", "cpu")
@@ -30,7 +30,7 @@ from sais.cli import main
 
 
 def dying_step(run, *rest, step=engine.train_step):
-    if run.iteration == 4 and run.ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    if run.iteration == 4 and run.world.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     return step(run, *rest)
 
@@ -41,8 +41,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def started(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in `folder`, one thread a process."""
-    source = str(Path(__file__).resolve().parents[1] / "src")
+    """Run a command in `folder` with one thread per process."""
+    source = str(Path(__file__).resolve().parents[2] / "src")
     path = source + os.pathsep + os.environ.get("PYTHONPATH", "")
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
@@ -53,7 +53,7 @@ def entries(out: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def greatest_difference(out: Path, other: Path) -> float:
+def largest_difference(out: Path, other: Path) -> float:
     a, b = (load_checkpoint(folder / "model.safetensors").tensors for folder in (out, other))
     assert a.keys() == b.keys()
     return max((a[name].double() - b[name].double()).abs().max().item() for name in a if a[name].numel())
@@ -61,7 +61,7 @@ def greatest_difference(out: Path, other: Path) -> float:
 
 @pytest.fixture(scope="module")
 def two_ranks(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder where two ranks trained, with the first one's words in `out.txt`."""
+    """Return the folder where two ranks trained, with the output of rank 0 in `out.txt`."""
     folder = tmp_path_factory.mktemp("two")
     done = started((*TORCHRUN, "-m", "sais", "train", "sais-lite", "--data", str(shapes), *OPTIONS), folder)
     assert done.returncode == 0, done.stderr
@@ -70,31 +70,29 @@ def two_ranks(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
-    """The same losses, weights and AP but for the order in which floats add up; one rank alone speaks and writes."""
+def test_train_on_two_ranks_equals_one_process(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
+    """Losses, weights and AP are equal up to the order of additions; only rank 0 prints and writes."""
     done = started((sys.executable, "-m", "sais", "train", "sais-lite", "--data", str(shapes), *OPTIONS), tmp_path)
     assert done.returncode == 0, done.stderr
-    two, one = two_ranks / "runs/sais-lite-shapes", tmp_path / "runs/sais-lite-shapes"
-    steps, wanted = entries(two, "iteration"), entries(one, "iteration")
-    assert len(steps) == len(wanted) == 6
-    for step, want in zip(steps, wanted, strict=True):
+    two, single = two_ranks / "runs/sais-lite-shapes", tmp_path / "runs/sais-lite-shapes"
+    steps, expected = entries(two, "iteration"), entries(single, "iteration")
+    assert len(steps) == len(expected) == 6
+    for step, reference in zip(steps, expected, strict=True):
         for name in ("total", "classification", "box", "centerness", "mask", "gradient"):
-            assert step[name] == pytest.approx(want[name], rel=1e-3), name
-    assert greatest_difference(two, one) < 2e-4
-    for found, want in zip(entries(two, "evaluation"), entries(one, "evaluation"), strict=True):
-        assert found["metrics"]["box"]["AP50"] == pytest.approx(want["metrics"]["box"]["AP50"], abs=5e-3)
-        assert found["metrics"]["images"] == want["metrics"]["images"] == 4
-    said = (two_ranks / "out.txt").read_text()
-    assert said.count("on cpu, 2 processes") == 1
-    assert said.count("next: sais predict") == 1
+            assert step[name] == pytest.approx(reference[name], rel=1e-3), name
+    assert largest_difference(two, single) < 2e-4
+    for evaluation, reference in zip(entries(two, "evaluation"), entries(single, "evaluation"), strict=True):
+        assert evaluation["metrics"]["box"]["AP50"] == pytest.approx(reference["metrics"]["box"]["AP50"], abs=5e-3)
+        assert evaluation["metrics"]["images"] == reference["metrics"]["images"] == 4
+    output = (two_ranks / "out.txt").read_text()
+    assert output.count("on cpu, 2 processes") == 1
+    assert output.count("next: sais predict") == 1
     assert [path.name for path in (two_ranks / "runs").iterdir()] == ["sais-lite-shapes"]
 
 
 @pytest.mark.slow
-def test_a_dead_rank_ends_the_job_and_torchrun_goes_on_from_the_checkpoint(
-    two_ranks: Path, shapes: Path, tmp_path: Path
-) -> None:
-    """Rank 1 is killed in iteration 5 of 6, after the checkpoint of the first epoch; the end is the same to the bit."""
+def test_torchrun_resumes_from_the_checkpoint_after_a_rank_died(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
+    """Rank 1 is killed in iteration 5 of 6, after the checkpoint of the first epoch; the result is equal to the bit."""
     (tmp_path / "dying.py").write_text(DYING)
     words = ("dying.py", "train", "sais-lite", "--data", str(shapes), *OPTIONS)
     done = started((*TORCHRUN, *words), tmp_path)
@@ -105,11 +103,11 @@ def test_a_dead_rank_ends_the_job_and_torchrun_goes_on_from_the_checkpoint(
     again = started((*TORCHRUN, "--max-restarts", "1", *words, "--out", "again"), tmp_path)
     assert again.returncode == 0, again.stderr
     assert "resumed at iteration 3" in again.stdout
-    assert greatest_difference(tmp_path / "again", two_ranks / "runs/sais-lite-shapes") == 0
+    assert largest_difference(tmp_path / "again", two_ranks / "runs/sais-lite-shapes") == 0
     assert [step["iteration"] for step in entries(tmp_path / "again", "iteration")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_ranks_share_every_batch() -> None:
+def test_epoch_batches_are_shared_by_ranks() -> None:
     groups = torch.tensor([0, 1, 0, 0, 1, 0, 1, 0, 0, 1]).numpy().astype(bool)
     whole = EpochBatches(groups, 4, seed=5)
     shares = [EpochBatches(groups, 4, seed=5, share=(rank, 2)) for rank in (0, 1)]
@@ -118,7 +116,7 @@ def test_ranks_share_every_batch() -> None:
             batches.epoch = epoch
         assert [a + b for a, b in zip(*shares, strict=True)] == list(whole)
     assert len(whole) == len(shares[0]) == 2
-    with pytest.raises(SaisError, match="--batch 4: 3 processes cannot share it evenly; give a multiple of 3"):
+    with pytest.raises(ConfigError, match="not divisible by 3 processes"):
         EpochBatches(groups, 4, seed=5, share=(0, 3))
     few = EpochBatches(groups[:3], 4, seed=5, share=(1, 2))
     assert (few.batch_size, few.rank_batch_size) == (2, 1)
@@ -126,18 +124,18 @@ def test_ranks_share_every_batch() -> None:
         EpochBatches(groups[:1], 4, seed=5, share=(0, 2))
 
 
-def test_a_restarted_run_finds_what_it_had_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_folder_resumes_a_restarted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b"), False)
     begun = tmp_path / "runs/a-b"
     begun.mkdir(parents=True)
-    (begun / "experiment.json").touch()
-    assert choose_folder(None, "a-b", resume=False, restarted=True)[1] is False  # it died before it saved anything
+    (begun / "run.lock").touch()
+    assert choose_folder(None, "a-b", resume=False, restarted=True)[1] is False  # killed before its first checkpoint
     (begun / "last.safetensors").touch()
     assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b"), True)
     assert choose_folder(begun, "a-b", resume=False, restarted=True) == (begun, True)
     assert choose_folder(None, "a-b", resume=False, restarted=False) == (Path("runs/a-b-2"), False)
-    (begun / "model.safetensors").touch()  # finished: another run
+    (begun / "model.safetensors").touch()  # finished: a new run
     assert choose_folder(None, "a-b", resume=False, restarted=True) == (Path("runs/a-b-2"), False)
 
 

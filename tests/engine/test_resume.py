@@ -1,4 +1,4 @@
-"""Resume is exact: a run that is killed for real, by SIGKILL, and resumed ends with the weights of one that was not."""
+"""Resuming is exact: a run that is killed by SIGKILL and resumed ends with the weights of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ engine.train(experiment, DataPaths(Path(data)), Path(out), resume=resume == "res
 
 
 def killed(experiment: Experiment, shapes: Path, out: Path, moment: str, number: int, resume: bool = False) -> None:
-    """Train in a process of its own that dies at the step or in the save of that number."""
+    """Train in a process that is killed at the step or in the save with this number."""
     settings = json.dumps(to_dict(experiment))
     words = [settings, str(shapes), str(out), "resume" if resume else "start", moment, str(number)]
-    source = str(Path(__file__).resolve().parents[1] / "src")
+    source = str(Path(__file__).resolve().parents[2] / "src")
     environment = os.environ | {"PYTHONPATH": source + os.pathsep + os.environ.get("PYTHONPATH", "")}
-    # As many threads as here: another number adds up in another order.
+    # The same number of threads, since it determines the order of additions.
     environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     child = subprocess.run([sys.executable, "-c", CHILD, *words], env=environment, capture_output=True, text=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
 
 
 def same_run(out: Path, whole: Path) -> None:
-    """Weights, average, optimizer and all that is counted, to the bit; a log without gap or repetition."""
+    """Check that weights, average, optimizer and counts are equal to the bit, and the log has no gap or repetition."""
     for name in ("last", "best", "model"):
         resumed, straight = load_checkpoint(out / f"{name}.safetensors"), load_checkpoint(whole / f"{name}.safetensors")
         assert resumed.tensors.keys() == straight.tensors.keys()
@@ -85,7 +85,7 @@ def same_run(out: Path, whole: Path) -> None:
 
 
 def entries(out: Path, kind: str) -> list[dict[str, Any]]:
-    """Lines of the log, without what tells the time."""
+    """Return entries of the log without times."""
     timed = {"time", "images_per_second", "seconds"}
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in timed} for line in lines if line["kind"] == kind]
@@ -93,7 +93,7 @@ def entries(out: Path, kind: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def six_epochs(tiny: Experiment) -> Experiment:
-    """AdamW, average of the weights, zoom, mosaic, several sizes: everything that could be forgotten."""
+    """Return settings with AdamW, moving average, zoom, mosaic and several input sizes."""
     return replace(
         tiny,
         augment=replace(
@@ -106,15 +106,17 @@ def six_epochs(tiny: Experiment) -> Experiment:
 
 @pytest.fixture(scope="module")
 def straight(six_epochs: Experiment, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing interrupts."""
+    """Return the folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("straight") / "run"
     train(six_epochs, DataPaths(shapes), out)
     return out
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_an_epoch(six_epochs: Experiment, straight: Path, shapes: Path, tmp_path: Path) -> None:
-    """Dies in iteration 12 of 18, one after the checkpoint in the middle of epoch 4; that iteration comes again."""
+def test_resume_after_a_kill_in_the_middle_of_an_epoch(
+    six_epochs: Experiment, straight: Path, shapes: Path, tmp_path: Path
+) -> None:
+    """Killed in iteration 12 of 18, one after the checkpoint in the middle of epoch 4; that iteration is repeated."""
     out = tmp_path / "run"
     killed(six_epochs, shapes, out, "step", 11)
     assert load_checkpoint(out / "last.safetensors").state["iteration"] == 10
@@ -123,8 +125,10 @@ def test_killed_in_the_middle_of_an_epoch(six_epochs: Experiment, straight: Path
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_writing(six_epochs: Experiment, straight: Path, shapes: Path, tmp_path: Path) -> None:
-    """Dies twice while half a checkpoint is on the disk: the one before still stands, and the half does no harm."""
+def test_resume_after_a_kill_in_the_middle_of_a_save(
+    six_epochs: Experiment, straight: Path, shapes: Path, tmp_path: Path
+) -> None:
+    """Killed twice with half a checkpoint on the disk: the previous one is intact, and the half does no harm."""
     out = tmp_path / "run"
     killed(six_epochs, shapes, out, "save", 7)
     before = load_checkpoint(out / "last.safetensors").state["iteration"]
@@ -139,8 +143,8 @@ def test_killed_in_the_middle_of_writing(six_epochs: Experiment, straight: Path,
 
 
 @pytest.mark.slow
-def test_three_epochs_and_three_are_six(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
-    """The paper's SGD without average, killed between epochs 3 and 4; its momentum comes back."""
+def test_resume_restores_the_momentum_of_sgd(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
+    """The paper's SGD without average, killed between epochs 3 and 4."""
     experiment = replace(
         tiny,
         optim=replace(Experiment().optim, batch_size=4, lr=0.0025),  # 0.01 is for 16 images, and diverges with 4
@@ -154,33 +158,33 @@ def test_three_epochs_and_three_are_six(tiny: Experiment, shapes: Path, tmp_path
     same_run(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_stop_in_the_middle_of_an_epoch_changes_nothing(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
-    """The quick one: stopped by steps, gone on with worker processes."""
+def test_resume_after_a_stop_in_the_middle_of_an_epoch(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
+    """Stopped by `max_iterations` and resumed with worker processes."""
     experiment = replace(tiny, run=replace(tiny.run, ema=0.99, evaluate_every=1))
     train(experiment, DataPaths(shapes), tmp_path / "whole")
     train(experiment, DataPaths(shapes), tmp_path / "run", max_iterations=4)
     more_workers = replace(experiment, run=replace(experiment.run, workers=2))
     train(more_workers, DataPaths(shapes), tmp_path / "run", resume=True)
-    one, other = (
+    resumed, straight = (
         load_checkpoint(tmp_path / "run" / "last.safetensors"),
         load_checkpoint(tmp_path / "whole" / "last.safetensors"),
     )
-    assert one.tensors.keys() == other.tensors.keys()
-    assert all(torch.equal(one.tensors[name], tensor) for name, tensor in other.tensors.items())
+    assert resumed.tensors.keys() == straight.tensors.keys()
+    assert all(torch.equal(resumed.tensors[name], tensor) for name, tensor in straight.tensors.items())
     assert entries(tmp_path / "run", "iteration") == entries(tmp_path / "whole", "iteration")
 
 
-def test_an_epoch_is_evaluated_wherever_its_run_was_killed(
+def test_resume_repeats_an_evaluation_that_was_interrupted(
     tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No checkpoint stands between the end of an epoch and its evaluation."""
-    import sais.engine.trainer as engine
+    """There is no checkpoint between the end of an epoch and its evaluation."""
+    import sais.engine.validation as validation
 
     experiment = replace(tiny, run=replace(tiny.run, evaluate_every=1, checkpoint_every=1))
-    evaluate = engine.evaluate
-    monkeypatch.setattr(engine, "evaluate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    evaluate = validation.evaluate
+    monkeypatch.setattr(validation, "evaluate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(experiment, DataPaths(shapes), tmp_path / "run")
-    monkeypatch.setattr(engine, "evaluate", evaluate)
+    monkeypatch.setattr(validation, "evaluate", evaluate)
     train(experiment, DataPaths(shapes), tmp_path / "run", resume=True)
     assert [e["epoch"] for e in entries(tmp_path / "run", "evaluation")] == [0, 1]

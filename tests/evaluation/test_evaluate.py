@@ -160,7 +160,7 @@ def test_eval_command_uses_test_time_augmentation(
     assert (plain["tta_flip"], plain["tta_scales"]) == (False, [1.0])
     assert plain["metrics"] != report["metrics"]
     assert cli.main([*words, "--tta-scales", "1.0", "1.1"]) == 2
-    assert "scales 1 and 1.1 both make the input 64 x 64" in capsys.readouterr().err
+    assert "1 and 1.1 give the same input of 64 x 64" in capsys.readouterr().err
 
 
 def changed(shapes: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:

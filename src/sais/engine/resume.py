@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sais.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_weights, restore_optimizer
+from sais.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment, check_ranges
 from sais.converters.for_training import for_training
 from sais.data.annotations import DatasetSplit
 from sais.device import choose_device
 from sais.distributed import SINGLE_PROCESS, World
 from sais.engine.logging.loggers import LOGGERS
-from sais.engine.optim import MovingAverage, build_optimizer
+from sais.engine.optim import MovingAverage, build_optimizer, restore_optimizer
 from sais.engine.run_folder import LAST, PREVIOUS
 from sais.engine.train_state import TrainState
 from sais.errors import CheckpointError, ConfigError, SaisError

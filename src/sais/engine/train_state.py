@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from sais.checkpoint import Checkpoint, add_prefix, load_checkpoint, optimizer_tensors, save_checkpoint
+from sais.checkpoint import Checkpoint, add_prefix, load_checkpoint, save_checkpoint
 from sais.config import Experiment
 from sais.data.annotations import DatasetSplit
 from sais.distributed import SINGLE_PROCESS, World
-from sais.engine.optim import MovingAverage
+from sais.engine.optim import MovingAverage, optimizer_tensors
 from sais.engine.run_folder import BEST, LAST, MODEL, PREVIOUS
 from sais.errors import SaisError
 from sais.modeling.architecture import Architecture

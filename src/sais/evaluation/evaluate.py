@@ -114,7 +114,7 @@ def _open_split(dataset: DatasetSplit | DataPaths | str | Path, class_names: tup
     paths = DataPaths(Path(dataset)) if isinstance(dataset, (str, Path)) else dataset
     if not isinstance(paths, DataPaths):
         return paths
-    split = paths.valid_index(class_names)
+    split = paths.read_valid(class_names)
     if split is None:
         raise InputError(f"{paths.name}: no validation split. Name the split to evaluate on (DataPaths.valid).")
     return split

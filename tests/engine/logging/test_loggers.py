@@ -1,4 +1,4 @@
-"""Loggers: what each is told, that a missing package is named before anything begins, that none can stop a run."""
+"""Loggers: what each logs, that missing packages are named before a run starts, that none can stop a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sais.data.formats import read_dataset
 from sais.data.paths import DataPaths
 from sais.engine.logging.loggers import Loggers, check_loggers
 from sais.engine.trainer import train
-from sais.errors import SaisError
+from sais.errors import ConfigError, MissingDependencyError, ResourceError
 from sais.evaluation.visualize import (
     GAP,
     SIDE,
@@ -31,13 +31,13 @@ from sais.evaluation.visualize import (
 )
 from sais.ops.rle import encode_cropped
 
-SETTINGS = {"name": "sais", "optim": {"lr": 0.1, "clip": None}, "input": {"size": [64, 64]}}
+SETTINGS = {"name": "sais", "optim": {"lr": 0.1, "grad_clip_norm": None}, "input": {"size": [64, 64]}}
 Calls = list[tuple[Any, ...]]
 
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """A small package of that name that writes down what it is called with."""
+    """Replace the package by a small one that records its calls."""
     calls: Calls = []
     run = types.SimpleNamespace(
         define_metric=lambda *words, **options: calls.append(("define_metric", *words, options)),
@@ -53,7 +53,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.fixture
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """As `wandb`."""
+    """Replace the package by a small one that records its calls."""
     calls: Calls = []
 
     class Client:
@@ -82,12 +82,12 @@ def image(value: int) -> np.ndarray:
     return np.full((4, 6, 3), value, np.uint8)
 
 
-def unheard(text: str) -> None:
-    raise AssertionError(f"nothing was to be said, and was: {text}")
+def fail_on_report(text: str) -> None:
+    raise AssertionError(f"unexpected report: {text}")
 
 
-def test_weights_and_biases_is_told_everything_and_goes_on_in_the_same_run(wandb: Calls, tmp_path: Path) -> None:
-    loggers = Loggers(["wandb"], tmp_path, SETTINGS, 0, unheard)
+def test_wandb_logger_logs_everything_and_resumes_its_run(wandb: Calls, tmp_path: Path) -> None:
+    loggers = Loggers(["wandb"], tmp_path, SETTINGS, 0, fail_on_report)
     loggers.scalars({"loss/total": 1.5}, 1)
     loggers.images("predictions", [image(1), image(2)], 2)
     loggers.end(complete=False)
@@ -100,17 +100,17 @@ def test_weights_and_biases_is_told_everything_and_goes_on_in_the_same_run(wandb
     assert ("log", {"loss/total": 1.5, "iteration": 1}) in wandb
     assert ("log", {"predictions": [("image", (4, 6, 3))] * 2, "iteration": 2}) in wandb
     assert wandb[-1] == ("finish", 1)
-    Loggers(["wandb"], tmp_path, SETTINGS, 2, unheard)
-    Loggers(["wandb"], tmp_path, SETTINGS, 0, unheard)
+    Loggers(["wandb"], tmp_path, SETTINGS, 2, fail_on_report)
+    Loggers(["wandb"], tmp_path, SETTINGS, 0, fail_on_report)
     first, resumed, fresh = (call[1]["id"] for call in wandb if call[0] == "init")
     assert first == resumed != fresh
 
 
-def test_mlflow_is_told_everything_and_goes_on_in_the_same_run(mlflow: Calls, tmp_path: Path) -> None:
-    loggers = Loggers(["mlflow"], tmp_path, SETTINGS, 0, unheard)
+def test_mlflow_logger_logs_everything_and_resumes_its_run(mlflow: Calls, tmp_path: Path) -> None:
+    loggers = Loggers(["mlflow"], tmp_path, SETTINGS, 0, fail_on_report)
     for iteration in (1, 2):
         loggers.scalars({"loss/total": 1 / iteration, "lr": 0.1}, iteration)
-    assert not [call for call in mlflow if "metrics" in call[-1]]  # they go together
+    assert not [call for call in mlflow if "metrics" in call[-1]]  # values are sent in groups
     loggers.images("predictions", [image(1), image(2)], 2)
     loggers.end()
     created = next(call for call in mlflow if call[0] == "create_run")
@@ -122,29 +122,29 @@ def test_mlflow_is_told_everything_and_goes_on_in_the_same_run(mlflow: Calls, tm
         ("optim.grad_clip_norm", "None"),
         ("input.size", "[64, 64]"),
     ]
-    sent = [one for call in mlflow if "metrics" in call[-1] for one in call[-1]["metrics"]]
+    sent = [metric for call in mlflow if "metrics" in call[-1] for metric in call[-1]["metrics"]]
     assert sent == [("loss/total", 1.0, 1), ("lr", 0.1, 1), ("loss/total", 0.5, 2), ("lr", 0.1, 2)]
     images = [call for call in mlflow if call[0] == "log_image"]
     assert [call[3] for call in images] == ["predictions/0/0000002.png", "predictions/1/0000002.png"]
     assert (images[1][2] == 2).all()
     assert mlflow[-1] == ("set_terminated", "run-7", "FINISHED", {})
     mlflow.clear()
-    Loggers(["mlflow"], tmp_path, SETTINGS, 2, unheard).end(complete=False)
+    Loggers(["mlflow"], tmp_path, SETTINGS, 2, fail_on_report).end(complete=False)
     assert mlflow == [
         ("update_run", "run-7", {"status": "RUNNING"}),
         ("set_terminated", "run-7", "KILLED", {}),
     ]
 
 
-def test_the_ids_of_two_loggers_do_not_drive_each_other_out(wandb: Calls, mlflow: Calls, tmp_path: Path) -> None:
-    Loggers(["wandb", "mlflow"], tmp_path, SETTINGS, 0, unheard)
+def test_loggers_store_the_ids_of_two_servers(wandb: Calls, mlflow: Calls, tmp_path: Path) -> None:
+    Loggers(["wandb", "mlflow"], tmp_path, SETTINGS, 0, fail_on_report)
     assert json.loads((tmp_path / "loggers.json").read_text()) == {"wandb": wandb[0][1]["id"], "mlflow": "run-7"}
 
 
-def test_tensorboard_has_curves_and_images(tmp_path: Path) -> None:
+def test_tensorboard_logger_writes_curves_and_images(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    loggers = Loggers(["tensorboard"], tmp_path, SETTINGS, 0, unheard)
+    loggers = Loggers(["tensorboard"], tmp_path, SETTINGS, 0, fail_on_report)
     for iteration in (1, 2):
         loggers.scalars({"loss/total": 1 / iteration}, iteration)
     loggers.images("predictions", [image(1)], 2)
@@ -157,21 +157,22 @@ def test_tensorboard_has_curves_and_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "extra"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("tensorboard", "train")])
-def test_a_missing_package_is_named_before_anything_begins(
+def test_train_names_a_missing_logger_package_before_reading_data(
     name: str, extra: str, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     experiment = replace(tiny, run=replace(tiny.run, loggers=(name,)))
     nowhere = DataPaths(train_annotations=tmp_path / "none.json", train_images=tmp_path)
-    with pytest.raises(SaisError, match=rf'the logger {name} needs {name}: pip install "sais-seg\[{extra}\]"'):
+    with pytest.raises(MissingDependencyError) as caught:
         train(experiment, nowhere, tmp_path / "run")
+    assert (caught.value.package, caught.value.extra) == (name, extra)
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_loggers_are_refused() -> None:
-    with pytest.raises(SaisError, match="unknown logger 'tensorbord', did you mean 'tensorboard'"):
+def test_check_loggers_refuses_unknown_names() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'tensorboard'"):
         check_loggers(["tensorbord"])
-    with pytest.raises(SaisError, match="'nowhere_to_be_found:it' cannot be imported"):
+    with pytest.raises(ConfigError, match="no module 'nowhere_to_be_found'"):
         check_loggers(["nowhere_to_be_found:it"])
     check_loggers([])
 
@@ -182,20 +183,20 @@ import json
 class Own:
     def __init__(self, folder, settings, iteration):
         self.path = folder / "own.jsonl"
-        self.tell("open", iteration)
+        self.record("open", iteration)
 
-    def tell(self, *words):
+    def record(self, *words):
         with self.path.open("a") as file:
             file.write(json.dumps(words) + "\\n")
 
     def scalars(self, values, iteration):
-        self.tell("scalars", sorted(values), iteration)
+        self.record("scalars", sorted(values), iteration)
 
     def images(self, name, images, iteration):
-        self.tell("images", name, [list(p.shape) for p in images], iteration)
+        self.record("images", name, [list(p.shape) for p in images], iteration)
 
     def end(self, complete=True):
-        self.tell("end", complete)
+        self.record("end", complete)
 
 class Broken(Own):
     def scalars(self, values, iteration):
@@ -204,7 +205,7 @@ class Broken(Own):
 """
 
 
-def test_a_run_tells_its_loggers_and_goes_on_without_one_that_fails(
+def test_train_continues_without_a_logger_that_fails(
     tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "own_logger.py").write_text(OWN)
@@ -214,38 +215,38 @@ def test_a_run_tells_its_loggers_and_goes_on_without_one_that_fails(
     names = ("own_logger:Own", "own_logger:Broken")
     experiment = replace(tiny, run=replace(tiny.run, loggers=names, evaluate_every=1))
     assert train(experiment, DataPaths(shapes), tmp_path / "run").iterations == 6
-    told = [json.loads(line) for line in (tmp_path / "run" / "own.jsonl").read_text().splitlines()]
+    calls = [json.loads(line) for line in (tmp_path / "run" / "own.jsonl").read_text().splitlines()]
     entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     logged = next(entry for entry in entries if entry["kind"] == "iteration")
     losses = {"loss/box", "loss/centerness", "loss/classification", "loss/mask", "loss/total"}
-    every = losses | {"lr", "images_per_second"} | ({"gradient"} & logged.keys())
-    steps = [["scalars", sorted(every), i] for i in range(1, 7)]
+    names_of_scalars = losses | {"lr", "images_per_second"} | ({"gradient"} & logged.keys())
+    steps = [["scalars", sorted(names_of_scalars), i] for i in range(1, 7)]
     scores = [f"{kind}/{name}" for kind in ("box", "mask") for name in ("AP", "AP50", "AP75")]
-    looks = [["scalars", scores, i] for i in (3, 6)]
-    shown = [["images", "predictions", [[2 * 96, 2 * 2 * 128 + GAP, 3]] * 4, i] for i in (3, 6)]
-    wanted = [["open", 0], ["open", 0], *steps[:3], looks[0], shown[0], *steps[3:], looks[1], shown[1], ["end", True]]
-    assert told == wanted
+    evaluations = [["scalars", scores, i] for i in (3, 6)]
+    images = [["images", "predictions", [[2 * 96, 2 * 2 * 128 + GAP, 3]] * 4, i] for i in (3, 6)]
+    first = [*steps[:3], evaluations[0], images[0]]
+    second = [*steps[3:], evaluations[1], images[1]]
+    assert calls == [["open", 0], ["open", 0], *first, *second, ["end", True]]
     assert not (tmp_path / "run" / "tensorboard").exists()
-    said = capsys.readouterr().out
-    line = "the logger own_logger:Broken failed and is left out from here on: ConnectionError: the network is away"
-    assert said.count(line) == 1
+    line = "the logger own_logger:Broken failed and is not used any more: ConnectionError: the network is away"
+    assert capsys.readouterr().out.count(line) == 1
     assert line in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_a_logger_that_cannot_begin_stops_a_fresh_run_only(wandb: Calls, tmp_path: Path) -> None:
+def test_loggers_that_cannot_start_stop_only_a_new_run(wandb: Calls, tmp_path: Path) -> None:
     def offline(**options: Any) -> None:
         raise ConnectionError("no login")
 
     sys.modules["wandb"].init = offline  # type: ignore[attr-defined]
-    with pytest.raises(SaisError, match=r"the logger wandb cannot begin \(ConnectionError: no login\); mend that"):
-        Loggers(["wandb"], tmp_path, SETTINGS, 0, unheard)
-    said: list[str] = []
-    loggers = Loggers(["wandb"], tmp_path, SETTINGS, 5, said.append)
+    with pytest.raises(ResourceError, match="wandb cannot start"):
+        Loggers(["wandb"], tmp_path, SETTINGS, 0, fail_on_report)
+    reports: list[str] = []
+    loggers = Loggers(["wandb"], tmp_path, SETTINGS, 5, reports.append)
     assert len(loggers) == 0
-    assert said == ["the logger wandb failed and is left out from here on: ConnectionError: no login"]
+    assert reports == ["the logger wandb failed and is not used any more: ConnectionError: no login"]
 
 
-def test_the_command_line_takes_several_and_none() -> None:
+def test_command_line_accepts_several_loggers_and_none() -> None:
     def loggers(*words: str) -> tuple[str, ...]:
         return parse(TrainArguments, words, "sais train").recipe.experiment.run.loggers
 
@@ -254,52 +255,52 @@ def test_the_command_line_takes_several_and_none() -> None:
     assert loggers("--run.loggers") == ()
 
 
-def test_the_same_images_every_time_and_those_with_objects_first(shapes: Path) -> None:
-    index = read_dataset(shapes, "train")
-    assert [record.id for record in select_examples(index, 3)] == [index.images[i].id for i in (0, 6, 11)]
-    assert [r.id for r in select_examples(index)] == [r.id for r in select_examples(index)]
-    bare = replace(index, images=tuple(replace(r, annotations=()) for r in index.images[:10]) + index.images[10:])
+def test_select_examples_is_deterministic_and_prefers_images_with_objects(shapes: Path) -> None:
+    split = read_dataset(shapes, "train")
+    assert [record.id for record in select_examples(split, 3)] == [split.images[i].id for i in (0, 6, 11)]
+    assert [r.id for r in select_examples(split)] == [r.id for r in select_examples(split)]
+    bare = replace(split, images=tuple(replace(r, annotations=()) for r in split.images[:10]) + split.images[10:])
     assert [record.id for record in select_examples(bare, 3)] == [bare.images[i].id for i in (10, 11, 0)]
-    assert select_examples(replace(index, images=())) == []
+    assert select_examples(replace(split, images=())) == []
 
 
-def test_images_show_what_is_there_and_what_was_found(shapes: Path, tmp_path: Path) -> None:
-    index = read_dataset(shapes, "valid")
-    record = index.images[0]
-    there = ground_truth_detections(record, index)
-    assert len(there) == len(record.annotations)
-    for patch, one in zip(there.cropped_masks, record.annotations, strict=True):
-        assert patch.area == pytest.approx(one.area, rel=0.1)
+def test_comparison_images_show_ground_truth_and_detections(shapes: Path, tmp_path: Path) -> None:
+    split = read_dataset(shapes, "valid")
+    record = split.images[0]
+    truth = ground_truth_detections(record, split)
+    assert len(truth) == len(record.annotations)
+    for mask, annotation in zip(truth.cropped_masks, record.annotations, strict=True):
+        assert mask.area == pytest.approx(annotation.area, rel=0.1)
     bits = np.ones((30, 40), bool)
-    result: dict[str, Any] = {"image_id": record.id, "category_id": index.category_ids[2], "bbox": [50, 20, 40, 30]}
+    result: dict[str, Any] = {"image_id": record.id, "category_id": split.category_ids[2], "bbox": [50, 20, 40, 30]}
     result |= {"segmentation": encode_cropped(bits, 50, 20, record.size)}
-    found = detections_from_coco([result | {"score": 0.4}, result | {"score": 0.8}], record.size, index)
-    assert found.scores.tolist() == pytest.approx([0.8, 0.4])
-    assert found.labels.tolist() == [2, 2]
-    assert found.boxes[0].tolist() == [50, 20, 90, 50]
-    assert found.cropped_masks[0].area == 1200
-    (nothing,) = comparison_images([record], index, [result | {"score": 0.29}])
-    (something,) = comparison_images([record], index, [result | {"score": 0.31}])
-    height, width = (2 * edge for edge in record.size)  # small images are shown enlarged
+    detections = detections_from_coco([result | {"score": 0.4}, result | {"score": 0.8}], record.size, split)
+    assert detections.scores.tolist() == pytest.approx([0.8, 0.4])
+    assert detections.labels.tolist() == [2, 2]
+    assert detections.boxes[0].tolist() == [50, 20, 90, 50]
+    assert detections.cropped_masks[0].area == 1200
+    (without,) = comparison_images([record], split, [result | {"score": 0.29}])
+    (with_detection,) = comparison_images([record], split, [result | {"score": 0.31}])
+    height, width = (2 * edge for edge in record.size)  # small images are enlarged
     assert max(height, width) <= SIDE
-    assert nothing.shape == (height, 2 * width + GAP, 3)
-    changed = (nothing != something).any(-1)
-    assert not changed[:, : width + GAP].any()  # what is there is the same
+    assert without.shape == (height, 2 * width + GAP, 3)
+    changed = (without != with_detection).any(-1)
+    assert not changed[:, : width + GAP].any()  # the ground truth is the same
     assert changed[50:90, width + GAP + 110 : width + GAP + 170].mean() > 0.95
-    gone = replace(record, path=tmp_path / "gone.jpg")
-    assert comparison_images([gone], index, []) == []
+    missing = replace(record, source=tmp_path / "gone.jpg")
+    assert comparison_images([missing], split, []) == []
 
 
-def test_images_and_what_is_drawn_on_them_shrink_together(shapes: Path) -> None:
-    index = read_dataset(shapes, "valid")
-    for record in index.images:
-        there = ground_truth_detections(record, index)
+def test_resize_detections_scales_boxes_and_masks(shapes: Path) -> None:
+    split = read_dataset(shapes, "valid")
+    for record in split.images:
+        truth = ground_truth_detections(record, split)
         height, width = record.size
-        small = resize_detections(there, (height // 2, width // 2))
-        assert small.boxes == pytest.approx(there.boxes / 2)
-        assert small.labels.tolist() == there.labels.tolist()
-        for patch, whole in zip(small.cropped_masks, there.cropped_masks, strict=True):
-            assert patch.area == pytest.approx(whole.area / 4, abs=3 + 0.1 * whole.area)
-            assert abs(patch.x - whole.x / 2) < 1
-            assert abs(patch.y - whole.y / 2) < 1
-    assert resize_detections(there, record.size) is there
+        small = resize_detections(truth, (height // 2, width // 2))
+        assert small.boxes == pytest.approx(truth.boxes / 2)
+        assert small.labels.tolist() == truth.labels.tolist()
+        for mask, original in zip(small.cropped_masks, truth.cropped_masks, strict=True):
+            assert mask.area == pytest.approx(original.area / 4, abs=3 + 0.1 * original.area)
+            assert abs(mask.x - original.x / 2) < 1
+            assert abs(mask.y - original.y / 2) < 1
+    assert resize_detections(truth, record.size) is truth

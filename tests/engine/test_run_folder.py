@@ -1,0 +1,106 @@
+"""Run folders: files of other programs are neither overwritten nor removed, and failed starts leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import sais.engine.trainer as engine
+from sais.config import Experiment
+from sais.data.paths import DataPaths
+from sais.engine.run_folder import RUN_FILES, claim_run_folder, is_unstarted
+from sais.engine.trainer import train
+from sais.errors import InputError
+
+FOREIGN = {
+    "experiment.json": "{}",
+    "log.jsonl": "another program's log\n",
+    "log.txt": "text",
+    "loggers.json": "{}",
+    "tensorboard/events": "curves",
+    "wandb/run": "run",
+    "notes.md": "notes",
+}
+
+
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def read_files(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_train_refuses_a_folder_with_files_of_another_program(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
+    write_files(tmp_path / "run", FOREIGN)
+    with pytest.raises(InputError, match="files of another program"):
+        train(tiny, DataPaths(shapes), tmp_path / "run")
+    assert read_files(tmp_path / "run") == FOREIGN
+
+
+@pytest.mark.parametrize("name", [name for name in RUN_FILES if "." in name])
+def test_claim_run_folder_refuses_each_name_of_a_run_file(name: str, tmp_path: Path) -> None:
+    write_files(tmp_path, {name: "content"})
+    with pytest.raises(InputError, match=name), claim_run_folder(tmp_path):
+        raise AssertionError("the folder was claimed")
+    assert read_files(tmp_path) == {name: "content"}
+
+
+def test_train_keeps_other_files_if_the_first_step_fails(
+    tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    write_files(out, {"notes.md": "notes", "checkpoints/mine.pt": "weights"})
+    monkeypatch.setattr(engine, "train_step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, DataPaths(shapes), out)
+    assert read_files(out) == {"notes.md": "notes", "checkpoints/mine.pt": "weights"}
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, DataPaths(shapes), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_claim_run_folder_restarts_a_run_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    write_files(out, {"run.lock": "", "log.jsonl": "", "experiment.json": "{}", "tensorboard/events": "curves"})
+    assert is_unstarted(out)
+    with pytest.raises(KeyboardInterrupt), claim_run_folder(out):
+        write_files(out, {"wandb/run": "run"})
+        raise KeyboardInterrupt
+    assert sorted(read_files(out)) == ["experiment.json", "log.jsonl", "run.lock", "tensorboard/events"]
+    with claim_run_folder(out):
+        write_files(out, {"last.safetensors": ""})
+    assert not is_unstarted(out)
+    with pytest.raises(InputError, match="contains a run already"), claim_run_folder(out):
+        pass
+
+
+def test_resume_does_not_import_loggers_that_only_the_checkpoint_names(
+    tiny: Experiment,
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "strange_logger.py").write_text("from sais.engine.logging.loggers import TensorBoard as Own\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = replace(tiny, run=replace(tiny.run, loggers=("strange_logger:Own",)))
+    out = tmp_path / "run"
+    train(own, DataPaths(shapes), out, max_iterations=1)
+    monkeypatch.delitem(sys.modules, "strange_logger")
+    train(tiny, DataPaths(shapes), out, max_iterations=2, resume=True)
+    assert "strange_logger" not in sys.modules
+    assert "logger strange_logger:Own of the checkpoint is not used" in capsys.readouterr().out
+    starts = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines() if '"start"' in line]
+    assert [start["experiment"]["run"]["loggers"] for start in starts] == [["strange_logger:Own"], []]
+    train(own, DataPaths(shapes), out, max_iterations=3, resume=True, changed_settings=("run.loggers",))
+    assert "strange_logger" in sys.modules
