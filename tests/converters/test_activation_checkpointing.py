@@ -1,4 +1,4 @@
-"""What backward makes again: gradients are those of keeping everything, statistics move once, fewer bytes are kept."""
+"""Activation checkpointing: equal gradients, statistics that are updated once, fewer saved bytes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sais.benchmark.workload import make_workload, training_batch
 from sais.config import Experiment, InputConfig, ModelConfig, RunConfig
-from sais.converters.activation_checkpointing import CHECKPOINTING_MODES, checkpointed
+from sais.converters.activation_checkpointing import (
+    CHECKPOINTING_MODES,
+    apply_activation_checkpointing,
+    checkpointed,
+)
+from sais.converters.cpu.for_training import set_convolutions
+from sais.converters.for_training import for_training
 from sais.converters.fuse import for_inference
 from sais.engine.activation_memory import SavedActivations, saved_bytes_per_image
-from sais.engine.architecture import SAIS_ARCHITECTURE, sais_losses
-from sais.errors import SaisError
-from sais.modeling.sais import SAIS, build_model, set_activation_checkpointing, set_convolutions
+from sais.engine.train_step import compute_losses
+from sais.errors import ConfigError
+from sais.modeling.criterion import build_criterion
+from sais.modeling.sais import SAIS, build_model
 
 SCENE = make_workload(30, (120, 160), 5)
 RESNET = ModelConfig(backbone="resnet50.tv_in1k", channels=32, prototype_channels=32, prototypes=8)
@@ -36,36 +43,54 @@ MODELS = {
 }
 
 
-def experiment_of(model: ModelConfig, recompute: str, side: int = 64, precision: str = "fp32") -> Experiment:
-    """Small."""
-    run = RunConfig(activation_checkpointing=recompute, precision=precision)  # type: ignore[arg-type]
+CPU = torch.device("cpu")
+
+
+def experiment_of(
+    model: ModelConfig, mode: str, side: int = 64, precision: str = "fp32", convolutions: str = "direct"
+) -> Experiment:
+    """A small experiment."""
+    run = RunConfig(activation_checkpointing=mode, precision=precision, cpu_convolutions=convolutions, device="cpu")  # type: ignore[arg-type]
     return Experiment(input=InputConfig(size=(side, side)), model=model, run=run)
 
 
-def built(model: ModelConfig, recompute: str) -> SAIS:
-    """The same weights each time, frozen as `model` says, in training mode; timm's last gammas of zero are taken away,
-    behind which nothing would get a gradient."""
+def build(model: ModelConfig) -> SAIS:
+    """The same weights each time, frozen as `model` says. timm's last gammas of zero, which would block the gradients
+    of all layers before them, are replaced."""
     torch.manual_seed(0)
-    network = build_model(model, SCENE.classes)
+    network = build_model(model, SCENE.num_classes)
     for name, tensor in network.state_dict().items():
         if name.endswith("bn3.weight"):
             tensor.fill_(0.5)
-    set_activation_checkpointing(network, recompute)
+    return network
+
+
+def built(model: ModelConfig, mode: str, precision: str = "fp32") -> SAIS:
+    """The network, rewritten for training."""
+    network = for_training(build(model), experiment_of(model, mode, precision=precision), CPU)
+    assert isinstance(network, SAIS)
     return network.train()
 
 
+def losses_of(network: nn.Module, experiment: Experiment, images: int, objects: int) -> dict[str, Tensor]:
+    """The terms of one step on copies of an image."""
+    batch = training_batch(SCENE, experiment.input.size, images, objects)
+    return compute_losses(network, build_criterion(experiment), batch, experiment.run.precision)
+
+
 def gradients(network: nn.Module, experiment: Experiment, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Of one step on two images."""
+    """The gradients of one step on two images."""
     batch = training_batch(SCENE, experiment.input.size, 2, 8)
     batch.images = batch.images.to(dtype)
-    torch.stack(list(sais_losses(network, batch, experiment, 0).values())).sum().backward()
+    terms = compute_losses(network, build_criterion(experiment), batch, experiment.run.precision)
+    torch.stack(list(terms.values())).sum().backward()
     return {name: p.grad for name, p in network.named_parameters() if p.requires_grad and p.grad is not None}
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n == "the paper's" else ()) for n in MODELS]
 )
-def test_gradients_and_statistics_are_those_of_keeping_everything(name: str) -> None:
+def test_gradients_and_statistics_equal_those_of_saving_everything(name: str) -> None:
     found = {}
     for kind in CHECKPOINTING_MODES:
         network = built(MODELS[name], kind)
@@ -87,11 +112,11 @@ def test_gradients_and_statistics_are_those_of_keeping_everything(name: str) -> 
 def test_gradients_in_other_precisions(precision: str) -> None:
     found = {}
     for kind in CHECKPOINTING_MODES:
-        network, experiment = built(LITE, kind), experiment_of(LITE, kind)
         if precision == "fp64":
-            found[kind] = gradients(network.double(), experiment, torch.float64)
+            found[kind] = gradients(built(LITE, kind).double(), experiment_of(LITE, kind), torch.float64)
         else:
-            found[kind] = gradients(network, experiment_of(LITE, kind, precision="bf16"))
+            experiment = experiment_of(LITE, kind, precision="bf16")
+            found[kind] = gradients(built(LITE, kind, "bf16"), experiment)
     greatest = max(float(gradient.abs().max()) for gradient in found["none"].values())
     for kind in ("norms", "all"):
         for parameter, gradient in found[kind].items():
@@ -102,23 +127,22 @@ def saved(
     model: ModelConfig, recompute: str, objects: int = 8, precision: str = "fp32", side: int = 128
 ) -> SavedActivations:
     """What a step of the paper's recipe keeps."""
-    experiment = experiment_of(model, recompute, side, precision)
-    return kept_by(SAIS_ARCHITECTURE.build(experiment, SCENE.classes).train(), experiment, objects)
+    experiment = experiment_of(model, recompute, side, precision, "auto")
+    network = for_training(build_model(model, SCENE.num_classes), experiment, CPU).train()
+    return kept_by(network, experiment, objects)
 
 
 def kept_by(network: nn.Module, experiment: Experiment, objects: int) -> SavedActivations:
     """What a step of this network keeps."""
 
     def losses(images: int) -> dict[str, Tensor]:
-        return SAIS_ARCHITECTURE.losses(
-            network, training_batch(SCENE, experiment.input.size, images, objects), experiment, 0
-        )
+        return losses_of(network, experiment, images, objects)
 
     return saved_bytes_per_image(network, losses, dict(network.named_children()))
 
 
 @pytest.mark.slow
-def test_bytes_fall_part_by_part() -> None:
+def test_saved_bytes_of_each_part() -> None:
     wide = replace(RESNET, channels=256, prototype_channels=256, prototypes=32)  # the paper's
     nothing, norms, everything = (saved(wide, kind, side=64).per_image for kind in CHECKPOINTING_MODES)
     assert norms["backbone"] == nothing["backbone"]
@@ -133,7 +157,7 @@ def test_bytes_fall_part_by_part() -> None:
     assert sum(saved(wide, "norms", precision="bf16", side=64).per_image.values()) < 0.55 * sum(norms.values())
 
 
-def test_a_frozen_backbone_keeps_nothing() -> None:
+def test_a_frozen_backbone_saves_nothing() -> None:
     frozen = saved(replace(LITE, frozen_stages=4), "none").per_image
     trained = saved(LITE, "none").per_image
     assert frozen["backbone"] == 0
@@ -141,12 +165,12 @@ def test_a_frozen_backbone_keeps_nothing() -> None:
     assert frozen["fpn"] - trained["fpn"] == 4 * (40 * 16 * 16 + 112 * 8 * 8)
 
 
-def test_losses_keep_as_much_however_many_objects_there_are() -> None:
+def test_losses_save_the_same_for_any_number_of_objects() -> None:
     few, many = (saved(LITE, "norms", objects).total for objects in (2, 30))
     assert few < many < 1.01 * few  # a few numbers for each positive location
 
 
-def test_dropout_draws_the_same_the_second_time() -> None:
+def test_checkpointed_repeats_random_numbers() -> None:
     weight = torch.ones(1000, requires_grad=True)
     dropout = nn.Dropout(0.5)
     kept = checkpointed(lambda w: dropout(w * w).square(), weight, within=dropout, random=True)
@@ -156,7 +180,7 @@ def test_dropout_draws_the_same_the_second_time() -> None:
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTING_MODES)
-def test_names_and_inference_stay_as_they_are(kind: str) -> None:
+def test_state_dict_names_and_inference_do_not_change(kind: str) -> None:
     plain, network = built(LITE, "none").eval(), built(LITE, kind).eval()
     assert list(network.state_dict()) == list(plain.state_dict())
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
@@ -170,7 +194,7 @@ def test_names_and_inference_stay_as_they_are(kind: str) -> None:
         assert network.train()(images).class_logits.grad_fn is None
 
 
-def test_statistics_are_followed_without_gradients_too() -> None:
+def test_statistics_are_updated_without_gradients() -> None:
     model = replace(LITE, frozen_stages=0, frozen_batch_norm=False, norm="batch")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     found = []
@@ -183,15 +207,13 @@ def test_statistics_are_followed_without_gradients_too() -> None:
         assert all(torch.equal(value, found[0][name]) for name, value in other.items())
 
 
-def test_what_cannot_be_computed_again_is_said() -> None:
-    with pytest.raises(SaisError, match="take one of nothing, norms, all"):
-        set_activation_checkpointing(built(LITE, "none"), "some")
+def test_apply_activation_checkpointing_rejects_unknown_modes_and_backbones_without_stages() -> None:
+    with pytest.raises(ConfigError, match="none, norms, all"):
+        apply_activation_checkpointing(built(LITE, "none"), "some")
     hooked = build_model(replace(LITE, backbone="hrnet_w18_small.ms_in1k", frozen_stages=0), 3)
-    with pytest.raises(
-        SaisError, match=r"hrnet_w18_small.ms_in1k' cannot be computed again; set --run.activation-checkpointing norms"
-    ):
-        set_activation_checkpointing(hooked, "all")
-    set_activation_checkpointing(hooked, "norms")
+    with pytest.raises(ConfigError, match="hrnet_w18_small"):
+        apply_activation_checkpointing(hooked, "all")
+    apply_activation_checkpointing(hooked, "norms")
 
 
 @pytest.fixture
@@ -203,7 +225,7 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["norms", "all"])
-def test_distributed_training(kind: str, one_rank: None) -> None:
+def test_distributed_training_has_the_same_gradients(kind: str, one_rank: None) -> None:
     model = replace(LITE, frozen_stages=0, frozen_batch_norm=False)
     experiment = experiment_of(model, kind)
     wanted = gradients(built(model, "none"), experiment)
@@ -216,9 +238,14 @@ def test_distributed_training(kind: str, one_rank: None) -> None:
 def test_large_canvases_train_contiguous_with_the_same_gradients(kind: str) -> None:
     """From 512 x 512 on; the maps follow the weights, whatever is made again, and names stay."""
     experiment = experiment_of(LITE, kind)
-    last, contiguous = built(LITE, kind), built(LITE, kind)
-    set_convolutions(last, "direct", (480, 512))
-    set_convolutions(contiguous, "direct", (512, 512))
+    networks = []
+    for canvas in ((480, 512), (512, 512)):
+        network = for_training(build(LITE), experiment_of(LITE, "none"), CPU)
+        assert isinstance(network, SAIS)
+        set_convolutions(network, "direct", canvas)
+        apply_activation_checkpointing(network, kind)
+        networks.append(network.train())
+    last, contiguous = networks
     weight = contiguous.head.class_logits.weight
     assert weight.is_contiguous()
     assert not last.head.class_logits.weight.is_contiguous()

@@ -1,4 +1,4 @@
-"""Frozen batch-norm folded into its convolution computes what it computed before, and learns the same."""
+"""Frozen batch-norm folded into its convolution: the same outputs, gradients and names."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def network(name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_100"])
-def test_outputs_gradients_and_names_stay(name: str) -> None:
+def test_fold_frozen_batch_norms_keeps_outputs_gradients_and_names(name: str) -> None:
     plain = network(name)
     folded = copy.deepcopy(plain)
     norms = sum(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
-    assert fold_frozen_batch_norms(folded, torch.zeros(1, 3, 64, 64)) == norms
+    assert fold_frozen_batch_norms(folded) == norms
     assert {n: t.shape for n, t in folded.state_dict().items()} == {n: t.shape for n, t in plain.state_dict().items()}
     images = torch.randn(2, 3, 64, 64)
     outputs, expected = folded(images), plain(images)
@@ -46,9 +46,9 @@ def test_outputs_gradients_and_names_stay(name: str) -> None:
             assert (parameter.grad - theirs[parameter_name].grad).abs().max() / scale < 1e-2, parameter_name
 
 
-def test_a_copy_folds_its_own_norm_not_the_original_s() -> None:
+def test_a_copy_folds_its_own_batch_norm() -> None:
     folded = network("resnet18")
-    fold_frozen_batch_norms(folded, torch.zeros(1, 3, 64, 64))
+    fold_frozen_batch_norms(folded)
     clone = copy.deepcopy(folded)
     for module in clone.modules():
         if isinstance(module, FrozenBatchNorm):
@@ -57,16 +57,16 @@ def test_a_copy_folds_its_own_norm_not_the_original_s() -> None:
     assert not torch.allclose(clone(images)[0], folded(images)[0])
 
 
-def test_loading_weights_after_folding_takes_effect() -> None:
+def test_folded_networks_load_weights() -> None:
     plain = network("resnet18")
     folded = timm.create_model("resnet18", pretrained=False, features_only=True)
-    fold_frozen_batch_norms(folded, torch.zeros(1, 3, 64, 64))
+    fold_frozen_batch_norms(folded)
     folded.load_state_dict(plain.state_dict())
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(folded(images)[-1], plain(images)[-1], rtol=1e-3, atol=1e-4)
 
 
-def test_a_convolution_with_a_bias_is_left_alone() -> None:
+def test_fold_frozen_batch_norms_skips_convolutions_with_bias() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    assert fold_frozen_batch_norms(model, torch.zeros(1, 3, 8, 8)) == 0
+    assert fold_frozen_batch_norms(model) == 0
     assert not any(isinstance(m, FusedConvolution) for m in model.modules())

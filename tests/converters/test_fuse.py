@@ -1,4 +1,4 @@
-"""The network prepared for inference says what the original says."""
+"""The network prepared for inference computes what the original computes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from sais.config import ModelConfig
+from sais.config import Experiment, ModelConfig, RunConfig
+from sais.converters.for_training import for_training
 from sais.converters.fuse import for_inference
+from sais.converters.replacement import original_of
 from sais.modeling.sais import SAIS, build_model
 from sais.structures import DenseOutputs
 
@@ -19,6 +21,7 @@ VARIANTS = {
     "depthwise towers": ModelConfig(backbone=RESNET, tower_kind="depthwise", norm="batch", distance_unit="stride"),
     "without fusion": ModelConfig(backbone=RESNET, coefficients_from="classification"),
     "boxes only, no towers": ModelConfig(backbone=RESNET, masks=False, tower_depth=0),
+    "without quality branch": ModelConfig(backbone=RESNET, quality="none"),
 }
 
 
@@ -39,9 +42,13 @@ def lively(config: ModelConfig) -> SAIS:
     return model.eval()
 
 
+@pytest.mark.parametrize("trained", [False, True], ids=["built", "rewritten for training"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_says_what_the_original_says(name: str) -> None:
+def test_for_inference_equals_the_original(name: str, trained: bool) -> None:
     model = lively(VARIANTS[name])
+    if trained:
+        run = RunConfig(activation_checkpointing="all", cpu_convolutions="winograd", device="cpu")
+        for_training(model, Experiment(model=VARIANTS[name], run=run), torch.device("cpu"))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.inference_mode():  # may be called within
         prepared = for_inference(model)
@@ -59,11 +66,12 @@ def test_says_what_the_original_says(name: str) -> None:
             assert (one - other).abs().max() <= 1e-4 * one.abs().max(), field
             assert one.std() > 0, field
     assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared.modules())
+    assert not any(original_of(module) is not None for module in prepared.modules())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert for_inference(prepared) is prepared
 
 
-def test_canvases_that_are_no_multiples_of_32_are_refused_not_guessed() -> None:
+def test_for_inference_rejects_canvases_that_are_not_multiples_of_32() -> None:
     prepared = for_inference(lively(VARIANTS["residual blocks"]))
     with pytest.raises(RuntimeError, match="size"):
         prepared(torch.zeros(1, 3, 72, 64, dtype=torch.uint8))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,17 +16,21 @@ from sais.benchmark.workload import make_workload, training_batch
 from sais.config import Experiment, InputConfig, ModelConfig, RunConfig
 from sais.converters.activation_checkpointing import CHECKPOINTING_MODES
 from sais.converters.cpu import training_convolution, winograd
+from sais.converters.cpu.for_training import set_convolutions
 from sais.converters.cpu.training_convolution import (
+    FastConvolution,
     convolution,
-    is_fast_convolution,
-    set_fast_convolutions,
+    use_fast_convolutions,
     weight_gradient,
 )
+from sais.converters.for_training import for_training
 from sais.converters.fuse import for_inference
+from sais.converters.replacement import original_of, restore_originals
 from sais.engine.activation_memory import saved_bytes_per_image
-from sais.engine.architecture import SAIS_ARCHITECTURE, sais_losses
-from sais.errors import SaisError
-from sais.modeling.sais import SAIS, build_model, set_convolutions
+from sais.engine.train_step import compute_losses
+from sais.errors import ConfigError
+from sais.modeling.criterion import build_criterion
+from sais.modeling.sais import SAIS, build_model
 
 SCENE = make_workload(30, (120, 160), 20)
 MODEL = ModelConfig(backbone="resnet18.a1_in1k", channels=64, prototype_channels=64, tower_depth=2)
@@ -58,7 +61,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 @pytest.mark.parametrize("strip", [1, 8, 1000])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 4), (5, 7), (16, 12), (13, 32)])
-def test_forward_and_gradients_are_the_convolutions(
+def test_convolution_and_gradients_equal_direct_sums(
     height: int, width: int, strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(winograd, "STRIP", strip)
@@ -76,7 +79,7 @@ def test_forward_and_gradients_are_the_convolutions(
 @pytest.mark.parametrize("at_once", [1, 10**9])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (8, 8), (9, 12)])
-def test_small_maps_and_strides(
+def test_convolution_of_small_maps_and_with_strides(
     height: int, width: int, stride: tuple[int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_convolution, "ROWS", at_once)
@@ -97,7 +100,7 @@ def laid_out_in_all_ways(maps: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
-def test_however_maps_and_gradients_lie(stride: tuple[int, int]) -> None:
+def test_convolution_of_maps_and_gradients_in_any_layout(stride: tuple[int, int]) -> None:
     """Of more images than one strip takes."""
     weight, bias = values(16, 64, 3, 3, seed=1) * 0.04, values(16)
     for maps in laid_out_in_all_ways(values(24, 64, 11, 13)):
@@ -109,7 +112,7 @@ def test_however_maps_and_gradients_lie(stride: tuple[int, int]) -> None:
                 assert error(one, wanted) <= 2e-6
 
 
-def test_a_great_value_rounds_off_its_tile_alone() -> None:
+def test_convolution_rounds_only_the_tiles_of_a_large_value() -> None:
     maps, weight = values(1, 64, 64, 64), values(16, 64, 3, 3, seed=1)
     wanted = convolution(maps, weight)
     maps = maps.clone()
@@ -122,7 +125,7 @@ def test_a_great_value_rounds_off_its_tile_alone() -> None:
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
-def test_only_the_gradients_that_are_asked_for(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolution_computes_only_the_gradients_asked_for(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_convolution, "MIN_TILES", 1)
     inputs = [values(1, 4, 8, 8), values(3, 4, 3, 3, seed=1), values(3)]
     for number, one in enumerate(inputs):
@@ -133,7 +136,7 @@ def test_only_the_gradients_that_are_asked_for(missing: int, monkeypatch: pytest
     assert torch.autograd.grad(without.sum(), without.grad_fn.next_functions[1][0].variable)[0].shape == (3, 4, 3, 3)  # type: ignore[union-attr]
 
 
-def test_rounding_is_that_of_a_direct_sum() -> None:
+def test_convolution_rounds_like_a_direct_sum() -> None:
     """256 channels, as in the paper's head: about 1e-6, and much less than with the usual points."""
     maps, weight = values(1, 256, 48, 48).relu(), values(256, 256, 3, 3, seed=1) * 0.02
     bias, gradient = values(256), values(1, 256, 48, 48, seed=2)
@@ -159,7 +162,7 @@ def _of(maps: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor) -> tuple[T
     return out, back[0], back[1]
 
 
-def test_chooses_only_what_it_may() -> None:
+def test_use_fast_convolutions_replaces_only_supported_convolutions() -> None:
     layers = [
         nn.Conv2d(64, 16, 3, padding=1),
         nn.Conv2d(64, 64, 3, padding=1, stride=2),
@@ -175,17 +178,19 @@ def test_chooses_only_what_it_may() -> None:
     ]
     network = nn.Sequential(nn.Sequential(*layers))
     names = list(network.state_dict())
-    set_fast_convolutions(network)
-    assert [is_fast_convolution(layer) for layer in network[0]] == [True] * 2 + [False] * 9
+    use_fast_convolutions(network)
+    assert [isinstance(layer, FastConvolution) for layer in network[0]] == [True] * 2 + [False] * 9
     assert list(network.state_dict()) == names
     copied = copy.deepcopy(network)  # as a moving average is made
     with torch.no_grad():
         copied[0][0].weight.zero_()
     maps = values(1, 64, 40, 40)
     assert bool(copied[0][0](maps).std() < 0.1 * network[0][0](maps).std())  # each its own weight
-    set_fast_convolutions(network, False)
-    assert not any(is_fast_convolution(layer) for layer in network[0])
-    assert all("forward" not in vars(layer) for layer in network[0])
+    restore_originals(network)
+    assert list(network[0]) == layers
+    assert list(network.state_dict()) == names
+    restore_originals(copied)
+    assert copied[0][0].weight.abs().max() == 0  # the original of a copy has the weights of the copy
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
@@ -201,10 +206,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return calls
 
 
-def test_everything_else_goes_torchs_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_convolution_falls_back_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(monkeypatch)
-    layer = nn.Conv2d(64, 64, 3, padding=1)
-    set_fast_convolutions(layer)
+    network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
+    use_fast_convolutions(network)
+    layer = network[0]
     maps = values(1, 64, 40, 40)
     layer(maps)
     assert len(calls) == 1
@@ -224,12 +230,15 @@ def test_everything_else_goes_torchs_way(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(calls) == 2
 
 
-def built(kind: str, recompute: str = "none", model: ModelConfig = MODEL) -> tuple[SAIS, Experiment]:
-    """The same weights each time, in training; timm's last gammas of zero are taken away."""
-    run = RunConfig(cpu_convolutions=kind, activation_checkpointing=recompute, device="cpu")  # type: ignore[arg-type]
-    experiment = Experiment(input=InputConfig(size=(SIDE, SIDE)), model=model, run=run)
+CPU = torch.device("cpu")
+
+
+def built(kind: str, mode: str = "none", precision: str = "fp32") -> tuple[SAIS, Experiment]:
+    """The same weights each time, rewritten for training. timm's last gammas of zero are replaced."""
+    run = RunConfig(cpu_convolutions=kind, activation_checkpointing=mode, precision=precision, device="cpu")  # type: ignore[arg-type]
+    experiment = Experiment(input=InputConfig(size=(SIDE, SIDE)), model=MODEL, run=run)
     torch.manual_seed(0)
-    network = SAIS_ARCHITECTURE.build(experiment, SCENE.classes)
+    network = for_training(build_model(MODEL, SCENE.num_classes), experiment, CPU)
     assert isinstance(network, SAIS)
     for name, tensor in network.state_dict().items():
         if name.endswith("bn2.weight"):
@@ -237,15 +246,22 @@ def built(kind: str, recompute: str = "none", model: ModelConfig = MODEL) -> tup
     return network.train(), experiment
 
 
-def gradients(network: SAIS, experiment: Experiment, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Of one step on three images."""
-    batch = training_batch(SCENE, experiment.input.size, 3, 8)
+def losses_of(
+    network: SAIS, experiment: Experiment, images: int, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """The terms of one step on copies of an image with 8 objects."""
+    batch = training_batch(SCENE, experiment.input.size, images, 8)
     batch.images = batch.images.to(dtype)
-    torch.stack(list(sais_losses(network, batch, experiment, 0).values())).sum().backward()
+    return compute_losses(network, build_criterion(experiment), batch)
+
+
+def gradients(network: SAIS, experiment: Experiment, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """The gradients of one step on three images."""
+    torch.stack(list(losses_of(network, experiment, 3, dtype).values())).sum().backward()
     return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
-def test_gradients_of_the_network_are_as_exact_as_torchs() -> None:
+def test_gradients_of_the_network_are_as_exact_as_those_of_torch() -> None:
     """Against those in float64, the median of the parameters: a ReLU that rounding switches moves one of them far."""
     plain, experiment = built("direct")
     wanted = gradients(plain.double(), experiment, torch.float64)
@@ -258,7 +274,7 @@ def test_gradients_of_the_network_are_as_exact_as_torchs() -> None:
 
 
 @pytest.mark.parametrize("recompute", CHECKPOINTING_MODES)
-def test_what_is_made_again_changes_nothing(recompute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activation_checkpointing_does_not_change_gradients(recompute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = gradients(*built("winograd"))
     calls = counted(monkeypatch)
     found = gradients(*built("winograd", recompute))
@@ -278,21 +294,21 @@ def test_what_is_made_again_changes_nothing(recompute: str, monkeypatch: pytest.
     }
 
 
-def test_bytes_kept_are_those_of_torch() -> None:
+def test_fast_convolutions_save_as_many_bytes_as_torch() -> None:
     kept = {}
     for kind in ("direct", "winograd"):
         network, experiment = built(kind, "norms")
 
         def losses(images: int, network: SAIS = network, experiment: Experiment = experiment) -> dict[str, Tensor]:
-            return SAIS_ARCHITECTURE.losses(network, training_batch(SCENE, (SIDE, SIDE), images, 8), experiment, 0)
+            return losses_of(network, experiment, images)
 
         kept[kind] = saved_bytes_per_image(network, losses, dict(network.named_children())).total
     assert kept["winograd"] == kept["direct"]
 
 
-def test_settings_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_training_follows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     def quick(network: nn.Module) -> int:
-        return sum(is_fast_convolution(module) for module in network.modules())
+        return sum(isinstance(module, FastConvolution) for module in network.modules())
 
     assert quick(built("direct")[0]) == 0
     network = built("winograd")[0]
@@ -301,15 +317,23 @@ def test_settings_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability, wanted in (("AVX2", True), ("AVX512", False), ("DEFAULT", False)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
         assert (quick(built("auto")[0]) > 0) is wanted
-    half = replace(built("winograd")[1], run=RunConfig(cpu_convolutions="winograd", precision="bf16", device="cpu"))
-    assert quick(SAIS_ARCHITECTURE.build(half, SCENE.classes)) == 0
-    with pytest.raises(SaisError, match="take one of auto, direct, winograd"):
+    assert quick(built("winograd", precision="bf16")[0]) == 0
+    with pytest.raises(ConfigError, match="auto, direct, winograd"):
         set_convolutions(build_model(MODEL, 3), "fft", (64, 64))
 
 
-def test_large_canvases_stay_channels_last() -> None:
-    network = build_model(MODEL, 3)
+def test_set_convolutions_chooses_the_layout_of_large_canvases() -> None:
+    network = build_model(MODEL, 3).to(memory_format=torch.channels_last)
     set_convolutions(network, "winograd", (768, 768))
-    assert network.head.class_logits.weight.is_contiguous(memory_format=torch.channels_last)
+    assert network.head.get_submodule("class_logits").weight.is_contiguous(memory_format=torch.channels_last)
+    network = build_model(MODEL, 3).to(memory_format=torch.channels_last)
     set_convolutions(network, "direct", (768, 768))
-    assert network.head.class_logits.weight.is_contiguous()
+    assert network.head.get_submodule("class_logits").weight.is_contiguous()
+
+
+def test_for_inference_restores_the_original_convolutions() -> None:
+    network = built("winograd", "all")[0]
+    assert any(original_of(module) is not None for module in network.modules())
+    prepared = for_inference(network)
+    assert not any(original_of(module) is not None for module in prepared.modules())
+    assert any(isinstance(module, FastConvolution) for module in network.modules())  # the network did not change

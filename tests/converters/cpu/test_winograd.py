@@ -17,7 +17,7 @@ from sais.converters.cpu.winograd import convolve_levels, transformed_weight
 from sais.converters.cpu.winograd_inference import WinogradConvolution, with_winograd
 from sais.converters.for_device import for_device
 from sais.converters.fuse import for_inference
-from sais.errors import SaisError
+from sais.errors import ConfigError, MissingDependencyError
 from sais.modeling.sais import build_model
 
 needs_nnpack = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="this torch has no NNPACK")
@@ -50,7 +50,7 @@ def test_transforms_are_those_of_minimal_filtering() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("sizes", [[(1, 1)], [(4, 4)], [(5, 7), (12, 3)], [(24, 24), (12, 12), (6, 6), (3, 3)]])
-def test_joint_products_are_the_convolution(sizes: list[tuple[int, int]], bias: bool) -> None:
+def test_convolve_levels_equals_direct_sums(sizes: list[tuple[int, int]], bias: bool) -> None:
     layer = convolution(6, 5, bias).double()
     levels = [torch.randn(2, 6, *size, dtype=torch.float64) for size in sizes]
     found = convolve_levels(levels, transformed_weight(layer.weight), layer.bias)
@@ -60,7 +60,9 @@ def test_joint_products_are_the_convolution(sizes: list[tuple[int, int]], bias: 
 
 @needs_nnpack
 @pytest.mark.parametrize(("height", "width", "batch"), [(50, 50, 1), (61, 50, 3), (50, 83, 1)])
-def test_large_maps_in_strips(height: int, width: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winograd_convolution_of_large_maps_in_strips(
+    height: int, width: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer = convolution(8, 4)
     maps = torch.randn(batch, 8, height, width)
     whole = WinogradConvolution(layer)(maps)
@@ -71,25 +73,27 @@ def test_large_maps_in_strips(height: int, width: int, batch: int, monkeypatch: 
 
 
 @needs_nnpack
-def test_levels_of_all_sizes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winograd_convolution_of_levels_of_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = convolution(16, 16)
     levels = [torch.randn(2, 16, side, side + 4) for side in (52, 26, 13, 7, 4)]
     monkeypatch.setattr(winograd_inference, "MIN_JOINT_CHANNELS", 16)
     calls = []
     monkeypatch.setattr(
-        winograd_inference, "joint", lambda maps, *rest: calls.append(len(maps)) or convolve_levels(maps, *rest)
+        winograd_inference,
+        "convolve_levels",
+        lambda maps, *rest: calls.append(len(maps)) or convolve_levels(maps, *rest),
     )
     fast = WinogradConvolution(layer)
-    for one, maps in zip(fast.each(levels), levels, strict=True):
+    for one, maps in zip(fast.convolve_levels(levels), levels, strict=True):
         assert_equal(one, exact(maps, layer))
     assert calls == [4]
     monkeypatch.setattr(winograd_inference, "MIN_JOINT_CHANNELS", 17)
-    for one, maps in zip(fast.each(levels), levels, strict=True):
+    for one, maps in zip(fast.convolve_levels(levels), levels, strict=True):
         assert_equal(one, exact(maps, layer))
     assert calls == [4]
 
 
-def test_what_nnpack_cannot_do_goes_torchs_way() -> None:
+def test_winograd_convolution_falls_back_to_torch() -> None:
     layer = convolution(8, 4)
     fast = WinogradConvolution(layer)
     assert fast(torch.zeros(0, 8, 60, 60)).shape == (0, 4, 60, 60)
@@ -98,7 +102,7 @@ def test_what_nnpack_cannot_do_goes_torchs_way() -> None:
 
 
 @needs_nnpack
-def test_a_process_that_only_loads_it_can_run_it(tmp_path: Path) -> None:
+def test_winograd_convolution_runs_in_a_new_process(tmp_path: Path) -> None:
     """NNPACK wants to be initialized in every process: a network sent to a spawned worker meets it first there."""
     layer = convolution(8, 4)
     torch.save(WinogradConvolution(layer), tmp_path / "layer.pt")
@@ -112,7 +116,7 @@ def test_a_process_that_only_loads_it_can_run_it(tmp_path: Path) -> None:
     assert float(done.stdout) == pytest.approx(float(exact(torch.ones(1, 8, 60, 60), layer).sum()), rel=1e-3)
 
 
-def test_replaces_only_what_it_may() -> None:
+def test_with_winograd_replaces_only_supported_convolutions() -> None:
     layers = [
         nn.Conv2d(128, 128, 3, padding=1),
         nn.Conv2d(128, 127, 3, padding=1),
@@ -127,8 +131,8 @@ def test_replaces_only_what_it_may() -> None:
 
 
 @needs_nnpack
-def test_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sais.converters.for_device.nnpack_pays", torch.backends.nnpack.is_available)
+def test_for_device_with_winograd_equals_the_prepared_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd_inference, "nnpack_is_faster", torch.backends.nnpack.is_available)
     torch.manual_seed(0)
     config = ModelConfig(backbone="resnet18.a1_in1k", pretrained=False, channels=256, prototype_channels=128)
     prepared = for_inference(build_model(config, 3).eval())
@@ -139,11 +143,11 @@ def test_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
         found = quick(images)
     assert sum(isinstance(m, WinogradConvolution) for m in quick.modules()) == 3 + 8 + 4
     assert not any(isinstance(m, WinogradConvolution) for m in prepared.modules())  # it may be exported still
-    for name in ("class_logits", "centerness_logits", "distances", "coefficients", "prototypes"):
+    for name in ("class_logits", "quality_logits", "distances", "coefficients", "prototypes"):
         assert_equal(getattr(found, name), getattr(expected, name), 1e-4)
 
 
-def test_bf16_is_close_and_says_its_outputs_in_fp32() -> None:
+def test_for_device_bf16_is_close_with_fp32_outputs() -> None:
     torch.manual_seed(0)
     prepared = for_inference(build_model(ModelConfig(backbone="resnet18.a1_in1k", pretrained=False, channels=32), 3))
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
@@ -154,18 +158,18 @@ def test_bf16_is_close_and_says_its_outputs_in_fp32() -> None:
     assert quick.mean.dtype == torch.float32
     assert quick.backbone.dtype == torch.bfloat16
     assert prepared.backbone.dtype == torch.float32
-    for name in ("class_logits", "centerness_logits", "distances", "coefficients", "prototypes"):
+    for name in ("class_logits", "quality_logits", "distances", "coefficients", "prototypes"):
         one = getattr(found, name)
         assert one.dtype == torch.float32
         assert_equal(one, getattr(expected, name), 0.05)
 
 
-def test_what_a_device_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_device_rejects_what_a_device_does_not_support(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = for_inference(build_model(ModelConfig(backbone="resnet18.a1_in1k", pretrained=False, channels=32), 3))
-    with pytest.raises(SaisError, match="int4"):
+    with pytest.raises(ConfigError, match="int4"):
         for_device(prepared, "int4")
-    with pytest.raises(SaisError, match="bf16 or fp32"):
+    with pytest.raises(ConfigError, match="bf16 or fp32"):
         for_device(prepared, "fp16")
     monkeypatch.setattr("sais.converters.for_device.shutil.which", lambda name: None)
-    with pytest.raises(SaisError, match="compiler"):
-        for_device(prepared, compiled=True)
+    with pytest.raises(MissingDependencyError, match="compiler"):
+        for_device(prepared, compile=True)
