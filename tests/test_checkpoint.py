@@ -16,12 +16,10 @@ from sais.checkpoint import (
     add_prefix,
     load_checkpoint,
     load_weights,
-    optimizer_tensors,
-    restore_optimizer,
     save_checkpoint,
 )
 from sais.config import Experiment
-from sais.engine.optim import build_optimizer
+from sais.engine.optim import build_optimizer, optimizer_tensors, restore_optimizer
 from sais.errors import CheckpointError, ResourceError, SaisError
 from sais.inference.predictor import Predictor
 from sais.modeling.sais import build_model

@@ -132,28 +132,6 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
         ) from error
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """Return the optimizer's state as tensors (of any shape) named `parameter name/state name`."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for key, value in optimizer.state[parameter].items()
-        if isinstance(value, Tensor)
-    }
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Set the optimizer's state to the tensors (of any shape) that `optimizer_tensors` returned."""
-    parameters = dict(model.named_parameters())
-    for name, tensor in tensors.items():
-        parameter_name, key = name.rsplit("/", 1)
-        parameter = parameters[parameter_name]
-        # AdamW counts its steps on the CPU; all other state has the device and memory layout of its parameter.
-        value = tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor)
-        optimizer.state[parameter][key] = value
-
-
 def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint of a path: the file itself, or `model`, `best` or `last` of a run folder.
 

@@ -22,7 +22,7 @@ class Session(Protocol):
     metadata: GraphMetadata
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the graph's outputs by name; inputs that the graph does not have are ignored."""
+        """Return the graph's outputs (B, ...) by name for inputs (B, ...) by name; superfluous inputs are ignored."""
         ...
 
 
