@@ -13,7 +13,7 @@ from peers.torchvision_peers.common import box_targets
 from peers.torchvision_peers.fcos import TorchvisionFcos
 from peers.torchvision_peers.mask_rcnn import MaskRcnn
 from peers.torchvision_peers.masks import has_mask, mask_loss, mask_targets
-from sais.engine.train_step import AUTOCAST_DTYPES
+from sais.device import precision_dtype
 from sais.structures import MASK_STRIDE, Batch, GroundTruth
 
 
@@ -103,5 +103,5 @@ def fcos_losses(model: TorchvisionFcos, batch: Batch, precision: str) -> dict[st
 
 
 def _autocast(batch: Batch, precision: str) -> torch.autocast:
-    dtype = AUTOCAST_DTYPES[precision]
+    dtype = precision_dtype(precision)
     return torch.autocast(batch.images.device.type, dtype, enabled=dtype != torch.float32)

@@ -1,13 +1,31 @@
-"""Devices: from a name to a device of this machine."""
+"""Devices and precisions: from their names in settings to torch's objects."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sais.errors import ResourceError
+from sais.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
     import torch
+
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Precision -> name of torch's data type."""
+
+
+def precision_dtype(precision: str) -> torch.dtype:
+    """Return the data type of a precision.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    import torch
+
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision {precision!r}: unknown. Choose one of {', '.join(PRECISIONS)}.")
+    dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
+    return dtype
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -1,10 +1,10 @@
-"""One run on several devices or machines: started by `torchrun`, held together by torch.distributed.
+"""Training on several devices or machines: processes started by `torchrun`, connected by torch.distributed.
 
     torchrun --nproc-per-node 2 -m sais train sais-lite --data DIR
 
-Each process is a *rank* with its own share of every batch. What a rank computes is divided by what all ranks together
-have to divide by, and DistributedDataParallel adds the gradients up, so that the result is that of one process with the
-whole batch. The first rank alone writes and speaks.
+Each process is a *rank* with its share of every batch. The losses of a rank are divided by normalizers summed over all
+ranks, and DistributedDataParallel adds up the gradients, so that the result equals that of one process with the whole
+batch. Only rank 0 writes files and prints.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from sais.errors import SaisError
+from sais.errors import ConfigError, ResourceError
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, seen from one of them. Alone, every method gives back what it was given."""
+    """The processes of a run, as seen from one of them. In a single process every method returns its argument."""
 
     rank: int = 0
-    """This process, from 0."""
+    """Number of this process, from 0."""
     world_size: int = 1
-    """How many there are."""
+    """Number of processes."""
     local_rank: int = 0
-    """This process among those of its machine: the number of its GPU."""
+    """Number of this process on its machine, which is the number of its GPU."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all ranks of a tensor that lies on the rank's device."""
+        """Return the elementwise sum over all ranks of a tensor of any shape on the rank's device."""
         if self.world_size > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
     def maximum(self, values: Tensor) -> Tensor:
-        """The greatest over all ranks, element by element."""
+        """Return the elementwise maximum over all ranks of a tensor of any shape."""
         if self.world_size > 1:
             values = values.clone()
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
 
     def broadcast(self, value: Value) -> Value:
-        """What the first rank was given."""
+        """Return the value of rank 0."""
         if self.world_size > 1:
             box = [value]
             dist.broadcast_object_list(box, device=torch.device("cpu"))
@@ -65,7 +65,7 @@ class World:
         return value
 
     def all_gather(self, value: Value) -> list[Value]:
-        """What every rank was given, in their order."""
+        """Return the values of all ranks, in their order."""
         if self.world_size > 1:
             values: list[Any] = [None] * self.world_size
             dist.all_gather_object(values, value)
@@ -73,7 +73,7 @@ class World:
         return [value]
 
     def gather(self, value: Value) -> list[Value]:
-        """What every rank was given, for the first rank alone; nothing for the others."""
+        """Return the values of all ranks on rank 0, and an empty list on all other ranks."""
         if self.world_size > 1:
             values: list[Any] | None = [None] * self.world_size if self.is_main else None
             dist.gather_object(value, values)
@@ -81,7 +81,7 @@ class World:
         return [value]
 
     def wrap_model(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model with its gradients added up over all ranks; the model itself where there is one rank."""
+        """Wrap a model so that its gradients are averaged over all ranks; return it unchanged in a single process."""
         if self.world_size == 1:
             return model
         devices = [device.index] if device.type == "cuda" else None
@@ -92,65 +92,67 @@ SINGLE_PROCESS = World()
 
 
 def is_launched() -> bool:
-    """Whether `torchrun` (or something that sets the same variables) started this process."""
+    """Return whether `torchrun` (or a launcher that sets the same variables) started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
 
 
 def is_restarted() -> bool:
-    """Whether `torchrun` started this process again after one had died: the run is to be resumed."""
+    """Return whether `torchrun` restarted this process after one had died, so that the run is to be resumed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextlib.contextmanager
 def process_group(device: str = "auto") -> Iterator[World]:
-    """The ranks that `torchrun` started, for as long as the run lasts; alone where it did not.
+    """Connect the processes that `torchrun` started for the duration of the block; without it, yield a single process.
 
     Args:
-        device: as `run.device`; with "auto" and CUDA each rank takes the GPU of its local number.
+        device: setting `run.device`; with "auto" and CUDA each rank uses the GPU of its local number.
 
     Raises:
-        SaisError: more ranks than GPUs, or another rank died.
+        ConfigError: more ranks than GPUs.
+        ResourceError: another rank died.
     """
     if not is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield SINGLE_PROCESS
         return
-    ranks = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
     on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if on_gpus and ranks.local_rank >= torch.cuda.device_count():
-        raise SaisError(
-            f"{torch.cuda.device_count()} GPUs for {os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes on this "
-            "machine; give torchrun --nproc-per-node at most that number, or train with --device cpu"
+    if on_gpus and world.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"run.device: {torch.cuda.device_count()} GPUs for {os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes "
+            "on this machine. Start at most one process per GPU, or train on the cpu."
         )
     try:
-        _join(ranks, on_gpus)
-        yield ranks
+        _join(world, on_gpus)
+        yield world
     except RuntimeError as error:  # dist.DistBackendError is one
-        if not _lost(error):
+        if not _is_lost_connection(error):
             raise
-        raise SaisError(
-            f"rank {ranks.rank} of {ranks.world_size} lost another rank, which stopped or died; its own message stands "
-            "above. The last checkpoint is as it was: go on with --resume, or let torchrun do so with --max-restarts"
+        raise ResourceError(
+            f"rank {world.rank} of {world.world_size}: another rank stopped or died; its error message is above. The "
+            "last checkpoint is intact: resume the run, or let torchrun restart it."
         ) from error
     finally:
         if dist.is_initialized():
-            # Where a rank died, the others may hang in saying good-bye to it; torchrun ends them.
+            # After the death of a rank this may block in other ranks, which torchrun then ends.
             dist.destroy_process_group()
 
 
-def _join(ranks: World, on_gpus: bool) -> None:
-    """Meet the other ranks."""
-    store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world_size))
-    # torchrun starts ranks again with the store of before (torch 2.14), in which the addresses of the dead still stand.
+def _join(world: World, on_gpus: bool) -> None:
+    """Connect to the other ranks."""
+    store, _, _ = next(rendezvous("env://", world.rank, world.world_size))
+    # torchrun restarts ranks with the previous store (torch 2.14), which still contains the addresses of dead ranks.
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"start-{start}", store)  # type: ignore[attr-defined]
     if on_gpus:
-        torch.cuda.set_device(ranks.local_rank)
-    backend, device = ("cpu:gloo,cuda:nccl", torch.device("cuda", ranks.local_rank)) if on_gpus else ("gloo", None)
-    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world_size, device_id=device)
+        torch.cuda.set_device(world.local_rank)
+    backend, device = ("cpu:gloo,cuda:nccl", torch.device("cuda", world.local_rank)) if on_gpus else ("gloo", None)
+    dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, device_id=device)
 
 
-def _lost(error: RuntimeError) -> bool:
-    """Whether a collective failed since another process is gone."""
-    words = ("connection closed by peer", "connection reset by peer", "connection refused", "broken pipe", "timed out")
-    said = str(error).lower()
-    return any(word in said for word in words) and ("gloo" in said or "nccl" in said or "socket" in said)
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Return whether a collective operation failed because another process is gone."""
+    texts = ("connection closed by peer", "connection reset by peer", "connection refused", "broken pipe", "timed out")
+    message = str(error).lower()
+    is_collective = any(name in message for name in ("gloo", "nccl", "socket"))
+    return is_collective and any(text in message for text in texts)

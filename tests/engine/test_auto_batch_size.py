@@ -16,10 +16,9 @@ from sais.engine.activation_memory import peak_bytes
 from sais.engine.auto_batch_size import (
     BatchSizeEstimate,
     find_batch_size,
-    is_out_of_memory,
-    out_of_memory_error,
 )
 from sais.engine.free_memory import free_memory
+from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
 from sais.errors import ResourceError
 
 CPU = torch.device("cpu")

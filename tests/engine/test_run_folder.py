@@ -91,7 +91,7 @@ def test_resume_does_not_import_loggers_that_only_the_checkpoint_names(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "strange_logger.py").write_text("from sais.engine.logging.loggers import TensorBoard as Own\n")
+    (tmp_path / "strange_logger.py").write_text("from sais.engine.logging.trackers import TensorBoard as Own\n")
     monkeypatch.syspath_prepend(tmp_path)
     own = replace(tiny, run=replace(tiny.run, loggers=("strange_logger:Own",)))
     out = tmp_path / "run"

@@ -11,9 +11,9 @@ from typing import TypeVar, cast
 import torch
 from torch import nn
 
+from sais.device import precision_dtype
 from sais.errors import ConfigError, MissingDependencyError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -31,13 +31,12 @@ def for_device(prepared: Network, precision: str = "fp32", compile: bool = False
         ConfigError: an unknown precision, or one that the device lacks.
         MissingDependencyError: torch.compile lacks a compiler.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision {precision!r}: unknown. Choose one of {', '.join(PRECISIONS)}.")
+    dtype = precision_dtype(precision)
     device = next(prepared.parameters()).device.type
     if precision == "fp16" and device == "cpu":
         raise ConfigError("precision 'fp16': CPUs do not compute in it. Use bf16 or fp32.")
     if precision != "fp32":
-        prepared = _in_half_precision(prepared, PRECISIONS[precision])
+        prepared = _in_half_precision(prepared, dtype)
     elif device == "cpu" and not compile:
         from sais.converters.cpu.winograd_inference import for_cpu_inference
 

@@ -1,4 +1,4 @@
-"""The largest batch size that fits into memory, and the error message when memory runs out.
+"""The largest batch size that fits into memory.
 
 The memory of a step grows linearly with its number of images. On a GPU two points of the line are measured: the peak
 of a complete step, optimizer included, on one image and on two. On a CPU, where the peak of a step cannot be measured
@@ -23,6 +23,7 @@ from sais.data.transforms.multi_scale import max_input_size
 from sais.engine.activation_memory import peak_bytes
 from sais.engine.free_memory import free_memory
 from sais.engine.optim import build_optimizer
+from sais.engine.out_of_memory import is_out_of_memory, memory_remedies, out_of_memory_error
 from sais.engine.train_step import compute_losses, total
 from sais.errors import ResourceError
 from sais.modeling.architecture import find_architecture
@@ -36,14 +37,6 @@ MEMORY_FRACTION = 0.85
 RESIDENT_RATIO = 1.4
 """Resident bytes per counted byte on a CPU: memory of libraries and waste of the allocator. Measured with paper-lite0
 at 256x256: 1.14 for each image, 1.56 with full activation checkpointing."""
-
-_OUT_OF_MEMORY_TEXTS = (
-    "out of memory",  # CUDA, MPS, XPU
-    "can't allocate memory",  # CPU
-    "not enough memory",  # CPU on Windows
-    "alloc_failed",  # cuBLAS and cuDNN
-    "could not create a memory object",  # oneDNN
-)
 
 
 @dataclass(frozen=True)
@@ -103,49 +96,9 @@ def find_batch_size(
         needed, usable = (value / 2**30 for value in (fixed + per_image, memory_fraction * free_bytes))
         raise ResourceError(
             f"{device}: a step on one image needs {needed:.2f} GiB, but {usable:.2f} GiB can be used. "
-            + _remedies(experiment, device, 1)
+            + memory_remedies(experiment, device, 1)
         )
     return BatchSizeEstimate(batch_size, per_image, fixed, free_bytes)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception means that memory ran out. torch has a class for GPUs only; libraries differ."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS)
-
-
-def out_of_memory_error(experiment: Experiment, device: torch.device, images: int | None = None) -> ResourceError:
-    """Return the error to raise when memory runs out in training.
-
-    Args:
-        experiment: settings of the run.
-        device: device of the run.
-        images: number of images in the step; `optim.batch_size` if None.
-    """
-    images = experiment.optim.batch_size if images is None else images
-    size = " x ".join(map(str, experiment.input.size))
-    return ResourceError(
-        f"{device}: out of memory with {images} image{'s' * (images > 1)} of {size} in a step. "
-        + _remedies(experiment, device, images)
-    )
-
-
-def _remedies(experiment: Experiment, device: torch.device, images: int) -> str:
-    """Return the settings that reduce memory, the cheapest first."""
-    remedies = []
-    if images > 1:
-        remedies.append(f"optim.micro_batch {images // 2} (same result)")
-    if experiment.run.activation_checkpointing != "all":
-        remedies.append("run.activation_checkpointing all")
-    if experiment.run.precision == "fp32" and _supports_bf16(device):
-        remedies.append("run.precision bf16")
-    return f"Try {', '.join([*remedies, 'a smaller input.size'])}."
-
-
-def _supports_bf16(device: torch.device) -> bool:
-    """Return whether bf16 is computed in hardware; emulated bf16 is ten times slower."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
 
 def _measure_memory(experiment: Experiment, num_classes: int, device: torch.device) -> tuple[int, int]:

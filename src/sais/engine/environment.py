@@ -7,6 +7,7 @@ import platform
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -22,6 +23,14 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
     }
+
+
+def describe_convolutions(network: nn.Module) -> str:
+    """Return how the 3x3 convolutions of a network in training are computed: "winograd" or "direct"."""
+    from sais.converters.cpu.training_convolution import FastConvolution
+
+    is_winograd = any(isinstance(module, FastConvolution) for module in network.modules())
+    return "winograd" if is_winograd else "direct"
 
 
 def format_environment(environment: dict[str, Any]) -> str:

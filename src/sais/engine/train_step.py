@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sais.device import precision_dtype
 from sais.engine.optim import set_learning_rate
 from sais.engine.train_state import TrainState
 from sais.errors import ConfigError, SaisError
@@ -30,7 +31,6 @@ MIN_EXPLODED_LOSS = 1000.0
 """A loss below this never counts as diverged."""
 MAX_CONSECUTIVE_SKIPS = 10
 """Consecutive skipped batches that end a run which skips diverged losses."""
-AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DivergedLossError(SaisError):
@@ -110,7 +110,7 @@ def compute_losses(
 
 def forward(network: nn.Module, images: Tensor, precision: str) -> Any:
     """Run the network on canvases (B, 3, H, W), the only part of a step in lower precision."""
-    dtype = AUTOCAST_DTYPES[precision]
+    dtype = precision_dtype(precision)
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         return network(images)
 

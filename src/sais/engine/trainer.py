@@ -14,13 +14,12 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sais.config import Experiment, to_dict
 from sais.data.annotations import DatasetSplit, check_split, trainable
 from sais.data.paths import DataPaths
 from sais.distributed import SINGLE_PROCESS, World
-from sais.engine.auto_batch_size import is_out_of_memory, out_of_memory_error
 from sais.engine.checkpointing import (
     LoopContext,
     build_loader,
@@ -30,19 +29,22 @@ from sais.engine.checkpointing import (
     save,
     stop_or_save,
 )
+from sais.engine.environment import describe_convolutions
 from sais.engine.logging.loggers import check_loggers
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.optim import learning_rate
+from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
 from sais.engine.resume import RunInputs, resume_run, start_run
 from sais.engine.run_folder import BEST, MODEL, PREVIOUS, SETTINGS, claim_run_folder
 from sais.engine.signals import StopRequest, defer_signals
 from sais.engine.train_state import TrainState, copy_best_to_model, save_model
 from sais.engine.train_step import MAX_CONSECUTIVE_SKIPS, DivergedLossError, train_step
-from sais.engine.validation import validate
 from sais.errors import InputError, SaisError
-from sais.evaluation.evaluate import Evaluation
 from sais.io.atomic import write_text
 from sais.structures import Batch
+
+if TYPE_CHECKING:
+    from sais.evaluation.evaluate import Evaluation
 
 
 @dataclass
@@ -162,7 +164,7 @@ def _run(run: TrainState, data: _Data, notes: list[str], max_iterations: int | N
     if run.world.is_main:
         log = RunLog(run.out, total, run.experiment, run.iteration, run.evaluated_epochs)
     with log, StopRequest() as stop:
-        log.start(data.name, data.paths, notes, run.device)
+        log.start(data.name, data.paths, notes, run.device, describe_convolutions(run.model))
         remarks = [*_reading_notes(data.train_split), *_no_objects_warning(data.train_split)]
         for note in [*notes, *remarks, *_reading_notes(data.valid_split)]:
             log.print(note)
@@ -192,6 +194,8 @@ def _train_epochs(run: TrainState, context: LoopContext) -> None:
 
 def _train_epoch(run: TrainState, context: LoopContext) -> bool:
     """Do an evaluation that is due, then train the remaining iterations of an epoch; return False if none remain."""
+    from sais.engine.validation import validate
+
     epoch, context.batches.first = divmod(run.iteration, len(context.batches))
     if context.batches.first == 0 and run.evaluated_epochs < epoch:
         try:
@@ -257,7 +261,7 @@ def _step(run: TrainState, batch: Batch | None, epoch: int, lr: float, context: 
 
 
 def _skip_batch(run: TrainState, error: DivergedLossError, context: LoopContext) -> None:
-    """Count and log a batch whose loss diverged; raise if `run.on_nonfinite_loss` says so, or after too many."""
+    """Count and log a batch whose loss diverged; raise if `run.on_nonfinite_loss` is "stop", or after too many."""
     if run.experiment.run.on_nonfinite_loss == "stop":
         raise DivergedLossError(f"{str(error).rstrip('.')}. The last checkpoint is intact.") from error
     run.skipped_batches, run.consecutive_skips = run.skipped_batches + 1, run.consecutive_skips + 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from sais.engine.auto_batch_size import is_out_of_memory, out_of_memory_error
 from sais.engine.checkpointing import LoopContext, out_of_patience
 from sais.engine.logging.run_log import NullLog, RunLog
+from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
 from sais.engine.run_folder import BEST
 from sais.engine.train_state import TrainState, save_model
 from sais.errors import SaisError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sais.data.annotations import DatasetSplit
 from sais.data.loader import evaluation_loader, full_image_loader
@@ -80,6 +80,20 @@ def evaluate(
         if detect_images is None
         else _predict_images(detect_images, _take_share(split, share), batch_size, workers)
     )
+    shares = world.gather(_collect(predictions, split, skip_broken, progress))
+    results = [result for results_of_rank, _, _ in shares for result in results_of_rank]
+    unreadable = [message for _, messages_of_rank, _ in shares for message in messages_of_rank]
+    read_ids = {image_id for _, _, ids_of_rank in shares for image_id in ids_of_rank}
+    if unreadable:
+        split = replace(split, images=tuple(record for record in split.images if record.id in read_ids))
+    metrics = world.broadcast(_score(detector, split, results) if world.is_main else None)
+    return Evaluation(metrics, results, split, unreadable)
+
+
+def _collect(
+    predictions: Iterator[PredictedBatch], split: DatasetSplit, skip_broken: bool, progress: Callable[[int], None]
+) -> tuple[list[dict[str, Any]], list[str], set[int]]:
+    """Return the results of one rank, a line for each unreadable image, and the ids of the readable images."""
     results: list[dict[str, Any]] = []
     unreadable: list[str] = []
     read_ids: set[int] = set()
@@ -91,19 +105,12 @@ def evaluate(
             results += detections.to_coco(image_id, split.category_ids)
             read_ids.add(image_id)
         progress(len(messages) + len(image_ids))
-    shares = world.gather((results, unreadable, read_ids))
-    results = [result for results_of_rank, _, _ in shares for result in results_of_rank]
-    unreadable = [message for _, messages_of_rank, _ in shares for message in messages_of_rank]
-    read_ids = {image_id for _, _, ids_of_rank in shares for image_id in ids_of_rank}
-    if unreadable:
-        split = replace(split, images=tuple(record for record in split.images if record.id in read_ids))
-    metrics = world.broadcast(_score(detector, split, results) if world.is_main else None)
-    return Evaluation(metrics, results, split, unreadable)
+    return results, unreadable, read_ids
 
 
 def _open_detector(model: Detector | TrainedModel | str | Path) -> Detector:
     if hasattr(model, "detect"):
-        return model
+        return cast("Detector", model)
     from sais.inference.predictor import Predictor
 
     return Predictor(model)

@@ -112,7 +112,9 @@ class RunLog:
         line = json.dumps({"kind": kind, "time": round(time.time(), 2), **values}, default=str)
         self._report_loss(self._entries.add(line), self._entries)
 
-    def start(self, data: str, paths: dict[str, Any], notes: list[str], device: torch.device) -> None:
+    def start(
+        self, data: str, paths: dict[str, Any], notes: list[str], device: torch.device, convolutions: str = "direct"
+    ) -> None:
         """Log the start of a run, or of its continuation: settings, data, machine and versions.
 
         Args:
@@ -120,6 +122,7 @@ class RunLog:
             paths: fields of `DataPaths`; empty if the data set is in memory.
             notes: remarks on the start, such as the source of the weights.
             device: device that the run trains on.
+            convolutions: how 3x3 convolutions are computed, see `describe_convolutions`.
         """
         self.write(
             "start",
@@ -129,7 +132,8 @@ class RunLog:
             data=data,
             paths={name: _absolute(value) for name, value in paths.items()},
             notes=notes,
-            machine=describe_environment(device) | {"sais": __version__, "host": platform.node()},
+            machine=describe_environment(device)
+            | {"sais": __version__, "host": platform.node(), "convolutions": convolutions},
         )
 
     def iteration(self, iteration: int, epoch: int, losses: dict[str, float], lr: float, speed: float) -> None:
@@ -273,7 +277,9 @@ class NullLog:
     def write(self, kind: str, **values: Any) -> None:
         """Do nothing."""
 
-    def start(self, data: str, paths: dict[str, Any], notes: list[str], device: torch.device) -> None:
+    def start(
+        self, data: str, paths: dict[str, Any], notes: list[str], device: torch.device, convolutions: str = "direct"
+    ) -> None:
         """Do nothing."""
 
     def iteration(self, iteration: int, epoch: int, losses: dict[str, float], lr: float, speed: float) -> None:
