@@ -264,7 +264,7 @@ def test_objects_outside_the_image_are_clipped_or_dropped_and_counted(
     change_annotations(data, beyond)
     assert cli.main(train(data, tmp_path / "run", "--max-iterations", "1")) == 0
     out = capsys.readouterr().out
-    assert "boxes reaching beyond the image clipped: 2" in out
+    assert "boxes clipped to the image: 2" in out
     assert "objects outside the image dropped: 2" in out
     assert "zero-area boxes dropped: 1" in out
 

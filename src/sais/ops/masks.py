@@ -128,13 +128,13 @@ def neighbors(pixels: int, cells: int, cells_per_pixel: float) -> tuple[NDArray[
     """Return the interpolation indices and weights of each pixel center along one axis.
 
     Args:
-        pixels: Number of image pixels along the axis.
+        pixels: Number P of image pixels along the axis.
         cells: Number of grid cells along the axis.
         cells_per_pixel: Number of grid cells per image pixel: canvas scale / 4. The grid may extend beyond the image
             (padding); pixels beyond the center of an outermost cell take its value.
 
     Returns:
-        (pixels,) index of the cell before each pixel center; (pixels,) weight of the next cell, 0 to 1.
+        (P,) index of the cell before each pixel center; (P,) weight of the next cell, 0 to 1.
     """
     position = np.clip((np.arange(pixels) + 0.5) * cells_per_pixel - 0.5, 0, cells - 1)
     before = np.minimum(position.astype(np.int64), max(cells - 2, 0))
