@@ -18,7 +18,7 @@ from sais.benchmark.timing import Conditions, Timing, apply_conditions, inferenc
 from sais.config import Experiment
 from sais.engine.allocator import can_keep_big_blocks
 from sais.errors import CheckpointError, ConfigError, InputError
-from sais.inference.metadata import EXPORTED_SUFFIXES
+from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.ops.letterbox import letterbox
 from sais.resolve import suggest
 
@@ -190,7 +190,6 @@ def num_classes_of(request: ModelsRequest) -> int:
         CheckpointError: exported graphs have different numbers of classes.
     """
     from sais.inference.backends import open_exported
-    from sais.inference.options import InferenceOptions
 
     graphs = [Path(model) for model in request.models if Path(model).suffix in EXPORTED_SUFFIXES]
     counts = {len(open_exported(path, InferenceOptions()).class_names): path for path in graphs}

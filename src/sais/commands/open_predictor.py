@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from sais.commands.arguments import prepare_torch
 from sais.errors import CheckpointError
-from sais.inference.metadata import EXPORTED_SUFFIXES
-from sais.inference.options import InferenceOptions
+from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 
 if TYPE_CHECKING:
     from sais.inference.predictor import Predictor

@@ -12,8 +12,6 @@ from sais.errors import CheckpointError, SaisError
 from sais.structures import MASK_STRIDE, STRIDES
 
 FORMAT = "sais-graph-2"
-EXPORTED_SUFFIXES = (".onnx", ".xml")
-"""Suffixes of the files that run without torch."""
 
 GraphName = Literal["raw", "detections", "masks"]
 

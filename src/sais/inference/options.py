@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from sais.errors import ConfigError
 
+EXPORTED_SUFFIXES = (".onnx", ".xml")
+"""Suffixes of exported files, which run without torch."""
 MIN_TILE_SIZE = 32
 """Image pixels; a smaller tile is less than one cell of the network's coarser levels."""
 MAX_TILE_OVERLAP = 0.9

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sais.config import Experiment
 from sais.errors import CheckpointError, ConfigError, MissingDependencyError
-from sais.inference.metadata import EXPORTED_SUFFIXES
-from sais.inference.options import InferenceOptions
+from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.structures import Instances
 
 if TYPE_CHECKING:
