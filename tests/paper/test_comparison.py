@@ -32,6 +32,7 @@ from sais.paper.runs import RunResult
 from sais.paper.tables import ROWS, TABLES, PaperTable
 from sais.recipes import recipe
 from sais.recipes.adjust import replace_settings
+from sais.reports.charts import CHART_COLORS
 from sais.reports.html import render_macro
 from sais.reports.html_tables import Table
 from sais.reports.run_record import format_duration
@@ -316,6 +317,8 @@ def test_plots_are_xml_and_the_same_again(tmp_path: Path) -> None:
         assert root.tag.endswith("svg")
         assert root.get("role") == "img"
         assert table.title in str(root.get("aria-label"))
+        colors = set(re.findall(r"(?:stroke|fill): (#\w+)", svg))
+        assert colors <= set(CHART_COLORS.values())  # the others would not follow a page's color scheme
         assert "metadata" not in svg
         ids += [str(element.get("id")) for element in root.iter() if element.get("id")]
         for link in re.findall(r'(?:url\(#|href="#)([^)"]+)', svg):

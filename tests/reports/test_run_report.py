@@ -261,9 +261,9 @@ def test_settings_that_differ_come_first(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", **experiment)
     page = Page(write_report(folder).read_text())
     lr = recipe("sais-lite").optim.lr
-    assert "Settings that differ from the recipe sais-lite setting this run sais-lite paper" in page.text
+    assert "Settings that differ from the recipe sais-lite setting this run sais-lite default" in page.text
     assert f"optim.lr 0.0123 {lr:g} 0.01" in page.text
-    first, second = page.text.split("Settings in which the recipe sais-lite differs from the paper")
+    first, second = page.text.split("Settings in which the recipe sais-lite differs from the defaults")
     assert "model.backbone" not in first
     assert "model.backbone tf_efficientnet_lite0.in1k resnet50.tv_in1k" in second
 

@@ -143,7 +143,7 @@ def reproduce_figure2(request: ReproductionRequest, image_id: int | None) -> Non
         image_id: id of the image; None: an image on which the assigners differ.
     """
     base, _ = base_experiment(request.budget)
-    images = figures.figure2(request.required_data.train_index(), base.input, request.out, image_id)
+    images = figures.figure2(request.required_data.read_train(), base.input, request.out, image_id)
     _write_figure_state(request, "figure2", images)
 
 
@@ -164,7 +164,7 @@ def reproduce_figure3(request: ReproductionRequest, model: Path | None) -> None:
         if not folders:
             raise CheckpointError(f"{request.out}/runs/sais{suffix}: the weights were deleted. Give a model.")
         model = folders[0]
-    index = request.required_data.valid_index(None) or request.required_data.train_index()
+    index = request.required_data.read_valid(None) or request.required_data.read_train()
     images = figures.figure3(index, model, request.out, request.budget.device or "auto")
     _write_figure_state(request, "figure3", images)
 
@@ -209,7 +209,7 @@ def _earlier_results(key: str, results: Sequence[RunResult], request: Reproducti
 def _padding_bug_tables(request: ReproductionRequest, results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """The tables on the padding bug: its ablation, and the upper bound at the size of the rows that keep the ratio and
     at the paper's size. Empty for data without masks."""
-    index = request.required_data.valid_index(request.required_data.train_index().class_names)
+    index = request.required_data.read_valid(request.required_data.read_train().class_names)
     assert index is not None
     if not any(annotation.segmentation is not None for image in index.images for annotation in image.annotations):
         return []

@@ -171,8 +171,8 @@ def run_plans(
         InputError: the data set has no labeled validation split.
         SaisError: an error of `train`. Finished runs keep their results; the same call resumes.
     """
-    train_index = data.train_index()
-    valid_index = data.valid_index(train_index.class_names)
+    train_index = data.read_train()
+    valid_index = data.read_valid(train_index.class_names)
     if valid_index is None or not any(record.annotations for record in valid_index.images):
         raise InputError(f"{data.name}: no labeled validation split. Choose a split whose images have annotations.")
     description = describe_data(train_index, valid_index, data.name)

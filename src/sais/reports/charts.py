@@ -12,13 +12,13 @@ import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 from sais.errors import MissingDependencyError
 
 SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#a5528c", "#8c6d00", "#3a9bd4")
-"""Colors that color-blind readers can tell apart (after Okabe and Ito)."""
+"""Colors that color-blind readers can distinguish (after Okabe and Ito)."""
 INK, SOFT, GRID = "#1b2126", "#59636c", "#d9dde0"
 """Colors of text, of tick labels, and of grid lines."""
 PAPER, MEASURED = "#f6f0e2", "#e9f2f8"
@@ -26,7 +26,7 @@ PAPER, MEASURED = "#f6f0e2", "#e9f2f8"
 CHART_COLORS = {"ink": INK, "soft": SOFT, "grid": GRID, "paper": PAPER, "measured": MEASURED} | {
     f"series-{number}": color for number, color in enumerate(SERIES_COLORS, 1)
 }
-"""CSS variable -> the color that stands for it in a chart."""
+"""CSS variable -> its color in the SVG."""
 
 WIDTH, HEIGHT = 380, 230
 """Size of a line chart in SVG units, which are pixels on a wide screen."""
@@ -39,7 +39,7 @@ SVG_NAMESPACE = "http://www.w3.org/2000/svg"
 ElementTree.register_namespace("", SVG_NAMESPACE)
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text remains text
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "font.sans-serif": ["DejaVu Sans"],
@@ -181,7 +181,7 @@ def line_chart(
 
 
 def render_svg(
-    name: str, label: str, size: tuple[float, float], draw: Callable[[Any], None], layout: str | None = None
+    name: str, label: str, size: tuple[float, float], draw: Callable[[Any], None], layout: Literal["constrained"] | None = None
 ) -> str:
     """Render a matplotlib figure as one <svg> element, on its own or inside a page.
 
@@ -199,7 +199,7 @@ def render_svg(
 
 
 def _draw_svg(
-    name: str, label: str, size: tuple[float, float], draw: Callable[[Any], None], layout: str | None = None
+    name: str, label: str, size: tuple[float, float], draw: Callable[[Any], None], layout: Literal["constrained"] | None = None
 ) -> ElementTree.Element:
     try:
         import matplotlib

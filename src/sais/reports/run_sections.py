@@ -35,10 +35,10 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class SettingsSection:
-    """The settings of a run, compared with its recipe and with the paper."""
+    """The settings of a run, compared with its recipe and with the defaults."""
 
     base: str
-    """Name of what the settings are compared with first: the recipe, or the paper for an unknown recipe."""
+    """Name of what the settings are compared with first: the recipe, or the defaults for an unknown recipe."""
     changed: Table | None
     """Settings that differ from the base; None where none does."""
     others: list[tuple[str, Table]]
@@ -86,27 +86,30 @@ def training_charts(record: RunRecord) -> list[Chart]:
 
 
 def settings_section(record: RunRecord) -> SettingsSection:
-    """Compare the settings of a run with those of its recipe and of the paper."""
+    """Compare the settings of a run with those of its recipe and with the defaults."""
     run = _setting_texts(record.experiment)
     run.pop("name", None)
-    paper = _setting_texts(to_dict(Experiment()))
+    defaults = _setting_texts(to_dict(Experiment()))
     build = RECIPES.get(record.recipe)
-    base = _setting_texts(to_dict(build())) if build else paper
-    changed = [key for key in run if (key in base and run[key] != base[key]) or key not in paper]
-    recipe_only = [key for key in run if key not in changed and run[key] != paper.get(key)]
-    default = [key for key in run if key not in changed and key not in recipe_only]
-    base_name = f"the recipe {record.recipe}" if build else "the paper"
+    base = _setting_texts(to_dict(build())) if build else defaults
+    changed = [key for key in run if (key in base and run[key] != base[key]) or key not in defaults]
+    recipe_only = [key for key in run if key not in changed and run[key] != defaults.get(key)]
+    unchanged = [key for key in run if key not in changed and key not in recipe_only]
+    base_name = f"the recipe {record.recipe}" if build else "the defaults"
     table = None
     if changed:
-        columns = ["setting", "this run", *([record.recipe] if build else []), "paper"]
-        bases = [base, paper] if build else [paper]
+        columns = ["setting", "this run", *([record.recipe] if build else []), "default"]
+        bases = [base, defaults] if build else [defaults]
         rows = [[key, run[key], *(texts.get(key, "-") for texts in bases)] for key in changed]
         table = Table(columns, rows, caption=f"Settings that differ from {base_name}")
     others = []
-    for title, keys in ((f"Settings in which {base_name} differs from the paper", recipe_only), ("Defaults", default)):
+    for title, keys in (
+        (f"Settings in which {base_name} differs from the defaults", recipe_only),
+        ("Defaults", unchanged),
+    ):
         if keys:
-            rows = [[key, run[key], paper[key]] for key in keys]
-            others.append((f"{title} ({len(keys)})", Table(["setting", "this run", "paper"], rows)))
+            rows = [[key, run[key], defaults[key]] for key in keys]
+            others.append((f"{title} ({len(keys)})", Table(["setting", "this run", "default"], rows)))
     return SettingsSection(base_name, table, others)
 
 
