@@ -24,6 +24,7 @@ from sais.benchmark.workload import Workload
 from sais.checkpoint import Checkpoint, add_prefix, save_checkpoint
 from sais.config import Experiment
 from sais.export import ExportOptions, export_model
+from sais.inference.options import InferenceOptions
 from sais.modeling.sais import build_model
 from sais.recipes import recipe
 
@@ -64,7 +65,7 @@ def _sais_graph(keep_ratio: bool, workload: Workload, device: str) -> PreparedEx
         save_checkpoint(checkpoint, Checkpoint(experiment, names, tuple(range(1, CLASSES + 1)), weights))
         with torch.inference_mode(False):
             export_model(checkpoint, path, ExportOptions(graph="raw"))
-    return PreparedExport(path, workload, device)
+    return PreparedExport(path, workload, InferenceOptions(device=device, batch_size=1))
 
 
 class PreparedYoloGraph:

@@ -26,6 +26,7 @@ from peers.gpu_checks import Outcome, Plan
 from sais.commands.bench_tables import environment, print_table
 from sais.device import choose_device
 from sais.errors import MissingDependencyError
+from sais.inference.options import InferenceOptions
 from sais.io.atomic import write_text
 from sais.paper.comparison import markdown_table
 
@@ -129,7 +130,8 @@ def _measure(plan: Plan, results: Results) -> None:
         for batch_size in (1, 2) if plan.quick else (1, 8):
             for precision, compiled in plan.inference_variants():
                 name = f"{experiment.name}, {precision}, batch {batch_size}" + (", compiled" if compiled else "")
-                measurement = partial(checks.measure_latency, plan, experiment, precision, batch_size, compiled)
+                options = InferenceOptions(precision=precision, batch_size=batch_size, compile=compiled)  # type: ignore[arg-type]
+                measurement = partial(checks.measure_latency, plan, experiment, options)
                 results.run("latency", name, measurement, optional=True)
 
 

@@ -299,11 +299,11 @@ def count_synchronizations() -> Iterator[list[Any]]:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def measure_latency(plan: Plan, experiment: Experiment, precision: str, batch_size: int, compiled: bool) -> Outcome:
+def measure_latency(plan: Plan, experiment: Experiment, options: InferenceOptions) -> Outcome:
     """Measure the latency of each stage per image, with 100 injected objects (20 if quick)."""
     objects, size, repeats = (20, (240, 320), 2) if plan.quick else (100, (960, 1280), 10)
     conditions = Conditions(objects, size, repeats=repeats, device=plan.device)
-    candidate = recipe_candidate(experiment.name, experiment, precision, compiled, batch_size)
+    candidate = recipe_candidate(experiment.name, experiment, options)
     if plan.on_gpu:
         torch.cuda.reset_peak_memory_stats()
     (timing,) = time_candidates([candidate], conditions.workload(), conditions)

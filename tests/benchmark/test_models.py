@@ -19,11 +19,13 @@ from sais.benchmark.masks import BOX_LOCAL, CHUNKED, MaskCase
 from sais.benchmark.memory import in_fresh_process
 from sais.benchmark.models import ModelsRequest, bench_models, experiment_of, model_candidates, num_classes_of
 from sais.benchmark.timing import Conditions, run_once
-from sais.benchmark.workload import make_workload, overlap
+from sais.benchmark.workload import make_workload
 from sais.checkpoint import load_checkpoint
 from sais.cli import main
 from sais.config import Experiment
 from sais.errors import ConfigError, InputError
+from sais.inference.options import InferenceOptions
+from sais.ops.numpy_boxes import box_iou
 from sais.recipes import recipe
 from sais.recipes.adjust import replace_settings
 
@@ -82,9 +84,9 @@ def test_input_size_replaces_that_of_the_recipe(trained: Path) -> None:
 
 def test_make_workload_separates_objects_of_one_class() -> None:
     """With one class, no two of a hundred objects overlap so much that NMS would remove one."""
-    workload = make_workload(100, (400, 500), classes=1)
+    workload = make_workload(100, (400, 500), num_classes=1)
     for i, box in enumerate(workload.boxes):
-        assert not i or overlap(box, workload.boxes[:i]).max() <= 0.33
+        assert not i or box_iou(box, workload.boxes[:i]).max() <= 0.33
     assert (workload.boxes[:, 2:] > workload.boxes[:, :2]).all()
     assert (workload.boxes >= 0).all()
     assert (workload.boxes <= [500, 400, 500, 400]).all()
@@ -93,21 +95,22 @@ def test_make_workload_separates_objects_of_one_class() -> None:
 @pytest.mark.parametrize(("side", "classes", "objects"), [(64, 3, 5), (128, 1, 60), (256, 2, 100)])
 def test_inject_detections_survives_nms_at_small_inputs(side: int, classes: int, objects: int) -> None:
     workload = make_workload(objects, (120, 160), classes)
-    prepared = PreparedSais(replace_settings(recipe("sais-lite"), "input", size=(side, side)), workload, "cpu")
+    prepared = PreparedSais(replace_settings(recipe("sais-lite"), "input", size=(side, side)), workload)
     assert run_once(prepared, workload)[1] == objects
 
 
 def test_run_once_without_masks() -> None:
     workload = make_workload(5, (120, 160), 5)
     experiment = replace_settings(replace_settings(recipe("sais-lite"), "input", size=(128, 160)), "model", masks=False)
-    prepared = PreparedSais(experiment, workload, "cpu")
+    prepared = PreparedSais(experiment, workload)
     _, found = run_once(prepared, workload)
     assert found == 5
 
 
 def test_batch_returns_all_objects_in_each_image() -> None:
     workload = make_workload(12, (120, 160), 5)
-    prepared = PreparedSais(replace_settings(recipe("sais-lite"), "input", size=(128, 160)), workload, "cpu", images=3)
+    experiment = replace_settings(recipe("sais-lite"), "input", size=(128, 160))
+    prepared = PreparedSais(experiment, workload, InferenceOptions(batch_size=3))
     with torch.inference_mode():
         results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
     assert [len(detections) for detections in results] == [12, 12, 12]
@@ -123,14 +126,14 @@ def test_prepared_export_returns_injected_objects(graph: str, trained: Path, tmp
     path = tmp_path / "a.onnx"
     metadata = export_model(trained / "model.safetensors", path, ExportOptions(graph=graph, input_size=(128, 160)))  # type: ignore[arg-type]
     workload = make_workload(12, (120, 160), len(metadata.class_names))
-    prepared = PreparedExport(path, workload, "cpu", images=2)
+    prepared = PreparedExport(path, workload, InferenceOptions(batch_size=2))
     results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
     assert [len(detections) for detections in results] == [12, 12]
     for box, label in zip(workload.boxes, workload.labels, strict=True):
-        assert overlap(box, results[1].boxes[results[1].labels == label]).max() > 0.99
+        assert box_iou(box, results[1].boxes[results[1].labels == label]).max() > 0.99
     assert prepared.dense_masks(results).shape == (12, 120, 160)
     with pytest.raises(InputError, match="9"):
-        PreparedExport(path, replace(workload, num_classes=9), "cpu")
+        PreparedExport(path, replace(workload, num_classes=9))
 
 
 @pytest.mark.slow
@@ -197,7 +200,7 @@ def test_measure_scaling_skips_full_frames_beyond_the_limit(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["models"], "needs a MODEL"),
+        (["models"], "no MODEL"),
         (["masks", "sais-lite"], "takes no model"),
         (["models", "sais-lite", "--batch-sizes", "0"], "1 or more"),
         (["scaling", "--object-counts", "0"], "1 or more"),
@@ -206,8 +209,8 @@ def test_measure_scaling_skips_full_frames_beyond_the_limit(monkeypatch: pytest.
         (["masks", "--out", "here"], "--out has no effect"),
         (["models", "sais-lite", "--precisions", "fp16", "--device", "cpu"], "no model runs in fp16"),
         (["models", "sais-lite", "--input-size", "100"], "multiples of 32"),
-        (["models", "sais-lite", "--input-size", "0"], "must be positive"),
-        (["models", "sais-lite", "--peers", "tests.benchmark.test_timing:small", "--only", "light"], "no peer"),
+        (["models", "sais-lite", "--input-size", "0"], "not positive"),
+        (["models", "sais-lite", "--peers", "tests.benchmark.test_timing:small", "--only", "light"], "named 'light'"),
         (["models", "sais-lit"], "neither a recipe"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -14,9 +13,10 @@ from sais.benchmark import timing
 from sais.benchmark.candidates import Candidate, find_candidates, own_candidates, recipe_candidate
 from sais.benchmark.memory import in_fresh_process
 from sais.benchmark.timing import Conditions, measure_memory, measure_times, run_once
-from sais.benchmark.workload import make_workload, overlap, training_batch
+from sais.benchmark.workload import make_workload, training_batch
 from sais.engine.activation_memory import saved_bytes, saved_bytes_per_image
 from sais.errors import ConfigError, ResourceError
+from sais.ops.numpy_boxes import box_iou
 from sais.recipes import recipe
 
 SMALL = Conditions(num_objects=12, image_size=(120, 160), num_classes=5, repeats=1)
@@ -41,12 +41,7 @@ def test_make_workload_is_deterministic_and_separates_classes() -> None:
     assert (first.boxes.max(0) <= (1280, 960, 1280, 960)).all()
     for i, box in enumerate(first.boxes):
         same = first.boxes[:i][first.labels[:i] == first.labels[i]]
-        assert not len(same) or overlap(box, same).max() < 0.5
-
-
-def test_overlap_by_hand() -> None:
-    others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], float)
-    assert np.allclose(overlap(np.array([0, 0, 10, 10.0]), others), [1, 1 / 3, 0])
+        assert not len(same) or box_iou(box, same).max() < 0.5
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -54,11 +49,12 @@ def test_injected_objects_are_returned(seed: int) -> None:
     workload = make_workload(SMALL.num_objects, SMALL.image_size, SMALL.num_classes, seed)
     prepared = small()[0].prepare(workload, "cpu")
     with torch.inference_mode():
-        (detections,) = results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
+        outputs = prepared.network(prepared.preprocess(workload.image))
+        (detections,) = results = prepared.postprocess(prepared.inject(outputs))
     assert len(detections) == SMALL.num_objects
     for box, label in zip(workload.boxes, workload.labels, strict=True):
         same_class = detections.boxes[detections.labels == label]
-        assert overlap(box, same_class).max() > 0.99
+        assert box_iou(box, same_class).max() > 0.99
     assert prepared.dense_masks(results).shape == (SMALL.num_objects, *SMALL.image_size)
 
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from peers.torchvision_peers.candidates import mask_rcnn_of
-from peers.training import BARS, MASK_RCNN, ratios
+from peers.training import MASK_RCNN, TARGETS, ratios
 from sais.benchmark import training
 from sais.benchmark.candidates import Candidate
 from sais.benchmark.memory import _as_tuples
@@ -61,8 +61,8 @@ def test_bench_training_rejects_invalid_options(arguments: list[str], message: s
 def rows() -> list[TrainingRow]:
     """Return invented measurements of four candidates."""
     return [
-        TrainingRow(BARS[0].name, {"backbone": 300 * MB, "losses": 20 * MB}, 90 * MB, 500 * MB, 5.0, 4.0, 3.0),
-        TrainingRow(BARS[2].name, {"backbone": 150 * MB, "losses": 10 * MB}, 60 * MB, None),
+        TrainingRow(TARGETS[0].name, {"backbone": 300 * MB, "losses": 20 * MB}, 90 * MB, 500 * MB, 5.0, 4.0, 3.0),
+        TrainingRow(TARGETS[2].name, {"backbone": 150 * MB, "losses": 10 * MB}, 60 * MB, None),
         TrainingRow(MASK_RCNN, {"backbone": 300 * MB, "rpn": 100 * MB}, 90 * MB, 900 * MB, 10.0, 5.0, 6.0),
         TrainingRow("other", {"backbone": 40 * MB}, 0, 100 * MB, 1.0, 1.0, 1.0),
     ]
@@ -78,8 +78,8 @@ def test_training_table_has_one_column_per_part() -> None:
 
 def test_ratios_are_relative_to_mask_rcnn() -> None:
     cells = ratios(rows())
-    assert cells[0] == [BARS[0].name, "0.800", "<= 0.80", "0.500", "0.800", "0.500", "<= 0.55"]
-    assert cells[1] == [BARS[2].name, "0.400", "<= 0.45", *["not measured"] * 3, "<= 0.30"]
+    assert cells[0] == [TARGETS[0].name, "0.800", "<= 0.80", "0.500", "0.800", "0.500", "<= 0.55"]
+    assert cells[1] == [TARGETS[2].name, "0.400", "<= 0.45", *["not measured"] * 3, "<= 0.30"]
     assert cells[2][1:] == ["1.000", "-", *["1.000"] * 3, "-"]
     assert ratios(rows()[:2]) == []
 
@@ -95,7 +95,9 @@ def small_peer() -> list[Candidate]:
 
 
 @pytest.mark.slow
-def test_bench_training_measures_models_and_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_training_measures_models_and_peers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training, "in_fresh_process", in_this_process)
     monkeypatch.setattr(training, "can_keep_big_blocks", lambda: False)  # it would affect later tests
     options = ["--activation-checkpointing", "none", "all", "--input-size", "64", "--repeats", "1", "--objects", "3"]

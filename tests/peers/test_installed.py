@@ -1,6 +1,6 @@
-"""The peers that are installed, not written here: the injected workload comes out of each package's own post-processing.
+"""Tests of the peers from installed packages: the injected objects pass each package's own post-processing.
 
-In the project's own environment all but the first four skip; `peers/installed.py` says what to install.
+Without these packages, all tests but the first four are skipped; `peers/installed.py` describes the installation.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 
 from peers import installed
 from sais.benchmark.timing import run_once
-from sais.benchmark.workload import Workload, make_workload, overlap
-from sais.errors import SaisError
+from sais.benchmark.workload import Workload, make_workload
+from sais.errors import InputError
+from sais.ops.numpy_boxes import box_iou
 
 
 def none_installed(package: str) -> str:
@@ -27,7 +28,7 @@ def none_installed(package: str) -> str:
 
 
 def need(package: str) -> Any:
-    """The package; skips the test where it is not installed, or too old."""
+    """Return the package, or skip the test if it is not installed or too old."""
     with installed.restored_process_settings():
         module = pytest.importorskip(package)
     if not installed.usable(package):
@@ -35,12 +36,12 @@ def need(package: str) -> Any:
     return module
 
 
-def stages(prepared: Any, workload: Workload) -> tuple[Any, Any, Any]:
-    """What is injected, what is found, and its masks."""
+def run_stages(prepared: Any, workload: Workload) -> tuple[Any, Any, Any]:
+    """Return the injected outputs, the results and the masks."""
     with torch.inference_mode():
         injected = prepared.inject(prepared.network(prepared.preprocess(workload.image)))
-        found = prepared.postprocess(injected)
-        return injected, found, prepared.dense_masks(found)
+        results = prepared.postprocess(injected)
+        return injected, results, prepared.dense_masks(results)
 
 
 def check(workload: Workload, boxes: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor) -> None:
@@ -48,41 +49,39 @@ def check(workload: Workload, boxes: torch.Tensor, labels: torch.Tensor, masks: 
     assert len(boxes) == len(labels) == len(masks) == len(workload.boxes)
     assert tuple(masks.shape[1:]) == workload.size
     assert masks.dtype in (torch.bool, torch.uint8)
-    overlaps = np.stack([overlap(box, boxes.cpu().numpy()) for box in workload.boxes])
+    overlaps = np.stack([box_iou(box, boxes.cpu().numpy()) for box in workload.boxes])
     assert (overlaps.max(1) > 0.9).sum() >= 0.95 * len(workload.boxes)
     assert (labels.cpu().numpy()[overlaps.argmax(1)] == workload.labels).mean() >= 0.95
 
 
-def test_contestants_are_a_list_and_what_is_missing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_candidates_reports_missing_packages(capsys: pytest.CaptureFixture[str]) -> None:
     threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    found = installed.candidates()
-    said = capsys.readouterr().err
-    names = [one.name for one in found]
+    candidates = installed.candidates()
+    stderr = capsys.readouterr().err
+    names = [candidate.name for candidate in candidates]
     for package, begin in (("ultralytics", "YOLO"), ("rfdetr", "RF-DETR")):
-        missing = package in said
+        missing = package in stderr
         assert missing != any(name.startswith(begin) for name in names)
     assert len(set(names)) == len(names)
-    assert all(one.train is None and one.note for one in found)
+    assert all(candidate.train is None and candidate.note for candidate in candidates)
     assert (torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")) == (threads, variable)
 
 
-def test_nothing_installed_is_no_contestant(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_candidates_without_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(importlib.metadata, "version", none_installed)
     assert installed.candidates() == []
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split()[0] for line in said] == ["ultralytics", "rfdetr"]
-    assert all("pip install" in line for line in said)
+    stderr = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in stderr] == ["ultralytics", "rfdetr"]
+    assert all("pip install" in line for line in stderr)
 
 
-def test_what_is_too_old_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_candidates_skips_old_versions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "1.9.3")
     assert installed.candidates() == []
     assert "ultralytics 1.9.3 is older than 8.4" in capsys.readouterr().err
 
 
-def test_what_the_packages_set_for_the_process_is_put_back() -> None:
+def test_restored_process_settings_restores_threads_and_environment() -> None:
     before = torch.get_num_threads(), torch.get_float32_matmul_precision(), dict(os.environ)
     with installed.restored_process_settings():
         torch.set_num_threads(3)
@@ -92,15 +91,15 @@ def test_what_the_packages_set_for_the_process_is_put_back() -> None:
 
 
 @pytest.mark.parametrize("size", [(960, 1280), (300, 500), (333, 250)])
-def test_yolo_finds_the_scene(size: tuple[int, int]) -> None:
+def test_yolo_returns_injected_objects(size: tuple[int, int]) -> None:
     need("ultralytics")
     workload = make_workload(100, size)
     prepared = installed.PreparedYolo("yolo11n-seg.yaml", workload, "cpu")
-    injected, found, masks = stages(prepared, workload)
+    injected, results, masks = run_stages(prepared, workload)
     scores = injected[0][0][0, 4:84].amax(0)
     assert int((scores > prepared.predictor.args.conf).sum()) == 100 * (1 + installed.DUPLICATES)
-    check(workload, found.boxes.xyxy, found.boxes.cls, masks)
-    for mask, box in zip(masks.bool(), found.boxes.xyxy, strict=True):
+    check(workload, results.boxes.xyxy, results.boxes.cls, masks)
+    for mask, box in zip(masks.bool(), results.boxes.xyxy, strict=True):
         assert mask.any()
         x1, y1, x2, y2 = (int(v) for v in box.round())
         mask[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = False
@@ -108,16 +107,16 @@ def test_yolo_finds_the_scene(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"nms": False}])
-def test_yolo26_finds_the_scene_with_either_head(settings: dict[str, Any]) -> None:
+def test_yolo26_returns_injected_objects_with_either_head(settings: dict[str, Any]) -> None:
     need("ultralytics")
     workload = make_workload(100)
     prepared = installed.PreparedYolo("yolo26n-seg.yaml", workload, "cpu", **settings)
     assert bool(prepared.predictor.model.end2end) == bool(settings)
-    _, found, masks = stages(prepared, workload)
-    check(workload, found.boxes.xyxy, found.boxes.cls, masks)
+    _, results, masks = run_stages(prepared, workload)
+    check(workload, results.boxes.xyxy, results.boxes.cls, masks)
 
 
-def test_yolo_is_measured_as_its_predict_does_it() -> None:
+def test_yolo_stages_are_those_of_predict() -> None:
     ultralytics = need("ultralytics")
     workload = make_workload(20, (300, 500))
     with installed.restored_process_settings():
@@ -130,17 +129,17 @@ def test_yolo_is_measured_as_its_predict_does_it() -> None:
     assert prepared.predictor.model.backend.model.is_fused()
 
 
-def test_rfdetr_finds_the_scene() -> None:
+def test_rfdetr_returns_injected_objects() -> None:
     need("rfdetr")
     workload = make_workload(100)
     prepared = installed.PreparedRfDetr("RFDETRSegNano", workload, "cpu")
-    _, found, masks = stages(prepared, workload)
-    check(workload, found["boxes"], found["labels"], masks)
-    with pytest.raises(SaisError, match="at most 100 objects"):
+    _, results, masks = run_stages(prepared, workload)
+    check(workload, results["boxes"], results["labels"], masks)
+    with pytest.raises(InputError, match="at most 100 objects"):
         installed.PreparedRfDetr("RFDETRSegNano", make_workload(101), "cpu")
 
 
-def test_rfdetr_is_measured_as_its_predict_does_it() -> None:
+def test_rfdetr_stages_are_those_of_predict() -> None:
     need("rfdetr")
     workload = make_workload(10, (300, 500))
     prepared = installed.PreparedRfDetr("RFDETRSegNano", workload, "cpu")
@@ -148,20 +147,20 @@ def test_rfdetr_is_measured_as_its_predict_does_it() -> None:
         raw = prepared.network(prepared.preprocess(workload.image))
         outputs = dict(zip(("pred_boxes", "pred_logits", "pred_masks"), raw, strict=True))
         sizes = torch.tensor([workload.size])
-        ours = prepared.system.model.postprocess(outputs, target_sizes=sizes, score_threshold=0.0)[0]
-        theirs = prepared.system.predict(workload.image, threshold=0.0)
+        ours = prepared.detector.model.postprocess(outputs, target_sizes=sizes, score_threshold=0.0)[0]
+        theirs = prepared.detector.predict(workload.image, threshold=0.0)
     assert len(theirs) == len(ours["boxes"]) > 0
     assert np.abs(theirs.xyxy - ours["boxes"].numpy()).max() < 0.05
     assert (theirs.mask == ours["masks"][:, 0].numpy()).mean() > 0.999
 
 
-def test_all_installed_give_a_hundred_masks() -> None:
-    found = installed.candidates()
-    if not found:
+def test_installed_candidates_return_a_hundred_masks() -> None:
+    candidates = installed.candidates()
+    if not candidates:
         pytest.skip("neither ultralytics nor rfdetr is installed")
     workload = make_workload(100)
-    for one in found:
-        seconds, number = run_once(one.prepare(workload, "cpu"), workload)
-        assert number == 100, one.name
-        assert torch.get_float32_matmul_precision() == "highest", one.name
-        print(one.name, {stage: round(1000 * value) for stage, value in seconds.items()})
+    for candidate in candidates:
+        seconds, number = run_once(candidate.prepare(workload, "cpu"), workload)
+        assert number == 100, candidate.name
+        assert torch.get_float32_matmul_precision() == "highest", candidate.name
+        print(candidate.name, {stage: round(1000 * value) for stage, value in seconds.items()})

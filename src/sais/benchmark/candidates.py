@@ -12,23 +12,25 @@ from torch import Tensor, nn
 
 from sais.benchmark.workload import Workload, training_batch
 from sais.config import CriterionConfig, Experiment
-from sais.converters.for_device import for_device
 from sais.converters.for_training import for_training
-from sais.converters.fuse import for_inference
 from sais.engine.train_step import compute_losses
 from sais.errors import ConfigError
 from sais.inference.assemble import assemble
+from sais.inference.backends.torch import TorchBackend
+from sais.inference.options import InferenceOptions
+from sais.inference.trained_model import TrainedModel
 from sais.modeling.architecture import find_architecture
 from sais.modeling.assigners import level_ranges
 from sais.modeling.fpn import STRIDES
-from sais.modeling.postprocess import postprocess
-from sais.modeling.sais import build_model
 from sais.ops.boxes import distances_from_boxes, locations
 from sais.ops.letterbox import CanvasMap, letterbox
 from sais.recipes import recipe
 from sais.resolve import resolve
 from sais.results.detections import Detections
 from sais.structures import DenseOutputs
+
+ONE_IMAGE = InferenceOptions(batch_size=1)
+"""One image in one forward pass."""
 
 
 class PreparedCandidate(Protocol):
@@ -110,9 +112,7 @@ def own_candidates() -> list[Candidate]:
 def recipe_candidate(
     name: str,
     experiment: Experiment,
-    precision: str = "fp32",
-    compiled: bool = False,
-    batch_size: int = 1,
+    options: InferenceOptions = ONE_IMAGE,
     training_objects: int = 10,
 ) -> Candidate:
     """Create the candidate of a SAIS recipe.
@@ -120,18 +120,16 @@ def recipe_candidate(
     Args:
         name: the name of the candidate.
         experiment: the recipe.
-        precision: the precision of inference: fp32, bf16 or fp16.
-        compiled: whether to use torch.compile for inference.
-        batch_size: the number of images in one forward pass.
+        options: inference options; of them precision, compile and batch_size are used.
         training_objects: the number of objects of a training image; in inference it is that of the workload.
     """
     size = experiment.input.size
     return Candidate(
         name,
-        lambda workload, device: PreparedSais(experiment, workload, device, precision, compiled, batch_size),
+        lambda workload, device: PreparedSais(experiment, workload, replace(options, device=device)),
         lambda workload, device: set_up_training(experiment, size, workload, device, training_objects),
         "masks assembled inside their boxes",
-        batch_size,
+        options.batch_size,
     )
 
 
@@ -172,29 +170,19 @@ class PreparedSais:
     Args:
         experiment: the recipe.
         workload: the image and its objects.
-        device: the device of the network: cpu, cuda, ...
-        precision: the precision of inference: fp32, bf16 or fp16.
-        compiled: whether to use torch.compile.
-        batch_size: the number of copies of the image in one forward pass.
+        options: inference options; of them device, precision, compile and batch_size are used.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        workload: Workload,
-        device: str,
-        precision: str = "fp32",
-        compiled: bool = False,
-        batch_size: int = 1,
-    ) -> None:
+    def __init__(self, experiment: Experiment, workload: Workload, options: InferenceOptions = ONE_IMAGE) -> None:
         torch.manual_seed(0)
-        self.experiment = experiment
         self.workload = workload
-        self.device = torch.device(device)
-        model = build_model(experiment.model, workload.num_classes).to(self.device).eval()
-        self.model = for_device(for_inference(model), precision, compile=compiled)
-        self.canvas_maps = [letterbox(workload.size, experiment.input.mode, experiment.input.size)] * batch_size
-        self.class_names = tuple(f"class {i}" for i in range(workload.num_classes))
+        network = find_architecture(experiment.model.architecture).build(experiment, workload.num_classes)
+        class_names = tuple(f"class {i}" for i in range(workload.num_classes))
+        model = TrainedModel(network, experiment, class_names, tuple(range(1, len(class_names) + 1)))
+        self.backend = TorchBackend(model, options)
+        self.device = self.backend.device
+        rules = experiment.input
+        self.canvas_maps = [letterbox(workload.size, rules.mode, rules.size)] * options.batch_size
 
     def preprocess(self, image: np.ndarray) -> Tensor:
         """Resize and pad the image (H, W, 3) uint8 to canvases (B, 3, height, width) uint8."""
@@ -203,7 +191,8 @@ class PreparedSais:
 
     def network(self, canvases: Tensor) -> DenseOutputs:
         """Run the forward pass on canvases (B, 3, height, width)."""
-        return self.model(canvases)
+        outputs: DenseOutputs = self.backend.network(canvases)
+        return outputs
 
     def inject(self, outputs: DenseOutputs) -> DenseOutputs:
         """Replace logits and distances (B, L, .) by those of the workload's objects."""
@@ -214,20 +203,12 @@ class PreparedSais:
 
     def postprocess(self, outputs: DenseOutputs) -> list[Detections]:
         """Select candidates, run NMS and assemble the masks inside their boxes: B detections."""
-        settings = self.experiment.postprocess
-        points = locations(outputs.level_sizes, STRIDES, self.device)
+        backend, settings = self.backend, self.backend.experiment.postprocess
+        settings = replace(settings, max_detections=max(settings.max_detections, len(self.workload.boxes)))
         content_sizes = [canvas_map.content_size for canvas_map in self.canvas_maps]
-        max_detections = max(settings.max_detections, len(self.workload.boxes))
-        instances = postprocess(
-            outputs,
-            points,
-            content_sizes,
-            settings.score_threshold,
-            settings.pre_nms_topk,
-            settings.nms_iou,
-            max_detections,
-        )
-        return assemble(instances, self.canvas_maps, self.class_names, settings.mask_margin)
+        assert backend.architecture.postprocess is not None
+        instances = backend.architecture.postprocess(outputs, content_sizes, settings)
+        return assemble(instances, self.canvas_maps, backend.class_names, settings.mask_margin, backend.mask_stride)
 
     def dense_masks(self, results: list[Detections]) -> np.ndarray:
         """Return the masks (D, H, W) bool of the last image, or its boxes (D, 4) if the model has no masks."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sais.benchmark.candidates import inject_detections
+from sais.benchmark.candidates import ONE_IMAGE, inject_detections
 from sais.benchmark.workload import Workload
 from sais.errors import InputError
 from sais.inference.assemble import assemble
@@ -26,19 +26,14 @@ class PreparedExport:
     Args:
         path: the `.onnx` or `.xml` file.
         workload: the image and its objects, with as many classes as the graph has.
-        device: the device of the runtime, such as cpu.
-        precision: the precision of the runtime: fp32, or bf16 with OpenVINO.
-        batch_size: the number of copies of the image in one forward pass.
+        options: inference options; of them device, precision, threads and batch_size are used.
 
     Raises:
         InputError: the workload has another number of classes than the graph.
         SaisError: the file cannot be opened.
     """
 
-    def __init__(
-        self, path: Path, workload: Workload, device: str, precision: str = "fp32", batch_size: int = 1
-    ) -> None:
-        options = InferenceOptions(device=device, precision=precision)  # type: ignore[arg-type]
+    def __init__(self, path: Path, workload: Workload, options: InferenceOptions = ONE_IMAGE) -> None:
         self.backend = open_exported(path, options)
         num_classes = len(self.backend.class_names)
         if num_classes != workload.num_classes:
@@ -50,7 +45,7 @@ class PreparedExport:
         self.settings = replace(settings, max_detections=max(settings.max_detections, len(workload.boxes)))
         self.workload = workload
         rules = self.backend.experiment.input
-        self.canvas_maps = [letterbox(workload.size, rules.mode, rules.size)] * batch_size
+        self.canvas_maps = [letterbox(workload.size, rules.mode, rules.size)] * options.batch_size
         self.content_sizes = [canvas_map.content_size for canvas_map in self.canvas_maps]
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:

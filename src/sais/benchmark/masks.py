@@ -95,7 +95,8 @@ def make_inputs(case: MaskCase) -> MaskInputs:
     random = np.random.default_rng(case.seed)
     coarse = random.normal(0, 3, (1, case.num_prototypes, 14, 14)).astype(np.float32)
     smooth = functional.interpolate(torch.from_numpy(coarse), size=case.grid, mode="bicubic", align_corners=False)
-    sides = np.exp(random.uniform(np.log(case.sides[0]), np.log(case.sides[1]), (case.num_objects, 2))) * case.size[::-1]
+    fractions = np.exp(random.uniform(np.log(case.sides[0]), np.log(case.sides[1]), (case.num_objects, 2)))
+    sides = fractions * case.size[::-1]
     corners = random.uniform(0, 1, (case.num_objects, 2)) * (np.array(case.size[::-1]) - sides)
     return MaskInputs(
         prototypes=smooth[0].relu().numpy(),
@@ -175,7 +176,10 @@ def count_differences(case: MaskCase, inputs: MaskInputs) -> tuple[int, int, int
 
 
 def measured_times(
-    case: MaskCase, inputs: MaskInputs, repeats: int, methods: dict[str, Callable[[MaskCase, MaskInputs], Any]] = METHODS
+    case: MaskCase,
+    inputs: MaskInputs,
+    repeats: int,
+    methods: dict[str, Callable[[MaskCase, MaskInputs], Any]] = METHODS,
 ) -> dict[str, float]:
     """Return the median milliseconds of each method; methods run in turns, so that other load slows all of them."""
     runs: dict[str, list[float]] = {method: [] for method in methods}

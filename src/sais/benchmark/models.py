@@ -99,7 +99,8 @@ def model_candidates(request: ModelsRequest, device: str) -> list[Candidate]:
     for model in dict.fromkeys(request.models):
         for precision in request.precisions:
             for batch_size in request.batch_sizes:
-                candidates += _variants(model, precision, batch_size, request, device)
+                options = InferenceOptions(device="cpu", precision=precision, batch_size=batch_size)  # type: ignore[arg-type]
+                candidates += _variants(model, options, request, device)
     peers = [candidate for source in request.peers for candidate in find_candidates(source)]
     return candidates + select_by_name(peers, request.only)
 
@@ -124,12 +125,13 @@ def _display_name(model: str, request: ModelsRequest) -> str:
     return name if names.count(name) == 1 else model
 
 
-def _variants(model: str, precision: str, batch_size: int, request: ModelsRequest, device: str) -> list[Candidate]:
+def _variants(model: str, options: InferenceOptions, request: ModelsRequest, device: str) -> list[Candidate]:
     """Return the candidates of one model at one precision and batch size; none if it does not support them."""
-    suffixes = ([] if precision == "fp32" else [precision]) + ([] if batch_size == 1 else [f"batch {batch_size}"])
+    suffixes = [] if options.precision == "fp32" else [options.precision]
+    suffixes += [] if options.batch_size == 1 else [f"batch {options.batch_size}"]
     if Path(model).suffix in EXPORTED_SUFFIXES:
-        return _exported_variants(model, precision, batch_size, request, device, suffixes)
-    if precision == "fp16" and device == "cpu":
+        return _exported_variants(model, options, request, device, suffixes)
+    if options.precision == "fp16" and device == "cpu":
         return []
     experiment = experiment_of(model)
     if request.input_size is not None:
@@ -139,17 +141,17 @@ def _variants(model: str, precision: str, batch_size: int, request: ModelsReques
     candidates = []
     for compiled in (False, True) if request.compiled else (False,):
         parts = [name, *(["compiled"] if compiled else []), *suffixes]
-        candidates.append(recipe_candidate(", ".join(parts), experiment, precision, compiled, batch_size))
+        candidates.append(recipe_candidate(", ".join(parts), experiment, replace(options, compile=compiled)))
     return candidates
 
 
 def _exported_variants(
-    model: str, precision: str, batch_size: int, request: ModelsRequest, device: str, suffixes: list[str]
+    model: str, options: InferenceOptions, request: ModelsRequest, device: str, suffixes: list[str]
 ) -> list[Candidate]:
     path = Path(model)
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give an .onnx or .xml file that `sais export` wrote.")
-    if precision not in (("fp32",) if path.suffix == ".onnx" else ("fp32", "bf16")):
+    if options.precision not in (("fp32",) if path.suffix == ".onnx" else ("fp32", "bf16")):
         return []  # ONNX Runtime uses the precision of the file, OpenVINO one of these two
     if request.input_size is not None:
         raise ConfigError(f"{path}: an exported graph has a fixed input size. Export it with another size.")
@@ -157,9 +159,9 @@ def _exported_variants(
     name = ", ".join([_display_name(model, request), *([] if device == "cpu" else ["on the CPU"]), *suffixes])
 
     def prepare(workload: Any, device: str) -> PreparedExport:
-        return PreparedExport(path, workload, "cpu", precision, batch_size)
+        return PreparedExport(path, workload, options)
 
-    return [Candidate(name, prepare, batch_size=batch_size)]
+    return [Candidate(name, prepare, batch_size=options.batch_size)]
 
 
 def experiment_of(model: str) -> Experiment:

@@ -75,7 +75,7 @@ def _assign_labels(
     labels = np.zeros(len(boxes), np.int64)
     for i in range(len(boxes)):
         while True:
-            taken = set(labels[:i][overlap(boxes[i], boxes[:i]) > MAX_SAME_CLASS_IOU].tolist())
+            taken = set(labels[:i][box_iou(boxes[i], boxes[:i]) > MAX_SAME_CLASS_IOU].tolist())
             free = [c % num_classes for c in range(i, i + num_classes) if c % num_classes not in taken]
             if free:
                 labels[i] = free[0]
@@ -86,14 +86,7 @@ def _assign_labels(
     return labels
 
 
-def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of one box (4,) with others (N, 4) -> (N,)."""
-    return box_iou(box, others)
-
-
-def training_batch(
-    workload: Workload, canvas_size: tuple[int, int], batch_size: int, num_objects: int = 10
-) -> Batch:
+def training_batch(workload: Workload, canvas_size: tuple[int, int], batch_size: int, num_objects: int = 10) -> Batch:
     """Create a training batch of copies of the workload, resized to the canvas, with elliptic masks.
 
     The loader is bypassed because YOLACT's inputs of 550 and 700 pixels are not multiples of 32.

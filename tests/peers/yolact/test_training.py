@@ -1,4 +1,4 @@
-"""What YOLACT learns from: anchors, matching, targets, losses, each against a slow obvious loop."""
+"""Tests of YOLACT's anchors, matching, targets and losses against simple loops."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from peers.yolact import anchors as boxes_and_anchors
 from peers.yolact import losses, targets
 from peers.yolact.model import AnchorOutputs
 from peers.yolact.targets import BACKGROUND, IGNORED
+from sais.modeling.criterion import Assignment
 from sais.structures import GroundTruth
-from tests.peers.yolact.yolact_samples import around, iou, nothing, objects_of, random_boxes, random_outputs
+from tests.peers.yolact.yolact_samples import around, iou, no_objects, objects_of, random_boxes, random_outputs
 
 # --- anchors
 
 
-def test_anchors_lie_where_the_paper_has_them() -> None:
+def test_anchor_boxes_are_those_of_the_paper() -> None:
     level_sizes = ((69, 69), (35, 35), (18, 18), (9, 9), (5, 5))
     found = boxes_and_anchors.anchor_boxes(level_sizes, (550, 550))
     expected = []
@@ -30,25 +31,25 @@ def test_anchors_lie_where_the_paper_has_them() -> None:
                     w, h = scale * ratio**0.5, scale / ratio**0.5
                     center = (x + 0.5) * stride, (y + 0.5) * stride
                     expected.append([center[0] - w / 2, center[1] - h / 2, center[0] + w / 2, center[1] + h / 2])
-    assert len(found) == 19248  # the paper's input has as many
+    assert len(found) == 19248  # as in the paper
     torch.testing.assert_close(found, torch.tensor(expected))
-    # Scales grow with the input, places do not.
+    # Scales grow with the input, centers do not.
     larger = boxes_and_anchors.anchor_boxes(((2, 2), (1, 1), (1, 1), (1, 1), (1, 1)), (700, 700))
     assert larger[3].tolist() == pytest.approx([12 - 15.2727, 4 - 15.2727, 12 + 15.2727, 4 + 15.2727], abs=1e-3)
 
 
-def test_boxes_return_from_their_offsets() -> None:
+def test_decode_inverts_encode() -> None:
     anchors, boxes = random_boxes(50, 1), random_boxes(50, 2)
     offsets = boxes_and_anchors.encode(anchors, boxes)
     torch.testing.assert_close(boxes_and_anchors.decode(anchors, offsets), boxes, atol=1e-3, rtol=1e-4)
-    # An anchor of 10 x 20 at (10, 20); the box is 1 right, 4 down, twice as wide, as high.
-    one = boxes_and_anchors.encode(torch.tensor([5.0, 10, 15, 30]), torch.tensor([1.0, 14, 21, 34]))
-    assert one.tolist() == pytest.approx([1 / 10 / 0.1, 4 / 20 / 0.1, math.log(2) / 0.2, 0])
+    # An anchor of 10 x 20 at (10, 20); the box is shifted by (1, 4), twice as wide and equally high.
+    offset = boxes_and_anchors.encode(torch.tensor([5.0, 10, 15, 30]), torch.tensor([1.0, 14, 21, 34]))
+    assert offset.tolist() == pytest.approx([1 / 10 / 0.1, 4 / 20 / 0.1, math.log(2) / 0.2, 0])
     flat = boxes_and_anchors.encode(torch.tensor([5.0, 10, 15, 30]), torch.tensor([3.0, 5, 3, 9]))
     assert flat.isfinite().all()
 
 
-def test_iou_of_all_pairs() -> None:
+def test_pairwise_iou_equals_loop() -> None:
     first, second = random_boxes(12, 3), random_boxes(9, 4)
     found = boxes_and_anchors.pairwise_iou(first, second)
     expected = [[iou(a, b) for b in second.tolist()] for a in first.tolist()]
@@ -60,7 +61,7 @@ def test_iou_of_all_pairs() -> None:
 # --- targets
 
 
-def matched_slowly(anchors: Tensor, boxes: Tensor) -> list[int]:
+def match_loop(anchors: Tensor, boxes: Tensor) -> list[int]:
     overlap = [[iou(box, anchor) for anchor in anchors.tolist()] for box in boxes.tolist()]
     index = []
     for anchor in range(len(anchors)):
@@ -80,26 +81,26 @@ def matched_slowly(anchors: Tensor, boxes: Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_matching_equals_a_loop(seed: int) -> None:
+def test_match_equals_loop(seed: int) -> None:
     level_sizes = ((8, 8), (4, 4), (2, 2), (1, 1), (1, 1))
     anchors = boxes_and_anchors.anchor_boxes(level_sizes, (64, 64))
     boxes = random_boxes(12, seed, 64)
     anchors = torch.cat([anchors, around(boxes, 8, 20 + seed)])
-    boxes = torch.cat([boxes, boxes[:4] + torch.tensor([0.3, 0.2, 0.9, 0.7])])  # near twins want the same anchor
+    boxes = torch.cat([boxes, boxes[:4] + torch.tensor([0.3, 0.2, 0.9, 0.7])])  # near duplicates
     found = targets.match(anchors, boxes)
-    assert found.tolist() == matched_slowly(anchors, boxes)
+    assert found.tolist() == match_loop(anchors, boxes)
     assert set(range(len(boxes))) <= set(found.tolist())
     assert {BACKGROUND, IGNORED} <= set(found.tolist())
 
 
-def test_more_objects_than_anchors_and_no_objects() -> None:
+def test_match_with_few_anchors_and_without_objects() -> None:
     anchors, boxes = random_boxes(3, 1), random_boxes(5, 2)
-    assert targets.match(anchors, boxes).tolist() == matched_slowly(anchors, boxes)
+    assert targets.match(anchors, boxes).tolist() == match_loop(anchors, boxes)
     assert targets.match(anchors, torch.zeros(0, 4)).tolist() == [BACKGROUND] * 3
 
 
-def test_targets_tell_label_and_offsets() -> None:
-    objects = [objects_of(random_boxes(4, 6), [2, 0, 1, 1]), nothing()]
+def test_build_targets_labels_and_offsets() -> None:
+    objects = [objects_of(random_boxes(4, 6), [2, 0, 1, 1]), no_objects()]
     anchors = torch.cat([random_boxes(50, 5), around(objects[0].boxes, 5, 20)])
     found = targets.build_targets(objects, anchors)
     for anchor, owner in enumerate(found.object_index[0].tolist()):
@@ -114,13 +115,13 @@ def test_targets_tell_label_and_offsets() -> None:
     assert not found.offsets[1].any()
 
 
-def test_mask_positives_are_few_the_same_again_and_outlined() -> None:
+def test_sample_mask_positives_is_limited_and_deterministic() -> None:
     objects = objects_of(random_boxes(6, 8), [0] * 6)
     anchors = around(objects.boxes, 15, 7)
     start = int(((objects.mask_windows[:2, 2:] - objects.mask_windows[:2, :2]).prod(1)).sum())
     first = int((objects.mask_windows[0, 2:] - objects.mask_windows[0, :2]).prod())
     objects.mask_values = torch.cat([objects.mask_values[:first], objects.mask_values[start:]])
-    objects.mask_windows[1] = 0  # a box without an outline
+    objects.mask_windows[1] = 0  # a box without a mask
     found = targets.build_targets([objects], anchors)
     allowed = [a for a, owner in enumerate(found.object_index[0].tolist()) if owner >= 0 and owner != 1]
     assert targets.sample_mask_positives(found, [objects], [3])[0].tolist() == allowed
@@ -133,13 +134,13 @@ def test_mask_positives_are_few_the_same_again_and_outlined() -> None:
     assert len({tuple(d) for d in draws}) == 4
 
 
-def test_semantic_targets_are_the_union_of_a_class() -> None:
+def test_semantic_targets_are_the_union_of_each_class() -> None:
     objects = objects_of(random_boxes(7, 9), [0, 0, 0, 2, 2, 3, 3])
     last = int((objects.mask_windows[6, 2:] - objects.mask_windows[6, :2]).prod())
     objects.mask_values = objects.mask_values[:-last]
     objects.mask_windows[6] = 0
-    found, told = targets.semantic_targets(objects, 5, (16, 16))
-    assert told.tolist() == [1, 1, 1, 0, 1]
+    found, valid = targets.semantic_targets(objects, 5, (16, 16))
+    assert valid.tolist() == [1, 1, 1, 0, 1]
     expected = np.zeros((5, 32, 32))
     start = 0
     for label, (x1, y1, x2, y2) in zip(objects.labels.tolist(), objects.mask_windows.tolist(), strict=True):
@@ -159,44 +160,49 @@ def test_semantic_targets_are_the_union_of_a_class() -> None:
 # --- losses
 
 
-def test_hard_negatives_equal_a_loop() -> None:
+def test_hard_negatives_equals_loop() -> None:
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(-2, 1, (4, 60), generator=generator)
-    labels[1] = torch.where(labels[1] >= 0, BACKGROUND, labels[1])  # no positive: three negatives
-    labels[2, :50] = 1  # more are wanted than there are
+    labels[1] = torch.where(labels[1] >= 0, BACKGROUND, labels[1])  # no positives: three negatives
+    labels[2, :50] = 1  # fewer negatives than required
     entropies = torch.rand(4, 60, generator=generator)
     entropies[3] = 0.5  # ties: the lower anchor first
     found = losses.hard_negatives(entropies, labels)
     for image in range(4):
         negatives = [a for a in range(60) if labels[image, a] == BACKGROUND]
-        wanted = 3 * max(1, sum(int(labels[image, a]) >= 0 for a in range(60)))
-        hardest = sorted(negatives, key=lambda a: (-float(entropies[image, a]), a))[:wanted]
+        count = 3 * max(1, sum(int(labels[image, a]) >= 0 for a in range(60)))
+        hardest = sorted(negatives, key=lambda a: (-float(entropies[image, a]), a))[:count]
         assert found[image].nonzero().squeeze(1).tolist() == sorted(hardest)
     assert found[1].sum() == 3
 
 
-def test_losses_equal_loops() -> None:
-    objects = [objects_of(random_boxes(3, 11), [0, 2, 1]), objects_of(random_boxes(2, 12), [1, 1]), nothing()]
+def test_compute_losses_equals_loops() -> None:
+    objects = [objects_of(random_boxes(3, 11), [0, 2, 1]), objects_of(random_boxes(2, 12), [1, 1]), no_objects()]
     anchors = torch.cat([random_boxes(285, 10), around(objects[0].boxes, 5, 19)])
     outputs = random_outputs(3, 300, 3, 13)
-    wanted = targets.build_targets(objects, anchors)
-    chosen = targets.sample_mask_positives(wanted, objects, [1, 2, 3], limit=4)
-    found = losses.compute_losses(outputs, wanted, objects, chosen)
-    positives = int((wanted.object_index >= 0).sum())
-    assert int((wanted.object_index[0] >= 0).sum()) > len(chosen[0]) == 4  # the limit bites
+    expected = targets.build_targets(objects, anchors)
+    samples = targets.sample_mask_positives(expected, objects, [1, 2, 3], limit=4)
+    positives = int((expected.object_index >= 0).sum())
+    normalizers = {"positives": torch.tensor(float(positives)), "images": torch.tensor(3.0)}
+    found = losses.compute_losses(outputs, objects, Assignment(expected, normalizers, samples))
+    assert int((expected.object_index[0] >= 0).sum()) > len(samples[0]) == 4  # more positives than the limit
     sums = {"classification": 0.0, "box": 0.0, "mask": 0.0, "semantic": 0.0}
     for image in range(3):
-        log_shares = outputs.class_logits[image].detach().log_softmax(1)
-        labels = wanted.labels[image].tolist()
-        mine = [a for a, label in enumerate(labels) if label >= 0]
-        worst = sorted((a for a, label in enumerate(labels) if label == -1), key=lambda a: float(log_shares[a, 0]))
-        for a in mine:
-            sums["classification"] -= float(log_shares[a, labels[a] + 1])
-            for x in (outputs.offsets[image, a].detach() - wanted.offsets[image, a]).abs().tolist():
+        log_probabilities = outputs.class_logits[image].detach().log_softmax(1)
+        labels = expected.labels[image].tolist()
+        positive = [a for a, label in enumerate(labels) if label >= 0]
+        hardest = sorted(
+            (a for a, label in enumerate(labels) if label == -1), key=lambda a: float(log_probabilities[a, 0])
+        )
+        for a in positive:
+            sums["classification"] -= float(log_probabilities[a, labels[a] + 1])
+            for x in (outputs.offsets[image, a].detach() - expected.offsets[image, a]).abs().tolist():
                 sums["box"] += 0.5 * x * x if x < 1 else x - 0.5
-        sums["classification"] -= sum(float(log_shares[a, 0]) for a in worst[: 3 * max(1, len(mine))])
-        for a in chosen[image].tolist():
-            sums["mask"] += mask_loss_slowly(outputs, objects[image], image, a, wanted) * len(mine) / len(chosen[image])
+        sums["classification"] -= sum(float(log_probabilities[a, 0]) for a in hardest[: 3 * max(1, len(positive))])
+        for a in samples[image].tolist():
+            sums["mask"] += (
+                mask_loss_loop(outputs, objects[image], image, a, expected) * len(positive) / len(samples[image])
+            )
         truth, _ = targets.semantic_targets(objects[image], 3, (16, 16))
         assert outputs.semantic_logits is not None
         p = outputs.semantic_logits[image].detach().sigmoid()
@@ -207,10 +213,10 @@ def test_losses_equal_loops() -> None:
     assert found["semantic"].item() == pytest.approx(sums["semantic"] / 3, rel=1e-4)
 
 
-def mask_loss_slowly(
-    outputs: AnchorOutputs, objects: GroundTruth, image: int, anchor: int, wanted: targets.AnchorTargets
+def mask_loss_loop(
+    outputs: AnchorOutputs, objects: GroundTruth, image: int, anchor: int, assigned: targets.AnchorTargets
 ) -> float:
-    owner = int(wanted.object_index[image, anchor])
+    owner = int(assigned.object_index[image, anchor])
     sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in objects.mask_windows.tolist()]
     values = objects.mask_values[sum(sizes[:owner]) :].tolist()
     x1, y1, x2, y2 = objects.mask_windows[owner].tolist()
@@ -218,6 +224,6 @@ def mask_loss_slowly(
     total = 0.0
     for i, (y, x) in enumerate((y, x) for y in range(y1, y2) for x in range(x1, x2)):
         logit = float((outputs.coefficients[image, anchor] * outputs.prototypes[image, :, y, x]).sum().detach())
-        share, truth = 1 / (1 + math.exp(-logit)), values[i] / 255
-        total -= truth * math.log(share) + (1 - truth) * math.log(1 - share)
+        probability, truth = 1 / (1 + math.exp(-logit)), values[i] / 255
+        total -= truth * math.log(probability) + (1 - truth) * math.log(1 - probability)
     return total / ((box[2] - box[0]) * (box[3] - box[1]) / 16)

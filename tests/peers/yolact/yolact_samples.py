@@ -1,4 +1,4 @@
-"""What the tests of YOLACT share: boxes, objects, answers of a network, a small network, overlap in a loop."""
+"""Boxes, ground truth, network outputs, a small network and IoU in a loop for the tests of YOLACT."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sais.structures import GroundTruth
 LITE = "tf_efficientnet_lite0.in1k"
 
 
-def iou(one: list[float], other: list[float]) -> float:
-    across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
-    down = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
-    return across * down / (areas[0] + areas[1] - across * down)
+def iou(first: list[float], second: list[float]) -> float:
+    width = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
+    height = max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)]
+    return width * height / (areas[0] + areas[1] - width * height)
 
 
 def random_boxes(number: int, seed: int, side: float = 128.0) -> Tensor:
@@ -30,7 +30,7 @@ def random_boxes(number: int, seed: int, side: float = 128.0) -> Tensor:
 
 
 def around(boxes: Tensor, number: int, seed: int) -> Tensor:
-    """`number` boxes near each of `boxes`, of every degree of overlap."""
+    """Return `number` boxes near each of `boxes`, with various overlaps."""
     generator = torch.Generator().manual_seed(seed)
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(number, 2)
     shift = torch.randn(len(sides), 4, generator=generator) * sides * 0.15
@@ -38,7 +38,7 @@ def around(boxes: Tensor, number: int, seed: int) -> Tensor:
 
 
 def objects_of(boxes: Tensor, labels: list[int], canvas: int = 128) -> GroundTruth:
-    """Objects whose masks are discs in their boxes; half of the cells are covered by a half."""
+    """Return objects with elliptic masks; cells at their border have a coverage of one half."""
     windows, values = [], [torch.zeros(0, dtype=torch.uint8)]
     for x1, y1, x2, y2 in boxes.tolist():
         window = [math.floor(x1 / 4), math.floor(y1 / 4), math.ceil(x2 / 4), math.ceil(y2 / 4)]
@@ -58,7 +58,7 @@ def objects_of(boxes: Tensor, labels: list[int], canvas: int = 128) -> GroundTru
     )
 
 
-def nothing() -> GroundTruth:
+def no_objects() -> GroundTruth:
     return objects_of(torch.zeros(0, 4), [])
 
 
