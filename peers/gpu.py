@@ -88,7 +88,7 @@ class Results:
 
 
 def verify_and_measure(out: Path, device: str, quick: bool, minutes: float, command: str) -> str:
-    """Run all checks and measurements, print their table, and return it as Markdown.
+    """Run all checks and measurements, print their table, and return a line for the user.
 
     Args:
         out: the folder of the results and of short training runs.
@@ -107,7 +107,7 @@ def verify_and_measure(out: Path, device: str, quick: bool, minutes: float, comm
     statuses = [row["status"] for row in results.rows]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("PASS", "FAIL", "SKIP", "INFO"))
     print_table(counts, COLUMNS, results.cells(), environment(plan.device))
-    return results.markdown()
+    return f"wrote {out / 'gpu.md'} and {out / 'gpu.json'}"
 
 
 def _verify(plan: Plan, results: Results) -> None:

@@ -127,7 +127,7 @@ def _display_name(model: str, request: ModelsRequest) -> str:
 
 def _variants(model: str, options: InferenceOptions, request: ModelsRequest, device: str) -> list[Candidate]:
     """Return the candidates of one model at one precision and batch size; none if it does not support them."""
-    suffixes = [] if options.precision == "fp32" else [options.precision]
+    suffixes: list[str] = [] if options.precision == "fp32" else [options.precision]
     suffixes += [] if options.batch_size == 1 else [f"batch {options.batch_size}"]
     if Path(model).suffix in EXPORTED_SUFFIXES:
         return _exported_variants(model, options, request, device, suffixes)
