@@ -22,7 +22,7 @@ import numpy as np
 from sais.config import InputConfig
 from sais.errors import ConfigError
 from sais.ops.letterbox import CANVAS_MULTIPLE
-from sais.ops.numpy_boxes import boxes_overlap
+from sais.ops.numpy_boxes import box_area, box_intersection, boxes_overlap
 from sais.results import mask_ops
 from sais.results.detections import DetectFunction, Detections
 
@@ -167,9 +167,8 @@ class _Candidates:
                 return 0.0  # even one inside the other would not reach it
             shared = float(mask_ops.intersection_area(self.masks[first], self.masks[second]))
         else:
-            a, b = self.boxes[first], self.boxes[second]
-            areas = np.array([np.prod(box[2:] - box[:2]) for box in (a, b)])
-            shared = float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
+            areas = box_area(self.boxes[[first, second]])
+            shared = float(box_intersection(self.boxes[first], self.boxes[second]))
         return shared / max(float(areas.sum()) - shared, 1e-12)
 
 
