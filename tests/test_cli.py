@@ -279,13 +279,13 @@ def test_data_paths_by_split_and_by_file(real_data) -> None:
         train_annotations=folder / "annotations/train.json",
         train_images=folder / "images/train",
     )
-    assert len(by_split.train_index().images) == len(by_file.train_index().images) == 80
-    valid = by_split.valid_index()
+    assert len(by_split.read_train().images) == len(by_file.read_train().images) == 80
+    valid = by_split.read_valid()
     assert valid is not None
     assert len(valid.images) == 10
-    assert by_file.valid_index() is None
-    assert DataPaths(data=folder, valid="").valid_index() is None
-    coco = DataPaths(data=real_data("coco_mini")).valid_index()
+    assert by_file.read_valid() is None
+    assert DataPaths(data=folder, valid="").read_valid() is None
+    coco = DataPaths(data=real_data("coco_mini")).read_valid()
     assert coco is not None
     assert len(coco.images) == 206
 

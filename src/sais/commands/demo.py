@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
     print(f"2/4 training {arguments.recipe} for {arguments.epochs} epochs into {folder}")
     without_validation = dataclasses.replace(paths, valid="")  # evaluated once, below
     train(_experiment(arguments), without_validation, folder, max_iterations=arguments.max_iterations)
-    split = paths.valid_index()
+    split = paths.read_valid()
     assert split is not None
     predictor = Predictor(folder)
     print(f"3/4 evaluating on {len(split.images)} validation images")

@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
         train_annotations=options.train_annotations,
         train_images=options.train_images,
     )
-    split = paths.train_index()
+    split = paths.read_train()
     samples = AugmentedSamples(split, settings.input, settings.augment, settings.run.seed)
     keys = _keys(arguments, split, settings.optim.batch_size)
     sheet, unreadable = draw_samples(samples, keys, split.class_names, arguments.columns)

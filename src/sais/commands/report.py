@@ -92,7 +92,7 @@ def _dataset_split(
             value = record.paths[item.name]
             paths[item.name] = Path(value) if value is not None and "Path" in str(item.type) else value
     try:
-        split = DataPaths(**paths).valid_index(class_names)
+        split = DataPaths(**paths).read_valid(class_names)
     except SaisError as error:
         return None, f"The data of the run cannot be read ({error}); evaluate on other data with --data DIR."
     return split, "" if split is not None else "The data set has no validation split to evaluate on."

@@ -168,7 +168,7 @@ def fit_batch(experiment: Experiment, paths: DataPaths, world: World, keep_lr: b
     from sais.engine.auto_batch_size import find_batch_size
     from sais.engine.free_memory import free_memory
 
-    split = paths.train_index()
+    split = paths.read_train()
     device = choose_device(experiment.run.device)
     sharing = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes in one memory
     estimate = find_batch_size(experiment, len(split.class_names), device, free_bytes=free_memory(device) // sharing)
