@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -26,6 +26,7 @@ from sais.engine.train_step import forward, micro_batches, total
 from sais.engine.trainer import train
 from sais.evaluation.evaluate import evaluate
 from sais.export.exporter import export_model
+from sais.export.options import ExportOptions
 from sais.export.parity import ParityReport
 from sais.inference.options import InferenceOptions
 from sais.inference.predictor import Predictor
@@ -256,7 +257,8 @@ def compare_export(plan: Plan) -> Outcome:
     """Export the trained network to ONNX and compare the detections of ONNX Runtime with those on the device."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export_model(plan.out / "uninterrupted", path)
+        graph: Literal["raw", "detections"] = "raw" if plan.quick else "detections"  # raw has no score threshold
+        export_model(plan.out / "uninterrupted", path, ExportOptions(graph=graph))
         exported = Predictor(path, InferenceOptions(score=plan.min_score, device="cpu"))
         return _detections_report(plan, _predictor(plan, plan.device), exported)
 
