@@ -80,7 +80,10 @@ class DetectionsGraph(nn.Module):
         limit = self.settings.max_detections
         suppressed = batched_nms(boxes, scores, self.settings.nms_iou, limit)  # (B, C, N), removed ones are 0
         num_candidates = suppressed.shape[2]
-        best = suppressed.flatten(1).topk(limit, dim=1)
+        ranked = suppressed.flatten(1)
+        if isinstance(ranked.shape[1], int) and ranked.shape[1] < limit:  # one class on a small canvas
+            ranked = functional.pad(ranked, (0, limit - ranked.shape[1]))
+        best = ranked.topk(limit, dim=1)
         values = best.values * (best.values >= self.score)
         filled = values > 0
         labels, index = (best.indices // num_candidates) * filled, best.indices % num_candidates

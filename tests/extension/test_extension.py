@@ -1,0 +1,136 @@
+"""The method is open: own assigners, losses, heads, data sets and augmentations, from one file outside the package.
+
+Each is trained from the command line, evaluated, predicted with, exported to ONNX, and opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from sais.checkpoint import load_checkpoint
+from sais.cli import main
+
+MODULE = "own_extension"
+EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "assigner from boxes": ("--criterion.assigner", f"{MODULE}:assign_nearest"),
+    "assigner from predictions": ("--criterion.assigner", f"{MODULE}:assign_by_cost"),
+    "box loss": ("--criterion.box-loss", f"{MODULE}:l1_of_logarithms"),
+    "extra loss": ("--criterion.extra-losses", f"{MODULE}:prototype_size"),
+    "head without quality branch": ("--model.head", f"{MODULE}:PlainHead"),
+    "augmentation": ("--augment.extra", f"{MODULE}:darken"),
+    "data set": (),
+    "quality of boxes": ("--model.quality", "iou"),
+    "no quality branch": ("--model.quality", "none"),
+}
+EVERYTHING = tuple(word for name in EXTENSIONS if "quality of" not in name and name != "no quality branch"
+                   and name != "assigner from boxes" for word in EXTENSIONS[name])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the file of the extension, which is the current directory."""
+    path = tmp_path_factory.mktemp("research")
+    shutil.copy(Path(__file__).with_name(f"{MODULE}.py"), path)
+    before = Path.cwd()
+    os.chdir(path)
+    yield path
+    os.chdir(before)
+    sys.modules.pop(MODULE, None)
+    if str(path) in sys.path:
+        sys.path.remove(str(path))
+
+
+def run(*words: str | Path) -> None:
+    """Run a command of sais in this process."""
+    assert main([str(word) for word in words]) == 0, words
+
+
+def train(data: str | Path, out: Path, *options: str) -> list[dict[str, Any]]:
+    """Train two steps from the command line; returns the logged terms of each step."""
+    steps = ("--max-iterations", "2", "--no-report")
+    run("train", f"{MODULE}:tiny", "--data", data, "--out", out, *steps, *options)
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if entry["kind"] == "iteration"]
+
+
+def use(model: Path, data: str | Path, images: Path, folder: Path) -> None:
+    """Evaluate a trained model, predict with it, export it, and do both with the exported file."""
+    exported = folder / "model.onnx"
+    run("export", model, "--out", exported, "--max-images", "2")
+    for number, source in enumerate((model, exported)):
+        metrics = folder / f"metrics-{number}.json"
+        run("eval", source, "--data", data, "--workers", "0", "--device", "cpu", "--json", metrics)
+        assert json.loads(metrics.read_text())["images"] == 4
+        out = folder / f"predictions-{number}"
+        run("predict", source, images, "--out", out, "--score", "0.001", "--device", "cpu", "--no-draw")
+    first, second = (
+        json.loads((folder / f"predictions-{number}/predictions.json").read_text())["annotations"]
+        for number in range(2)
+    )
+    assert len(first) > 0
+    scores = [[round(one["score"], 3) for one in annotations[:10]] for annotations in (first, second)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_own_part_trains_evaluates_predicts_and_exports(name: str, shapes: Path, folder: Path, tmp_path: Path) -> None:
+    data = f"{MODULE}:squares" if name == "data set" else shapes
+    terms = train(data, tmp_path / "run", *EXTENSIONS[name])
+    assert len(terms) == 2
+    assert ("prototype_size" in terms[0]) == (name == "extra loss")
+    assert ("centerness" in terms[0]) == (
+        name not in ("head without quality branch", "quality of boxes", "no quality branch")
+    )
+    assert ("iou" in terms[0]) == (name == "quality of boxes")
+    use(tmp_path / "run", data, shapes / "images/valid", tmp_path)
+
+
+def test_all_own_parts_together_train_in_micro_batches_and_resume(folder: Path, tmp_path: Path) -> None:
+    data = f"{MODULE}:squares"
+    terms = train(data, tmp_path / "run", *EVERYTHING, "--optim.micro-batch", "3")
+    assert {"classification", "box", "mask", "prototype_size"} <= set(terms[0])
+    assert "centerness" not in terms[0]
+    run("train", f"{MODULE}:tiny", "--data", data, "--out", tmp_path / "run", "--resume", "--max-iterations", "3")
+    checkpoint = load_checkpoint(tmp_path / "run/last.safetensors")
+    assert checkpoint.state["iteration"] == 3
+    assert checkpoint.experiment.criterion.assigner == f"{MODULE}:assign_by_cost"
+
+
+@pytest.mark.slow
+def test_all_own_parts_together_predict_and_export(shapes: Path, folder: Path, tmp_path: Path) -> None:
+    data = f"{MODULE}:squares"
+    train(data, tmp_path / "run", *EVERYTHING)
+    use(tmp_path / "run", data, shapes / "images/valid", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["assigner from boxes", "assigner from predictions"])
+def test_two_ranks_equal_one_process_with_an_own_assigner(
+    name: str, shapes: Path, folder: Path, tmp_path: Path
+) -> None:
+    expected = train(shapes, tmp_path / "one", *EXTENSIONS[name])
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "-m", "sais")
+    words = ("train", f"{MODULE}:tiny", "--data", str(shapes), "--out", str(tmp_path / "two"), "--max-iterations", "2")
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
+    command = (sys.executable, *launcher, *words, "--no-report", *EXTENSIONS[name])
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(line) for line in (tmp_path / "two/log.jsonl").read_text().splitlines()]
+    steps = [entry for entry in entries if entry["kind"] == "iteration"]
+    assert len(steps) == len(expected) == 2
+    for step, reference in zip(steps, expected, strict=True):
+        for term in ("total", "classification", "box", "centerness", "mask", "gradient"):
+            assert step[term] == pytest.approx(reference[term], rel=2e-3), term
