@@ -269,7 +269,7 @@ def test_settings_that_differ_come_first(tmp_path: Path) -> None:
 
 
 def test_images_that_are_gone_are_counted(valid: DatasetSplit, tmp_path: Path) -> None:
-    gone = replace(valid, images=(replace(valid.images[0], path=tmp_path / "gone.jpg"), *valid.images[1:]))
+    gone = replace(valid, images=(replace(valid.images[0], source=tmp_path / "gone.jpg"), *valid.images[1:]))
     page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(gone, [])))
     assert "Omitted because they could not be read: 1." in page.text
     assert len(page.images) == 3

@@ -164,8 +164,8 @@ def reproduce_figure3(request: ReproductionRequest, model: Path | None) -> None:
         if not folders:
             raise CheckpointError(f"{request.out}/runs/sais{suffix}: the weights were deleted. Give a model.")
         model = folders[0]
-    index = request.required_data.read_valid(None) or request.required_data.read_train()
-    images = figures.figure3(index, model, request.out, request.budget.device or "auto")
+    split = request.required_data.read_valid(None) or request.required_data.read_train()
+    images = figures.figure3(split, model, request.out, request.budget.device or "auto")
     _write_figure_state(request, "figure3", images)
 
 
@@ -209,16 +209,16 @@ def _earlier_results(key: str, results: Sequence[RunResult], request: Reproducti
 def _padding_bug_tables(request: ReproductionRequest, results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """The tables on the padding bug: its ablation, and the upper bound at the size of the rows that keep the ratio and
     at the paper's size. Empty for data without masks."""
-    index = request.required_data.read_valid(request.required_data.read_train().class_names)
-    assert index is not None
-    if not any(annotation.segmentation is not None for image in index.images for annotation in image.annotations):
+    split = request.required_data.read_valid(request.required_data.read_train().class_names)
+    assert split is not None
+    if not any(annotation.segmentation is not None for image in split.images for annotation in image.annotations):
         return []
-    ablation = padding_bug_ablation.ablation_rows(results, index, request.out, request.budget.device or "auto")
+    ablation = padding_bug_ablation.ablation_rows(results, split, request.out, request.budget.device or "auto")
     sizes = [keep_ratio(base_experiment(request.budget)[0]).input.size, KEEP_RATIO.size]
-    caption = padding_bug_upper_bound.CAPTION.format(data=f"{request.required_data.name}, {index.name}")
+    caption = padding_bug_upper_bound.CAPTION.format(data=f"{request.required_data.name}, {split.name}")
     tables = [
         (padding_bug_ablation.CAPTION, padding_bug_ablation.COLUMNS, ablation),
-        (caption, padding_bug_upper_bound.COLUMNS, padding_bug_upper_bound.upper_bound_rows(index, sizes)),
+        (caption, padding_bug_upper_bound.COLUMNS, padding_bug_upper_bound.upper_bound_rows(split, sizes)),
     ]
     return [{"caption": text, "columns": list(columns), "rows": rows} for text, columns, rows in tables if rows]
 

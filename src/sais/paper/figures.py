@@ -21,12 +21,12 @@ SCORE = 0.3
 
 
 def figure2(
-    index: DatasetSplit, settings: InputConfig, out: Path, image_id: int | None = None
+    split: DatasetSplit, settings: InputConfig, out: Path, image_id: int | None = None
 ) -> list[tuple[Path, str]]:
     """Write target maps of both assigners for the paper's own scene and for an image of the data set.
 
     Args:
-        index: split of the data set.
+        split: split of the data set.
         settings: size and mode of the network's input.
         out: folder of the images.
         image_id: id of the image; by default that of the image, among the first 2000, in which the most boxes cover
@@ -39,11 +39,11 @@ def figure2(
         InputError: no such image.
     """
     if image_id is None:
-        record = max(index.images[:SEARCHED_IMAGES], key=_count_covered_centers)
+        record = max(split.images[:SEARCHED_IMAGES], key=_count_covered_centers)
     else:
-        records = [record for record in index.images if record.id == image_id]
+        records = [record for record in split.images if record.id == image_id]
         if not records:
-            raise InputError(f"{index.name}: no image with id {image_id}. Give an id of the annotation file.")
+            raise InputError(f"{split.name}: no image with id {image_id}. Give an id of the annotation file.")
         record = records[0]
     assigners = ("area", "center")
     scene, maps = draw_scene("figure2", assigners), draw_target_maps(record, settings, assigners)
@@ -51,7 +51,7 @@ def figure2(
     figures = []
     for name, image, caption in (
         ("figure2-scene.png", scene, "The paper's scene: a small object over the center of a large one."),
-        ("figure2.png", maps, f"Image {record.id} of {index.name}."),
+        ("figure2.png", maps, f"Image {record.id} of {split.name}."),
     ):
         Image.fromarray(image).save(out / name)
         figures.append((out / name, caption))
@@ -68,12 +68,12 @@ def _count_covered_centers(record: ImageRecord) -> int:
 
 
 def figure3(
-    index: DatasetSplit, model: Path, out: Path, device: str = "auto", count: int = 12
+    split: DatasetSplit, model: Path, out: Path, device: str = "auto", count: int = 12
 ) -> list[tuple[Path, str]]:
     """Write a contact sheet of a model's detections in images spread over the split.
 
     Args:
-        index: split of the data set.
+        split: split of the data set.
         model: model file, or folder of a run.
         out: folder of the image.
         device: device of the model.
@@ -86,8 +86,8 @@ def figure3(
         CheckpointError: the model cannot be read.
     """
     predictor = Predictor(model, device=device, score=SCORE)
-    count = min(count, len(index.images))
-    records = [index.images[i] for i in np.linspace(0, len(index.images) - 1, count).astype(int)]
+    count = min(count, len(split.images))
+    records = [split.images[i] for i in np.linspace(0, len(split.images) - 1, count).astype(int)]
     images, captions = [], []
     for record in records:
         image = record.read()
@@ -97,4 +97,4 @@ def figure3(
     out.mkdir(parents=True, exist_ok=True)
     path = out / "figure3.jpg"
     Image.fromarray(contact_sheet(images, columns=4, captions=captions)).save(path, quality=90)
-    return [(path, f"{predictor.experiment.name} on {index.name}, minimum score {SCORE}; a color for each object.")]
+    return [(path, f"{predictor.experiment.name} on {split.name}, minimum score {SCORE}; a color for each object.")]

@@ -26,14 +26,14 @@ CAPTION = "Ablation of the padding bug: the same weights, evaluated without the 
 
 
 def ablation_rows(
-    results: Sequence[RunResult], valid_index: DatasetSplit, out: Path, device: str = "auto"
+    results: Sequence[RunResult], valid_split: DatasetSplit, out: Path, device: str = "auto"
 ) -> list[list[str]]:
     """Format the rows of a table with `COLUMNS`.
 
     Args:
         results: results of runs. Runs with a fixed input are ignored, and runs with neither weights nor a kept
             additional result.
-        valid_index: split to evaluate on.
+        valid_split: split to evaluate on.
         out: folder of runs and results.
         device: device of the evaluation.
     """
@@ -42,7 +42,7 @@ def ablation_rows(
         if result.experiment["input"]["mode"] != "keep_ratio":
             continue
         trained_with_bug = result.architecture == PADDING_BUG_ARCHITECTURE.name
-        other = _evaluate_other(result, "sais" if trained_with_bug else PADDING_BUG, valid_index, out, device)
+        other = _evaluate_other(result, "sais" if trained_with_bug else PADDING_BUG, valid_split, out, device)
         if other is None:
             continue
         for bug, evaluated in sorted(((trained_with_bug, result), (not trained_with_bug, other)), key=lambda p: p[0]):
@@ -52,7 +52,7 @@ def ablation_rows(
 
 
 def _evaluate_other(
-    result: RunResult, architecture: str, valid_index: DatasetSplit, out: Path, device: str
+    result: RunResult, architecture: str, valid_split: DatasetSplit, out: Path, device: str
 ) -> RunResult | None:
     """The result of the same weights with another architecture, kept as JSON; None without weights."""
     path = out / "results" / FOLDER / f"seed{result.seed}-{result.digest}.json"
@@ -64,7 +64,7 @@ def _evaluate_other(
     settings = replace_settings(model.experiment, "model", architecture=architecture)
     predictor = Predictor(replace(model, experiment=settings), device=device)
     batch_size, workers = settings.optim.batch_size, settings.run.workers
-    metrics = evaluate(predictor, valid_index, batch_size, workers, skip_broken=True).metrics
+    metrics = evaluate(predictor, valid_split, batch_size, workers, skip_broken=True).metrics
     assert metrics is not None
     other = replace(
         result,

@@ -28,38 +28,38 @@ CAPTION = (
 )
 
 
-def upper_bound_rows(index: DatasetSplit, sizes: Sequence[tuple[int, int]]) -> list[list[str]]:
+def upper_bound_rows(split: DatasetSplit, sizes: Sequence[tuple[int, int]]) -> list[list[str]]:
     """Format the rows of a table with `COLUMNS`: each input size without and with the bug.
 
     Args:
-        index: split with annotations.
+        split: split with annotations.
         sizes: (short side, maximum long side) of inputs that keep the ratio, in pixels.
     """
     rows = []
     for size in dict.fromkeys(sizes):
         for bug in (False, True):
-            scores = padding_bug_upper_bound(index, size, bug).to_dict()["mask"]
+            scores = padding_bug_upper_bound(split, size, bug).to_dict()["mask"]
             values = [scores[name] for name in METRICS]
             cells = ["-" if value is None else f"{100 * value:.1f}" for value in values]
             rows.append([f"{size[1]}x{size[0]}", "yes" if bug else "no", *cells])
     return rows
 
 
-def padding_bug_upper_bound(index: DatasetSplit, size: tuple[int, int], bug: bool = True) -> Metrics:
+def padding_bug_upper_bound(split: DatasetSplit, size: tuple[int, int], bug: bool = True) -> Metrics:
     """Compute COCO metrics of perfect predictions drawn with the bug in inference.
 
     Args:
-        index: split with annotations.
+        split: split with annotations.
         size: (short side, maximum long side) of an input that keeps the ratio, in pixels.
         bug: False computes the same without the bug, which shows the effect of rounding.
     """
     results: list[dict[str, Any]] = []
-    for record in index.images:
+    for record in split.images:
         objects = [a for a in record.annotations if not a.crowd and a.segmentation is not None]
         if objects:
-            detections = _perfect_detections(record, objects, size, bug, index.class_names)
-            results += detections.to_coco(record.id, index.category_ids)
-    return coco_metrics(index, results, ("bbox", "segm"))
+            detections = _perfect_detections(record, objects, size, bug, split.class_names)
+            results += detections.to_coco(record.id, split.category_ids)
+    return coco_metrics(split, results, ("bbox", "segm"))
 
 
 def _perfect_detections(

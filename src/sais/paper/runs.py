@@ -124,23 +124,23 @@ class RunResult:
     """Number of images of both splits that could not be read."""
 
 
-def describe_data(train_index: DatasetSplit, valid_index: DatasetSplit, name: str) -> dict[str, Any]:
+def describe_data(train_split: DatasetSplit, valid_split: DatasetSplit, data_name: str) -> dict[str, Any]:
     """Describe a data set: name, classes, numbers of images and objects, digests of the annotations."""
-    description: dict[str, Any] = {"name": name, "classes": list(train_index.class_names)}
-    for split, index in (("train", train_index), ("valid", valid_index)):
-        objects = sum(len(record.annotations) for record in index.images)
-        description[split] = {
-            "images": len(index.images),
+    description: dict[str, Any] = {"name": data_name, "classes": list(train_split.class_names)}
+    for name, split in (("train", train_split), ("valid", valid_split)):
+        objects = sum(len(record.annotations) for record in split.images)
+        description[name] = {
+            "images": len(split.images),
             "objects": objects,
-            "digest": _annotations_digest(index),
+            "digest": _annotations_digest(split),
         }
     return description
 
 
-def _annotations_digest(index: DatasetSplit) -> str:
+def _annotations_digest(split: DatasetSplit) -> str:
     """Eight hexadecimal digits from all names, sizes, boxes, classes and outlines; images are not read."""
     digest = hashlib.sha256()
-    for record in index.images:
+    for record in split.images:
         digest.update(f"{record.name} {record.id} {record.size}".encode())
         for annotation in record.annotations:
             digest.update(annotation.box.tobytes() + f"{annotation.label} {annotation.crowd} ".encode())
@@ -171,11 +171,11 @@ def run_plans(
         InputError: the data set has no labeled validation split.
         SaisError: an error of `train`. Finished runs keep their results; the same call resumes.
     """
-    train_index = data.read_train()
-    valid_index = data.read_valid(train_index.class_names)
-    if valid_index is None or not any(record.annotations for record in valid_index.images):
+    train_split = data.read_train()
+    valid_split = data.read_valid(train_split.class_names)
+    if valid_split is None or not any(record.annotations for record in valid_split.images):
         raise InputError(f"{data.name}: no labeled validation split. Choose a split whose images have annotations.")
-    description = describe_data(train_index, valid_index, data.name)
+    description = describe_data(train_split, valid_split, data.name)
     results: dict[RunPlan, RunResult] = {}
     pending = list(dict.fromkeys(plans))
     total, waiting = len(pending), False
@@ -194,7 +194,7 @@ def run_plans(
                 result = read_result(out / "results" / f"{name}.json")
                 if result is None:
                     log(f"{len(results) + 1} of {total}: {plan.row}, seed {plan.experiment.run.seed}")
-                    result = _run_plan(plan, name, data, valid_index, description, out, skip_broken)
+                    result = _run_plan(plan, name, data, valid_split, description, out, skip_broken)
                 results[plan] = replace(result, row=plan.row)
         if locked and len(locked) == len(pending):
             if not waiting:
@@ -222,7 +222,7 @@ def _run_plan(
     plan: RunPlan,
     name: str,
     data: DataPaths,
-    valid_index: DatasetSplit,
+    valid_split: DatasetSplit,
     description: dict[str, Any],
     out: Path,
     skip_broken: bool,
@@ -242,7 +242,7 @@ def _run_plan(
                 skip_broken=skip_broken,
                 random_init=plan.random_init,
             )
-        result = _evaluate_run(plan, valid_index, description, folder, skip_broken)
+        result = _evaluate_run(plan, valid_split, description, folder, skip_broken)
     for path in (folder / "result.json", out / "results" / f"{name}.json"):
         write_result(path, result)
     if (folder / "model.safetensors").exists():
@@ -252,7 +252,7 @@ def _run_plan(
 
 
 def _evaluate_run(
-    plan: RunPlan, valid_index: DatasetSplit, description: dict[str, Any], folder: Path, skip_broken: bool
+    plan: RunPlan, valid_split: DatasetSplit, description: dict[str, Any], folder: Path, skip_broken: bool
 ) -> RunResult:
     """Evaluate the final weights of a run, averaged where the run averages them."""
     # Not the best weights of a run that was stopped early: those were chosen on the images that are evaluated here.
@@ -262,7 +262,7 @@ def _evaluate_run(
     device = choose_device(plan.experiment.run.device)
     detector = Predictor(path, device=str(device))
     batch_size, workers = plan.experiment.optim.batch_size, plan.experiment.run.workers
-    evaluation = evaluate(detector, valid_index, batch_size, workers, skip_broken)
+    evaluation = evaluate(detector, valid_split, batch_size, workers, skip_broken)
     metrics = evaluation.metrics
     assert metrics is not None
     return RunResult(

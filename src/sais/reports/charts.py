@@ -138,20 +138,9 @@ def line_chart(
 
     def draw(figure: Any) -> None:
         """Draw the curves on an empty figure."""
-        from matplotlib.ticker import MaxNLocator
-
-        width, height = WIDTH - MARGIN_LEFT - MARGIN_RIGHT, HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
-        axes = figure.add_axes((MARGIN_LEFT / WIDTH, MARGIN_BOTTOM / HEIGHT, width / WIDTH, height / HEIGHT))
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0, labelcolor=SOFT, labelsize=11, pad=7)
-        axes.grid(axis="y")
+        axes = _add_axes(figure, x_label, format_y, integer_x)
         axes.set_xlim(x_limits)
         axes.set_ylim(y_limits)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=integer_x))
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_major_formatter(lambda value, _: format_y(value))
-        axes.set_xlabel(x_label, loc="right", color=SOFT, fontsize=11, labelpad=1)
         outside = any(not y_limits[0] <= y <= y_limits[1] for y in ys)
         for curve in series:
             marker = "o" if markers or len(curve.points) == 1 else None
@@ -167,21 +156,16 @@ def line_chart(
             )
 
     svg = _draw_svg(name, label, (WIDTH, HEIGHT), draw)
-    for left, right, text in _tooltips(series, x_label, format_y, x_limits):
-        size = {
-            "x": left,
-            "y": MARGIN_TOP,
-            "width": max(0.0, right - left),
-            "height": HEIGHT - MARGIN_TOP - MARGIN_BOTTOM,
-        }
-        attributes = {"class": "strip"} | {key: f"{value:.1f}" for key, value in size.items()}
-        strip = ElementTree.SubElement(svg, f"{{{SVG_NAMESPACE}}}rect", attributes | {"fill": "transparent"})
-        ElementTree.SubElement(strip, f"{{{SVG_NAMESPACE}}}title").text = text
+    _add_tooltips(svg, _tooltips(series, x_label, format_y, x_limits))
     return ElementTree.tostring(svg, encoding="unicode")
 
 
 def render_svg(
-    name: str, label: str, size: tuple[float, float], draw: Callable[[Any], None], layout: Literal["constrained"] | None = None
+    name: str,
+    label: str,
+    size: tuple[float, float],
+    draw: Callable[[Any], None],
+    layout: Literal["constrained"] | None = None,
 ) -> str:
     """Render a matplotlib figure as one <svg> element, on its own or inside a page.
 
@@ -199,7 +183,11 @@ def render_svg(
 
 
 def _draw_svg(
-    name: str, label: str, size: tuple[float, float], draw: Callable[[Any], None], layout: Literal["constrained"] | None = None
+    name: str,
+    label: str,
+    size: tuple[float, float],
+    draw: Callable[[Any], None],
+    layout: Literal["constrained"] | None = None,
 ) -> ElementTree.Element:
     try:
         import matplotlib
@@ -223,6 +211,33 @@ def _draw_svg(
     for group in svg.iter(f"{{{SVG_NAMESPACE}}}g"):
         group.attrib.pop("id", None)
     return svg
+
+
+def _add_axes(figure: Any, x_label: str, format_y: Callable[[float], str], integer_x: bool) -> Any:
+    """Add the axes of a line chart: horizontal grid lines, no frame, the name of x at its right end."""
+    from matplotlib.ticker import MaxNLocator
+
+    width, height = WIDTH - MARGIN_LEFT - MARGIN_RIGHT, HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
+    axes = figure.add_axes((MARGIN_LEFT / WIDTH, MARGIN_BOTTOM / HEIGHT, width / WIDTH, height / HEIGHT))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelcolor=SOFT, labelsize=11, pad=7)
+    axes.grid(axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=integer_x))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: format_y(value))
+    axes.set_xlabel(x_label, loc="right", color=SOFT, fontsize=11, labelpad=1)
+    return axes
+
+
+def _add_tooltips(svg: ElementTree.Element, strips: Sequence[tuple[float, float, str]]) -> None:
+    """Add transparent strips with titles, which browsers show as tooltips, to a line chart."""
+    height = HEIGHT - MARGIN_TOP - MARGIN_BOTTOM
+    for left, right, text in strips:
+        size = {"x": left, "y": MARGIN_TOP, "width": max(0.0, right - left), "height": height}
+        attributes = {"class": "strip", "fill": "transparent"} | {key: f"{value:.1f}" for key, value in size.items()}
+        strip = ElementTree.SubElement(svg, f"{{{SVG_NAMESPACE}}}rect", attributes)
+        ElementTree.SubElement(strip, f"{{{SVG_NAMESPACE}}}title").text = text
 
 
 def _widened(limits: tuple[float, float]) -> tuple[float, float]:
