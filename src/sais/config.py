@@ -1,8 +1,9 @@
-"""The settings: frozen dataclasses whose defaults are the paper's values. The docstring under a field is its --help.
+"""Settings: frozen dataclasses. The docstring under a field is its help text.
 
-Only builders and the engine read them; modules take flat arguments. `Experiment` is the whole, written into every
-checkpoint. The paper's tables are fields: I `input.mode`, `input.size`; II `criterion.assigner` x `model.masks`;
-III `model.coefficients_from`; IV `model.backbone`, `input.size`.
+The defaults are the recipe of the paper and, where the paper is silent, of the detector that it extends. Only builders
+and the engine read them; modules take flat arguments. Every checkpoint contains the whole `Experiment`. Where a field
+names a row of a table, ``module:attribute`` names your own code. The paper's tables are fields: I `input.mode`,
+`input.size`; II `criterion.assigner` x `model.masks`; III `model.coefficients_from`; IV `model.backbone`, `input.size`.
 """
 
 from __future__ import annotations
@@ -15,52 +16,52 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sais.errors import SaisError
+from sais.errors import ConfigError
 from sais.resolve import suggest
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How an image is fitted to the network's canvas."""
+    """How an image is resized to the network's canvas."""
 
     mode: Literal["fixed", "keep_ratio"] = "fixed"
-    """fixed: stretched to `size`, ratio not kept (the paper). keep_ratio: scaled until the short side is size[0] or
-    the long side size[1], padded right and below to a multiple of 32."""
+    """fixed: stretched to `size`, aspect ratio not kept (the paper). keep_ratio: scaled until the short side is size[0]
+    or the long side size[1], padded right and below to a multiple of 32."""
     size: tuple[int, int] = (768, 768)
-    """fixed: (height, width), multiples of 32. keep_ratio: (short side, greatest long side), 800 1333 in the paper."""
+    """fixed: (height, width), multiples of 32. keep_ratio: (short side, maximum long side), 800 1333 in the paper."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What training does to an image beyond fitting it; all but the flip is off in the paper. Masks stay exact."""
+    """Augmentation in training; only the flip is used in the paper. Masks stay exact."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
     mosaic: float = 0.0
     """Probability that the image shares its canvas with three others, each in a quarter around a random point."""
     copy_paste: float = 0.0
-    """Probability that objects of another image are pasted in; what they hide is hidden in the masks too."""
+    """Probability that objects of another image are pasted in; masks of the objects they cover are cut accordingly."""
     mosaic_copy_paste_epochs: int | None = None
-    """Mosaic and copy-paste in so many first epochs only, the rest without, as images really are; none: in all."""
+    """Number of first epochs with mosaic and copy-paste; None: all epochs."""
     expand: float = 0.0
-    """Probability that the image is put on a larger ground, so that its objects become smaller."""
+    """Probability that the image is placed on a larger background, so that its objects become smaller."""
     expand_max: float = 2.0
-    """Greatest side of that ground, in sides of the image."""
+    """Maximum side of that background, as a multiple of the image's side."""
     expand_fill: Literal["padding", "mean"] = "padding"
-    """Color of that ground: that of the canvas beside an image, or the image's own mean."""
+    """Color of that background: the padding color of the canvas, or the mean of the image."""
     crop: float = 0.0
-    """Probability of a random crop, which keeps at least one object where there is one."""
+    """Probability of a random crop, which keeps at least one object if there is any."""
     crop_min: float = 0.4
-    """Least share of the image's sides that a crop keeps."""
+    """Minimum side of a crop, as a fraction of the image's side."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
-    """Large-scale jitter: the image is zoomed by a factor drawn from this range, then cropped or padded at a random
-    place to the same canvas."""
+    """Range of the random zoom factor (large-scale jitter); the image is then cropped or padded at a random place to
+    the same canvas."""
     photometric: float = 0.0
-    """Probability of each of four changes, made in random order: brightness, contrast, saturation, hue."""
+    """Probability of each of four changes in random order: brightness, contrast, saturation, hue."""
     color_jitter: float = 0.0
-    """Greatest relative change of brightness, contrast and saturation, which are all changed, in this order."""
+    """Maximum relative change of brightness, contrast and saturation, which are all changed, in this order."""
     multi_scale: tuple[float, float] = (1.0, 1.0)
-    """Each batch has an input size of its own: `input.size` by a factor from this range, in multiples of 32."""
+    """Range of a random factor on `input.size`, drawn for each batch; sizes are rounded to multiples of 32."""
     extra: tuple[str, ...] = ()
     """Augmentations of your own, applied last: module:function of (Sample, numpy Generator) that returns a Sample."""
 
@@ -72,13 +73,13 @@ class ModelConfig:
     architecture: str = "sais"
     """Architecture: sais, or module:attribute of another `sais.modeling.architecture.Architecture`."""
     backbone: str = "resnet50.tv_in1k"
-    """Any timm model that supports features_only and reaches strides 8, 16 and 32."""
+    """Name of a timm model that supports features_only and has strides 4, 8, 16 and 32."""
     pretrained: bool = True
-    """Start from ImageNet weights. Random initialization freezes nothing, and says so."""
+    """Start from ImageNet weights. A randomly initialized backbone has no frozen layers."""
     frozen_stages: int = 1
-    """How much of the backbone is not trained: 0 nothing, 1 stem and C2 (the paper), 2 also C3, and so on."""
+    """Frozen stages of the backbone: 0 none, 1 stem and C2, 2 also C3, 3 also C4."""
     frozen_batch_norm: bool = True
-    """Keep the backbone's batch-norm statistics and affine parameters as they came."""
+    """Keep statistics and affine parameters of the backbone's batch-norm layers."""
     channels: int = 256
     """Channels of the FPN and of the head's towers."""
     head: str = "sais"
@@ -92,19 +93,19 @@ class ModelConfig:
     tower_kind: Literal["plain", "depthwise"] = "plain"
     """Plain 3x3 convolutions (the paper) or depthwise 3x3 followed by 1x1."""
     norm: Literal["group", "batch"] = "group"
-    """Normalization inside the towers: GroupNorm(32) (the paper) or batch-norm per level batch."""
+    """Normalization inside the towers: GroupNorm(32), or batch-norm, computed for each level separately."""
     masks: bool = True
-    """Predict masks. Without: plain FCOS."""
+    """Predict masks; without masks the model is FCOS."""
     coefficients_from: Literal["both", "classification"] = "both"
     """Mask coefficients from the sum of both towers (the paper's fusion) or from the classification tower alone."""
     prototypes: int = 32
-    """K, the number of prototype maps."""
+    """Number of prototype maps K."""
     prototype_channels: int = 256
-    """Channels inside the ProtoNet."""
+    """Channels of the ProtoNet's convolutions."""
     prototype_depth: int = 3
     """3x3 convolutions of the ProtoNet before its bilinear x2."""
     distance_unit: Literal["pixel", "stride"] = "pixel"
-    """A distance is exp(scale x) pixels (the paper) or exp(scale x) strides of its level."""
+    """Unit of a distance exp(scale x): pixels (the paper) or strides of its level."""
 
 
 @dataclass(frozen=True)
@@ -143,18 +144,18 @@ class CriterionConfig:
 
 @dataclass(frozen=True)
 class PostprocessConfig:
-    """From dense outputs to detections."""
+    """Post-processing: from dense outputs to detections."""
 
     score_threshold: float = 0.05
-    """Least class probability of a candidate."""
+    """Class probability that a candidate must exceed."""
     pre_nms_topk: int = 1000
-    """Locations kept per level before NMS."""
+    """Maximum number of locations per level before NMS, those with the highest score."""
     nms_iou: float = 0.5
-    """IoU above which the lower of two boxes of one class goes."""
+    """IoU above which the lower-scoring of two boxes of one class is dropped."""
     max_detections: int = 100
-    """Kept per image."""
+    """Maximum number of detections per image."""
     mask_margin: float = 0.0
-    """How far a mask may reach beyond its box, as a share of the box's sides."""
+    """Margin by which a mask may extend beyond its box, as a fraction of the box's sides."""
 
 
 @dataclass(frozen=True)
@@ -164,90 +165,90 @@ class OptimConfig:
     name: str = "sgd"
     """Optimizer: sgd with momentum (the paper), adamw (learns faster from few images), or module:function."""
     lr: float = 0.01
-    """Learning rate for `batch` images."""
+    """Learning rate for `batch_size` images."""
     batch_size: int = 16
-    """Images in one optimizer step, over all devices together."""
+    """Images in one optimizer step, over all devices."""
     micro_batch: int | None = None
-    """Images at once on a device; gradients add up until `batch` is reached, with the result of all at once. None: a
-    device's whole share of the batch."""
+    """Images in one forward pass on a device; gradients accumulate up to `batch_size`, with the result of one pass.
+    None: a device's whole share of the batch."""
     momentum: float = 0.9
-    """SGD only."""
+    """Momentum of SGD."""
     weight_decay: float = 1e-4
-    """Pull of the weights towards zero; none on convolution biases, nor on norm layers with adamw."""
+    """Weight decay; not applied to convolution biases, nor to norm layers with adamw."""
     bias_lr_factor: float = 2.0
-    """Convolution biases learn at this multiple of lr, without decay."""
+    """Factor on the learning rate of convolution biases, which have no weight decay."""
     backbone_lr_factor: float = 1.0
-    """The backbone learns at this multiple of lr."""
+    """Factor on the learning rate of the backbone."""
     layer_decay: float = 1.0
-    """Each stage of the backbone learns at this multiple of the lr of the stage above it, its last one at this multiple
-    of the backbone's lr; 1 in the paper. 0.7 to 0.9 keep more of what few images would overwrite."""
+    """Factor on the learning rate of each backbone stage relative to the next stage, and of the last relative to the
+    backbone. 1 in the paper; 0.7 to 0.9 preserve more of the pretrained weights when fine-tuning on few images."""
     grad_clip_norm: float | None = None
-    """Greatest norm of the whole gradient; none in the paper, 35 in the detector's later version."""
+    """Maximum norm of the whole gradient; None: no clipping (the paper). FCOS later used 35."""
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The course of the learning rate."""
+    """Learning rate schedule."""
 
     epochs: int = 12
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     kind: str = "steps"
     """Schedule: steps (lr drops at `milestones`, the paper), cosine (lr falls smoothly to zero), or module:function."""
     milestones: tuple[int, ...] = (8, 11)
-    """Epochs after which lr is multiplied by `factor`."""
+    """Epochs after which the learning rate is multiplied by `gamma`."""
     gamma: float = 0.1
-    """What lr is multiplied by at each of `steps`."""
+    """Factor on the learning rate at each of `milestones`."""
     warmup: int = 500
-    """Iterations of warm-up; at most a tenth of the run."""
+    """Number of warm-up iterations; at most a tenth of the run."""
     warmup_factor: float = 1 / 3
-    """Share of lr the warm-up starts at."""
+    """Factor on the learning rate at the start of the warm-up."""
     warmup_kind: Literal["constant", "linear"] = "constant"
-    """constant: lr * warmup_factor all along (the paper's detector). linear: rising to lr."""
+    """Warm-up: constant (lr * warmup_factor throughout) or linear (rising to lr)."""
     patience: int = 0
-    """Stop after so many evaluations without a better AP; 0 trains all epochs."""
+    """Number of evaluations without a better AP after which training stops early; 0: never."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What does not belong to the model: seeds, workers, how often to look."""
+    """Execution of a run: seed, workers, device, checkpoints, logs."""
 
     seed: int = 0
-    """Same seed, data and machine: same weights."""
+    """Random seed. On a CPU, the same seed, data and machine give the same weights."""
     workers: int = 2
-    """Processes that read images; 0 reads in the main one."""
+    """Number of processes that read images; 0: the main process reads them."""
     device: str = "auto"
-    """auto takes CUDA, then Apple's MPS, then the CPU."""
+    """Device: auto (CUDA if available, else Apple's MPS, else the CPU), cpu, cuda or mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass in training; losses are always fp32, and fp16 scales them so that small gradients
-    survive."""
+    """Arithmetic of the forward pass in training. Losses are computed in fp32; with fp16 they are scaled, so that small
+    gradients do not underflow."""
     activation_checkpointing: Literal["none", "norms", "all"] = "norms"
-    """What backward computes again instead of keeping it; results stay the same. norms: all but convolutions, at little
-    cost. all: nearly everything; least memory for about a quarter more time."""
+    """Activations that backward recomputes to save memory, with equal results. norms: all except convolutions, at
+    little cost. all: nearly everything, minimum memory for about a quarter more time."""
     cpu_convolutions: Literal["auto", "direct", "winograd"] = "auto"
-    """How 3x3 convolutions train on a CPU in fp32. winograd: with a quarter of the multiplications, rounding apart the
-    same. auto: so where that was measured to be faster, CPUs with AVX2 and without AVX-512."""
+    """3x3 convolutions in training on a CPU in fp32: direct, or winograd with a quarter of the multiplications and
+    equal results up to rounding. auto: winograd where it was measured to be faster, CPUs with AVX2 but not AVX-512."""
     ema: float | None = None
-    """Decay of the moving average of the weights, which is then evaluated and kept; none in the paper."""
+    """Decay of the moving average of the weights, which is evaluated and saved; None: no average (the paper)."""
     evaluate_every: int = 1
-    """Epochs between evaluations on the validation split; 0: only after the last."""
+    """Number of epochs between evaluations on the validation split; 0: only after the last epoch."""
     checkpoint_every: int = 0
-    """Also save every so many iterations, besides after each epoch."""
+    """Number of iterations between checkpoints, in addition to those after each epoch; 0 disables them."""
     checkpoint_minutes: float = 15.0
-    """Also save when so many minutes have passed since the last time; 0: never for the time's sake."""
+    """Number of minutes between checkpoints, in addition to those after each epoch; 0 disables them."""
     on_nonfinite_loss: Literal["stop", "skip"] = "stop"
-    """Where the loss or its gradient is no number, or a hundred times the greatest of the last 100 iterations: stop,
-    with the last checkpoint as it was, or skip the batch and say so (ten in a row stop the run)."""
+    """Reaction to a loss or gradient that is not finite, or 100 times the maximum of the last 100 iterations: stop,
+    with the last checkpoint intact, or skip and log the batch (ten in a row stop the run)."""
     loggers: tuple[str, ...] = ("tensorboard",)
-    """Where curves and predicted images go besides the run's own logs: tensorboard, wandb, mlflow, module:function,
-    several of them or none."""
+    """Loggers of curves and predicted images, in addition to the run's own logs: tensorboard, wandb, mlflow or
+    module:function; several or none."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides what a training run computes, except its data."""
+    """All settings that determine the result of a training run, except its data."""
 
     name: str = "sais"
-    """The recipe this started from, for reports. A run's own name is that of its folder, --out."""
+    """Name of the recipe, for reports; a run is named by its folder."""
     input: InputConfig = field(default_factory=InputConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -259,88 +260,70 @@ class Experiment:
 
 
 RANGES: dict[str, tuple[float, float]] = {
-    "augment.flip": (0, 1),
-    "augment.mosaic": (0, 1),
-    "augment.copy_paste": (0, 1),
-    "augment.mosaic_copy_paste_epochs": (0, math.inf),
-    "augment.expand": (0, 1),
+    **dict.fromkeys(
+        (
+            *("augment.flip", "augment.mosaic", "augment.copy_paste", "augment.expand", "augment.crop"),
+            *("augment.photometric", "augment.color_jitter", "criterion.focal_alpha"),
+            *("postprocess.score_threshold", "postprocess.nms_iou", "optim.momentum", "optim.layer_decay"),
+            *("schedule.warmup_factor", "run.ema"),
+        ),
+        (0, 1),
+    ),
+    **dict.fromkeys(
+        (
+            *("augment.mosaic_copy_paste_epochs", "model.frozen_stages", "model.tower_depth"),
+            *("model.prototype_depth", "criterion.level_ranges", "criterion.focal_gamma", "criterion.class_weight"),
+            *("criterion.box_weight", "criterion.quality_weight", "criterion.mask_weight"),
+            *("criterion.mask_positives", "criterion.mask_margin", "postprocess.mask_margin", "optim.lr"),
+            *("optim.weight_decay", "optim.bias_lr_factor", "optim.backbone_lr_factor", "optim.grad_clip_norm"),
+            *("schedule.milestones", "schedule.gamma", "schedule.warmup", "schedule.patience", "run.workers"),
+            *("run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
+        ),
+        (0, math.inf),
+    ),
+    **dict.fromkeys(
+        (
+            *("model.prototypes", "model.prototype_channels", "postprocess.pre_nms_topk"),
+            *("postprocess.max_detections", "optim.batch_size", "optim.micro_batch", "schedule.epochs"),
+        ),
+        (1, math.inf),
+    ),
     "augment.expand_max": (1, 10),
-    "augment.crop": (0, 1),
     "augment.crop_min": (0.05, 1),
     "augment.scale_jitter": (0.01, 100),
-    "augment.photometric": (0, 1),
-    "augment.color_jitter": (0, 1),
     "augment.multi_scale": (0.1, 4),
-    "model.frozen_stages": (0, math.inf),
     "model.channels": (2, math.inf),
-    "model.tower_depth": (0, math.inf),
-    "model.prototypes": (1, math.inf),
-    "model.prototype_channels": (1, math.inf),
-    "model.prototype_depth": (0, math.inf),
-    "criterion.level_ranges": (0, math.inf),
-    "criterion.focal_alpha": (0, 1),
-    "criterion.focal_gamma": (0, math.inf),
-    "criterion.class_weight": (0, math.inf),
-    "criterion.box_weight": (0, math.inf),
-    "criterion.quality_weight": (0, math.inf),
-    "criterion.mask_weight": (0, math.inf),
-    "criterion.mask_positives": (0, math.inf),
-    "criterion.mask_margin": (0, math.inf),
-    "postprocess.score_threshold": (0, 1),
-    "postprocess.pre_nms_topk": (1, math.inf),
-    "postprocess.nms_iou": (0, 1),
-    "postprocess.max_detections": (1, math.inf),
-    "postprocess.mask_margin": (0, math.inf),
-    "optim.lr": (0, math.inf),
-    "optim.batch_size": (1, math.inf),
-    "optim.micro_batch": (1, math.inf),
-    "optim.momentum": (0, 1),
-    "optim.weight_decay": (0, math.inf),
-    "optim.bias_lr_factor": (0, math.inf),
-    "optim.backbone_lr_factor": (0, math.inf),
-    "optim.layer_decay": (0, 1),
-    "optim.grad_clip_norm": (0, math.inf),
-    "schedule.epochs": (1, math.inf),
-    "schedule.milestones": (0, math.inf),
-    "schedule.gamma": (0, math.inf),
-    "schedule.warmup": (0, math.inf),
-    "schedule.warmup_factor": (0, 1),
-    "schedule.patience": (0, math.inf),
     "run.seed": (0, 2**32 - 1),
-    "run.workers": (0, math.inf),
-    "run.ema": (0, 1),
-    "run.evaluate_every": (0, math.inf),
-    "run.checkpoint_every": (0, math.inf),
-    "run.checkpoint_minutes": (0, math.inf),
 }
-"""Least and greatest value of each number; of several (scale_jitter), of each of them. None of them may be infinite."""
+"""Name -> minimum and maximum of a number, or of each number of a tuple. No number may be infinite."""
 
 
 def check_ranges(experiment: Experiment) -> None:
-    """Raise SaisError where a number of the settings is not one that training can work with, naming its option."""
-    for name, (least, most) in RANGES.items():
+    """Raise ConfigError if a number in the settings is out of range, with the name of the setting."""
+    for name, (minimum, maximum) in RANGES.items():
         group, _, field_name = name.partition(".")
         value = getattr(getattr(experiment, group), field_name)
         values = value if isinstance(value, tuple) else () if value is None else (value,)
-        if not all(least <= one <= most and one < math.inf for one in values):  # NaN is in no range
-            option = "--" + name.replace("_", "-")
-            said = f"between {least:g} and {most:g}" if most < math.inf else f"{least:g} or more, and finite"
-            raise SaisError(f"{option} {' '.join(map(str, values))}: must be {said}")
+        if not all(minimum <= number <= maximum and number < math.inf for number in values):  # False for NaN
+            limits = (
+                f"between {minimum:g} and {maximum:g}" if maximum < math.inf else f"{minimum:g} or more, and finite"
+            )
+            raise ConfigError(f"{name} {' '.join(map(str, values))}: must be {limits}.")
     for name in ("scale_jitter", "multi_scale"):
         low, high = getattr(experiment.augment, name)
         if low > high:
-            raise SaisError(f"--augment.{name.replace('_', '-')} {low:g} {high:g}: the smaller factor comes first")
+            raise ConfigError(f"augment.{name} {low:g} {high:g}: the range is empty. Give the smaller factor first.")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """A settings object as plain dicts and lists, ready for JSON."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in _items(settings)}
-
-
-def _items(settings: Any) -> typing.Iterator[tuple[str, Any]]:
-    for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
-        yield f.name, to_dict(value) if dataclasses.is_dataclass(value) else value
+    """Return a settings object as nested dicts and lists, ready for JSON."""
+    plain: dict[str, Any] = {}
+    for field_ in dataclasses.fields(settings):
+        value = getattr(settings, field_.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        plain[field_.name] = list(value) if isinstance(value, tuple) else value
+    return plain
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -357,36 +340,43 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def from_dict(kind: type, values: dict[str, Any], where: str = "settings") -> Any:
-    """The settings object of dataclass `kind` that `values` (as made by `to_dict`) describes.
+    """Build a settings object from nested dicts.
+
+    Args:
+        kind: dataclass of the result.
+        values: nested dicts as `to_dict` returns them; missing settings have their defaults.
+        where: file or group that contains the settings, for error messages.
 
     Raises:
-        SaisError: an unknown key (with the nearest names) or a value of the wrong type.
+        ConfigError: an unknown setting (with the closest names), or a value of the wrong type.
     """
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in hints:
-            raise SaisError(f"{where}: unknown setting '{key}'{suggest(key, hints)}")
-    return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+            raise ConfigError(f"{where}: unknown setting {key!r}{suggest(key, hints)}")
+    return kind(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
+    """Return a value from JSON as the type that `hint` describes."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise SaisError(f"{where}: expected a group of settings, got {value!r}")
+            raise ConfigError(f"{where}: expected a group of settings, got {value!r}.")
         return from_dict(typing.cast(type, hint), value, where)
     if origin is Literal:
         if value not in args:
-            raise SaisError(f"{where}: {value!r} is none of {', '.join(map(repr, args))}")
+            raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}.")
         return value
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _value(args[0], value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or (args[-1] is not Ellipsis and len(value) != len(args)):
-            raise SaisError(f"{where}: expected {len(args)} values, got {value!r}")
-        return tuple(_value(args[0], v, where) for v in value)
+            length = "a list" if args[-1] is Ellipsis else f"{len(args)} values"
+            raise ConfigError(f"{where}: expected {length}, got {value!r}.")
+        return tuple(_value(args[0], item, where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise SaisError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}.")
     return value
