@@ -35,8 +35,8 @@ def test_find_batch_size_returns_the_largest_batch_below_the_limit() -> None:
     fit = find_batch_size(SMALL, 3, CPU, memory_fraction=0.5, free_bytes=GIB // 2)
     assert fit.fixed + fit.batch_size * fit.per_image <= GIB / 4 < fit.fixed + (fit.batch_size + 1) * fit.per_image
     twice = find_batch_size(SMALL, 3, CPU, memory_fraction=1.0, free_bytes=GIB // 2)
-    assert twice.batch == int((GIB // 2 - fit.fixed) // fit.per_image)
-    assert find_batch_size(SMALL, 3, CPU, max_batch_size=7, free_bytes=GIB // 2).batch == 7
+    assert twice.batch_size == int((GIB // 2 - fit.fixed) // fit.per_image)
+    assert find_batch_size(SMALL, 3, CPU, max_batch_size=7, free_bytes=GIB // 2).batch_size == 7
     larger = replace(SMALL, input=InputConfig(mode="keep_ratio", size=(60, 120)))  # 128 x 128 at most
     assert find_batch_size(larger, 3, CPU, free_bytes=GIB // 2).per_image == pytest.approx(4 * fit.per_image, rel=0.1)
 
