@@ -55,11 +55,13 @@ def finished(folder: Path, time: float = 1000.0, masks: bool = True, **settings:
     for epoch, score in enumerate((0.1, 0.3, 0.25)):
         entry = {"kind": "evaluation", "time": time + 3660, "iteration": 2 * epoch + 2, "epoch": epoch}
         entries.append(entry | {"metrics": metrics(score if masks else None, score / 2)})
-    entries.append({"kind": "end", "time": time + 3665, "iteration": 6, "seconds": 50.0, "unreadable_images": ["a.jpg: broken"]})
+    entries.append(
+        {"kind": "end", "time": time + 3665, "iteration": 6, "seconds": 50.0, "unreadable_images": ["a.jpg: broken"]}
+    )
     return write(folder, *entries)
 
 
-def test_a_finished_run(tmp_path: Path) -> None:
+def test_read_run_of_a_finished_run(tmp_path: Path) -> None:
     record = read_run(finished(tmp_path / "run"))
     assert record.state == "finished"
     assert record.describe_state() == "finished, 3 epochs"
@@ -75,7 +77,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert read_run(finished(tmp_path / "boxes", masks=False)).best() == (0.15, 2)
 
 
-def test_states_are_true(tmp_path: Path) -> None:
+def test_read_run_states(tmp_path: Path) -> None:
     stopped = write(tmp_path / "a", start(10), iteration(1, 11), iteration(2, 12), iteration(3, 13))
     assert read_run(stopped).state == "stopped"
     assert read_run(stopped).describe_state() == "stopped in epoch 2 of 3"
@@ -92,7 +94,7 @@ def test_states_are_true(tmp_path: Path) -> None:
     assert read_run(steps).state == "finished"
 
 
-def test_where_there_are_no_locks_the_last_line_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_run_without_locks_uses_the_age_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     import sais.reports.run_record as module
@@ -106,7 +108,7 @@ def test_where_there_are_no_locks_the_last_line_tells(tmp_path: Path, monkeypatc
     assert read_run(finished(tmp_path / "d", now - 3670)).state == "finished"
 
 
-def test_what_a_log_may_hold(tmp_path: Path) -> None:
+def test_read_run_ignores_malformed_entries(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run")
     whole = (folder / "log.jsonl").read_bytes()
     odd = b'\xff\xfe\n[1, 2]\n"kind"\n{"kind": "iteration"}\n{"kind": "evaluation", "epoch": 1, "metrics": null}\n'
@@ -126,7 +128,7 @@ def test_what_a_log_may_hold(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
-def test_runs_of_reproduce_have_the_scores_they_were_given_afterwards(tmp_path: Path) -> None:
+def test_read_run_takes_scores_from_result_json(tmp_path: Path) -> None:
     folder = write(tmp_path / "run", start(10), iteration(6, 11), {"kind": "end", "time": 12, "iteration": 6})
     (folder / "result.json").write_text(json.dumps({"metrics": metrics(0.4, 0.5)}))
     assert read_run(folder).best() == (0.4, 3)
@@ -134,7 +136,7 @@ def test_runs_of_reproduce_have_the_scores_they_were_given_afterwards(tmp_path: 
     assert read_run(folder).best() is None
 
 
-def test_runs_are_found_newest_first_and_what_is_none_is_said(
+def test_runs_lists_newest_first_and_unreadable_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -165,7 +167,7 @@ def test_runs_are_found_newest_first_and_what_is_none_is_said(
     assert "nowhere: no such folder" in capsys.readouterr().err
 
 
-def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     finished(Path("a/one"), lr=0.01)
     finished(Path("b/two"), lr=0.02, grad_clip_norm=35.0, masks=False)
@@ -191,7 +193,7 @@ def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "no setting differs" in capsys.readouterr().out
 
 
-def test_sparklines() -> None:
+def test_sparkline() -> None:
     assert sparkline([0.0, 0.5, 1.0], 1.0) == "▁▅█"
     assert sparkline([0.0, 0.0], 0.0) == "▁▁"
     long = sparkline([i / 999 for i in range(1000)], 1.0)

@@ -144,7 +144,7 @@ def log(path: Path, evaluations: Sequence[float] = (), masks: bool = True) -> Pa
     return path
 
 
-def test_a_line_for_each_row_with_its_values_seed_by_seed() -> None:
+def test_summarize_rows_collects_values_by_row_and_seed() -> None:
     lines = summarize_rows(TABLES["table2"], [*SAIS, result("fcos-area", 0, 20.0), result("sais", 0, 1.0)])
     assert [line.row for line in lines] == list(TABLES["table2"].rows)
     fcos, center, sais, _ = lines
@@ -159,7 +159,7 @@ def test_a_line_for_each_row_with_its_values_seed_by_seed() -> None:
     assert (center.seeds, center.measured["box AP"], center.mean("box AP"), center.seconds) == ((), (), None, None)
 
 
-def test_a_run_counts_once_and_two_runs_of_a_seed_are_refused() -> None:
+def test_summarize_rows_refuses_two_runs_with_one_seed() -> None:
     one = result("sais", 0, 30.0)
     (_, line) = summarize_rows(TABLES["table3"], [one, one])
     assert line.seeds == (0,)
@@ -167,7 +167,7 @@ def test_a_run_counts_once_and_two_runs_of_a_seed_are_refused() -> None:
         summarize_rows(TABLES["table3"], [one, replace(one, digest="other")])
 
 
-def test_comparisons_by_means_and_by_seed() -> None:
+def test_compare_rows_by_means_and_by_seed() -> None:
     table = TABLES["table2"]
     boxes, masks = compare_rows(table, summarize_rows(table, SAIS + CENTER))
     assert (boxes.difference, boxes.spread, boxes.paired, boxes.verdict()) == (None, None, {}, "not measured")
@@ -193,11 +193,13 @@ def test_comparisons_by_means_and_by_seed() -> None:
         (None, None, 0.3, "not measured"),
     ],
 )
-def test_verdicts(difference: float | None, spread: float | None, paper: float | None, said: str) -> None:
+def test_verdict_compares_difference_and_spread(
+    difference: float | None, spread: float | None, paper: float | None, said: str
+) -> None:
     assert Comparison("a", "b", "mask AP", paper, difference, spread, {}).verdict() == said
 
 
-def test_one_seed_in_either_row_decides_nothing() -> None:
+def test_comparison_is_undecided_with_one_seed() -> None:
     table = TABLES["table3"]
     one = compare_rows(table, summarize_rows(table, [*CENTER, result("sais", 0, 80.0)]))[0]
     assert one.spread is None
@@ -206,7 +208,7 @@ def test_one_seed_in_either_row_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize("key", TABLES)
-def test_what_a_table_compares_is_in_it(key: str) -> None:
+def test_tables_contain_the_rows_they_compare(key: str) -> None:
     table = TABLES[key]
     assert table.compares
     for row, baseline, column in table.compares:
@@ -215,7 +217,7 @@ def test_what_a_table_compares_is_in_it(key: str) -> None:
         assert table.kinds.get(row, column.split(" ")[0]) == column.split(" ")[0]
 
 
-def test_markdown_keeps_paper_and_measured_apart() -> None:
+def test_markdown_report_separates_paper_and_measured_columns() -> None:
     text = markdown_report(TABLES["table1"], SAIS)
     lines = text.splitlines()
     assert lines[0] == "## Table I: ratio kept or fixed input"
@@ -223,8 +225,8 @@ def test_markdown_keeps_paper_and_measured_apart() -> None:
     columns = ["row", "paper: box AP", "paper: mask AP", "measured: box AP", "measured: mask AP"]
     columns += ["measured: mask AP50", "measured: mask AP75", "measured: seeds", "measured: training"]
     assert cells_of(lines[4]) == columns
-    slip, kept, fixed = (cells_of(line) for line in lines[6:9])
-    assert slip == ["SAIS, ratio kept, with the padding bug", *["-"] * 6, "not run", "-"]
+    bug, kept, fixed = (cells_of(line) for line in lines[6:9])
+    assert bug == ["SAIS, ratio kept, with the padding bug", *["-"] * 6, "not run", "-"]
     assert kept[1:4] == ["36.7", "21.2", "-"]
     assert fixed[1:3] == ["35.9", "28.2"]
     assert fixed[3:] == ["39.0 (38.0-40.0)", "29.0 (28.0-30.0)", "28.0", "27.0", "0, 1, 2", "11 min"]
@@ -239,7 +241,7 @@ def test_markdown_keeps_paper_and_measured_apart() -> None:
         assert said in text
 
 
-def test_markdown_of_rows_judged_by_boxes_or_masks_has_one_column_for_both() -> None:
+def test_table_cells_share_columns_of_boxes_and_masks() -> None:
     table = TABLES["table2"]
     columns, rows = table_cells(table, summarize_rows(table, [*SAIS, result("fcos-area", 0, 20.0)]))
     assert columns[:3] == ["row", "compared by", "paper: AP"]
@@ -250,20 +252,20 @@ def test_markdown_of_rows_judged_by_boxes_or_masks_has_one_column_for_both() -> 
     assert rows[2][8:10] == ["29.0 (28.0-30.0)", "28.0"]
 
 
-def test_markdown_of_nothing() -> None:
+def test_markdown_report_without_results() -> None:
     text = markdown_report(TABLES["table3"], [])
     assert "nothing yet" in text
     assert text.count("not run") == 2
     assert text.count("not measured") == 4
 
 
-def test_markdown_shows_what_it_is_given() -> None:
+def test_markdown_table_escapes_cells() -> None:
     columns, _, cells = markdown_table(["a", NASTY], [["x\ny", "\\"]]).splitlines()
     assert cells_of(columns) == ["a", "&lt;b&gt;&amp;\"'\\|\\*\\`$x_1$"]
     assert cells_of(cells) == ["x y", "\\\\"]
 
 
-def test_conditions_say_what_differs_between_rows() -> None:
+def test_describe_conditions_names_rows_that_differ() -> None:
     other = MACHINE | {"name": "Other CPU"}
     said = wording.describe_conditions(
         [*SAIS, result("keep-ratio", 0, 1.0), result("keep-ratio", 1, 1.0, machine=other)]
@@ -278,11 +280,11 @@ def test_conditions_say_what_differs_between_rows() -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"), [(None, "-"), (0.4, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")]
 )
-def test_durations(seconds: float | None, said: str) -> None:
+def test_format_duration(seconds: float | None, said: str) -> None:
     assert format_duration(seconds) == said
 
 
-def test_csv_has_every_number_once() -> None:
+def test_csv_report_has_every_number_once() -> None:
     named = result(NASTY, 0, None, data=DATA | {"name": 'a,"b"'})
     table = replace(TABLES["table2"], rows=(*TABLES["table2"].rows, NASTY))
     rows = list(csv.DictReader(io.StringIO(csv_report(table, [*SAIS, SAIS[0], result("fcos-area", 0, 20.0), named]))))
@@ -299,7 +301,7 @@ def test_csv_has_every_number_once() -> None:
     assert found[NASTY, "0", "mask", "AP"]["data"] == 'a,"b"'
 
 
-def test_plots_are_xml_and_the_same_again(tmp_path: Path) -> None:
+def test_plots_are_deterministic_xml_with_unique_ids(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     table, results = TABLES["table2"], [*SAIS[:2], result("fcos-area", 0, 20.0)]
     logs = {r.digest: log(tmp_path / f"{r.digest}.jsonl", (0.1, 0.2), not r.row.startswith("fcos")) for r in results}
@@ -326,7 +328,7 @@ def test_plots_are_xml_and_the_same_again(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids))  # they share a page
 
 
-def test_plot_of_ap_says_not_run_and_names_the_papers_data() -> None:
+def test_plot_ap_names_data_and_missing_runs() -> None:
     pytest.importorskip("matplotlib")
     svg = plots.plot_ap(TABLES["table3"], CENTER[:1])
     texts = ["".join(one.itertext()).strip() for one in ElementTree.fromstring(svg).iter() if one.tag.endswith("text")]
@@ -334,7 +336,7 @@ def test_plot_of_ap_says_not_run_and_names_the_papers_data() -> None:
     assert "mask AP, measured (not run)" in plots.plot_ap(TABLES["table3"], [])
 
 
-def test_curves_without_logs_are_left_out(tmp_path: Path) -> None:
+def test_plot_losses_needs_logs(tmp_path: Path) -> None:
     table = TABLES["table3"]
     assert plots.plot_losses(table, CENTER, {}) is None
     assert plots.plot_losses(table, CENTER, {CENTER[0].digest: tmp_path / "absent.jsonl"}) is None
@@ -342,7 +344,7 @@ def test_curves_without_logs_are_left_out(tmp_path: Path) -> None:
     assert len(plots.read_log(tmp_path)) == 301
 
 
-def test_page_is_whole_and_stands_alone(tmp_path: Path) -> None:
+def test_write_page_is_complete_and_self_contained(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     (tmp_path / "deep").mkdir()
     logs = {SAIS[0].digest: log(tmp_path / "log.jsonl")}
@@ -366,7 +368,7 @@ def test_page_is_whole_and_stands_alone(tmp_path: Path) -> None:
     assert "Some CPU, 1 thread of 2 cores" in reader.text
 
 
-def test_page_sets_paper_and_measured_apart() -> None:
+def test_table_section_separates_paper_and_measured_columns() -> None:
     pytest.importorskip("matplotlib")
     section = page.table_section(TABLES["table1"], SAIS)
     reader = Reader(render_table(section.tables[0]))
@@ -381,7 +383,7 @@ def test_page_sets_paper_and_measured_apart() -> None:
     assert spans == [1, 2, 6]
 
 
-def test_everything_is_escaped(tmp_path: Path) -> None:
+def test_write_page_escapes_all_text(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     one = result(NASTY, 0, 30.0, data=DATA | {"name": NASTY}, machine=MACHINE | {"name": NASTY})
     logs = {one.digest: log(tmp_path / "log.jsonl", (0.1,))}
@@ -401,7 +403,7 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     assert "<b>" not in markdown_report(nasty_table(), [one])
 
 
-def test_plain_table_of_anything() -> None:
+def test_table_aligns_numbers_and_checks_cells() -> None:
     table = Table(["system", "ms", "what"], [["SAIS", "12.5", "a long text of many words"], ["b", "-", "-"]])
     reader = Reader(render_table(table))
     texts = [text for _, _, text in reader.cells]
@@ -412,5 +414,5 @@ def test_plain_table_of_anything() -> None:
         Table(["a", "b"], [["only one"]])
 
 
-def test_a_page_of_nothing(tmp_path: Path) -> None:
+def test_write_page_without_sections(tmp_path: Path) -> None:
     assert "No experiment has been run yet" in Reader(page.write_page(tmp_path, []).read_text(encoding="utf-8")).text

@@ -57,7 +57,7 @@ def full(objects: GroundTruth, which: int, grid: tuple[int, int]) -> np.ndarray:
     raise AssertionError(which)
 
 
-def test_the_ratio_is_padding_ratio() -> None:
+def test_padding_ratio_divides_padded_by_unpadded_size() -> None:
     assert padding_ratio(PADDED, (160, 160)) == (1.6, 1.25)
     assert padding_ratio(PADDED, (320, 160)) == (3.2, 1.25)  # a larger neighbor in the batch pads more
 

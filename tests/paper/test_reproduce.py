@@ -55,14 +55,14 @@ def words(shapes: Path, out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("key", [key for key, row in ROWS.items() if row.recipe])
-def test_on_the_papers_base_a_row_is_the_papers_recipe(key: str) -> None:
+def test_rows_on_the_papers_base_are_the_papers_recipes(key: str) -> None:
     row = ROWS[key]
     made = row.change(recipe("sais-r50-768"))
     wanted = RECIPES[row.recipe or ""]()
     assert replace(made, name="") == replace(wanted, name="")
 
 
-def test_rows_differ_in_what_the_table_is_about() -> None:
+def test_rows_differ_only_in_what_their_table_compares() -> None:
     base, _ = base_experiment(Budget(base="paper-lite0", size=(192, 192), epochs=6))
     made = {key: ROWS[key].change(base) for table in TABLES.values() for key in table.rows}
     assert made["keep-ratio"] == made["keep-ratio-padding-bug"]
@@ -77,12 +77,12 @@ def test_rows_differ_in_what_the_table_is_about() -> None:
 @pytest.mark.parametrize(
     ("side", "wanted"), [(768, (800, 1333)), (640, (672, 1120)), (256, (256, 427)), (32, (32, 53))]
 )
-def test_the_kept_ratio_follows_the_fixed_size(side: int, wanted: tuple[int, int]) -> None:
+def test_keep_ratio_follows_the_fixed_size(side: int, wanted: tuple[int, int]) -> None:
     base = recipe("sais-r50-768")
     assert keep_ratio(replace(base, input=replace(base.input, size=(side, side)))).input.size == wanted
 
 
-def test_the_budget_is_shared() -> None:
+def test_base_experiment_applies_the_budget() -> None:
     base, notes = base_experiment(Budget(epochs=6, batch_size=4, size=(320, 320), backbone="resnet18"))
     assert (base.optim.batch_size, base.optim.lr) == (4, 0.0025)
     assert base.schedule.epochs == 6
@@ -95,7 +95,7 @@ def test_the_budget_is_shared() -> None:
         base_experiment(Budget(size=(100, 100)))
 
 
-def test_the_digest_tells_what_decides_the_numbers() -> None:
+def test_digest_changes_with_everything_that_determines_the_numbers() -> None:
     data = {"name": "shapes"}
     (plan,) = plan_runs(["sais"], [0], TINY)
     idle = replace(plan.experiment, run=replace(plan.experiment.run, workers=7, device="cuda", evaluate_every=1))
@@ -137,7 +137,7 @@ def test_digest_settings_are_those_that_differ_from_the_defaults() -> None:
     assert digest_settings(stopping)["run.evaluate_every"] == 3  # early stopping depends on it
 
 
-def test_shared_rows_are_trained_once_and_finished_ones_not_again(shapes: Path, tmp_path: Path) -> None:
+def test_run_plans_trains_equal_plans_once(shapes: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     twice = [*plan_runs(["sais"], [0], TINY), *plan_runs(["sais"], [0], TINY)]
     first = run_plans(twice, DataPaths(shapes), tmp_path, log=lines.append)
@@ -152,7 +152,7 @@ def test_shared_rows_are_trained_once_and_finished_ones_not_again(shapes: Path, 
     assert read_result(folder / "result.json") == first[0]
 
 
-def test_another_row_with_the_same_settings_uses_the_same_run(shapes: Path, tmp_path: Path) -> None:
+def test_run_plans_shares_runs_between_rows(shapes: Path, tmp_path: Path) -> None:
     (plan,) = plan_runs(["sais"], [0], TINY)
     (first,) = run_plans([plan], DataPaths(shapes), tmp_path)
     lines: list[str] = []
@@ -162,7 +162,7 @@ def test_another_row_with_the_same_settings_uses_the_same_run(shapes: Path, tmp_
     assert len(list((tmp_path / "results").iterdir())) == 1
 
 
-def test_other_annotations_are_other_data(shapes: Path, tmp_path: Path) -> None:
+def test_describe_data_changes_with_annotations(shapes: Path, tmp_path: Path) -> None:
     from sais.data.formats import read_dataset
 
     copy = tmp_path / "shapes"
@@ -180,7 +180,7 @@ def test_other_annotations_are_other_data(shapes: Path, tmp_path: Path) -> None:
     assert plan.digest(after) != plan.digest(before)
 
 
-def test_a_run_stopped_early_is_measured_by_its_last_weights(shapes: Path, tmp_path: Path) -> None:
+def test_run_plans_evaluates_the_last_weights_of_a_stopped_run(shapes: Path, tmp_path: Path) -> None:
     """Not by the best, which were chosen on the very images: 7 iterations of 9, looked at after each epoch of 3."""
     budget = replace(TINY, iterations=7, epochs=3, evaluate_every=1)
     (result,) = run_plans(plan_runs(["sais"], [0], budget), DataPaths(shapes), tmp_path)
@@ -189,7 +189,7 @@ def test_a_run_stopped_early_is_measured_by_its_last_weights(shapes: Path, tmp_p
     assert not (folder / "model.safetensors").exists()
 
 
-def test_earlier_rows_and_seeds_stay_in_the_table(shapes: Path, tmp_path: Path) -> None:
+def test_reproduce_keeps_earlier_rows_and_seeds_in_the_table(shapes: Path, tmp_path: Path) -> None:
     command = ["reproduce", "table3", *words(shapes, tmp_path)]
     assert main([*command, "--rows", "sais", "--seeds", "0", "1"]) == 0
     assert main([*command, "--rows", "sais-center", "--seeds", "2"]) == 0
@@ -200,12 +200,12 @@ def test_earlier_rows_and_seeds_stay_in_the_table(shapes: Path, tmp_path: Path) 
     assert seeds == [("sais", 0)]
 
 
-def test_the_slip_wants_images_at_the_top_left() -> None:
+def test_plan_runs_refuses_the_padding_bug_with_scale_jitter() -> None:
     with pytest.raises(SaisError, match="augment.scale_jitter"):
         plan_runs(["keep-ratio-padding-bug"], [0], Budget(base="sais-lite"))
 
 
-def test_a_run_that_is_there_without_its_result_is_only_measured(shapes: Path, tmp_path: Path) -> None:
+def test_run_plans_only_evaluates_a_trained_run_without_result(shapes: Path, tmp_path: Path) -> None:
     """As after a kill between training and evaluation; iterations are not made a second time."""
     plans = plan_runs(["sais"], [0], replace(TINY, iterations=None))
     (first,) = run_plans(plans, DataPaths(shapes), tmp_path)
@@ -233,7 +233,7 @@ def test_run_plans_waits_for_a_run_of_another_process(
     assert result.row == "sais"
 
 
-def test_without_labels_to_measure_on(shapes: Path, tmp_path: Path) -> None:
+def test_run_plans_needs_a_labeled_validation_split(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(SaisError, match="no labeled validation split"):
         run_plans(plan_runs(["sais"], [0], TINY), DataPaths(shapes, valid=""), tmp_path)
 
@@ -258,7 +258,7 @@ def test_without_labels_to_measure_on(shapes: Path, tmp_path: Path) -> None:
         (["table4", "--peers", "peers.absent:peers"], "peers.absent:peers"),
     ],
 )
-def test_mistakes_in_one_line(
+def test_reproduce_reports_mistakes_in_one_line(
     more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -269,7 +269,7 @@ def test_mistakes_in_one_line(
 
 
 @pytest.mark.slow
-def test_every_table_and_figure_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
+def test_reproduce_makes_every_table_and_figure(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for key in ("table1", "table2", "table3"):
         assert main(["reproduce", key, *words(shapes, out, "--seeds", "0", "1")]) == 0
@@ -291,7 +291,7 @@ def test_every_table_and_figure_at_its_tiniest(shapes: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_table_four_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
+def test_reproduce_makes_table_four(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     small = ["--objects", "5", "--image-size", "96", "128", "--repeats", "1"]
     peers = ["--peers", "tests.benchmark.test_timing:small"]
@@ -308,7 +308,7 @@ def test_table_four_at_its_tiniest(shapes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_called_again(shapes: Path, tmp_path: Path) -> None:
+def test_reproduce_resumes_after_a_kill(shapes: Path, tmp_path: Path) -> None:
     """Killed in the middle of its first run; the same command goes on and ends as one that nothing interrupted."""
     budget = ["--epochs", "12"]
     command = ["reproduce", "table3", "--data", str(shapes), "--base", BASE, *budget]

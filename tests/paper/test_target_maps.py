@@ -32,7 +32,7 @@ def color(owner: int, box: tuple[float, ...], x: float, y: float) -> np.ndarray:
     return np.array(PALETTE[owner]) * (MIN_BRIGHTNESS + (1 - MIN_BRIGHTNESS) * central)
 
 
-def test_figure_2() -> None:
+def test_draw_scene_shows_both_assigners() -> None:
     large, small = SCENE_BOXES
     assert small[0] < (large[0] + large[2]) / 2 < small[2]
     assert small[1] < (large[1] + large[3]) / 2 < small[3]
@@ -59,19 +59,19 @@ def test_figure_2() -> None:
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 1000  # textured, not flat
 
 
-def test_one_rule_one_panel() -> None:
+def test_draw_scene_of_one_assigner_has_one_panel() -> None:
     both, one = draw_scene("figure2", ("center", "area")), draw_scene("figure2", ("area",))
     np.testing.assert_array_equal(panel(one, 1, SCENE_SIZE), panel(both, 2, SCENE_SIZE))
     assert one.dtype == np.uint8
     assert one.shape[1] < both.shape[1]
 
 
-def test_unknown_scene() -> None:
+def test_draw_scene_refuses_unknown_scenes() -> None:
     with pytest.raises(SaisError, match="figure2"):
         draw_scene("figure3", ("center",))
 
 
-def test_a_image_of_a_data_set(tmp_path: Path) -> None:
+def test_draw_target_maps_of_an_image(tmp_path: Path) -> None:
     Image.new("RGB", (64, 96), (90, 120, 150)).save(tmp_path / "a.png")
     boxes = [(4.0, 4.0, 28.0, 28.0), (8.0, 36.0, 56.0, 92.0)]
     annotations = tuple(
@@ -89,7 +89,7 @@ def test_a_image_of_a_data_set(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[66, 100], BLACK)  # the crowd is no target
 
 
-def test_a_image_without_objects_is_black(tmp_path: Path) -> None:
+def test_draw_target_maps_without_objects_is_black(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     record = ImageRecord(1, tmp_path / "a.png", (64, 64), ())
     sheet = draw_target_maps(record, InputConfig(mode="fixed", size=(96, 96)), ("center", "area"))

@@ -123,7 +123,7 @@ def valid(shapes: Path) -> DatasetSplit:
     return read_dataset(shapes, "valid")
 
 
-def test_the_page_says_what_the_evaluation_says(valid: DatasetSplit, tmp_path: Path) -> None:
+def test_write_report_shows_the_results_of_the_evaluation(valid: DatasetSplit, tmp_path: Path) -> None:
     results = truth_as_results(valid)[::2]  # half of the objects are found
     evaluation = evaluation_of(valid, results)
     path = write_report(run_folder(tmp_path / "first"), evaluation)
@@ -150,7 +150,7 @@ def test_the_page_says_what_the_evaluation_says(valid: DatasetSplit, tmp_path: P
     assert size[0] > 2 * 100
 
 
-def test_the_worst_and_the_best(valid: DatasetSplit) -> None:
+def test_select_best_and_worst_by_quality(valid: DatasetSplit) -> None:
     results = truth_as_results(valid)
     ids = [record.id for record in valid.images]
     wrong = [r for r in results if r["image_id"] != ids[2]]  # nothing found in the third
@@ -169,7 +169,7 @@ def test_the_worst_and_the_best(valid: DatasetSplit) -> None:
     assert len(best) == len(worst) == 2
 
 
-def test_a_detection_wears_the_color_of_its_object(valid: DatasetSplit) -> None:
+def test_match_colors_follow_the_matched_objects(valid: DatasetSplit) -> None:
     results = truth_as_results(valid)
     record = valid.images[0]
     mine = [r for r in results if r["image_id"] == record.id]
@@ -181,7 +181,7 @@ def test_a_detection_wears_the_color_of_its_object(valid: DatasetSplit) -> None:
     assert colors[-1] == len(record.annotations)
 
 
-def test_names_are_text(valid: DatasetSplit, tmp_path: Path) -> None:
+def test_write_report_escapes_names(valid: DatasetSplit, tmp_path: Path) -> None:
     nasty = replace(valid, name=NASTY, class_names=(NASTY, *valid.class_names[1:]))
     folder = run_folder(tmp_path / "a<b>&c", name=NASTY)
     page = Page(write_report(folder, evaluation_of(nasty, truth_as_results(nasty)), NASTY).read_text())
@@ -190,7 +190,7 @@ def test_names_are_text(valid: DatasetSplit, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [80, 1000])
-def test_many_classes_stay_readable(count: int, valid: DatasetSplit, tmp_path: Path) -> None:
+def test_render_report_folds_many_classes(count: int, valid: DatasetSplit, tmp_path: Path) -> None:
     names = tuple(f"class {i}" for i in range(count))
     records = []
     for place, record in enumerate(valid.images):
@@ -209,7 +209,7 @@ def test_many_classes_stay_readable(count: int, valid: DatasetSplit, tmp_path: P
     assert page.tags.count("tr") < count + 150
 
 
-def test_nothing_found_and_nothing_to_find(valid: DatasetSplit, tmp_path: Path) -> None:
+def test_render_report_without_detections_or_objects(valid: DatasetSplit, tmp_path: Path) -> None:
     record = read_run(run_folder(tmp_path / "run"))
     page = Page(render_report(record, evaluation_of(valid, [])))
     assert "The model detected nothing in them" in page.text
@@ -222,7 +222,7 @@ def test_nothing_found_and_nothing_to_find(valid: DatasetSplit, tmp_path: Path) 
     assert "#confusion" not in page.links
 
 
-def test_a_model_without_masks_is_judged_by_boxes(valid: DatasetSplit, tmp_path: Path) -> None:
+def test_render_report_compares_boxes_without_masks(valid: DatasetSplit, tmp_path: Path) -> None:
     results = [{k: v for k, v in r.items() if k != "segmentation"} for r in truth_as_results(valid)]
     page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, results, ("bbox",))))
     assert "by boxes (there are no masks)" in page.text
@@ -232,7 +232,7 @@ def test_a_model_without_masks_is_judged_by_boxes(valid: DatasetSplit, tmp_path:
     assert len(page.images) == 4
 
 
-def test_what_a_run_that_goes_on_or_stopped_has_to_say(tmp_path: Path) -> None:
+def test_write_report_describes_running_and_stopped_runs(tmp_path: Path) -> None:
     from sais.engine.lock import lock_run
 
     folder = run_folder(tmp_path / "run", end=False)
@@ -253,7 +253,7 @@ def test_what_a_run_that_goes_on_or_stopped_has_to_say(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_settings_that_differ_come_first(tmp_path: Path) -> None:
+def test_write_report_lists_changed_settings_first(tmp_path: Path) -> None:
     from sais.recipes import recipe
 
     experiment = to_dict(recipe("sais-lite"))
@@ -268,14 +268,16 @@ def test_settings_that_differ_come_first(tmp_path: Path) -> None:
     assert "model.backbone tf_efficientnet_lite0.in1k resnet50.tv_in1k" in second
 
 
-def test_images_that_are_gone_are_counted(valid: DatasetSplit, tmp_path: Path) -> None:
+def test_render_report_counts_missing_images(valid: DatasetSplit, tmp_path: Path) -> None:
     gone = replace(valid, images=(replace(valid.images[0], source=tmp_path / "gone.jpg"), *valid.images[1:]))
     page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(gone, [])))
     assert "Omitted because they could not be read: 1." in page.text
     assert len(page.images) == 3
 
 
-def test_a_page_stays_small(valid: DatasetSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_render_report_omits_images_of_a_large_page(
+    valid: DatasetSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     examples = example_images.example_images(analyze_errors(valid, truth_as_results(valid), "segm"))
     size = sum(len(image.source) for group in examples.groups for image in group.images)
     monkeypatch.setattr(example_images, "MAX_CHARACTERS", size // 2)
@@ -342,7 +344,7 @@ def test_smooth_keeps_the_mean_and_limits_the_number_of_points() -> None:
     assert smooth([]) == []
 
 
-def test_sais_report_says_what_sais_eval_says(
+def test_sais_report_agrees_with_sais_eval(
     trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", str(trained), "--data", str(shapes), "--workers", "0", "--json", "-"]) == 0
@@ -358,7 +360,7 @@ def test_sais_report_says_what_sais_eval_says(
     assert len(page.images) == 4
 
 
-def test_sais_report_of_a_run_whose_data_or_model_are_not_there(
+def test_sais_report_without_data_or_model(
     trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", str(run_folder(tmp_path / "no-model"))]) == 0
@@ -380,7 +382,7 @@ def test_sais_report_of_a_run_whose_data_or_model_are_not_there(
     assert "contains no log.jsonl" in capsys.readouterr().err
 
 
-def test_sais_train_writes_its_report_and_survives_without(
+def test_sais_train_writes_a_report_and_survives_its_failure(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def train(name: str, *more: str) -> str:
