@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from sais.modeling.fpn import STRIDES
 from sais.ops.boxes import locations
+from sais.structures import STRIDES
 
 BASE_SIDE = 550
 """Input side in pixels that `SCALES` refer to."""

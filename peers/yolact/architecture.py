@@ -22,9 +22,8 @@ from sais.config import (
 )
 from sais.modeling.architecture import Architecture
 from sais.modeling.criterion import Assignment
-from sais.modeling.fpn import STRIDES
 from sais.ops.boxes import grid_sizes
-from sais.structures import Batch, Instances
+from sais.structures import STRIDES, Batch, Instances
 
 
 @dataclass(frozen=True)

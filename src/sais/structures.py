@@ -1,4 +1,4 @@
-"""The words of the package: the six types that data passes through, each made from the last.
+"""The types that data passes through, each made from the previous one.
 
     Sample -> Batch -> DenseOutputs, DenseTargets -> Instances -> Detections
 
@@ -7,12 +7,11 @@ Legend, the same in every file:
     B images     C classes     K prototypes (32)     N objects of one image     D detections of one image
     L locations of all levels, P3 first, row by row    H W an image    h w the prototype grid (stride 4)
 
-Spaces: *image* is the file as a person sees it (EXIF applied), *canvas* is the network's input, *grid* is the
+Spaces: *image* is the image as displayed (EXIF orientation applied), *canvas* is the network's input, *grid* is the
 prototype map, one cell for 4 x 4 canvas pixels. Coordinates are continuous edges: pixel i covers [i, i + 1].
 Boxes are float32 ``x1 y1 x2 y2``; sizes are ``(height, width)``; images are uint8 RGB; background is label -1.
 
-`Detections` has its own file, `sais.results.detections`, since it computes with `sais.ops`; this one imports nothing of
-ours and no torch.
+`Detections` is in `sais.results.detections`. This module imports no other module of the package and no torch.
 """
 
 from __future__ import annotations
@@ -38,61 +37,63 @@ MASK_STRIDE = 4
 
 @dataclass
 class Sample:
-    """An image and its objects, before and after the transforms. No crowds: they train nothing."""
+    """An image and its objects, before or after the transforms. Crowd regions are left out: they are not trained on."""
 
     image_id: int
     image: np.ndarray
-    """(H, W, 3) uint8 RGB; after `fit` the canvas."""
+    """(H, W, 3) uint8 RGB; the canvas once it has been resized."""
     boxes: np.ndarray
     """(N, 4) float32 in the pixels of `image`."""
     labels: np.ndarray
-    """(N,) int64, 0 .. C-1."""
+    """(N,) int64, 0 to C - 1."""
     masks: list[ObjectMask | None]
-    """N shapes in the pixels of `image`, not yet rasterized; None where only a box was annotated."""
+    """N shapes in the pixels of `image`, not yet rasterized; None if only a box was annotated."""
     canvas_map: CanvasMap | None = None
-    """Set once the image has been fitted to its canvas."""
+    """Map from the original image to `image`, once that is the canvas."""
 
 
 @dataclass
 class GroundTruth:
-    """The objects of one image as the losses need them, in canvas pixels."""
+    """The objects of one image in the form that the losses use."""
 
     boxes: Tensor
     """(N, 4) float32, canvas pixels."""
     labels: Tensor
     """(N,) int64."""
     mask_windows: Tensor
-    """(N, 4) int64 ``x1 y1 x2 y2`` in grid cells, end exclusive: where each mask patch lies."""
+    """(N, 4) int64 ``x1 y1 x2 y2`` in grid cells, end exclusive: window of each mask."""
     mask_values: Tensor
-    """(sum of window areas,) uint8: the patches one after the other, row by row; coverage of a cell 0 .. 255."""
+    """(sum of window areas,) uint8: coverage of each cell, 0 to 255; window after window, row by row."""
 
     def to(self, device: torch.device) -> GroundTruth:
-        """The same objects on another device."""
+        """Return a copy on another device."""
         return GroundTruth(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
 
     def pin_memory(self) -> GroundTruth:
-        """The same objects in memory that a GPU reads by itself."""
+        """Return a copy in pinned memory."""
         return GroundTruth(*(getattr(self, name).pin_memory() for name in self.__dataclass_fields__))
 
 
 @dataclass
 class Batch:
-    """What one training or evaluation step consumes."""
+    """The input of one training or evaluation step."""
 
     images: Tensor
     """(B, 3, height, width) uint8 RGB canvases; normalization belongs to the model."""
     ground_truths: list[GroundTruth]
-    """B entries."""
+    """Objects of B images."""
     image_ids: list[int]
+    """B ids."""
     canvas_maps: list[CanvasMap]
+    """B maps from the images to their canvases."""
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Return a copy on another device."""
         images = self.images.to(device, non_blocking=True)
         return Batch(images, [o.to(device) for o in self.ground_truths], self.image_ids, self.canvas_maps)
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory that a GPU reads by itself, so that `to` need not wait."""
+        """Return a copy in pinned memory, from which `to` copies asynchronously."""
         images = self.images.pin_memory()
         return Batch(images, [o.pin_memory() for o in self.ground_truths], self.image_ids, self.canvas_maps)
 
@@ -104,13 +105,13 @@ class DenseOutputs:
     class_logits: Tensor
     """(B, L, C)."""
     quality_logits: Tensor | None
-    """(B, L) logits of the quality branch (centerness by default); None where the head has none."""
+    """(B, L) logits of the quality branch (centerness by default); None for a head without one."""
     distances: Tensor
     """(B, L, 4) left top right bottom, canvas pixels, positive."""
     coefficients: Tensor | None
-    """(B, L, K) in (-1, 1); None where the model has no masks."""
+    """(B, L, K) in (-1, 1); None for a model without masks."""
     prototypes: Tensor | None
-    """(B, K, h, w), not negative; None where the model has no masks."""
+    """(B, K, h, w), not negative; None for a model without masks."""
     level_sizes: tuple[tuple[int, int], ...]
     """(height, width) of P3 .. P7; their areas sum to L."""
 

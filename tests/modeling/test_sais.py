@@ -13,10 +13,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sais.config import ModelConfig
-from sais.modeling.fpn import FPN, STRIDES
+from sais.modeling.fpn import FPN
 from sais.modeling.head import Head
 from sais.modeling.sais import SAIS, build_model
 from sais.recipes import recipe
+from sais.structures import STRIDES
 
 COCO_CLASSES = 80
 TINY = ModelConfig(

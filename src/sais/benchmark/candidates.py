@@ -21,13 +21,12 @@ from sais.inference.options import InferenceOptions
 from sais.inference.trained_model import TrainedModel
 from sais.modeling.architecture import find_architecture
 from sais.modeling.assigners import level_ranges
-from sais.modeling.fpn import STRIDES
 from sais.ops.boxes import distances_from_boxes, locations
 from sais.ops.letterbox import CanvasMap, letterbox
 from sais.recipes import recipe
 from sais.resolve import resolve
 from sais.results.detections import Detections
-from sais.structures import DenseOutputs
+from sais.structures import STRIDES, DenseOutputs
 
 ONE_IMAGE = InferenceOptions(batch_size=1)
 """One image in one forward pass."""

@@ -40,7 +40,7 @@ class FrozenBatchNorm(nn.Module):
         self.act = getattr(norm, "act", nn.Identity())
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Return the batch-norm's scale and shift of each channel, two tensors (channels,)."""
+        """Return the batch-norm's scale (C,) and shift (C,) of the C channels."""
         scale = self.weight / (self.running_var + self.eps).sqrt()
         return scale, self.bias - self.running_mean * scale
 
@@ -67,11 +67,11 @@ class FusedConvolution(nn.Module):
         self._norm = [norm]  # in a list, so that it is not registered a second time
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Return the batch-norm's scale and shift of each channel, two tensors (out channels,)."""
+        """Return the batch-norm's scale (C,) and shift (C,) of the C output channels."""
         return self._norm[0].scale_and_shift()
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Return weight (out, in, kernel, kernel) and bias (out,) that include the batch-norm."""
+        """Return weight (out, in, 3, 3), or of another kernel size, and bias (out,) that include the batch-norm."""
         scale, shift = self.scale_and_shift()
         return self.weight * scale[:, None, None, None], shift
 

@@ -22,7 +22,6 @@ from torch.nn import functional
 from sais.config import Experiment
 from sais.errors import ConfigError
 from sais.modeling.assigners import ASSIGNERS, Assigner, build_targets, location_grid, sample_mask_positives
-from sais.modeling.fpn import STRIDES
 from sais.modeling.losses import (
     BOX_LOSSES,
     CLASSIFICATION_LOSSES,
@@ -38,7 +37,7 @@ from sais.modeling.losses import (
     mask_losses,
 )
 from sais.resolve import resolve
-from sais.structures import Batch, DenseOutputs, DenseTargets
+from sais.structures import STRIDES, Batch, DenseOutputs, DenseTargets
 
 ExtraLoss = Callable[[DenseOutputs, Batch, "Assignment"], Tensor]
 """(outputs, batch, assignment) -> weighted scalar term."""
@@ -213,7 +212,7 @@ def count_normalizers(targets: DenseTargets, mask_positives: list[Tensor]) -> di
 def sum_normalizers(
     assignments: Sequence[Assignment], sum_over_ranks: Callable[[Tensor], Tensor] = lambda values: values
 ) -> list[Assignment]:
-    """Return the assignments with the normalizers of all of them together.
+    """Return the assignments with the normalizers, scalars, of all of them together.
 
     Args:
         assignments: assignments of the micro-batches of this rank.

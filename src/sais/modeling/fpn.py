@@ -6,10 +6,6 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from sais.structures import STRIDES
-
-__all__ = ["FPN", "STRIDES"]
-
 
 class FPN(nn.Module):
     """torchvision's pyramid with P6 and P7 from stride-2 convolutions starting at P5, with a ReLU before P7.

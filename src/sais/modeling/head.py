@@ -53,7 +53,7 @@ class Head(nn.Module):
 
     Args:
         num_classes: number of classes C.
-        strides: canvas pixels per location of the levels, each with one learnt scale.
+        strides: canvas pixels per location of the levels, each with one learned scale.
         channels: channels of the pyramid and of the towers.
         tower_depth: convolutions per tower.
         tower_kind: "plain" 3x3 convolutions, or "depthwise" 3x3 followed by 1x1.

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from sais.config import ModelConfig
 from sais.errors import ConfigError
 from sais.modeling.backbones import Backbone
-from sais.modeling.fpn import FPN, STRIDES
+from sais.modeling.fpn import FPN
 from sais.modeling.head import GROUPS, HEADS, HeadOutputs
 from sais.modeling.protonet import ProtoNet
 from sais.resolve import resolve
-from sais.structures import MASK_STRIDE, DenseOutputs
+from sais.structures import MASK_STRIDE, STRIDES, DenseOutputs
 
 
 class SAIS(nn.Module):

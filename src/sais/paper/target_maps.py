@@ -20,11 +20,10 @@ from sais.data.loader import rasterize_ground_truth
 from sais.data.transforms.geometric import resize_sample
 from sais.errors import InputError
 from sais.modeling.assigners import ASSIGNERS, LocationGrid, build_targets, level_ranges
-from sais.modeling.fpn import STRIDES
 from sais.modeling.losses import centerness_quality
 from sais.ops.boxes import locations
 from sais.results.draw import PALETTE, contact_sheet, draw_objects
-from sais.structures import GroundTruth
+from sais.structures import STRIDES, GroundTruth
 
 TITLES = {"center": "center-aware (Eqs. 2-4)", "area": "area-aware (FCOS)"}
 MIN_BRIGHTNESS = 0.22

@@ -145,7 +145,7 @@ def test_convolution_rounds_like_a_direct_sum() -> None:
     assert max(errors) <= 1.5e-6
     usual = winograd._transforms(1, 2)
     both = [torch.kron(one, one).contiguous() for one in usual]
-    names = ("INPUT_BOTH_WAYS", "WEIGHT_BOTH_WAYS", "OUTPUT_BOTH_WAYS")
+    names = ("INPUT_2D", "WEIGHT_2D", "OUTPUT_2D")
     with pytest.MonkeyPatch.context() as patched:
         for name, one in zip(names, both, strict=True):
             patched.setattr(winograd, name, one)

@@ -12,9 +12,10 @@ from sais.converters.cpu import winograd
 from sais.converters.cpu.training_convolution import FastConvolution, use_fast_convolutions
 from sais.converters.replacement import original_of, replace_module, share_members
 from sais.errors import ConfigError
-from sais.modeling.fpn import FPN, STRIDES
+from sais.modeling.fpn import FPN
 from sais.modeling.protonet import ProtoNet
 from sais.modeling.sais import SAIS
+from sais.structures import STRIDES
 
 CONVOLUTIONS = ("auto", "direct", "winograd")
 LARGE = 64 * 64

@@ -1,10 +1,10 @@
-"""3x3 convolutions of a network at rest, by minimal filtering (`winograd`). Two ways to it:
+"""3x3 convolutions in inference by minimal filtering (`winograd`), in one of two ways:
 
-- Large maps: torch carries it in NNPACK, with tiles of 6 x 6 outputs, but its own choice of a kernel never falls on it.
-- Small maps: NNPACK transforms the weights in each pass, which is then most of its work. Here they are transformed
-  once, and the tiles of all levels of a pyramid share one batched matrix product.
+- Large maps: NNPACK, which torch includes but does not choose by itself, with tiles of 6 x 6 outputs.
+- Small maps: NNPACK would spend most of its time transforming the weights in each pass. Here they are transformed once,
+  and the tiles of all levels of a pyramid share one batched matrix product.
 
-Rounding differs from the direct sum's by about 1e-5 of the greatest output. Times are in `docs/performance.md`.
+Results differ from those of direct sums by about 1e-5 of the largest output. Times are in `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from sais.modeling.sais import SAIS
 Network = TypeVar("Network", bound=nn.Module)
 
 HAS_NNPACK = torch.backends.nnpack.is_available()
-"""Asking initializes it, in every process; without that it refuses to work."""
+"""Whether torch includes NNPACK. The call initializes it, which every process must do before using it."""
 
 MIN_CHANNELS = 128
-"""In and out; below, the transforms cost more than they save."""
+"""Minimum number of input and output channels; with fewer, the transforms cost more than they save."""
 LARGE = 50 * 50
-"""Cells of a map from which NNPACK is the faster way."""
+"""Cells of a map from which on NNPACK is faster."""
 STRIP = 128 * 128
-"""Cells that NNPACK is given at once: its working memory is twice the map's, so larger maps go strip by strip."""
+"""Cells per call of NNPACK: its working memory is twice that of the map, so larger maps are split into strips."""
 MIN_JOINT_CHANNELS = 256
-"""Fewer channels make matrix products too small to win."""
+"""Minimum number of channels for the joint matrix product; with fewer, it is too small to be faster."""
 
 
 def nnpack_is_faster() -> bool:
-    """Whether this machine is of the kind on which it was measured to be faster, with NNPACK."""
+    """Return whether it was measured to be faster on this kind of processor and torch includes NNPACK."""
     return HAS_NNPACK and is_faster()
 
 
@@ -52,19 +52,19 @@ def for_cpu_inference(prepared: Network) -> Network:
 
 
 def with_winograd(network: nn.Module) -> nn.Module:
-    """Replace each convolution for which it may pay, in place; returns the network."""
+    """Replace each convolution for which it is faster, in place; returns the network."""
     for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Conv2d) and _fits(module):
+        if isinstance(module, nn.Conv2d) and _is_supported(module):
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, WinogradConvolution(module))
     return network
 
 
 class WinogradConvolution(nn.Module):
-    """A 3x3 convolution with stride 1 and padding 1, by whichever way is the fastest for the map's size.
+    """A 3x3 convolution with stride 1 and padding 1, computed in the way that is fastest for the map's size.
 
     Args:
-        convolution: whose weights it takes, float32 on the CPU.
+        convolution: convolution whose weights it takes, float32 on the CPU.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -72,35 +72,34 @@ class WinogradConvolution(nn.Module):
         self.weight = nn.Parameter(convolution.weight.detach().clone(memory_format=torch.contiguous_format), False)
         bias = convolution.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
-        self._transformed: Tensor | None = (
-            None  # (36, out, in), made at the first call of `convolve_levels` with small maps
-        )
+        self._transformed: Tensor | None = None  # (36, out, in), computed by the first call with small maps
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, in, h, w) -> (B, out, h, w); what is not float32 on the CPU goes torch's own way."""
+        """(B, in, h, w) -> (B, out, h, w); torch computes maps that are not float32 on the CPU."""
         large = maps.shape[2] * maps.shape[3] >= LARGE
         if not (large and HAS_NNPACK and len(maps) and maps.dtype == torch.float32 and maps.device.type == "cpu"):
             return functional.conv2d(maps, self.weight, self.bias, padding=1)
-        images = [_in_strips(image, self.weight, self.bias) for image in maps.split(1)]  # faster than at once
+        images = [_in_strips(image, self.weight, self.bias) for image in maps.split(1)]  # faster than all at once
         return images[0] if len(images) == 1 else torch.cat(images)
 
     def convolve_levels(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Convolve maps (B, in, h, w) of different sizes -> (B, out, h, w) each, the small ones in one product."""
         small = [i for i, maps in enumerate(levels) if maps.shape[2] * maps.shape[3] < LARGE]
-        learns = torch.is_grad_enabled() and any(maps.requires_grad for maps in levels)  # someone asks about images
+        learns = torch.is_grad_enabled() and any(
+            maps.requires_grad for maps in levels
+        )  # gradients of the images are computed
         if learns or len(small) < 2 or min(self.weight.shape[:2]) < MIN_JOINT_CHANNELS:
             return [self(maps) for maps in levels]
         if self._transformed is None:
             transposed = transformed_weight(self.weight).transpose(1, 2).contiguous()
-            self._transformed = transposed.transpose(1, 2)  # so laid out that the product reads it row by row
-        done = dict(
-            zip(small, convolve_levels(tuple(levels[i] for i in small), self._transformed, self.bias), strict=True)
-        )
-        return [done[i] if i in done else self(maps) for i, maps in enumerate(levels)]
+            self._transformed = transposed.transpose(1, 2)  # in this layout the product reads it row by row
+        joint = convolve_levels([levels[i] for i in small], self._transformed, self.bias)
+        results = dict(zip(small, joint, strict=True))
+        return [results[i] if i in results else self(maps) for i, maps in enumerate(levels)]
 
 
 def _in_strips(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """NNPACK's convolution of one image's map (1, in, h, w)."""
+    """Convolve one image's map (1, in, h, w) with NNPACK -> (1, out, h, w)."""
     height, width = maps.shape[2:]
     if height * width <= STRIP:
         return _nnpack(maps, weight, bias)
@@ -108,7 +107,7 @@ def _in_strips(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = maps.new_empty(1, weight.shape[0], height, width)
     for first in range(0, height, rows):
         last = min(first + rows, height)
-        above, below = min(first, 1), min(height - last, 1)  # a row of the neighbors on either side
+        above, below = min(first, 1), min(height - last, 1)  # one row of the neighboring strips
         strip = _nnpack(maps[:, :, first - above : last + below], weight, bias)
         out[:, :, first:last] = strip[:, :, above : above + last - first]
     return out
@@ -119,7 +118,7 @@ def _nnpack(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def _fits(convolution: nn.Conv2d) -> bool:
+def _is_supported(convolution: nn.Conv2d) -> bool:
     c = convolution
     plain = (c.kernel_size, c.stride, c.padding, c.dilation, c.groups) == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
     return plain and min(c.in_channels, c.out_channels) >= MIN_CHANNELS
