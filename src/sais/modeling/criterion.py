@@ -272,5 +272,5 @@ def _needs_predictions(function: Any) -> bool:
 
 def _detached(outputs: DenseOutputs) -> DenseOutputs:
     """Return the outputs (B, L, .) without gradients: an assignment is a constant of the loss."""
-    tensors = {name: value.detach() for name, value in vars(outputs).items() if isinstance(value, Tensor)}
+    tensors: dict[str, Any] = {n: value.detach() for n, value in vars(outputs).items() if isinstance(value, Tensor)}
     return replace(outputs, **tensors)
