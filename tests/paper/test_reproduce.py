@@ -302,7 +302,7 @@ def test_reproduce_makes_table_four(shapes: Path, tmp_path: Path) -> None:
     text = (out / "table4.md").read_text()
     assert "FCIS, R101-C5 (paper only)" in text
     assert "ExtremeNet" in text
-    assert "\n- lite: masks assembled in their boxes\n" in text
+    assert "\n- lite: masks assembled inside their boxes\n" in text
     page = (out / "index.html").read_text()
     assert "Table IV" in page
 
