@@ -1,4 +1,4 @@
-"""The network: sizes and costs of the paper's models, what is frozen, what comes out, and what each option changes."""
+"""The network: sizes and costs of the paper's models, frozen parts, outputs, and the effect of each setting."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sais.config import ModelConfig
+from sais.errors import ConfigError
 from sais.modeling.fpn import FPN
 from sais.modeling.head import Head
 from sais.modeling.sais import SAIS, build_model
@@ -46,7 +47,7 @@ def gigaflops(model: SAIS, size: tuple[int, int]) -> float:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_the_papers_models(name: str) -> None:
+def test_build_model_has_the_size_and_cost_of_the_paper(name: str) -> None:
     millions, cost, size = PAPER[name]
     config = recipe(name).model
     model = build_model(config, COCO_CLASSES)
@@ -63,20 +64,20 @@ def test_the_papers_models(name: str) -> None:
     assert gigaflops(model, size) == pytest.approx(cost, abs=0.06)
 
 
-def test_the_documentation_gives_the_same_figures(root: Path) -> None:
+def test_documentation_states_the_same_sizes_and_costs(root: Path) -> None:
     rows = (root / "docs/paper.md").read_text(encoding="utf-8").splitlines()
     for name, (millions, cost, (height, width)) in PAPER.items():
         wanted = f"| `{name}` | {height}x{width} | {millions:.2f} M | {cost:.1f} |"
         assert wanted in rows
 
 
-def test_random_initialization_freezes_nothing() -> None:
+def test_build_model_without_pretraining_freezes_nothing() -> None:
     model = build_model(TINY, 3)
     assert all(p.requires_grad for p in model.parameters())
     assert all(m.training for m in model.train().modules())
 
 
-def test_frozen_batch_norm_stays_in_evaluation() -> None:
+def test_frozen_batch_norm_stays_in_evaluation_mode() -> None:
     config = dataclasses.replace(TINY, pretrained=True)
     model = build_model(config, 3).train()
     network = model.backbone.network
@@ -114,7 +115,7 @@ def run(config: ModelConfig, height: int = 64, width: int = 96, batch: int = 2) 
         return model, images, model(images)
 
 
-def test_shapes_and_ranges() -> None:
+def test_outputs_have_the_documented_shapes_and_ranges() -> None:
     model, _, outputs = run(TINY)
     assert outputs.level_sizes == ((8, 12), (4, 6), (2, 3), (1, 2), (1, 1))
     length = sum(h * w for h, w in outputs.level_sizes)
@@ -130,14 +131,27 @@ def test_shapes_and_ranges() -> None:
     assert all(t.dtype == torch.float32 for t in (outputs.class_logits, outputs.distances, outputs.prototypes))
 
 
-def test_prior_probability() -> None:
+def test_head_starts_at_the_prior_probability() -> None:
     model = Head(5, STRIDES)
     assert torch.allclose(model.class_logits.bias.sigmoid(), torch.full((5,), 0.01))
     _, _, outputs = run(TINY)
     assert outputs.class_logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.1)
 
 
-def test_without_masks_it_is_fcos() -> None:
+def test_build_model_without_quality_branch() -> None:
+    model, _, outputs = run(dataclasses.replace(TINY, quality="none"))
+    assert outputs.quality_logits is None
+    assert model.head.quality_logits is None
+    assert outputs.class_logits.shape[2] == 5
+    assert not [name for name in model.state_dict() if "quality" in name]
+
+
+def test_build_model_rejects_unknown_heads() -> None:
+    with pytest.raises(ConfigError, match="head 'other'"):
+        build_model(dataclasses.replace(TINY, head="other"), 3)
+
+
+def test_build_model_without_masks_is_fcos() -> None:
     model, _, outputs = run(dataclasses.replace(TINY, masks=False))
     assert outputs.coefficients is None
     assert outputs.prototypes is None
@@ -167,7 +181,7 @@ def test_fusion_adds_no_parameter_and_changes_the_coefficients_only() -> None:
         assert not torch.allclose(fused(images).coefficients, before.coefficients)
 
 
-def test_one_location_by_hand() -> None:
+def test_head_predicts_from_the_right_towers() -> None:
     """The head's outputs at one place, from its towers: which tower feeds what, and the scale of each level."""
     torch.manual_seed(0)
     head = Head(2, (8, 16), channels=32, tower_depth=1, prototypes=3)
@@ -188,7 +202,7 @@ def test_one_location_by_hand() -> None:
         torch.testing.assert_close(coefficients[0, place], head.coefficients(left + right)[at].tanh())
 
 
-def test_distance_unit() -> None:
+def test_distance_unit_multiplies_by_the_stride() -> None:
     pixels, images, before = run(TINY)
     strides = build_model(dataclasses.replace(TINY, distance_unit="stride"), 5).eval()
     strides.load_state_dict(pixels.state_dict())
@@ -201,21 +215,21 @@ def test_distance_unit() -> None:
         first = last
 
 
-def test_an_untrained_regression_does_not_overflow() -> None:
+def test_head_distances_do_not_overflow() -> None:
     head = Head(2, (8,), channels=32, tower_depth=1)
     head.distances.bias.data[:] = 1e4  # type: ignore[union-attr]
     assert torch.isfinite(head([torch.randn(1, 32, 4, 4)])[2]).all()
 
 
 @pytest.mark.parametrize("options", [{"tower_kind": "depthwise"}, {"norm": "batch"}], ids=str)
-def test_lighter_towers(options: dict[str, str]) -> None:
+def test_build_tower_variants(options: dict[str, str]) -> None:
     model, _, outputs = run(dataclasses.replace(TINY, tower_depth=2, **options))  # type: ignore[arg-type]
     assert torch.isfinite(outputs.class_logits).all()
     kinds = [type(m).__name__ for m in model.head.classification_tower]
     assert ("BatchNorm2d" in kinds) == (options.get("norm") == "batch")
 
 
-def test_normalization_is_inside() -> None:
+def test_normalization_is_a_buffer_of_the_model() -> None:
     model, images, outputs = run(TINY)
     assert isinstance(model, SAIS)
     mean, std = model.mean.flatten().tolist(), model.std.flatten().tolist()
@@ -227,7 +241,7 @@ def test_normalization_is_inside() -> None:
     assert torch.equal(again.class_logits, outputs.class_logits)
 
 
-def test_images_do_not_influence_each_other() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     model, images, outputs = run(TINY)
     with torch.no_grad():
         alone = model(images[:1])
@@ -236,7 +250,7 @@ def test_images_do_not_influence_each_other() -> None:
     assert math.isfinite(float(outputs.prototypes.sum()))
 
 
-def test_the_pyramid_is_torchvisions() -> None:
+def test_fpn_accepts_sides_that_are_no_powers_of_two_in_any_layout() -> None:
     """Sides that are no powers of two; maps of either layout."""
     fpn = FPN((8, 12, 16), 32)
     generator = torch.Generator().manual_seed(0)
