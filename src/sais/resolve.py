@@ -36,7 +36,7 @@ def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
 
     Args:
         name: a key of `table`, or ``module:attribute`` (``my_losses:smooth_l1``).
-        table: the built-in choices by name.
+        table: the built-in choices by name; empty where only ``module:attribute`` is possible.
         kind: kind of the named object for error messages: "assigner", "box loss".
 
     Raises:
@@ -46,18 +46,23 @@ def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
         return table[name]
     module, separator, attribute = name.partition(":")
     if not (separator and module and attribute):
+        example = f"'my_module:{kind.replace(' ', '_')}'"
+        if not table:
+            raise ConfigError(f"{kind} {name!r}: not of the form 'module:attribute'. Write for example {example}.")
         raise ConfigError(
             f"{kind} {name!r}: unknown{suggest(name, table)} Write 'module:attribute' for your own code, such as "
-            f"'my_module:{kind.replace(' ', '_')}'."
+            f"{example}."
         )
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.append(folder)
     try:
-        return getattr(importlib.import_module(module), attribute)
+        loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{kind} {name!r}: no module {error.name!r}. Install it, or run from its folder.") from error
-    except (ImportError, SyntaxError, TypeError) as error:
+    except (ImportError, SyntaxError, TypeError, AttributeError) as error:
         raise ConfigError(f"{kind} {name!r}: module {module!r} cannot be imported ({error}). Fix it.") from error
+    try:
+        return getattr(loaded, attribute)
     except AttributeError as error:
         raise ConfigError(f"{kind} {name!r}: module {module!r} has no {attribute!r}. Check the spelling.") from error
