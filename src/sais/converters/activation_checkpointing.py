@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from timm.models._features import FeatureListNet
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -53,7 +54,7 @@ def apply_activation_checkpointing(model: nn.Module, mode: str) -> None:
     if mode == "none":
         return
     names = {module: name for name, module in model.named_modules()}
-    stages = cast(Backbone, model.backbone).trained_stages()[:-1] if mode == "all" else []
+    stages = trained_stages(cast(Backbone, model.backbone))[:-1] if mode == "all" else []
     for stage in stages:
         replace_module(model, names[stage], CheckpointedModule(stage))
     for module, name in names.items():
@@ -63,6 +64,25 @@ def apply_activation_checkpointing(model: nn.Module, mode: str) -> None:
             replace_module(model, name, CheckpointedProtoNet(module, mode))
         elif name == "head" and mode == "all":
             replace_module(model, name, CheckpointedModule(module))
+
+
+def trained_stages(backbone: Backbone) -> list[nn.Module]:
+    """Return the consecutive stages of a backbone's network, without those that are frozen entirely.
+
+    Raises:
+        ConfigError: the network does not consist of stages.
+    """
+    network: Any = backbone.network
+    if isinstance(network, FeatureListNet):
+        stages = list(network.children())
+    elif hasattr(network, "blocks") and getattr(network, "feature_hooks", None) is None:
+        stages = list(network.blocks)
+    else:  # hooks that collect maps would collect them again in backward
+        raise ConfigError(
+            f"model.backbone {backbone.name!r}: its stages cannot be recomputed. Set run.activation_checkpointing to "
+            "'norms'."
+        )
+    return [s for s in stages if list(s.children()) and any(p.requires_grad for p in s.parameters())]
 
 
 def checkpointed(function: Callable[..., Any], *inputs: Any, within: nn.Module, random: bool = False) -> Any:

@@ -21,7 +21,8 @@ from sais.engine.run_folder import LAST, PREVIOUS
 from sais.engine.train_state import TrainState
 from sais.errors import CheckpointError, ConfigError, SaisError
 from sais.modeling.architecture import Architecture, find_architecture
-from sais.modeling.backbones import Backbone, load_imagenet_weights
+from sais.modeling.backbones import Backbone
+from sais.modeling.imagenet_weights import load_imagenet_weights
 
 CHANGEABLE_SETTINGS = (
     *("run.device", "run.workers", "run.loggers", "run.on_nonfinite_loss"),

