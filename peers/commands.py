@@ -104,8 +104,8 @@ def memory(arguments: Arguments, command: str) -> str:
     from sais.paper import table4
 
     sources = [OWN, "peers.candidates:paper", "peers.candidates:other_yolacts"]
-    found = [candidate for source in sources for candidate in find_candidates(source)]
-    candidates = select_by_name(found, arguments.only)
+    measurable = [candidate for source in sources for candidate in find_candidates(source)]
+    candidates = select_by_name(measurable, arguments.only)
     device = str(choose_device(arguments.device))
     measured = measure_memory(sources, arguments.only, Conditions(device=device), inference=False)
     columns, rows = table4.saved_memory_rows({"memory": [asdict(memory) for memory in measured]})

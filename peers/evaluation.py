@@ -30,7 +30,7 @@ from sais.results.detections import Detections
 SIZE, NUM_CLASSES, NUM_PROTOTYPES, NUM_OBJECTS = (480, 640), 80, 32, 8
 """Height and width of the images, C, K, and the number of ground-truth objects of an image."""
 CLASS_NAMES = tuple(f"class {i}" for i in range(NUM_CLASSES))
-OURS, STANDARD = "sais", "pycocotools, full-frame masks"
+SAIS, STANDARD = "sais", "pycocotools, full-frame masks"
 
 
 @dataclass(frozen=True)
@@ -161,19 +161,19 @@ def measure(
         progress: called with the number of images done since the last call.
     """
     split = make_ground_truth(num_images, num_detections)
-    results: dict[str, list[dict[str, Any]]] = {OURS: [], STANDARD: []}
+    results: dict[str, list[dict[str, Any]]] = {SAIS: [], STANDARD: []}
     seconds = dict.fromkeys(results, 0.0)
     for i in range(num_images):
         case = make_case(i, num_detections)
         start = time.perf_counter()
-        results[OURS] += box_local_detections(case).to_coco(i + 1, split.category_ids)
-        seconds[OURS] += time.perf_counter() - start
+        results[SAIS] += box_local_detections(case).to_coco(i + 1, split.category_ids)
+        seconds[SAIS] += time.perf_counter() - start
         start = time.perf_counter()
         results[STANDARD] += full_frame_results(case, i + 1)
         seconds[STANDARD] += time.perf_counter() - start
         progress(1)
     start = time.perf_counter()
-    metrics = coco_metrics(split, results[OURS])
+    metrics = coco_metrics(split, results[SAIS])
     matching = time.perf_counter() - start
     assert metrics.box is not None
     assert metrics.mask is not None
@@ -181,7 +181,7 @@ def measure(
     box_ap, mask_ap = pycocotools_ap(split, results[STANDARD])
     standard_matching = time.perf_counter() - start
     return {
-        OURS: EvaluationCost(seconds[OURS], matching, metrics.box.AP, metrics.mask.AP),
+        SAIS: EvaluationCost(seconds[SAIS], matching, metrics.box.AP, metrics.mask.AP),
         STANDARD: EvaluationCost(seconds[STANDARD], standard_matching, box_ap, mask_ap),
     }
 

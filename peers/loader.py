@@ -32,7 +32,7 @@ from sais.errors import InputError
 from sais.ops.rasterize import coverage, hflip_mask, transform_mask
 from sais.structures import MASK_STRIDE
 
-OURS, TENSORS, PILLOW = "sais", "torchvision", "torchvision, resized with Pillow"
+SAIS, TENSORS, PILLOW = "sais", "torchvision", "torchvision, resized with Pillow"
 EXACT_SAMPLES = 16
 """Sample points along each side of a cell for coverage that is considered exact."""
 
@@ -162,14 +162,14 @@ class Agreement:
     standard_error: float = 0.0
     """As `mask_difference`, between the standard pipeline and that coverage."""
 
-    def add_mask(self, ours: np.ndarray, standard: np.ndarray, exact: np.ndarray, outside: float) -> None:
+    def add_mask(self, sais_coverage: np.ndarray, standard: np.ndarray, exact: np.ndarray, outside: float) -> None:
         """Add the coverage (h, w) of an object's window by SAIS, the standard pipeline and exactly."""
         self.num_objects += 1
-        self.mask_difference += float(np.abs(ours - standard).mean())
-        self.num_cells += ours.size
-        self.cell_difference += float(np.abs(ours - standard).sum())
+        self.mask_difference += float(np.abs(sais_coverage - standard).mean())
+        self.num_cells += sais_coverage.size
+        self.cell_difference += float(np.abs(sais_coverage - standard).sum())
         self.outside += outside
-        self.sais_error += float(np.abs(ours - exact).mean())
+        self.sais_error += float(np.abs(sais_coverage - exact).mean())
         self.standard_error += float(np.abs(standard - exact).mean())
 
 
@@ -191,8 +191,8 @@ def compare(split: DatasetSplit, annotations: Path, size: tuple[int, int], num_i
         for flip in (0.0, 1.0)
     ]
     for position in range(num_images):
-        read_ours, read_standard = pipelines[position % 2]
-        item, (_, target) = read_ours(position), read_standard(position)
+        read_sais, read_standard = pipelines[position % 2]
+        item, (_, target) = read_sais(position), read_standard(position)
         assert item.sample is not None
         assert item.ground_truth is not None
         categories = [split.category_ids[label] for label in item.ground_truth.labels.tolist()]
@@ -207,12 +207,12 @@ def compare(split: DatasetSplit, annotations: Path, size: tuple[int, int], num_i
         for window, mask, exact_coverage in zip(windows, target["masks"], exact_coverages, strict=True):
             x1, y1, x2, y2 = window
             count = (x2 - x1) * (y2 - y1)
-            ours = values[offset : offset + count].reshape(y2 - y1, x2 - x1)
+            sais_coverage = values[offset : offset + count].reshape(y2 - y1, x2 - x1)
             offset += count
             cells = functional.avg_pool2d(mask[None].to(torch.float64), MASK_STRIDE)[0].numpy()
             standard = cells[y1:y2, x1:x2]
             outside = float(1 - standard.sum() / cells.sum()) if cells.sum() else 0.0
-            agreement.add_mask(ours, standard, exact_coverage(window), outside)
+            agreement.add_mask(sais_coverage, standard, exact_coverage(window), outside)
     return agreement
 
 
@@ -238,7 +238,7 @@ def throughput_rows(throughputs: dict[str, list[float]]) -> list[list[str]]:
     """Format table rows: pipeline, median images per second and core, minimum and maximum, speed-up of SAIS."""
     rows = []
     for name, values in throughputs.items():
-        speedups = [ours / other for ours, other in zip(throughputs[OURS], values, strict=True)]
+        speedups = [throughput / other for throughput, other in zip(throughputs[SAIS], values, strict=True)]
         spread = f"{min(values):.1f} - {max(values):.1f}"
         rows.append([name, f"{statistics.median(values):.1f}", spread, f"{statistics.median(speedups):.2f}"])
     return rows
@@ -261,7 +261,7 @@ def agreement_rows(agreement: Agreement) -> list[list[str]]:
 def timed_pipelines(split: DatasetSplit, annotations: Path, size: tuple[int, int]) -> dict[str, Pipeline]:
     """Return the pipelines whose throughput is measured, by name."""
     return {
-        OURS: sais_pipeline(split, size, 0.5),
+        SAIS: sais_pipeline(split, size, 0.5),
         TENSORS: StandardPipeline(split, annotations, size, "tensor", 0.5),
         PILLOW: StandardPipeline(split, annotations, size, "pil", 0.5),
     }

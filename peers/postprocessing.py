@@ -20,7 +20,7 @@ from sais.benchmark.memory import in_fresh_process, peak_resident
 from sais.engine.allocator import can_keep_big_blocks, keep_big_blocks
 from sais.results.detections import Detections
 
-OURS, DENSE = "sais, box-local masks", "sais, dense stack"
+SAIS, DENSE = "sais, box-local masks", "sais, dense stack"
 ULTRALYTICS, TORCHVISION = "ultralytics, full resolution", "torchvision, Mask R-CNN mask pasting"
 CHUNKED = "full-frame, in chunks of ten"
 GRID = (120, 160)
@@ -72,7 +72,7 @@ def torchvision_masks(case: MaskCase, inputs: MaskInputs) -> Any:
 def available_methods(case: MaskCase = DEFAULT) -> dict[str, Callable[[MaskCase, MaskInputs], Any]]:
     """Return the methods whose package is installed and whose memory suffices for the case, by name."""
     methods: dict[str, Callable[[MaskCase, MaskInputs], Any]] = {
-        OURS: box_local,
+        SAIS: box_local,
         DENSE: dense_masks,
         CHUNKED: full_frame_chunked,
     }

@@ -127,22 +127,22 @@ def measure_assembly(repeats: int) -> tuple[Rows, Rows]:
         for method, measurement in measured.items():
             times = (measurement.default_allocator, measurement.retaining_allocator, measurement.mebibytes)
             time_rows.append([description, method, *(_cell(value, ".1f") for value in times)])
-        ours = measured[postprocessing.OURS]
+        own = measured[postprocessing.SAIS]
         for target in ASSEMBLY_TARGETS:
             if target.case is not case or target.method not in measured:
                 continue
             other = measured[target.method]
             ratios = (
-                _quotient(ours.default_allocator, other.default_allocator),
-                _quotient(ours.retaining_allocator, other.retaining_allocator),
-                _quotient(ours.mebibytes, other.mebibytes),
+                _quotient(own.default_allocator, other.default_allocator),
+                _quotient(own.retaining_allocator, other.retaining_allocator),
+                _quotient(own.mebibytes, other.mebibytes),
             )
             limits = (target.default_allocator, target.retaining_allocator, target.memory)
             ratio_rows.append([description, target.method, *_cells(ratios, limits)])
     crowded = postprocessing.CROWDED
-    mebibytes = in_fresh_process("peers.postprocessing:memory", asdict(crowded), postprocessing.OURS)
+    mebibytes = in_fresh_process("peers.postprocessing:memory", asdict(crowded), postprocessing.SAIS)
     description = f"{crowded.num_objects} objects of 1-50 % of the side, 4000 x 3000"
-    time_rows.append([description, postprocessing.OURS, "-", "-", _cell(mebibytes, ".1f")])
+    time_rows.append([description, postprocessing.SAIS, "-", "-", _cell(mebibytes, ".1f")])
     return time_rows, ratio_rows
 
 

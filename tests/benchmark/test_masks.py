@@ -72,8 +72,8 @@ def test_measure_masks_rejects_zero_objects() -> None:
 @pytest.mark.slow
 def test_box_local_masks_need_a_tenth_of_time_and_memory() -> None:
     measurements = {measurement.method: measurement for measurement in measure_masks(MaskCase(), repeats=3)}
-    ours, base = measurements[BOX_LOCAL], measurements[FULL_FRAME]
-    assert ours.milliseconds < base.milliseconds / 10
-    assert ours.mebibytes is not None
+    cropped, base = measurements[BOX_LOCAL], measurements[FULL_FRAME]
+    assert cropped.milliseconds < base.milliseconds / 10
+    assert cropped.mebibytes is not None
     assert base.mebibytes is not None
-    assert ours.mebibytes < base.mebibytes / 10
+    assert cropped.mebibytes < base.mebibytes / 10

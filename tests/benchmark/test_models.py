@@ -103,8 +103,8 @@ def test_run_once_without_masks() -> None:
     workload = make_workload(5, (120, 160), 5)
     experiment = replace_settings(replace_settings(recipe("sais-lite"), "input", size=(128, 160)), "model", masks=False)
     prepared = PreparedSais(experiment, workload)
-    _, found = run_once(prepared, workload)
-    assert found == 5
+    _, count = run_once(prepared, workload)
+    assert count == 5
 
 
 def test_batch_returns_all_objects_in_each_image() -> None:
@@ -193,8 +193,8 @@ def test_bench_scaling_writes_points_and_plot(tmp_path: Path, capsys: pytest.Cap
 def test_measure_scaling_skips_full_frames_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "MAX_PIXELS", 10 * 100 * 100)
     chosen = [("objects", MaskCase(10, (100, 100), (8, 8))), ("objects", MaskCase(11, (100, 100), (8, 8)))]
-    found = scaling.measure_scaling(chosen, 1, memory=False)["objects"]
-    assert [(p.num_objects, p.method) for p in found] == [(10, BOX_LOCAL), (10, CHUNKED), (11, BOX_LOCAL)]
+    points = scaling.measure_scaling(chosen, 1, memory=False)["objects"]
+    assert [(p.num_objects, p.method) for p in points] == [(10, BOX_LOCAL), (10, CHUNKED), (11, BOX_LOCAL)]
 
 
 @pytest.mark.parametrize(

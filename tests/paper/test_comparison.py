@@ -160,11 +160,11 @@ def test_summarize_rows_collects_values_by_row_and_seed() -> None:
 
 
 def test_summarize_rows_refuses_two_runs_with_one_seed() -> None:
-    one = result("sais", 0, 30.0)
-    (_, line) = summarize_rows(TABLES["table3"], [one, one])
+    measured = result("sais", 0, 30.0)
+    (_, line) = summarize_rows(TABLES["table3"], [measured, measured])
     assert line.seeds == (0,)
     with pytest.raises(ValueError, match="two different runs of row sais with seed 0"):
-        summarize_rows(TABLES["table3"], [one, replace(one, digest="other")])
+        summarize_rows(TABLES["table3"], [measured, replace(measured, digest="other")])
 
 
 def test_compare_rows_by_means_and_by_seed() -> None:
@@ -181,7 +181,7 @@ def test_compare_rows_by_means_and_by_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("difference", "spread", "paper", "said"),
+    ("difference", "spread", "paper", "verdict"),
     [
         (2.0, 0.5, 0.3, "+2.0, seeds differ by 0.5: higher, as in the paper"),
         (-2.0, 0.5, 0.3, "-2.0, seeds differ by 0.5: lower, unlike the paper"),
@@ -194,17 +194,17 @@ def test_compare_rows_by_means_and_by_seed() -> None:
     ],
 )
 def test_verdict_compares_difference_and_spread(
-    difference: float | None, spread: float | None, paper: float | None, said: str
+    difference: float | None, spread: float | None, paper: float | None, verdict: str
 ) -> None:
-    assert Comparison("a", "b", "mask AP", paper, difference, spread, {}).verdict() == said
+    assert Comparison("a", "b", "mask AP", paper, difference, spread, {}).verdict() == verdict
 
 
 def test_comparison_is_undecided_with_one_seed() -> None:
     table = TABLES["table3"]
-    one = compare_rows(table, summarize_rows(table, [*CENTER, result("sais", 0, 80.0)]))[0]
-    assert one.spread is None
-    assert not one.decided
-    assert one.describe_pairs() == "+51.5 (seed 0)"
+    comparison = compare_rows(table, summarize_rows(table, [*CENTER, result("sais", 0, 80.0)]))[0]
+    assert comparison.spread is None
+    assert not comparison.decided
+    assert comparison.describe_pairs() == "+51.5 (seed 0)"
 
 
 @pytest.mark.parametrize("key", TABLES)
@@ -225,12 +225,12 @@ def test_markdown_report_separates_paper_and_measured_columns() -> None:
     columns = ["row", "paper: box AP", "paper: mask AP", "measured: box AP", "measured: mask AP"]
     columns += ["measured: mask AP50", "measured: mask AP75", "measured: seeds", "measured: training"]
     assert cells_of(lines[4]) == columns
-    bug, kept, fixed = (cells_of(line) for line in lines[6:9])
+    bug, keep_ratio, fixed = (cells_of(line) for line in lines[6:9])
     assert bug == ["SAIS, ratio kept, with the padding bug", *["-"] * 6, "not run", "-"]
-    assert kept[1:4] == ["36.7", "21.2", "-"]
+    assert keep_ratio[1:4] == ["36.7", "21.2", "-"]
     assert fixed[1:3] == ["35.9", "28.2"]
     assert fixed[3:] == ["39.0 (38.0-40.0)", "29.0 (28.0-30.0)", "28.0", "27.0", "0, 1, 2", "11 min"]
-    for said in (
+    for text_part in (
         PAPER_DATA,
         "animals (training: 80 images with 120 objects; validation: 20 images with 33 objects; 2 classes)",
         "recipe paper-lite0, 15 epochs, 150 iterations of 8 images, adamw with lr 0.001",
@@ -238,7 +238,7 @@ def test_markdown_report_separates_paper_and_measured_columns() -> None:
         "seeds 0, 1, 2; on Some CPU, 1 thread of 2 cores, no GPU, torch 2.12",
         "SAIS, fixed, area-aware against SAIS, ratio kept: mask AP **not measured**. The paper: +7.0 on COCO.",
     ):
-        assert said in text
+        assert text_part in text
 
 
 def test_table_cells_share_columns_of_boxes_and_masks() -> None:
@@ -267,21 +267,26 @@ def test_markdown_table_escapes_cells() -> None:
 
 def test_describe_conditions_names_rows_that_differ() -> None:
     other = MACHINE | {"name": "Other CPU"}
-    said = wording.describe_conditions(
+    conditions = wording.describe_conditions(
         [*SAIS, result("keep-ratio", 0, 1.0), result("keep-ratio", 1, 1.0, machine=other)]
     )
-    assert said["input"] == "256x256 fixed [SAIS, fixed, area-aware] and 427x256 with the ratio kept [SAIS, ratio kept]"
-    assert said["machine"].endswith("Other CPU, 1 thread of 2 cores, no GPU, torch 2.12 [SAIS, ratio kept, seed 1]")
-    assert said["seeds"] == "0, 1, 2"
+    assert (
+        conditions["input"]
+        == "256x256 fixed [SAIS, fixed, area-aware] and 427x256 with the ratio kept [SAIS, ratio kept]"
+    )
+    assert conditions["machine"].endswith(
+        "Other CPU, 1 thread of 2 cores, no GPU, torch 2.12 [SAIS, ratio kept, seed 1]"
+    )
+    assert conditions["seeds"] == "0, 1, 2"
     assert "stopped early" in wording.describe_conditions([result("sais", 0, 1.0, iterations=5)])["schedule"]
     assert "3 unreadable" in wording.describe_conditions([result("sais", 0, 1.0, unreadable_images=3)])["data"]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(None, "-"), (0.4, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")]
+    ("seconds", "duration"), [(None, "-"), (0.4, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")]
 )
-def test_format_duration(seconds: float | None, said: str) -> None:
-    assert format_duration(seconds) == said
+def test_format_duration(seconds: float | None, duration: str) -> None:
+    assert format_duration(seconds) == duration
 
 
 def test_csv_report_has_every_number_once() -> None:
@@ -291,14 +296,14 @@ def test_csv_report_has_every_number_once() -> None:
     paper = [row for row in rows if row["source"] == "paper"]
     assert len(paper) == 24
     assert {row["data"] for row in paper} == {PAPER_DATA}
-    found = {(r["row"], r["seed"], r["kind"], r["metric"]): r for r in rows if r["source"] == "measured"}
-    assert len(found) + len(paper) == len(rows)
-    assert float(found["sais-area", "1", "mask", "AP"]["value"]) == 29.0
-    assert found["sais-area", "1", "mask", "AP"]["digest"] == "sais-area1"
-    assert float(found["sais-area", "2", "training", "seconds"]["value"]) == 720
-    assert ("fcos-area", "0", "mask", "AP") not in found
-    assert found[NASTY, "0", "mask", "AP"]["value"] == ""
-    assert found[NASTY, "0", "mask", "AP"]["data"] == 'a,"b"'
+    measured = {(r["row"], r["seed"], r["kind"], r["metric"]): r for r in rows if r["source"] == "measured"}
+    assert len(measured) + len(paper) == len(rows)
+    assert float(measured["sais-area", "1", "mask", "AP"]["value"]) == 29.0
+    assert measured["sais-area", "1", "mask", "AP"]["digest"] == "sais-area1"
+    assert float(measured["sais-area", "2", "training", "seconds"]["value"]) == 720
+    assert ("fcos-area", "0", "mask", "AP") not in measured
+    assert measured[NASTY, "0", "mask", "AP"]["value"] == ""
+    assert measured[NASTY, "0", "mask", "AP"]["data"] == 'a,"b"'
 
 
 def test_plots_are_deterministic_xml_with_unique_ids(tmp_path: Path) -> None:
@@ -331,7 +336,11 @@ def test_plots_are_deterministic_xml_with_unique_ids(tmp_path: Path) -> None:
 def test_plot_ap_names_data_and_missing_runs() -> None:
     pytest.importorskip("matplotlib")
     svg = plots.plot_ap(TABLES["table3"], CENTER[:1])
-    texts = ["".join(one.itertext()).strip() for one in ElementTree.fromstring(svg).iter() if one.tag.endswith("text")]
+    texts = [
+        "".join(element.itertext()).strip()
+        for element in ElementTree.fromstring(svg).iter()
+        if element.tag.endswith("text")
+    ]
     assert {"not run", "28.5", "28.7", "mask AP, paper (COCO)", "mask AP, measured (animals)"} <= set(texts)
     assert "mask AP, measured (not run)" in plots.plot_ap(TABLES["table3"], [])
 
@@ -357,7 +366,7 @@ def test_write_page_is_complete_and_self_contained(tmp_path: Path) -> None:
     tags = {tag for tag, _ in reader.seen}
     assert not tags & {"script", "link", "iframe"}
     addresses = [a[name] for _, a in reader.seen for name in ("href", "src", "xlink:href") if a.get(name)]
-    assert not [one for one in addresses if one and one.startswith(("http", "//", "/"))]
+    assert not [address for address in addresses if address and address.startswith(("http", "//", "/"))]
     assert "../a%20%22b%22%26.png" in addresses
     names = [a["id"] for tag, a in reader.seen if tag == "section"]
     assert names == ["table-ii-area-aware-or-center-aware-targets", "figure", "figure-3"]
@@ -374,8 +383,8 @@ def test_table_section_separates_paper_and_measured_columns() -> None:
     reader = Reader(render_table(section.tables[0]))
     kinds = {kind.replace(" number", "") for _, kind, _ in reader.cells}
     assert kinds == {"", "paper", "measured"}
-    said = {text for _, kind, text in reader.cells if kind.startswith("paper")}
-    assert said == {f"paper{PAPER_DATA}", "box AP", "mask AP", "-", "36.7", "21.2", "35.9", "28.2"}
+    paper_cells = {text for _, kind, text in reader.cells if kind.startswith("paper")}
+    assert paper_cells == {f"paper{PAPER_DATA}", "box AP", "mask AP", "-", "36.7", "21.2", "35.9", "28.2"}
     (heading,) = [text for _, kind, text in reader.cells if kind == "measured" and text.startswith("measured")]
     assert heading == "measuredanimals · 15 epochs · seeds 0, 1, 2 · Some CPU, 1 thread of 2 cores, no GPU, torch 2.12"
     assert ("td", "measured number", "29.0(28.0-30.0)") in reader.cells
@@ -399,7 +408,7 @@ def test_write_page_escapes_all_text(tmp_path: Path) -> None:
     assert reader.text.count(NASTY) > 20
     for svg, _ in sections[0].plots:
         texts = ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter()]
-        assert any(NASTY in one for one in texts)
+        assert any(NASTY in part for part in texts)
     assert "<b>" not in markdown_report(nasty_table(), [one])
 
 

@@ -132,15 +132,17 @@ def test_detect_misaligned_shifts_masks_inside_correct_boxes(monkeypatch: pytest
     monkeypatch.setattr(
         padding_bug, "SAIS_ARCHITECTURE", replace(padding_bug.SAIS_ARCHITECTURE, postprocess=lambda *_: fixed)
     )
-    (found,) = detect_misaligned(torch.nn.Identity(), canvases, [PADDED], ("disc",), PostprocessConfig())
-    assert np.allclose(found.boxes, [[45, 36, 75, 84]], atol=1e-4)
+    (shifted_detections,) = detect_misaligned(torch.nn.Identity(), canvases, [PADDED], ("disc",), PostprocessConfig())
+    assert np.allclose(shifted_detections.boxes, [[45, 36, 75, 84]], atol=1e-4)
     rows, columns = np.mgrid[:100, :80] + 0.5
     shifted = np.hypot((columns - 48) / 80 * 160, (rows - 37.5) / 100 * 160) < 24
     inside = (columns > 45) & (columns < 75) & (rows > 36) & (rows < 84)
     expected = shifted & inside
-    assert (found.masks()[0] ^ expected).sum() < 0.06 * expected.sum()  # the grid's corners at the disc's border
+    assert (
+        shifted_detections.masks()[0] ^ expected
+    ).sum() < 0.06 * expected.sum()  # the grid's corners at the disc's border
     truth = np.hypot(columns * 1.6 - 96, rows - 60) < 24
-    overlap = (found.masks()[0] & truth).sum() / (found.masks()[0] | truth).sum()
+    overlap = (shifted_detections.masks()[0] & truth).sum() / (shifted_detections.masks()[0] | truth).sum()
     assert overlap < 0.3
     (correct,) = assemble(instances, [PADDED], ("disc",))
     assert (correct.masks()[0] & truth).sum() / (correct.masks()[0] | truth).sum() > 0.93

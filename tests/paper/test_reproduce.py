@@ -263,9 +263,9 @@ def test_reproduce_reports_mistakes_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", *more]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert len(said.splitlines()) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -297,8 +297,8 @@ def test_reproduce_makes_table_four(shapes: Path, tmp_path: Path) -> None:
     peers = ["--peers", "tests.benchmark.test_timing:small"]
     assert main(["reproduce", "table4", "--out", str(out), "--rows", "sais-640-r50", *small, *peers]) == 0
     measured = json.loads((out / "table4.json").read_text())["measured"]
-    assert [one["name"] for one in measured["timings"]] == ["SAIS-640, R50", "lite"]
-    assert [one["num_detections"] for one in measured["timings"]] == [5, 5]
+    assert [timing["name"] for timing in measured["timings"]] == ["SAIS-640, R50", "lite"]
+    assert [timing["num_detections"] for timing in measured["timings"]] == [5, 5]
     text = (out / "table4.md").read_text()
     assert "FCIS, R101-C5 (paper only)" in text
     assert "ExtremeNet" in text

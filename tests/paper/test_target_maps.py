@@ -48,11 +48,11 @@ def test_draw_scene_shows_both_assigners() -> None:
     }
     for (column, row), owners in expected.items():
         x, y = column * 16 + 8, row * 16 + 8
-        for owner, one in zip(owners, (center, area), strict=True):
+        for owner, drawn in zip(owners, (center, area), strict=True):
             wanted = BLACK if owner is None else color(owner, SCENE_BOXES[owner], x, y)
-            np.testing.assert_allclose(one[y - 4, x - 5], wanted, atol=1)
+            np.testing.assert_allclose(drawn[y - 4, x - 5], wanted, atol=1)
     # Under area every location of the small box is the small object's, under center only some are.
-    blue = [(one[..., 2].astype(int) > one[..., 0]) for one in (center, area)]
+    blue = [(drawn[..., 2].astype(int) > drawn[..., 0]) for drawn in (center, area)]
     x1, y1, x2, y2 = (int(v) for v in small)
     assert blue[1][y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].mean() > 0.98  # all but the white crosses
     assert 0.3 < blue[0][y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].mean() < 0.7
@@ -60,10 +60,10 @@ def test_draw_scene_shows_both_assigners() -> None:
 
 
 def test_draw_scene_of_one_assigner_has_one_panel() -> None:
-    both, one = draw_scene("figure2", ("center", "area")), draw_scene("figure2", ("area",))
-    np.testing.assert_array_equal(panel(one, 1, SCENE_SIZE), panel(both, 2, SCENE_SIZE))
-    assert one.dtype == np.uint8
-    assert one.shape[1] < both.shape[1]
+    both, area = draw_scene("figure2", ("center", "area")), draw_scene("figure2", ("area",))
+    np.testing.assert_array_equal(panel(area, 1, SCENE_SIZE), panel(both, 2, SCENE_SIZE))
+    assert area.dtype == np.uint8
+    assert area.shape[1] < both.shape[1]
 
 
 def test_draw_scene_refuses_unknown_scenes() -> None:
@@ -80,13 +80,13 @@ def test_draw_target_maps_of_an_image(tmp_path: Path) -> None:
     )
     record = ImageRecord(1, tmp_path / "a.png", (96, 64), annotations)
     sheet = draw_target_maps(record, InputConfig(mode="fixed", size=(192, 128)), ("center",))
-    found = panel(sheet, 1, (192, 128))
+    drawn = panel(sheet, 1, (192, 128))
     on_canvas = [tuple(2 * v for v in box) for box in boxes]
     x, y = 3 * 8 + 4, 2 * 8 + 4  # of P3
-    np.testing.assert_allclose(found[y - 2, x - 2], color(0, on_canvas[0], x, y), atol=1)
+    np.testing.assert_allclose(drawn[y - 2, x - 2], color(0, on_canvas[0], x, y), atol=1)
     x, y = 2 * 16 + 8, 9 * 16 + 8  # of P4: a side of more than 64 pixels
-    np.testing.assert_allclose(found[y - 5, x - 5], color(1, on_canvas[1], x, y), atol=1)
-    np.testing.assert_array_equal(found[66, 100], BLACK)  # the crowd is no target
+    np.testing.assert_allclose(drawn[y - 5, x - 5], color(1, on_canvas[1], x, y), atol=1)
+    np.testing.assert_array_equal(drawn[66, 100], BLACK)  # the crowd is no target
 
 
 def test_draw_target_maps_without_objects_is_black(tmp_path: Path) -> None:

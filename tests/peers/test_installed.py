@@ -123,8 +123,8 @@ def test_yolo_stages_are_those_of_predict() -> None:
         model = ultralytics.YOLO("yolo11n-seg.yaml")
         model.predict(workload.image, retina_masks=True, verbose=False, device="cpu")
     prepared = installed.PreparedYolo("yolo11n-seg.yaml", workload, "cpu")
-    ours, theirs = vars(prepared.predictor.args), vars(model.predictor.args)
-    assert {k: v for k, v in ours.items() if v != theirs[k] and k != "model"} == {}
+    prepared_settings, predict_settings = vars(prepared.predictor.args), vars(model.predictor.args)
+    assert {k: v for k, v in prepared_settings.items() if v != predict_settings[k] and k != "model"} == {}
     assert torch.equal(prepared.preprocess(workload.image), model.predictor.preprocess([workload.image]))
     assert prepared.predictor.model.backend.model.is_fused()
 
@@ -147,11 +147,11 @@ def test_rfdetr_stages_are_those_of_predict() -> None:
         raw = prepared.network(prepared.preprocess(workload.image))
         outputs = dict(zip(("pred_boxes", "pred_logits", "pred_masks"), raw, strict=True))
         sizes = torch.tensor([workload.size])
-        ours = prepared.detector.model.postprocess(outputs, target_sizes=sizes, score_threshold=0.0)[0]
-        theirs = prepared.detector.predict(workload.image, threshold=0.0)
-    assert len(theirs) == len(ours["boxes"]) > 0
-    assert np.abs(theirs.xyxy - ours["boxes"].numpy()).max() < 0.05
-    assert (theirs.mask == ours["masks"][:, 0].numpy()).mean() > 0.999
+        staged = prepared.detector.model.postprocess(outputs, target_sizes=sizes, score_threshold=0.0)[0]
+        predicted = prepared.detector.predict(workload.image, threshold=0.0)
+    assert len(predicted) == len(staged["boxes"]) > 0
+    assert np.abs(predicted.xyxy - staged["boxes"].numpy()).max() < 0.05
+    assert (predicted.mask == staged["masks"][:, 0].numpy()).mean() > 0.999
 
 
 def test_installed_candidates_return_a_hundred_masks() -> None:

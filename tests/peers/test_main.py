@@ -21,12 +21,12 @@ from sais.data.formats import read_dataset
 
 def test_evaluation_methods_have_the_same_ap() -> None:
     costs = evaluation.measure(num_images=6, num_detections=20)
-    ours, standard = costs[evaluation.OURS], costs[evaluation.STANDARD]
-    assert ours.box_ap == pytest.approx(standard.box_ap, abs=1e-6)
-    assert ours.mask_ap == pytest.approx(standard.mask_ap, abs=1e-6)
-    assert 0.2 < ours.mask_ap < 0.999  # neither all wrong nor all right
+    sais, standard = costs[evaluation.SAIS], costs[evaluation.STANDARD]
+    assert sais.box_ap == pytest.approx(standard.box_ap, abs=1e-6)
+    assert sais.mask_ap == pytest.approx(standard.mask_ap, abs=1e-6)
+    assert 0.2 < sais.mask_ap < 0.999  # neither all wrong nor all right
     rows = evaluation.table_rows(costs)
-    assert [row[0] for row in rows] == [evaluation.OURS, evaluation.STANDARD]
+    assert [row[0] for row in rows] == [evaluation.SAIS, evaluation.STANDARD]
     assert rows[1][4] == "1.000"
 
 
@@ -35,7 +35,7 @@ def test_assembly_methods_return_masks_of_the_image() -> None:
     inputs, methods = make_inputs(case), postprocessing.available_methods()
     stack = postprocessing.dense_masks(case, inputs)
     assert stack.shape == (7, 60, 80)
-    cropped = methods[postprocessing.OURS](case, inputs)
+    cropped = methods[postprocessing.SAIS](case, inputs)
     assert [int(mask.sum()) for mask in stack] == [int(mask.bits.sum()) for mask in cropped]
     assert tuple(methods[postprocessing.TORCHVISION](case, inputs).shape) == (7, 60, 80)
 
@@ -89,8 +89,8 @@ def test_loaders_agree(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     options = ["--data", str(shapes), "--input-size", "64", "--images", "6", "--repeats", "2"]
     assert main(["loader", *options, "--out", str(tmp_path)]) == 0
     assert (tmp_path / "loader.md").read_text() in capsys.readouterr().out
-    rows = loader.throughput_rows({loader.OURS: [4.0, 2.0], "other": [2.0, 2.0]})
-    assert [row[0] for row in rows] == [loader.OURS, "other"]
+    rows = loader.throughput_rows({loader.SAIS: [4.0, 2.0], "other": [2.0, 2.0]})
+    assert [row[0] for row in rows] == [loader.SAIS, "other"]
     assert rows[1][3] == "1.50"
 
 

@@ -189,8 +189,8 @@ def _timing(name: str, runs: Sequence[dict[str, float]], num_detections: int) ->
 
 def _times(sources: list[str], names: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
     conditions = apply_conditions(settings)
-    found = [candidate for source in sources for candidate in find_candidates(source)]
-    candidates = [candidate for candidate in found if not names or candidate.name in names]
+    available = [candidate for source in sources for candidate in find_candidates(source)]
+    candidates = [candidate for candidate in available if not names or candidate.name in names]
     return [asdict(timing) for timing in time_candidates(candidates, conditions.workload(), conditions)]
 
 

@@ -144,12 +144,15 @@ def draw_comparison(
     ratio = min(MAX_ENLARGEMENT, side / max(ground_truth.image_size))
     height, width = (max(1, round(length * ratio)) for length in ground_truth.image_size)
     resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-    truth, found = (resize_detections(objects, (height, width)) for objects in (ground_truth, detections))
-    named = max(len(truth), len(found)) <= MAX_NAMED_OBJECTS
+    truth, predicted = (resize_detections(objects, (height, width)) for objects in (ground_truth, detections))
+    named = max(len(truth), len(predicted)) <= MAX_NAMED_OBJECTS
     texts = [truth.class_names[label] for label in truth.labels] if named else []
     left = overlay(resized, truth.boxes, texts, truth.cropped_masks, font_scale=FONT_SCALE)
-    texts = [f"{found.class_names[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
-    right = overlay(resized, found.boxes, texts if named else [], found.cropped_masks, colors, FONT_SCALE)
+    texts = [
+        f"{predicted.class_names[label]} {score:.2f}"
+        for label, score in zip(predicted.labels, predicted.scores, strict=True)
+    ]
+    right = overlay(resized, predicted.boxes, texts if named else [], predicted.cropped_masks, colors, FONT_SCALE)
     return np.concatenate([left, np.full((height, GAP, 3), GAP_COLOR, np.uint8), right], axis=1)
 
 

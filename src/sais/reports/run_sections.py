@@ -66,8 +66,8 @@ def key_figures(
             detail = " · ".join(f"{name} {format_percent(scores.get(name))}" for name in ("AP50", "AP75"))
             figures.append(KeyFigure(f"{kind} AP", format_percent(scores.get("AP")), "", detail))
     if rates is not None:
-        found, correct = map(format_percent, rates)
-        figures.append(KeyFigure("objects found", found, "%", f"{correct} % of the detections are correct"))
+        recall, precision = map(format_percent, rates)
+        figures.append(KeyFigure("objects found", recall, "%", f"{precision} % of the detections are correct"))
     best = record.best()
     if best is not None and len(record.evaluations) > 1:
         detail = f"{record.kind} AP after epoch {best[1]}"

@@ -15,7 +15,8 @@ from peers.torchvision_peers.common import with_float32_outputs
 from peers.torchvision_peers.mask_rcnn import MaskRcnn
 from peers.torchvision_peers.masks import full_masks
 from sais.checkpoint import Checkpoint, add_prefix, load_checkpoint, load_weights, save_checkpoint
-from sais.config import Experiment, check_ranges, from_dict, to_dict
+from sais.config import Experiment, from_dict, to_dict
+from sais.config_ranges import check_ranges
 from sais.data.formats import read_dataset
 from sais.data.paths import DataPaths
 from sais.data.synthetic import write_shapes

@@ -44,9 +44,9 @@ def test_mask_targets_equal_loop() -> None:
     objects = objects_of(TWO)
     regions = torch.tensor([[6.0, 10.0, 52.0, 66.0], [40.0, 30.0, 90.0, 80.0], [0.5, 41.0, 95.5, 63.3]])
     matched, side = torch.tensor([0, 1, 1]), 7
-    found = mask_targets(objects, regions, matched, (24, 24), side)
+    actual = mask_targets(objects, regions, matched, (24, 24), side)
     grids = coverage_grids(objects, (24, 24))
-    for target, index, box in zip(found, matched, regions, strict=True):
+    for target, index, box in zip(actual, matched, regions, strict=True):
         x1, y1, x2, y2 = (box / 4).tolist()
         points = [
             math.ceil((y2 - y1) / side),
@@ -86,14 +86,14 @@ def test_sample_mask_regions_excludes_objects_without_masks() -> None:
     matched, labels = torch.arange(60) % 2, torch.tensor([1, 2, 0, 0] * 15)
     chosen = SampledRegions([boxes] * 2, [matched] * 2, [labels] * 2, [boxes] * 2)
     torch.manual_seed(0)
-    found = sample_mask_regions(chosen, [objects_of(TWO), partial], limit=20)
-    assert [len(b) for b in found.boxes] == [20, 15]
-    assert found.matched[1].unique().tolist() == [1]
-    assert found.labels[1].unique().tolist() == [2]
-    indices = [int((boxes == box).all(1).nonzero()) for box in found.boxes[0]]
+    sampled = sample_mask_regions(chosen, [objects_of(TWO), partial], limit=20)
+    assert [len(b) for b in sampled.boxes] == [20, 15]
+    assert sampled.matched[1].unique().tolist() == [1]
+    assert sampled.labels[1].unique().tolist() == [2]
+    indices = [int((boxes == box).all(1).nonzero()) for box in sampled.boxes[0]]
     assert len(set(indices)) == 20
-    assert found.labels[0].tolist() == labels[indices].tolist()
-    assert (found.labels[0] > 0).all()
+    assert sampled.labels[0].tolist() == labels[indices].tolist()
+    assert (sampled.labels[0] > 0).all()
 
 
 def blobs(number: int, seed: int, cells: int = 7) -> Tensor:
@@ -114,17 +114,17 @@ def test_paste_masks_agrees_with_torchvision() -> None:
     boxes = torch.tensor([[20.3, 10, 90, 110.8], [60, 60.9, 160, 120], [0, 5, 30.5, 45], [100, 2, 130, 40]])
     size = (128, 160)
     for maps, minimum in ((blobs(4, 5), 0.98), (blobs(4, 5, cells=3), 0.99)):
-        theirs = full_masks(maps, boxes, size).numpy()
-        assert np.array_equal(theirs, (paste_masks_in_image(maps[:, None], boxes, size)[:, 0] > 0.5).numpy())
-        assert (theirs.sum((1, 2)) > 0.2 * (boxes[:, 2:] - boxes[:, :2]).prod(1).numpy()).all()
-        ours = dense(paste_masks(maps.numpy(), boxes.numpy(), size), size)
-        assert (ours == theirs).mean((1, 2)).min() > minimum
+        reference = full_masks(maps, boxes, size).numpy()
+        assert np.array_equal(reference, (paste_masks_in_image(maps[:, None], boxes, size)[:, 0] > 0.5).numpy())
+        assert (reference.sum((1, 2)) > 0.2 * (boxes[:, 2:] - boxes[:, :2]).prod(1).numpy()).all()
+        pasted = dense(paste_masks(maps.numpy(), boxes.numpy(), size), size)
+        assert (pasted == reference).mean((1, 2)).min() > minimum
         # In torchvision the padded map covers whole pixels, from the truncated edge to the pixel of the opposite edge.
         middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * (30 / 28)
         low, high = (middle - half).to(torch.int64), (middle + half).to(torch.int64) + 1
         middle, half = (low + high) / 2, (high - low) / 2 * (28 / 30)
         rounded = torch.cat([middle - half, middle + half], dim=1)
-        assert (dense(paste_masks(maps.numpy(), rounded.numpy(), size), size) == theirs).mean() > 0.9999
+        assert (dense(paste_masks(maps.numpy(), rounded.numpy(), size), size) == reference).mean() > 0.9999
     assert full_masks(maps[:0], boxes[:0], size).shape == (0, *size)
 
 

@@ -12,7 +12,8 @@ import torch
 from peers.yolact import anchors as boxes_and_anchors
 from peers.yolact import architecture, losses
 from peers.yolact.model import build_yolact
-from sais.config import Experiment, check_ranges, from_dict, to_dict
+from sais.config import Experiment, from_dict, to_dict
+from sais.config_ranges import check_ranges
 from sais.data.formats import read_dataset
 from sais.data.paths import DataPaths
 from sais.data.synthetic import write_shapes

@@ -53,17 +53,17 @@ def test_postprocess_clips_boxes_and_fills_slots() -> None:
     anchors = random_boxes(400, 16)
     outputs = random_outputs(2, 400, 3, 17)
     outputs.class_logits.data[1, :, 0] = 50  # background everywhere
-    found = postprocess.postprocess(outputs, anchors, [(100.0, 90.0), (128.0, 128.0)], max_detections=30)
-    assert found.boxes.shape == (2, 30, 4)
-    assert found.coefficients is not None
-    assert (found.scores[0] > 0.05).all()
-    assert not found.scores[1].any()
-    assert not found.boxes[1].any()
+    instances = postprocess.postprocess(outputs, anchors, [(100.0, 90.0), (128.0, 128.0)], max_detections=30)
+    assert instances.boxes.shape == (2, 30, 4)
+    assert instances.coefficients is not None
+    assert (instances.scores[0] > 0.05).all()
+    assert not instances.scores[1].any()
+    assert not instances.boxes[1].any()
     probabilities = outputs.class_logits[0].softmax(1)[:, 1:]
     decoded = boxes_and_anchors.decode(anchors, outputs.offsets[0])
     limit = torch.tensor([90.0, 100.0, 90.0, 100.0])
     for box, score, label, coefficients in zip(
-        found.boxes[0], found.scores[0], found.labels[0], found.coefficients[0], strict=True
+        instances.boxes[0], instances.scores[0], instances.labels[0], instances.coefficients[0], strict=True
     ):
         anchor = int((probabilities[:, label] == score).nonzero()[0])
         torch.testing.assert_close(box, torch.minimum(decoded[anchor].clamp(min=0), limit))
@@ -77,8 +77,8 @@ def test_full_masks_equals_loop() -> None:
     coefficients = torch.randn(4, 5, generator=generator)
     boxes = torch.tensor([[3.0, 2, 30, 20], [0, 0, 48, 27], [40.2, 20.9, 47, 26], [10, 10, 11, 11]])
     height, width = 27, 48
-    found = postprocess.full_masks(prototypes, coefficients, boxes, (height, width))
-    assert found.shape == (4, height, width)
+    masks = postprocess.full_masks(prototypes, coefficients, boxes, (height, width))
+    assert masks.shape == (4, height, width)
     for d in range(4):
         grid = np.zeros((9, 12))
         x1, y1, x2, y2 = (v / 4 if i % 2 == 0 else v / 3 for i, v in enumerate(boxes[d].tolist()))
@@ -94,8 +94,8 @@ def test_full_masks_equals_loop() -> None:
                 upper = grid[top, left] * (1 - dx) + grid[top, left + 1] * dx
                 lower = grid[top + 1, left] * (1 - dx) + grid[top + 1, left + 1] * dx
                 value = upper * (1 - dy) + lower * dy
-                assert bool(found[d, row, column]) == (value > 0.5) or abs(value - 0.5) < 1e-5
-    assert found.any()
+                assert bool(masks[d, row, column]) == (value > 0.5) or abs(value - 0.5) < 1e-5
+    assert masks.any()
     assert postprocess.full_masks(prototypes, coefficients[:0], boxes[:0], (27, 48)).shape == (0, 27, 48)
 
 
@@ -129,10 +129,10 @@ def test_mask_assemblies_agree() -> None:
         np.testing.assert_allclose(detections.boxes, boxes.numpy(), atol=1e-4)
         np.testing.assert_allclose(detections.scores, instances.scores[image, :n].numpy())
         assert masks.shape == (len(detections), 64, 96)
-        for ours, theirs, (x1, y1, x2, y2) in zip(detections.masks(), masks.numpy(), detections.boxes, strict=True):
+        for mask, paper_mask, (x1, y1, x2, y2) in zip(detections.masks(), masks.numpy(), detections.boxes, strict=True):
             inside = np.s_[math.ceil(y1 + 4) : math.floor(y2 - 4), math.ceil(x1 + 4) : math.floor(x2 - 4)]
-            if ours[inside].size:  # the paper interpolates probabilities instead of logits: almost equal pixels
-                assert (ours[inside] == theirs[inside]).mean() > 0.95
-            outside = theirs.copy()
+            if mask[inside].size:  # the paper interpolates probabilities instead of logits: almost equal pixels
+                assert (mask[inside] == paper_mask[inside]).mean() > 0.95
+            outside = paper_mask.copy()
             outside[max(0, int(y1) - 9) : int(y2) + 10, max(0, int(x1) - 9) : int(x2) + 10] = False
             assert not outside.any()

@@ -22,7 +22,7 @@ from tests.peers.yolact.yolact_samples import around, iou, no_objects, objects_o
 
 def test_anchor_boxes_are_those_of_the_paper() -> None:
     level_sizes = ((69, 69), (35, 35), (18, 18), (9, 9), (5, 5))
-    found = boxes_and_anchors.anchor_boxes(level_sizes, (550, 550))
+    anchors = boxes_and_anchors.anchor_boxes(level_sizes, (550, 550))
     expected = []
     for (height, width), stride, scale in zip(level_sizes, (8, 16, 32, 64, 128), (24, 48, 96, 192, 384), strict=True):
         for y in range(height):
@@ -31,8 +31,8 @@ def test_anchor_boxes_are_those_of_the_paper() -> None:
                     w, h = scale * ratio**0.5, scale / ratio**0.5
                     center = (x + 0.5) * stride, (y + 0.5) * stride
                     expected.append([center[0] - w / 2, center[1] - h / 2, center[0] + w / 2, center[1] + h / 2])
-    assert len(found) == 19248  # as in the paper
-    torch.testing.assert_close(found, torch.tensor(expected))
+    assert len(anchors) == 19248  # as in the paper
+    torch.testing.assert_close(anchors, torch.tensor(expected))
     # Scales grow with the input, centers do not.
     larger = boxes_and_anchors.anchor_boxes(((2, 2), (1, 1), (1, 1), (1, 1), (1, 1)), (700, 700))
     assert larger[3].tolist() == pytest.approx([12 - 15.2727, 4 - 15.2727, 12 + 15.2727, 4 + 15.2727], abs=1e-3)
@@ -51,9 +51,9 @@ def test_decode_inverts_encode() -> None:
 
 def test_pairwise_iou_equals_loop() -> None:
     first, second = random_boxes(12, 3), random_boxes(9, 4)
-    found = boxes_and_anchors.pairwise_iou(first, second)
+    overlaps = boxes_and_anchors.pairwise_iou(first, second)
     expected = [[iou(a, b) for b in second.tolist()] for a in first.tolist()]
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(overlaps, torch.tensor(expected), atol=1e-5, rtol=1e-4)
     empty = torch.zeros(2, 4)
     assert boxes_and_anchors.pairwise_iou(empty, empty).tolist() == [[0, 0], [0, 0]]
 
@@ -87,10 +87,10 @@ def test_match_equals_loop(seed: int) -> None:
     boxes = random_boxes(12, seed, 64)
     anchors = torch.cat([anchors, around(boxes, 8, 20 + seed)])
     boxes = torch.cat([boxes, boxes[:4] + torch.tensor([0.3, 0.2, 0.9, 0.7])])  # near duplicates
-    found = targets.match(anchors, boxes)
-    assert found.tolist() == match_loop(anchors, boxes)
-    assert set(range(len(boxes))) <= set(found.tolist())
-    assert {BACKGROUND, IGNORED} <= set(found.tolist())
+    matched = targets.match(anchors, boxes)
+    assert matched.tolist() == match_loop(anchors, boxes)
+    assert set(range(len(boxes))) <= set(matched.tolist())
+    assert {BACKGROUND, IGNORED} <= set(matched.tolist())
 
 
 def test_match_with_few_anchors_and_without_objects() -> None:
@@ -102,17 +102,17 @@ def test_match_with_few_anchors_and_without_objects() -> None:
 def test_build_targets_labels_and_offsets() -> None:
     objects = [objects_of(random_boxes(4, 6), [2, 0, 1, 1]), no_objects()]
     anchors = torch.cat([random_boxes(50, 5), around(objects[0].boxes, 5, 20)])
-    found = targets.build_targets(objects, anchors)
-    for anchor, owner in enumerate(found.object_index[0].tolist()):
+    assigned = targets.build_targets(objects, anchors)
+    for anchor, owner in enumerate(assigned.object_index[0].tolist()):
         if owner < 0:
-            assert found.labels[0, anchor] == owner
-            assert not found.offsets[0, anchor].any()
+            assert assigned.labels[0, anchor] == owner
+            assert not assigned.offsets[0, anchor].any()
         else:
-            assert found.labels[0, anchor] == objects[0].labels[owner]
-            box = boxes_and_anchors.decode(anchors[anchor], found.offsets[0, anchor])
+            assert assigned.labels[0, anchor] == objects[0].labels[owner]
+            box = boxes_and_anchors.decode(anchors[anchor], assigned.offsets[0, anchor])
             torch.testing.assert_close(box, objects[0].boxes[owner], atol=1e-3, rtol=1e-4)
-    assert (found.labels[1] == BACKGROUND).all()
-    assert not found.offsets[1].any()
+    assert (assigned.labels[1] == BACKGROUND).all()
+    assert not assigned.offsets[1].any()
 
 
 def test_sample_mask_positives_is_limited_and_deterministic() -> None:
@@ -122,11 +122,11 @@ def test_sample_mask_positives_is_limited_and_deterministic() -> None:
     first = int((objects.mask_windows[0, 2:] - objects.mask_windows[0, :2]).prod())
     objects.mask_values = torch.cat([objects.mask_values[:first], objects.mask_values[start:]])
     objects.mask_windows[1] = 0  # a box without a mask
-    found = targets.build_targets([objects], anchors)
-    allowed = [a for a, owner in enumerate(found.object_index[0].tolist()) if owner >= 0 and owner != 1]
-    assert targets.sample_mask_positives(found, [objects], [3])[0].tolist() == allowed
+    assigned = targets.build_targets([objects], anchors)
+    allowed = [a for a, owner in enumerate(assigned.object_index[0].tolist()) if owner >= 0 and owner != 1]
+    assert targets.sample_mask_positives(assigned, [objects], [3])[0].tolist() == allowed
     draws = [
-        targets.sample_mask_positives(found, [objects], [image], 10, seed, epoch)[0].tolist()
+        targets.sample_mask_positives(assigned, [objects], [image], 10, seed, epoch)[0].tolist()
         for image, seed, epoch in [(3, 0, 0), (3, 0, 0), (4, 0, 0), (3, 1, 0), (3, 0, 1)]
     ]
     assert draws[0] == draws[1] == sorted(draws[0])
@@ -139,7 +139,7 @@ def test_semantic_targets_are_the_union_of_each_class() -> None:
     last = int((objects.mask_windows[6, 2:] - objects.mask_windows[6, :2]).prod())
     objects.mask_values = objects.mask_values[:-last]
     objects.mask_windows[6] = 0
-    found, valid = targets.semantic_targets(objects, 5, (16, 16))
+    masks, valid = targets.semantic_targets(objects, 5, (16, 16))
     assert valid.tolist() == [1, 1, 1, 0, 1]
     expected = np.zeros((5, 32, 32))
     start = 0
@@ -152,9 +152,9 @@ def test_semantic_targets_are_the_union_of_each_class() -> None:
         for y in range(16):
             for x in range(16):
                 half = expected[label, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() > 0.5
-                assert bool(found[label, y, x]) == half
-    assert found[0].any()
-    assert not found[1].any()
+                assert bool(masks[label, y, x]) == half
+    assert masks[0].any()
+    assert not masks[1].any()
 
 
 # --- losses
@@ -167,13 +167,13 @@ def test_hard_negatives_equals_loop() -> None:
     labels[2, :50] = 1  # fewer negatives than required
     entropies = torch.rand(4, 60, generator=generator)
     entropies[3] = 0.5  # ties: the lower anchor first
-    found = losses.hard_negatives(entropies, labels)
+    selected = losses.hard_negatives(entropies, labels)
     for image in range(4):
         negatives = [a for a in range(60) if labels[image, a] == BACKGROUND]
         count = 3 * max(1, sum(int(labels[image, a]) >= 0 for a in range(60)))
         hardest = sorted(negatives, key=lambda a: (-float(entropies[image, a]), a))[:count]
-        assert found[image].nonzero().squeeze(1).tolist() == sorted(hardest)
-    assert found[1].sum() == 3
+        assert selected[image].nonzero().squeeze(1).tolist() == sorted(hardest)
+    assert selected[1].sum() == 3
 
 
 def test_compute_losses_equals_loops() -> None:
@@ -184,7 +184,7 @@ def test_compute_losses_equals_loops() -> None:
     samples = targets.sample_mask_positives(expected, objects, [1, 2, 3], limit=4)
     positives = int((expected.object_index >= 0).sum())
     normalizers = {"positives": torch.tensor(float(positives)), "images": torch.tensor(3.0)}
-    found = losses.compute_losses(outputs, objects, Assignment(expected, normalizers, samples))
+    actual = losses.compute_losses(outputs, objects, Assignment(expected, normalizers, samples))
     assert int((expected.object_index[0] >= 0).sum()) > len(samples[0]) == 4  # more positives than the limit
     sums = {"classification": 0.0, "box": 0.0, "mask": 0.0, "semantic": 0.0}
     for image in range(3):
@@ -207,10 +207,10 @@ def test_compute_losses_equals_loops() -> None:
         assert outputs.semantic_logits is not None
         p = outputs.semantic_logits[image].detach().sigmoid()
         sums["semantic"] -= float((truth * p.log() + (1 - truth) * (1 - p).log()).sum()) / 16 / 16
-    assert found["classification"].item() == pytest.approx(sums["classification"] / positives, rel=1e-4)
-    assert found["box"].item() == pytest.approx(1.5 * sums["box"] / positives, rel=1e-4)
-    assert found["mask"].item() == pytest.approx(6.125 * sums["mask"] / positives, rel=1e-4)
-    assert found["semantic"].item() == pytest.approx(sums["semantic"] / 3, rel=1e-4)
+    assert actual["classification"].item() == pytest.approx(sums["classification"] / positives, rel=1e-4)
+    assert actual["box"].item() == pytest.approx(1.5 * sums["box"] / positives, rel=1e-4)
+    assert actual["mask"].item() == pytest.approx(6.125 * sums["mask"] / positives, rel=1e-4)
+    assert actual["semantic"].item() == pytest.approx(sums["semantic"] / 3, rel=1e-4)
 
 
 def mask_loss_loop(

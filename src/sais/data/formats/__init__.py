@@ -64,12 +64,12 @@ def read_dataset(data: Path | str, split: str, classes: ClassNames = None, forma
     searched: list[str] = []
     for row in rows:
         if not isinstance(row, Format):
-            found = row(folder, split)
-            check_split(found)
-            return found if classes is None else select_classes(found, classes)
-        found = row.read(folder, split, classes, searched)
-        if found is not None:
-            return found
+            dataset_split = row(folder, split)
+            check_split(dataset_split)
+            return dataset_split if classes is None else select_classes(dataset_split, classes)
+        dataset_split = row.read(folder, split, classes, searched)
+        if dataset_split is not None:
+            return dataset_split
     names = list_splits(folder)
     remedy = f"Available splits: {', '.join(names)}." if names else "Arrange the files in a supported layout (README)."
     raise InputError(f"{folder}: no annotations of split '{split}' in {', '.join(searched)}. {remedy}")
@@ -95,10 +95,10 @@ def list_splits(data: Path | str) -> list[str]:
 
 def _object_split(data: str, split: str, classes: ClassNames) -> DatasetSplit:
     splits = open_object(data)
-    found = splits.get(split) or splits.get(_SYNONYMS.get(split, split))
-    if found is None:
+    dataset_split = splits.get(split) or splits.get(_SYNONYMS.get(split, split))
+    if dataset_split is None:
         raise InputError(f"{data}: no split '{split}'. Available splits: {', '.join(splits)}.")
-    return found if classes is None else select_classes(found, classes)
+    return dataset_split if classes is None else select_classes(dataset_split, classes)
 
 
 def _read_coco_split(folder: Path, split: str, classes: ClassNames, searched: list[str]) -> DatasetSplit | None:
