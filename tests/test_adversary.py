@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from sais import cli
-from sais.config import AugmentConfig, Experiment, ModelConfig, OptimConfig, RunConfig, check_ranges
+from sais.config import AugmentConfig, Experiment, ModelConfig, OptimConfig, RunConfig
+from sais.config_ranges import check_ranges
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.data.dataset import read_sample
 from sais.data.formats.coco import read_coco

@@ -23,7 +23,7 @@ CLOSURES = {
 }
 """Name -> modules, the maximum number of lines of all that they import, and of modules."""
 TORCH_FREE = (
-    *("_version", "cli", "commands", "config", "device", "errors", "recipes", "resolve", "structures"),
+    *("_version", "cli", "commands", "config", "config_ranges", "device", "errors", "recipes", "resolve", "structures"),
     *("data", "io", "ops", "results"),
     *("inference.assemble", "inference.numpy_postprocess", "inference.options", "inference.predictor"),
     *("inference.slice_merging", "inference.slicing", "inference.tta"),

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from sais.config import Experiment, from_dict, to_dict
 from sais.errors import CheckpointError, ResourceError
-from sais.io.atomic import atomic_write
 
 FORMAT = "sais-1"
 NAMES = ("model", "best", "last")
@@ -62,6 +61,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
     Raises:
         ResourceError: the folder cannot be written or the disk is full; `path` keeps its old content.
     """
+    from sais.io.atomic import atomic_write  # predictions read checkpoints only
+
     metadata = {
         "format": FORMAT,
         "experiment": json.dumps(to_dict(checkpoint.experiment)),

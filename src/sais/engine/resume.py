@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sais.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_weights
-from sais.config import Experiment, check_ranges
+from sais.config import Experiment
+from sais.config_ranges import check_ranges
 from sais.converters.for_training import for_training
 from sais.data.annotations import DatasetSplit
 from sais.device import choose_device

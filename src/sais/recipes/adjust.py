@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sais.config import Experiment, check_ranges
+from sais.config import Experiment
+from sais.config_ranges import check_ranges
 from sais.errors import ConfigError
 
 

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from sais import cli
-from sais.config import AugmentConfig, Experiment, InputConfig, check_ranges
+from sais.config import AugmentConfig, Experiment, InputConfig
+from sais.config_ranges import check_ranges
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.data.dataset import AugmentedSamples, SampleKey
 from sais.data.formats import read_dataset
