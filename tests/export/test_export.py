@@ -22,11 +22,12 @@ from sais.config import Experiment, ModelConfig, PostprocessConfig
 from sais.converters.fuse import for_inference
 from sais.data.synthetic import make_scene
 from sais.errors import CheckpointError, ConfigError, InputError
-from sais.export import ExportOptions
+from sais.export import FORMATS, ExportOptions
+from sais.export.exporter import EXPORTERS
 from sais.export.graphs import DetectionsGraph, RawGraph, dense_output_names
 from sais.export.nms import batched_nms
 from sais.export.parity import check_parity
-from sais.inference.backends import open_exported
+from sais.inference.backends.exported import open_exported
 from sais.inference.options import InferenceOptions
 from sais.inference.predictor import Predictor
 from sais.inference.trained_model import load_model
@@ -134,6 +135,30 @@ def test_batched_nms_ignores_zeros_and_limits_the_boxes_of_a_class() -> None:
         [pytest.approx([0, 0.6, 0.3, 0]), pytest.approx([0, 0, 0, 0.2])]
     ]
     assert batched_nms(boxes, scores, 0.5, 1)[0, 0].tolist() == pytest.approx([0, 0.6, 0, 0])
+
+
+def test_export_writes_a_format_of_the_users_own(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A function of the user's own receives the graph and its metadata; it has no int8, and needs a file name."""
+    code = "def write(graph, metadata, canvas, path):\n"
+    code += "    path.write_text(f'{list(graph.outputs)} {metadata.graph} {canvas}')\n"
+    (tmp_path / "own_format.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    options = ["--format", "own_format:write", "--graph", "raw", "--input-size", "64", "96"]
+    assert main(["export", str(trained), *options, "--out", "model.txt"]) == 0
+    outputs = ["class_logits", "quality_logits", "distances", "coefficients", "prototypes"]
+    assert (tmp_path / "model.txt").read_text() == f"{outputs} raw (64, 96)"
+    assert main(["export", str(trained), *options]) == 2
+    assert "--out FILE" in capsys.readouterr().err
+    assert main(["export", str(trained), "--format", "onix"]) == 2
+    assert "did you mean 'onnx'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="int8"):
+        sais.export(trained, tmp_path / "x", ExportOptions(format="own_format:write", precision="int8"))
+
+
+def test_every_exporter_has_a_suffix() -> None:
+    assert set(EXPORTERS) == set(FORMATS)
 
 
 @pytest.mark.slow

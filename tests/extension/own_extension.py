@@ -14,7 +14,8 @@ from sais.data.annotations import DatasetSplit, ImageRecord, make_annotation
 from sais.modeling.assigners import LocationGrid, ObjectAssignment
 from sais.modeling.criterion import Assignment
 from sais.modeling.head import HeadOutputs, flatten_locations
-from sais.ops.boxes import distances_from_boxes, intersection_and_union
+from sais.ops.boxes import distances_from_boxes
+from sais.ops.distances import intersection_and_union
 from sais.structures import Batch, DenseOutputs, GroundTruth, Sample
 
 

@@ -191,7 +191,9 @@ def test_options_are_checked_and_merged() -> None:
         {"score": 1.5},
         {"batch_size": 0},
         {"threads": -1},
+        {"runtime": "tensorrt"},
         {"tiles": 8},
+        {"tiles": "automatic"},
         {"tiles": 64, "tile_overlap": 0.9},
         {"tile_overlap": 0.4},
     ):

@@ -11,7 +11,7 @@ from sais.benchmark.candidates import ONE_IMAGE, inject_detections
 from sais.benchmark.workload import Workload
 from sais.errors import InputError
 from sais.inference.assemble import assemble
-from sais.inference.backends import open_exported
+from sais.inference.backends.exported import open_exported
 from sais.inference.numpy_postprocess import level_sizes
 from sais.inference.options import InferenceOptions
 from sais.ops.letterbox import letterbox

@@ -191,7 +191,7 @@ def num_classes_of(request: ModelsRequest) -> int:
     Raises:
         CheckpointError: exported graphs have different numbers of classes.
     """
-    from sais.inference.backends import open_exported
+    from sais.inference.backends.exported import open_exported
 
     graphs = [Path(model) for model in request.models if Path(model).suffix in EXPORTED_SUFFIXES]
     counts = {len(open_exported(path, InferenceOptions()).class_names): path for path in graphs}

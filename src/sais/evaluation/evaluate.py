@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from sais.config import Experiment
 from sais.data.annotations import DatasetSplit
 from sais.data.loader import evaluation_loader, full_image_loader
 from sais.data.paths import DataPaths
 from sais.distributed import SINGLE_PROCESS, World
 from sais.errors import InputError
 from sais.evaluation.coco_metrics import IouType, Metrics, coco_metrics
-from sais.results.detections import DetectFunction, Detections, Detector
+from sais.ops.letterbox import CanvasMap
+from sais.results.detections import DetectFunction, Detections
 from sais.structures import Sample
 
 if TYPE_CHECKING:
@@ -21,6 +23,17 @@ if TYPE_CHECKING:
 
 PredictedBatch = tuple[list[int], Sequence[Detections], list[str]]
 """Ids of the readable images, their detections, and one line for each unreadable image."""
+
+
+class Detector(Protocol):
+    """The interface that `evaluate` needs; `sais.Predictor` implements it."""
+
+    experiment: Experiment
+    class_names: tuple[str, ...]
+
+    def detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap]) -> Sequence[Detections]:
+        """Detect the objects on canvases (B, 3, height, width) uint8 with B canvas maps: B detections."""
+        ...
 
 
 @dataclass

@@ -61,8 +61,12 @@ class InferenceOptions:
             raise ConfigError(
                 f"batch_size: {self.batch_size} is less than 1. Give the number of images in one forward pass."
             )
+        if self.runtime not in ("auto", "onnxruntime", "openvino"):
+            raise ConfigError(f"runtime: {self.runtime!r} is unknown. Choose auto, onnxruntime or openvino.")
         if self.threads < 0:
             raise ConfigError(f"threads: {self.threads} is negative. Give 0 for all cores.")
+        if isinstance(self.tiles, str) and self.tiles != "auto":
+            raise ConfigError(f"tiles: {self.tiles!r} is neither a side in pixels nor 'auto'. Give one of them.")
         if isinstance(self.tiles, int) and self.tiles < MIN_TILE_SIZE:
             raise ConfigError(
                 f"tiles: a side of {self.tiles} pixels is too small to show an object. Give at least {MIN_TILE_SIZE}, "

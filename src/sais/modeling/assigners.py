@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from sais.modeling.losses import QualityTarget
-from sais.ops.boxes import distances_from_boxes, grid_sizes, locations, squared_centerness
+from sais.ops.boxes import distances_from_boxes, grid_sizes, locations
+from sais.ops.distances import squared_centerness
 from sais.structures import DenseTargets, GroundTruth
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sais.ops.boxes import centerness, hull_area, intersection_and_union
+from sais.ops.distances import centerness, hull_area, intersection_and_union
 from sais.structures import MASK_STRIDE, GroundTruth
 
 FOCAL_ALPHA = 0.25

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,23 +18,8 @@ from sais.errors import InputError
 from sais.ops.numpy_boxes import box_area
 from sais.results.cropped_mask import CroppedMask
 
-if TYPE_CHECKING:
-    from sais.config import Experiment
-    from sais.ops.letterbox import CanvasMap
-
 DetectFunction = Callable[[list[np.ndarray]], "Sequence[Detections]"]
 """Images (H, W, 3) uint8 RGB -> the detections of each image."""
-
-
-class Detector(Protocol):
-    """The interface that an evaluation needs; `sais.Predictor` implements it."""
-
-    experiment: Experiment
-    class_names: tuple[str, ...]
-
-    def detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap]) -> Sequence[Detections]:
-        """Detect the objects on canvases (B, 3, height, width) uint8 with B canvas maps: B detections."""
-        ...
 
 
 @dataclass(eq=False)

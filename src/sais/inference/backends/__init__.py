@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sais.config import Experiment
-from sais.errors import CheckpointError, ConfigError, MissingDependencyError
+from sais.errors import MissingDependencyError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.structures import Instances
 
 if TYPE_CHECKING:
-    from sais.inference.backends.exported import ExportedBackend
     from sais.inference.trained_model import TrainedModel
 
 
@@ -64,6 +63,8 @@ def open_backend(source: str | Path | TrainedModel | Backend, options: Inference
         return TorchBackend(source, options)
     path = Path(source)
     if path.suffix in EXPORTED_SUFFIXES:
+        from sais.inference.backends.exported import open_exported
+
         return open_exported(path, options)
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError(
@@ -73,30 +74,3 @@ def open_backend(source: str | Path | TrainedModel | Backend, options: Inference
     from sais.inference.trained_model import load_model
 
     return TorchBackend(load_model(path), options)
-
-
-def open_exported(path: Path, options: InferenceOptions) -> ExportedBackend:
-    """Return the backend of an exported file, run by the runtime that `options.runtime` names.
-
-    Raises:
-        CheckpointError: no such file, or not one exported by sais.
-        ConfigError: the runtime does not support the options.
-        MissingDependencyError: the runtime is not installed.
-    """
-    if path.suffix not in EXPORTED_SUFFIXES:
-        raise CheckpointError(f"{path}: not an exported model. Give an {' or '.join(EXPORTED_SUFFIXES)} file.")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give an exported .onnx or .xml file.")
-    if options.compile:
-        raise ConfigError(f"{path}: compile is for PyTorch models; the runtime compiles an exported one. Turn it off.")
-    from sais.inference.backends.exported import ExportedBackend
-
-    if options.runtime == "openvino" or path.suffix == ".xml":
-        if options.runtime == "onnxruntime":
-            raise ConfigError(f"{path}: ONNX Runtime reads .onnx files only. Export the model to ONNX.")
-        from sais.inference.backends.openvino import OpenVinoSession
-
-        return ExportedBackend(OpenVinoSession(path, options), path)
-    from sais.inference.backends.onnxruntime import OnnxRuntimeSession
-
-    return ExportedBackend(OnnxRuntimeSession(path, options), path)

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from sais.config import PostprocessConfig
-from sais.errors import InputError
+from sais.errors import CheckpointError, ConfigError, InputError
 from sais.inference.metadata import GraphMetadata
 from sais.inference.numpy_postprocess import postprocess
+from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.structures import Instances
 
 
@@ -107,3 +108,28 @@ class ExportedBackend:
         if score is not None:
             instances.scores[instances.scores < score] = 0
         return instances
+
+
+def open_exported(path: Path, options: InferenceOptions) -> ExportedBackend:
+    """Return the backend of an exported file, run by the runtime that `options.runtime` names.
+
+    Raises:
+        CheckpointError: no such file, or not one exported by sais.
+        ConfigError: the runtime does not support the options.
+        MissingDependencyError: the runtime is not installed.
+    """
+    if path.suffix not in EXPORTED_SUFFIXES:
+        raise CheckpointError(f"{path}: not an exported model. Give an {' or '.join(EXPORTED_SUFFIXES)} file.")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file. Give an exported .onnx or .xml file.")
+    if options.compile:
+        raise ConfigError(f"{path}: compile is for PyTorch models; the runtime compiles an exported one. Turn it off.")
+    if options.runtime == "openvino" or path.suffix == ".xml":
+        if options.runtime == "onnxruntime":
+            raise ConfigError(f"{path}: ONNX Runtime reads .onnx files only. Export the model to ONNX.")
+        from sais.inference.backends.openvino import OpenVinoSession
+
+        return ExportedBackend(OpenVinoSession(path, options), path)
+    from sais.inference.backends.onnxruntime import OnnxRuntimeSession
+
+    return ExportedBackend(OnnxRuntimeSession(path, options), path)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sais.config import PostprocessConfig
-from sais.converters.for_device import for_device
 from sais.device import choose_device
 from sais.inference.options import InferenceOptions
 from sais.inference.trained_model import TrainedModel, prepare_network
@@ -39,7 +38,11 @@ class TorchBackend:
         self.device = choose_device(options.device)
         self.architecture = find_architecture(model.experiment.model.architecture)
         model.network.to(self.device)
-        self.network = for_device(prepare_network(model), options.precision, options.compile)
+        self.network = prepare_network(model)
+        if self.device.type == "cpu" or options.precision != "fp32" or options.compile:
+            from sais.converters.for_device import for_device  # a GPU runs the fp32 network as it is
+
+            self.network = for_device(self.network, options.precision, options.compile)
         self.experiment = model.experiment
         self.class_names = model.class_names
         self.category_ids = model.category_ids
