@@ -52,11 +52,11 @@ class DataPaths:
 
     @property
     def name(self) -> str:
-        """Short name of the data set: of its folder, object or annotation file."""
+        """Short name of the data set, valid as a file name: of its folder, object (with . for :) or annotation file."""
         if self.train_annotations is not None:
             return self.train_annotations.stem
         assert self.data is not None
-        return str(self.data) if is_object_name(self.data) else self.data.resolve().name
+        return str(self.data).replace(":", ".") if is_object_name(self.data) else self.data.resolve().name
 
     def read_train(self) -> DatasetSplit:
         """Read the training split.
