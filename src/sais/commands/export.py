@@ -14,6 +14,8 @@ from sais.commands.arguments import FLAT, Count, check_writable, parse, prepare_
 from sais.commands.open_predictor import check_model
 from sais.errors import InputError
 from sais.export.options import FORMATS, ExportOptions
+from sais.inference.options import EXPORTED_SUFFIXES
+from sais.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,7 @@ def run(argv: Sequence[str]) -> int:
 
     check_model(arguments.model)
     source = find_checkpoint(arguments.model)
-    suffix = FORMATS[options.format]
-    path = arguments.out or source.with_suffix(suffix)
-    if path.suffix != suffix:
-        raise InputError(f"--out {path}: not a file of --format {options.format}. Give a name that ends with {suffix}.")
+    path = _output_path(arguments, source)
     check_writable(path.parent)
     calibration, comparison = (_find(s, arguments.max_images) for s in (arguments.calibrate, arguments.check))
     if options.precision == "int8" and not calibration:
@@ -63,9 +62,25 @@ def run(argv: Sequence[str]) -> int:
         export_model(source, path, options, calibration, progress)
     size = sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p.is_file())
     print(f"wrote {path}, {size / 1e6:.1f} MB")
-    if options.format != "torch-export":
+    if FORMATS.get(options.format) in EXPORTED_SUFFIXES:
         _check(source, path, options.score, comparison)
     return 0
+
+
+def _output_path(arguments: ExportArguments, source: Path) -> Path:
+    """Return the file to write; raise InputError if its suffix is not that of the format."""
+    from sais.export.exporter import EXPORTERS
+
+    name, out = arguments.options.format, arguments.out
+    resolve(name, EXPORTERS, "format")  # raises for an unknown format
+    if name not in FORMATS:
+        if out is None:
+            raise InputError(f"sais export: no name for the file of --format {name}. Give it with --out FILE.")
+        return out
+    path = out or source.with_suffix(FORMATS[name])
+    if path.suffix != FORMATS[name]:
+        raise InputError(f"--out {path}: not a file of --format {name}. Give a name that ends with {FORMATS[name]}.")
+    return path
 
 
 def _find(source: str | None, limit: int) -> list[Path]:

@@ -1,4 +1,8 @@
-"""The export of a trained model, step by step."""
+"""The export of a trained model, step by step, and the table of the functions that write a file.
+
+To add a format, add a row to `EXPORTERS` and its suffix to `sais.export.options.FORMATS`. Without a change here,
+``module:function`` names a function of your own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sais.errors import ConfigError
 from sais.export.graphs import DetectionsGraph, RawGraph
@@ -17,6 +22,10 @@ from sais.export.torch_export import write_torch_export
 from sais.inference.metadata import GraphMetadata
 from sais.inference.trained_model import TrainedModel, load_model, prepare_network
 from sais.ops.letterbox import letterbox
+from sais.resolve import resolve
+
+Exporter = Callable[[Any, GraphMetadata, tuple[int, int] | None, Path], None]
+"""(graph, metadata, (height, width) of the input or None if both are dynamic, path) -> None; writes the file."""
 
 
 def export_model(
@@ -40,7 +49,7 @@ def export_model(
 
     Raises:
         CheckpointError: the checkpoint is missing or corrupted.
-        ConfigError: options that do not go together, or a model that cannot be exported.
+        ConfigError: an unknown format, options that do not go together, or a model that cannot be exported.
         InputError: a calibration image cannot be read.
         MissingDependencyError: a package that the format needs is not installed.
         ResourceError: the file cannot be written.
@@ -50,28 +59,24 @@ def export_model(
     check_options(options, model)
     graph, metadata = _build_graph(model, options)
     canvas = None if metadata.dynamic_shape else metadata.experiment.input.size
-    if options.format == "torch-export":
-        write_torch_export(graph, metadata, canvas, path)
-    elif options.format == "onnx" and options.precision != "int8":
-        write_onnx(graph, metadata, canvas, path)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            step = Path(folder) / "fp32.onnx"
-            write_onnx(graph, replace(metadata, precision="fp32"), canvas, step)
-            if options.precision == "int8":
-                quantized = path if options.format == "onnx" else Path(folder) / "int8.onnx"
-                quantize(step, metadata, calibration, quantized, progress)
-                step = quantized
-            if options.format == "openvino":
-                write_openvino(step, metadata, path)
+    write: Exporter = resolve(options.format, EXPORTERS, "format")
+    if options.precision != "int8":
+        write(graph, metadata, canvas, path)
+        return metadata
+    with tempfile.TemporaryDirectory() as folder:
+        full_precision, quantized = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        write_onnx(graph, replace(metadata, precision="fp32"), canvas, full_precision)
+        quantize(full_precision, metadata, calibration, path if options.format == "onnx" else quantized, progress)
+        if options.format == "openvino":
+            write_openvino(quantized, metadata, path)
     return metadata
 
 
 def check_options(options: ExportOptions, model: TrainedModel) -> None:
     """Raise ConfigError where format, graph, precision and model do not go together."""
-    if options.format == "torch-export" and options.precision == "int8":
+    if options.precision == "int8" and options.format not in QUANTIZED_FORMATS:
         raise ConfigError(
-            "precision int8: not available in format torch-export. Use onnx or openvino, or fp32 or fp16."
+            f"precision int8: not available in format {options.format}. Use onnx or openvino, or fp32 or fp16."
         )
     if options.graph == "masks" and not model.experiment.model.masks:
         raise ConfigError("graph masks: the model predicts boxes only (model.masks=False). Use raw or detections.")
@@ -106,3 +111,22 @@ def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph 
     if options.precision == "fp16" and options.format != "openvino":  # OpenVINO converts the weights itself
         graph = graph.half()
     return graph, metadata
+
+
+def _write_openvino_graph(
+    graph: RawGraph | DetectionsGraph, metadata: GraphMetadata, canvas: tuple[int, int] | None, path: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        step = Path(folder) / "graph.onnx"
+        write_onnx(graph, replace(metadata, precision="fp32"), canvas, step)
+        write_openvino(step, metadata, path)
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "onnx": write_onnx,
+    "openvino": _write_openvino_graph,
+    "torch-export": write_torch_export,
+}
+"""Format -> the function that writes its file."""
+QUANTIZED_FORMATS = ("onnx", "openvino")
+"""Formats with int8."""

@@ -8,15 +8,16 @@ from typing import Literal
 from sais.inference.metadata import GraphName
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
-"""Format -> suffix of its file."""
+"""Built-in format -> suffix of its file; `sais.export.exporter.EXPORTERS` has the functions that write them."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """How a model is exported."""
 
-    format: Literal["onnx", "openvino", "torch-export"] = "onnx"
-    """onnx runs nearly everywhere (TensorRT reads it too); openvino is fast on Intel; torch-export is a .pt2 file."""
+    format: str = "onnx"
+    """Format: onnx (ONNX Runtime, TensorRT and others), openvino (fast on Intel), torch-export (.pt2), or
+    module:function of your own."""
     graph: GraphName = "detections"
     """Outputs of the file. raw: dense outputs. detections: after NMS. masks: after NMS, with mask logits."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
