@@ -1,9 +1,10 @@
 """Settings: frozen dataclasses. The docstring under a field is its help text.
 
-The defaults are the recipe of the paper and, where the paper is silent, of the detector that it extends. Only builders
-and the engine read them; modules take flat arguments. Every checkpoint contains the whole `Experiment`. Where a field
-names a row of a table, ``module:attribute`` names your own code. The paper's tables are fields: I `input.mode`,
-`input.size`; II `criterion.assigner` x `model.masks`; III `model.coefficients_from`; IV `model.backbone`, `input.size`.
+The defaults reproduce the paper. Where its text gives no value, they are those of its family: FCOS in mmdetection, and
+YOLACT (`docs/paper.md` separates the two). Only builders and the engine read settings; modules take flat arguments.
+Every checkpoint contains the whole `Experiment`. Where a field names a row of a table, ``module:attribute`` names your
+own code. The paper's tables are fields: I `input.mode`, `input.size`; II `criterion.assigner` x `model.masks`; III
+`model.coefficients_from`; IV `model.backbone`, `input.size`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Augmentation in training; only the flip is used in the paper. Masks stay exact."""
+    """Augmentation in training; by default only the flip, as in FCOS (the paper reports none). Masks stay exact."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
@@ -104,7 +105,7 @@ class ModelConfig:
     prototype_depth: int = 3
     """3x3 convolutions of the ProtoNet before its bilinear x2."""
     distance_unit: Literal["pixel", "stride"] = "pixel"
-    """Unit of a distance exp(scale x): pixels (the paper) or strides of its level."""
+    """Unit of a distance exp(scale x): pixels (as in FCOS) or strides of its level."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class CriterionConfig:
     focal_gamma: float = 2.0
     """Exponent of the modulating factor of the focal loss."""
     box_loss: str = "iou"
-    """Box loss: iou (-log IoU, the paper), giou (1 - GIoU), or module:attribute."""
+    """Box loss: iou (-log IoU, as in FCOS), giou (1 - GIoU), or module:attribute."""
     extra_losses: tuple[str, ...] = ()
     """Additional loss terms: module:attribute of functions of outputs, batch and assignment."""
     class_weight: float = 1.0
@@ -180,9 +181,9 @@ class OptimConfig:
     """Factor on the learning rate of the backbone."""
     layer_decay: float = 1.0
     """Factor on the learning rate of each backbone stage relative to the next stage, and of the last relative to the
-    backbone. 1 in the paper; 0.7 to 0.9 preserve more of the pretrained weights when fine-tuning on few images."""
+    backbone. 1: all equal; 0.7 to 0.9 preserve more of the pretrained weights when fine-tuning on few images."""
     grad_clip_norm: float | None = None
-    """Maximum norm of the whole gradient; None: no clipping (the paper). FCOS later used 35."""
+    """Maximum norm of the whole gradient; None: no clipping. Later versions of FCOS use 35."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class RunConfig:
     """3x3 convolutions in training on a CPU in fp32: direct, or winograd with a quarter of the multiplications and
     equal results up to rounding. auto: winograd where it was measured to be faster, CPUs with AVX2 but not AVX-512."""
     ema: float | None = None
-    """Decay of the moving average of the weights, which is evaluated and saved; None: no average (the paper)."""
+    """Decay of the moving average of the weights, which is evaluated and saved; None: no average."""
     evaluate_every: int = 1
     """Number of epochs between evaluations on the validation split; 0: only after the last epoch."""
     checkpoint_every: int = 0

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 import torch
 
+import sais.engine.resume
 from sais.checkpoint import load_checkpoint
 from sais.config import Experiment, to_dict
 from sais.data.paths import DataPaths
+from sais.engine.resume import RunInputs, start_run
 from sais.engine.trainer import train
+from sais.errors import ConfigError
 from sais.inference.predictor import Predictor
+from sais.modeling.architecture import Architecture
 
 CHILD = """
 import json, os, signal, sys
@@ -188,3 +192,15 @@ def test_resume_repeats_an_evaluation_that_was_interrupted(
     monkeypatch.setattr(validation, "evaluate", evaluate)
     train(experiment, DataPaths(shapes), tmp_path / "run", resume=True)
     assert [e["epoch"] for e in entries(tmp_path / "run", "evaluation")] == [0, 1]
+
+
+def test_start_run_rejects_imagenet_weights_for_a_network_without_backbone(
+    tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture = Architecture(
+        "bare", lambda experiment, classes: torch.nn.Linear(1, 1), lambda experiment: None, None
+    )
+    monkeypatch.setattr(sais.engine.resume, "find_architecture", lambda name: architecture)
+    inputs = RunInputs(Experiment(), tmp_path, DataPaths(shapes).read_train(), None)
+    with pytest.raises(ConfigError, match=r"Set model\.pretrained to False"):
+        start_run(inputs, random_init=False, weights=None)

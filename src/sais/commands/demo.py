@@ -41,7 +41,7 @@ class DemoArguments:
     max_iterations: Count | None = None
     """Stop after this number of iterations, for a trial."""
     seed: int = 0
-    """Random seed; the same seed gives the same images and the same run."""
+    """Random seed; the same seed gives the same images and, on a CPU, the same run."""
 
 
 def run(argv: Sequence[str]) -> int:

@@ -32,7 +32,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGro
 
     Convolution biases have `bias_lr_factor` and no decay. All parameters of `model.backbone` have `backbone_lr_factor`
     times `layer_decay` to the power of their stage, counted from the last one. Frozen parameters are left out. Norm
-    layers are treated like weights, as in the paper's detector, but AdamW, whose decay is far stronger, does not decay
+    layers are treated like weights, as in mmdetection's FCOS, but AdamW, whose decay is far stronger, does not decay
     them.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -77,8 +77,13 @@ def start_run(inputs: RunInputs, random_init: bool, weights: Path | None) -> tup
     elif from_scratch:
         notes = ["backbone initialized randomly: none of its layers are frozen"]
     else:
-        assert isinstance(model.backbone, Backbone)
-        notes = [load_imagenet_weights(model.backbone)]
+        backbone = getattr(model, "backbone", None)
+        if not isinstance(backbone, Backbone):
+            raise ConfigError(
+                f"model.architecture {experiment.model.architecture!r}: its network has no Backbone to load ImageNet "
+                "weights into. Set model.pretrained to False."
+            )
+        notes = [load_imagenet_weights(backbone)]
     return _new_state(replace(inputs, experiment=experiment), architecture, model, device), notes
 
 

@@ -52,7 +52,7 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def defer_signals() -> Iterator[None]:
+def ignore_worker_deaths() -> Iterator[None]:
     """Ignore the death of image-reading processes inside the block.
 
     torch raises an exception as soon as it learns of one, even in the middle of an update, half of which would then be

@@ -3,8 +3,8 @@
 A run's folder contains `experiment.json`, `log.jsonl`, `log.txt`, the files of its loggers (`tensorboard/`),
 `last.safetensors` (full training state, for resuming), `best.safetensors` (weights with the best mask AP on the
 validation split), `previous.safetensors` (the training state one checkpoint earlier, until the run is finished), and at
-the end `model.safetensors` (the final weights). All randomness is a function of seed, epoch and image, so a resumed run
-computes the same weights as an uninterrupted one.
+the end `model.safetensors` (the final weights). All randomness is a function of seed, epoch and image. So on a CPU a
+resumed run computes the same weights as an uninterrupted one; on a GPU some kernels of torch add in varying order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sais.engine.optim import learning_rate
 from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
 from sais.engine.resume import RunInputs, resume_run, start_run
 from sais.engine.run_folder import BEST, MODEL, PREVIOUS, SETTINGS, claim_run_folder
-from sais.engine.signals import StopRequest, defer_signals
+from sais.engine.signals import StopRequest, ignore_worker_deaths
 from sais.engine.train_state import TrainState, copy_best_to_model, save_model
 from sais.engine.train_step import MAX_CONSECUTIVE_SKIPS, DivergedLossError, train_step
 from sais.errors import InputError, SaisError
@@ -199,19 +199,20 @@ def _train_epoch(run: TrainState, context: LoopContext) -> bool:
     epoch, context.batches.first = divmod(run.iteration, len(context.batches))
     if context.batches.first == 0 and run.evaluated_epochs < epoch:
         try:
-            with defer_signals(), context.stop.immediately():  # the run is saved; resuming repeats the evaluation
+            # The run is saved; resuming repeats the evaluation.
+            with ignore_worker_deaths(), context.stop.immediately():
                 validate(run, epoch - 1, context)
                 run.evaluated_epochs = epoch
         except (KeyboardInterrupt, SystemExit):
             context.log.print(f"stopped in the evaluation after iteration {run.iteration}; resume the run to continue")
             raise
-        with defer_signals():
+        with ignore_worker_deaths():
             save(run, context)
     if run.iteration >= context.last_iteration or out_of_patience(run):
         return False
     context.batches.epoch = epoch
     _train_iterations(run, context, epoch)
-    with defer_signals():
+    with ignore_worker_deaths():
         save(run, context)  # before the evaluation, so that no error there costs an epoch
     return True
 
@@ -224,7 +225,7 @@ def _train_iterations(run: TrainState, context: LoopContext, epoch: int) -> None
     for loaded in context.loader:
         lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
         batch = readable_batch(run, loaded, context)
-        with defer_signals():
+        with ignore_worker_deaths():
             terms = _step(run, batch, epoch, lr, context)
             run.iteration += 1
             seconds = time.monotonic() - start_time

@@ -185,11 +185,11 @@ def candidate_pairs(boxes: Tensor, grid: LocationGrid) -> tuple[Tensor, Tensor]:
         columns = ((near[:, 2] / stride + 0.5).floor().long().clamp(0, width) - start_x).clamp(min=0)
         rows = ((near[:, 3] / stride + 0.5).floor().long().clamp(0, height) - start_y).clamp(min=0)
         counts = columns * rows
-        which = torch.repeat_interleave(torch.arange(len(near), device=boxes.device), counts)
-        within = torch.arange(len(which), device=boxes.device) - (counts.cumsum(0) - counts)[which]
-        y = start_y[which] + within // columns[which]
-        x = start_x[which] + within % columns[which]
-        location, owner = first + y * width + x, reachable[which]
+        row = torch.repeat_interleave(torch.arange(len(near), device=boxes.device), counts)  # of `near`, per pair
+        offset = torch.arange(len(row), device=boxes.device) - (counts.cumsum(0) - counts)[row]  # in its rectangle
+        y = start_y[row] + offset // columns[row]
+        x = start_x[row] + offset % columns[row]
+        location, owner = first + y * width + x, reachable[row]
         distances = distances_from_boxes(grid.points[location], boxes[owner])
         largest = distances.amax(1)
         valid = (distances.amin(1) > 0) & (largest > low) & (largest <= high)

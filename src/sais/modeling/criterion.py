@@ -86,7 +86,7 @@ class Criterion(Protocol):
 
 @dataclass(frozen=True)
 class SaisCriterion:
-    """The criterion of the paper: classification, box, quality and mask loss.
+    """The criterion of SAIS: classification, box, quality and mask loss.
 
     Every normalizer comes from the assignment alone and is at least 1.
     """
@@ -123,7 +123,7 @@ class SaisCriterion:
     @property
     def needs_predictions(self) -> bool:
         """Whether the assigner needs the outputs of the network."""
-        return bool(getattr(self.assigner, "needs_predictions", False))
+        return _needs_predictions(self.assigner)
 
     def assign(self, batch: Batch, outputs: DenseOutputs | None, epoch: int) -> Assignment:
         """Assign targets (B, L, .), mask positives and normalizers; see `Criterion.assign`."""

@@ -1,8 +1,9 @@
-"""The models of the paper, as its Section IV trained them on COCO.
+"""The models of the paper's Section IV, for COCO.
 
-The defaults of `sais.config` are the values of the paper and of the detector it extends, so that each recipe states its
-differences only. All recipes: SGD, learning rate 0.01 for 16 images, momentum 0.9, weight decay 1e-4, 12 epochs with a
-factor of 0.1 after epochs 8 and 11, horizontal flips, an ImageNet backbone with frozen stem, C2 and batch-norm.
+The defaults of `sais.config` reproduce the paper, so that each recipe states its differences only. From the paper's
+text, for all recipes: SGD, momentum 0.9, learning rate 0.01 for 16 images, 12 epochs with a factor of 0.1 after epochs
+8 and 11, an ImageNet backbone. From the detector it extends (FCOS in mmdetection): weight decay 1e-4, warm-up,
+horizontal flips, frozen stem, C2 and batch-norm, GroupNorm, losses, thresholds; `docs/paper.md` has the whole list.
 "Expected" is the paper's result on COCO; none has been measured by us yet.
 """
 

@@ -59,7 +59,7 @@ take does not depend on the sizes of maps and batches."""
 
 
 def is_faster() -> bool:
-    """Return whether it was measured to be faster on this kind of processor: AVX2 without AVX-512.
+    """Return whether minimal filtering was measured to be faster on this kind of processor: AVX2 without AVX-512.
 
     There multiplications take most of the time. With AVX-512 direct sums are as fast; others were not measured.
     """

@@ -36,7 +36,7 @@ MIN_JOINT_CHANNELS = 256
 
 
 def nnpack_is_faster() -> bool:
-    """Return whether it was measured to be faster on this kind of processor and torch includes NNPACK."""
+    """Return whether torch includes NNPACK and the kind of processor is one on which it was measured to be faster."""
     return HAS_NNPACK and is_faster()
 
 
@@ -85,9 +85,8 @@ class WinogradConvolution(nn.Module):
     def convolve_levels(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Convolve maps (B, in, h, w) of different sizes -> (B, out, h, w) each, the small ones in one product."""
         small = [i for i, maps in enumerate(levels) if maps.shape[2] * maps.shape[3] < LARGE]
-        learns = torch.is_grad_enabled() and any(
-            maps.requires_grad for maps in levels
-        )  # gradients of the images are computed
+        # The joint product records no gradients; those of the images may be asked for.
+        learns = torch.is_grad_enabled() and any(maps.requires_grad for maps in levels)
         if learns or len(small) < 2 or min(self.weight.shape[:2]) < MIN_JOINT_CHANNELS:
             return [self(maps) for maps in levels]
         if self._transformed is None:

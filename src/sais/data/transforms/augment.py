@@ -98,7 +98,7 @@ AUGMENTATIONS: dict[str, Callable[[Sample, AugmentContext, np.random.Generator],
 def augment(
     sample: Sample, settings: InputConfig, options: AugmentConfig, random: np.random.Generator, draw_sample: DrawSample
 ) -> Sample:
-    """Augment a sample and place it on its canvas; with the defaults (the paper), flip only.
+    """Augment a sample and place it on its canvas; with the defaults, flip only.
 
     Args:
         sample: The sample as read from its file.
