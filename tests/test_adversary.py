@@ -152,6 +152,8 @@ def full_rle() -> dict[str, Any]:
         ({"run": RunConfig(ema=2)}, "run.ema"),
         ({"run": RunConfig(seed=-1)}, "run.seed"),
         ({"run": RunConfig(workers=-1)}, "run.workers"),
+        ({"model": ModelConfig(coefficients_from="sum")}, "model.coefficients_from"),
+        ({"run": RunConfig(on_nonfinite_loss="ignore")}, "run.on_nonfinite_loss"),
     ],
 )
 def test_check_ranges_names_the_setting(change: dict[str, Any], setting: str) -> None:

@@ -1,8 +1,14 @@
-"""Ranges of the numbers in the settings, checked before a run starts and when a resumed run changes a setting."""
+"""Ranges of the numbers in the settings, checked before a run starts and when a resumed run changes a setting.
+
+Choices by name are checked as well: a misspelled one in a recipe would otherwise mean another choice.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import typing
+from typing import Any, Literal
 
 from sais.config import Experiment
 from sais.errors import ConfigError
@@ -47,7 +53,9 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 def check_ranges(experiment: Experiment) -> None:
-    """Raise ConfigError if a number in the settings is out of range, with the name of the setting."""
+    """Raise ConfigError with the name of the setting if a number is out of range or a choice is unknown."""
+    for group_field in dataclasses.fields(experiment):
+        _check_choices(group_field.name, getattr(experiment, group_field.name))
     for name, (minimum, maximum) in RANGES.items():
         group, _, field_name = name.partition(".")
         value = getattr(getattr(experiment, group), field_name)
@@ -61,3 +69,12 @@ def check_ranges(experiment: Experiment) -> None:
         low, high = getattr(experiment.augment, name)
         if low > high:
             raise ConfigError(f"augment.{name} {low:g} {high:g}: the range is empty. Give the smaller factor first.")
+
+
+def _check_choices(group: str, settings: Any) -> None:
+    """Raise ConfigError if a field of a group whose type is `Literal` has another value."""
+    hints = typing.get_type_hints(type(settings)) if dataclasses.is_dataclass(settings) else {}
+    for name, hint in hints.items():
+        value, choices = getattr(settings, name), typing.get_args(hint)
+        if typing.get_origin(hint) is Literal and value not in choices:
+            raise ConfigError(f"{group}.{name} {value!r}: unknown. Choose one of {', '.join(map(str, choices))}.")

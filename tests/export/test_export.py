@@ -157,6 +157,13 @@ def test_export_writes_a_format_of_the_users_own(
         sais.export(trained, tmp_path / "x", ExportOptions(format="own_format:write", precision="int8"))
 
 
+@pytest.mark.parametrize("changes", [{"graph": "mask"}, {"precision": "int4"}])
+def test_export_rejects_unknown_choices(trained: Path, tmp_path: Path, changes: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=rf"{next(iter(changes))} .*: unknown\. Choose one of"):
+        sais.export(trained, tmp_path / "x.onnx", ExportOptions(**changes))  # type: ignore[arg-type]
+    assert not (tmp_path / "x.onnx").exists()
+
+
 def test_every_exporter_has_a_suffix() -> None:
     assert set(EXPORTERS) == set(FORMATS)
 

@@ -17,7 +17,7 @@ from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.export.int8 import quantize
 from sais.export.onnx import write_onnx
 from sais.export.openvino import write_openvino
-from sais.export.options import ExportOptions
+from sais.export.options import GRAPHS, PRECISIONS, ExportOptions
 from sais.export.torch_export import write_torch_export
 from sais.inference.metadata import GraphMetadata
 from sais.inference.trained_model import TrainedModel, load_model, prepare_network
@@ -73,7 +73,10 @@ def export_model(
 
 
 def check_options(options: ExportOptions, model: TrainedModel) -> None:
-    """Raise ConfigError where format, graph, precision and model do not go together."""
+    """Raise ConfigError for an unknown choice, or where format, graph, precision and model do not go together."""
+    for name, choices in (("graph", GRAPHS), ("precision", PRECISIONS)):
+        if getattr(options, name) not in choices:
+            raise ConfigError(f"{name} {getattr(options, name)!r}: unknown. Choose one of {', '.join(choices)}.")
     if options.precision == "int8" and options.format not in QUANTIZED_FORMATS:
         raise ConfigError(
             f"precision int8: not available in format {options.format}. Use onnx or openvino, or fp32 or fp16."
@@ -87,7 +90,7 @@ def check_options(options: ExportOptions, model: TrainedModel) -> None:
 
 
 def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph | DetectionsGraph, GraphMetadata]:
-    network = prepare_network(model)
+    network = prepare_network(model).cpu()  # a predictor may have moved the model to its device
     experiment = model.experiment
     if options.input_size is not None:
         experiment = replace(experiment, input=replace(experiment.input, size=options.input_size))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sais.inference.metadata import GraphName
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 """Built-in format -> suffix of its file; `sais.export.exporter.EXPORTERS` has the functions that write them."""
+
+PrecisionName = Literal["fp32", "fp16", "int8"]
+GRAPHS: tuple[str, ...] = get_args(GraphName)
+PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class ExportOptions:
     module:function of your own."""
     graph: GraphName = "detections"
     """Outputs of the file. raw: dense outputs. detections: after NMS. masks: after NMS, with mask logits."""
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: PrecisionName = "fp32"
     """fp16: half the size, for GPUs. int8: a quarter of the size, faster on many CPUs; needs calibration images."""
     score: float | None = None
     """Minimum score of a detection; not with the raw graph. None: all above the model's class threshold."""

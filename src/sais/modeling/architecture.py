@@ -72,5 +72,5 @@ def find_architecture(name: str) -> Architecture:
     if isinstance(architecture, str):
         architecture = resolve(architecture, {}, "architecture")
     if not isinstance(architecture, Architecture):
-        raise ConfigError(f"architecture {name!r}: not a sais.modeling.architecture.Architecture. Name one.")
+        raise ConfigError(f"architecture {name!r}: {type(architecture).__name__}, not an Architecture. Check the name.")
     return architecture
