@@ -48,7 +48,7 @@ class Arguments:
     """
 
     command: tyro.conf.Positional[Command]
-    """What to compare."""
+    """Comparison to run."""
     data: Path | None = None
     """accuracy, loader: folder of the data set, or its name in $SAIS_DATA."""
     out: Path = Path("runs/reproduce")
@@ -74,7 +74,7 @@ class Arguments:
     workers: int | None = None
     """accuracy: number of data loading processes."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """Device: auto, cpu or cuda."""
     repeats: int = 5
     """speed, ratios, training, loader: number of runs of each system; the median counts."""
     objects: int = 100

@@ -194,7 +194,7 @@ def kills(arguments: Arguments, command: str) -> str:
     with progress_bar("kills", arguments.kills) as progress:
         report = kill_and_resume(arguments.kills, arguments.out / "kills", progress=progress)
     if report.faults:
-        raise SaisError(f"after {report.kills} kills: " + "; ".join(report.faults))
+        raise SaisError(f"kills: faults after {report.kills} kills: {'; '.join(report.faults)}. Report them as a bug.")
     return (
         f"`{command}`: {report.kills} kills in {report.runs} runs, {report.before_first_checkpoint} before the first "
         f"checkpoint, {report.while_writing} while a checkpoint was written. All checkpoints were readable, and all "

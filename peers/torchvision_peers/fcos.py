@@ -104,7 +104,7 @@ def build_fcos(backbone: Backbone, num_classes: int, channels: int = 256) -> Tor
         ConfigError: channels are not a multiple of the groups of GroupNorm.
     """
     if channels % GROUPS:
-        raise ConfigError(f"model.channels {channels}: not a multiple of {GROUPS}, which torchvision's FCOS needs.")
+        raise ConfigError(f"model.channels {channels}: torchvision's FCOS needs a multiple of {GROUPS}. Give one.")
     return TorchvisionFcos(backbone, num_classes, channels).to(memory_format=torch.channels_last)
 
 

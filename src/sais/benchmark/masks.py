@@ -80,7 +80,7 @@ def measure_masks(case: MaskCase, repeats: int = 7, memory: bool = True) -> list
         ResourceError: a measuring process failed.
     """
     if min(case.num_objects, repeats, *case.size) < 1:
-        raise InputError("masks: the number of objects, the repeats and the image size must be positive.")
+        raise InputError("masks: number of objects, repeats or image size below 1. Give positive numbers.")
     times = measured_times(case, make_inputs(case), repeats)
     return [
         MaskMeasurement(method, times[method], measured_memory(case, method) if memory else None) for method in METHODS

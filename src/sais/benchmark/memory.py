@@ -58,7 +58,9 @@ def in_fresh_process(function: str, *arguments: Any) -> Any:
         )
     if completed.returncode:
         last_line = (completed.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ResourceError(f"{function}: the process failed: {last_line}")
+        raise ResourceError(
+            f"{function}: the process failed ({last_line}). Call the function directly to see all of its output."
+        )
     return json.loads(completed.stdout.splitlines()[-1])
 
 

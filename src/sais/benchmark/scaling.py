@@ -44,7 +44,9 @@ def scaling_cases(object_counts: Sequence[int], megapixels: Sequence[float]) -> 
         InputError: a number is not positive.
     """
     if not object_counts or not megapixels or min(object_counts) < 1 or min(megapixels) < MIN_MEGAPIXELS:
-        raise InputError(f"scaling: object counts must be 1 or more, megapixels {MIN_MEGAPIXELS} or more.")
+        raise InputError(
+            f"scaling: sizes too small. Give object counts of 1 or more and {MIN_MEGAPIXELS} megapixels or more."
+        )
     cases = [("objects", replace(MaskCase(), num_objects=count)) for count in object_counts]
     for size in megapixels:
         height = round((size * 1e6 / ASPECT_RATIO) ** 0.5)

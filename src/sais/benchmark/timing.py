@@ -176,7 +176,9 @@ def time_candidates(candidates: Sequence[Candidate], workload: Workload, conditi
                 runs[name].append({stage: 1000 * value / batch_sizes[name] for stage, value in seconds.items()})
             gc.collect()
     if wrong := {name: count for name, count in counts.items() if count != conditions.num_objects}:
-        raise SaisError(f"benchmark: {conditions.num_objects} objects were injected, but {wrong} were detected.")
+        raise SaisError(
+            f"benchmark: {conditions.num_objects} objects injected, but detected {wrong}. Use fewer objects."
+        )
     return [_timing(name, runs[name], counts[name]) for name in prepared]
 
 

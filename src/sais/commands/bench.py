@@ -28,7 +28,7 @@ class BenchArguments:
     """
 
     what: tyro.conf.Positional[Literal["models", "masks", "scaling", "training"]]
-    """What to measure."""
+    """Measurement to run."""
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")] = ()
     """models: recipes, checkpoints, run folders, or exported graphs (.onnx, .xml). training: recipes, checkpoints, run
     folders."""
@@ -87,7 +87,7 @@ def _check_options(arguments: BenchArguments) -> None:
     numbers = (arguments.repeats, *arguments.image_size, *arguments.batch_sizes, arguments.batch_size)
     if min(numbers) < 1 or (arguments.objects is not None and arguments.objects < 1):
         raise InputError(
-            "sais bench: --objects, --image-size, --repeats, --batch-size and --batch-sizes must be 1 or more."
+            "sais bench: --objects, --image-size, --repeats, --batch-size or --batch-sizes is below 1. Give 1 or more."
         )
     if arguments.models and what not in ("models", "training"):
         raise InputError(f"sais bench {what}: takes no model. Did you mean sais bench models?")

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from sais.commands.arguments import check_writable, parse
-from sais.commands.options import Minimum
+from sais.commands.options import Count, Minimum
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class MakeShapesArguments:
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder to write to: images/SPLIT and annotations/SPLIT.json."""
-    train: Annotated[int, Minimum(0)] = 400
+    train: Count = 400
     """Number of training images."""
-    valid: Annotated[int, Minimum(0)] = 80
+    valid: Count = 80
     """Number of validation images."""
     size: Annotated[int, Minimum(64)] = 256
     """Side of the images in pixels."""

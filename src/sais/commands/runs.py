@@ -77,7 +77,7 @@ def sparkline(values: Sequence[float], maximum: float) -> str:
     """Draw a curve in characters.
 
     Args:
-        values: values of the curve; of more than 40 some are left out, never the last.
+        values: values of the curve; if there are more than 40, some are omitted, but never the last.
         maximum: value of the highest bar; the lowest bar is 0.
     """
     if len(values) > MAX_BARS:

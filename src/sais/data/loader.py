@@ -195,7 +195,7 @@ class EpochBatches:
             )
         self.batch_size = min(batch_size, len(groups) // world_size * world_size)
         if self.batch_size == 0:
-            raise InputError(f"{len(groups)} images for {world_size} processes. Use fewer processes.")
+            raise InputError(f"training split: {len(groups)} images for {world_size} processes. Use fewer processes.")
         self.rank_batch_size = self.batch_size // world_size
         self.seed = seed
         self.epoch = 0

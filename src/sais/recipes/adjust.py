@@ -57,5 +57,7 @@ def check_experiment(experiment: Experiment) -> None:
         raise ConfigError(f"optim.lr {experiment.optim.lr:g}: not positive. Give a number greater than 0.")
     height, width = experiment.input.size
     if experiment.input.mode == "fixed" and (height % 32 or width % 32 or min(height, width) < 32):
-        raise ConfigError(f"input.size {height} {width}: not multiples of 32, which a fixed input needs.")
+        raise ConfigError(
+            f"input.size {height} {width}: a fixed input needs multiples of 32. Give the nearest multiples."
+        )
     check_ranges(experiment)
