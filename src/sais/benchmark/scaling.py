@@ -45,7 +45,7 @@ def scaling_cases(object_counts: Sequence[int], megapixels: Sequence[float]) -> 
     """
     if not object_counts or not megapixels or min(object_counts) < 1 or min(megapixels) < MIN_MEGAPIXELS:
         raise InputError(
-            f"scaling: sizes too small. Give object counts of 1 or more and {MIN_MEGAPIXELS} megapixels or more."
+            f"scaling: sizes too small. Give object counts of 1 or more and megapixels of {MIN_MEGAPIXELS} or more."
         )
     cases = [("objects", replace(MaskCase(), num_objects=count)) for count in object_counts]
     for size in megapixels:
