@@ -20,8 +20,8 @@ class ExportOptions:
     """How a model is exported."""
 
     format: str = "onnx"
-    """Format: onnx (ONNX Runtime, TensorRT and others), openvino (fast on Intel), torch-export (.pt2), or
-    module:function of your own."""
+    """Format: onnx (ONNX Runtime, TensorRT and others), openvino (fast on Intel), torch-export (.pt2). Your own: the
+    name module:function."""
     graph: GraphName = "detections"
     """Outputs of the file. raw: dense outputs. detections: after NMS. masks: after NMS, with mask logits."""
     precision: PrecisionName = "fp32"

@@ -195,11 +195,12 @@ def describe_measurement(measured: dict[str, Any], results: Sequence[RunResult] 
         f"objects of {conditions['num_classes']} classes, batch 1, fp32, random weights and injected objects; medians "
         f"of {conditions['repeats']} interleaved runs. Post: from raw outputs to the results that the system returns, "
         f"including masks at the size of the image (box-local masks for SAIS; dense masks {_dense_cost(measured)}, in "
-        "the column 'dense masks'). End to end: from the image in memory to these results. 'Retaining allocator': the "
-        "same with an allocator that retains freed memory, for every system. Memory added: peak above the loaded "
-        "model, from image to masks. Saved for backward: activations of one additional training image with ten objects, "
-        "without parameters. The paper's AP is of COCO test-dev, its speeds are of a Titan X or Xp: neither can be "
-        "compared with the measured columns." + (f" AP measured: {trained}." if trained else "")
+        "the column 'dense masks'). End to end: from the image in memory to these results. 'Retaining "
+        "allocator': the same with an allocator that retains freed memory, for every system. Memory added: "
+        "peak above the loaded model, from image to masks. Saved for backward: activations of one additional "
+        "training image with ten objects, without parameters. The paper's AP is of COCO test-dev, its speeds "
+        "are of a Titan X or Xp: neither can be compared with the measured columns."
+        + (f" AP measured: {trained}." if trained else "")
     )
 
 
