@@ -126,6 +126,8 @@ def test_graphs_name_the_outputs_that_the_network_has() -> None:
     assert DetectionsGraph(plain, PostprocessConfig()).outputs == ("boxes", "scores", "labels")
     with pytest.raises(ConfigError, match="Sequential does not return"):
         dense_output_names(torch.nn.Sequential(torch.nn.MaxPool2d(2)))
+    with pytest.raises(ConfigError, match="Sequential does not return"):
+        DetectionsGraph(torch.nn.Sequential(torch.nn.MaxPool2d(2)), PostprocessConfig())
 
 
 def test_batched_nms_ignores_zeros_and_limits_the_boxes_of_a_class() -> None:

@@ -95,6 +95,13 @@ def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph 
     if options.input_size is not None:
         experiment = replace(experiment, input=replace(experiment.input, size=options.input_size))
     dynamic = experiment.input.mode == "keep_ratio" if options.dynamic_shape is None else options.dynamic_shape
+    # Built before the metadata: it raises for a network without dense outputs, which has no strides either.
+    graph: RawGraph | DetectionsGraph
+    if options.graph == "raw":
+        graph = RawGraph(network)
+    else:
+        masks = options.graph == "masks"
+        graph = DetectionsGraph(network, experiment.postprocess, options.score or 0.0, masks)
     metadata = GraphMetadata(
         options.graph,
         experiment,
@@ -105,12 +112,6 @@ def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph 
         network.strides,
         network.mask_stride,
     )
-    graph: RawGraph | DetectionsGraph
-    if options.graph == "raw":
-        graph = RawGraph(network)
-    else:
-        masks = options.graph == "masks"
-        graph = DetectionsGraph(network, experiment.postprocess, options.score or 0.0, masks)
     if options.precision == "fp16" and options.format != "openvino":  # OpenVINO converts the weights itself
         graph = graph.half()
     return graph, metadata

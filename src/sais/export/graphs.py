@@ -68,10 +68,10 @@ class DetectionsGraph(nn.Module):
         self.settings = settings
         self.score = score
         self.masks = masks
-        self.strides: tuple[int, ...] = network.strides
         self.outputs: tuple[str, ...] = ("boxes", "scores", "labels")
         if "prototypes" in dense_output_names(network):
             self.outputs += ("coefficients", "prototypes", *(("mask_logits",) if masks else ()))
+        self.strides: tuple[int, ...] = network.strides
 
     def forward(self, images: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
         """uint8 (B, 3, height, width) and content sizes (B, 2) float -> the tensors that `outputs` names."""

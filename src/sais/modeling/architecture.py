@@ -73,4 +73,6 @@ def find_architecture(name: str) -> Architecture:
         architecture = resolve(architecture, {}, "architecture")
     if not isinstance(architecture, Architecture):
         raise ConfigError(f"architecture {name!r}: {type(architecture).__name__}, not an Architecture. Check the name.")
+    if architecture.postprocess is None and architecture.detect is None:
+        raise ConfigError(f"architecture {name!r}: neither postprocess nor detect. Set one of them.")
     return architecture

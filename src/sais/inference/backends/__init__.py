@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """A model that is ready to run, whatever runs it."""
+    """A model that is ready to run, whatever runs it.
+
+    A backend may also have the method `detect`; see `sais.inference.backends.torch.TorchBackend.detect`.
+    """
 
     experiment: Experiment
     """Input mode and size, post-processing settings."""
