@@ -2,7 +2,7 @@
 
 Two kinds share one format. A *model* file has the weights to predict with (`model.*`). A *run* file (`last`) also has
 everything that resuming needs: the raw weights next to their average (`raw.*`) and the optimizer's state
-(`optimizer.*`). Both can be predicted with. Writing is atomic: a killed process leaves the previous file. A checksum of
+(`optimizer.*`). Both are enough to predict. Writing is atomic: a killed process leaves the previous file. A checksum of
 the whole content detects corruption by a disk or a copy.
 """
 

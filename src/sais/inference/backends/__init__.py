@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """A model that is ready to run, whatever runs it.
+    """A model that is ready to run, in torch or in another runtime.
 
     A backend may also have the method `detect`; see `sais.inference.backends.torch.TorchBackend.detect`.
     """
