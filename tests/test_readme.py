@@ -58,9 +58,9 @@ def test_readme_commands_and_python_run(
         "draw-targets",
         "reproduce",
     ]
-    ours = [words[words.index("sais") + 1 :] for words in commands]
-    assert [words[0] for words in ours] == wanted
-    for words, (command, *options) in zip(commands, ours, strict=True):
+    sais_commands = [words[words.index("sais") + 1 :] for words in commands]
+    assert [words[0] for words in sais_commands] == wanted
+    for words, (command, *options) in zip(commands, sais_commands, strict=True):
         added = QUICK.get(command, [])
         if words[0] == "torchrun":
             started = [sys.executable, "-m", "torch.distributed.run", *words[1:], *added]

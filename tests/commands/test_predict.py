@@ -18,14 +18,16 @@ def test_drawing_names_never_collide() -> None:
 
 
 def test_predictions_file_is_coco(tmp_path: Path) -> None:
-    found = PredictionFile(("cat", "dog"))
+    predictions = PredictionFile(("cat", "dog"))
     bits = np.ones((2, 3), bool)
-    found.add(Detections((10, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0), ("cat", "dog")), file_name="empty.jpg")
+    predictions.add(
+        Detections((10, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0), ("cat", "dog")), file_name="empty.jpg"
+    )
     detections = Detections(
         (10, 20), np.array([[1, 2, 4, 4]]), np.array([0.5]), np.array([1]), ("cat", "dog"), [CroppedMask(1, 2, bits)]
     )
-    found.add(detections, file_name="one.jpg")
-    found.write(tmp_path / "out/predictions.json")
+    predictions.add(detections, file_name="one.jpg")
+    predictions.write(tmp_path / "out/predictions.json")
     read = json.loads((tmp_path / "out/predictions.json").read_text())
     assert [image["file_name"] for image in read["images"]] == ["empty.jpg", "one.jpg"]
     assert read["images"][1] == {"id": 2, "width": 20, "height": 10, "file_name": "one.jpg"}
@@ -34,5 +36,5 @@ def test_predictions_file_is_coco(tmp_path: Path) -> None:
     assert entry["bbox"] == [1, 2, 3, 2]
     assert entry["segmentation"]["size"] == [10, 20]
     assert read["categories"][1] == {"id": 2, "name": "dog"}
-    assert found.counts == {"dog": 1}
+    assert predictions.counts == {"dog": 1}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.json"]

@@ -151,15 +151,15 @@ def test_runs_lists_newest_first_and_unreadable_folders(
     assert [record.name for record in records] == ["new", "stopped", "old"]
     assert errors == ["runs/half: contains no log.jsonl. Give the folder of a run of `sais train`."]
     assert main(["runs"]) == 0
-    said = capsys.readouterr().out
-    lines = [line.split() for line in said.splitlines()]
+    output = capsys.readouterr().out
+    lines = [line.split() for line in output.splitlines()]
     assert lines[1][:9] == ["runs/deep/below/new", "sais-lite", "zoo", "finished", "30.0", "2", "25.0", "12.5", "65"]
     assert lines[2][:7] == ["runs/stopped", "sais-lite", "zoo", "stopped", "1/3", "-", "-"]
-    assert "1 unreadable folder:\n  runs/half: contains no log.jsonl" in said
+    assert "1 unreadable folder:\n  runs/half: contains no log.jsonl" in output
     assert main(["runs", "--json", "runs/deep"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["runs"]
-    assert (found["state"], found["best_AP"], found["best_epoch"], found["seconds"]) == ("finished", 0.3, 2, 65.0)
-    assert found["metrics"]["mask"]["AP"] == 0.25
+    (facts,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (facts["state"], facts["best_AP"], facts["best_epoch"], facts["seconds"]) == ("finished", 0.3, 2, 65.0)
+    assert facts["metrics"]["mask"]["AP"] == 0.25
     Path("none").mkdir()
     assert main(["runs", "none"]) == 0
     assert "no runs yet" in capsys.readouterr().out
@@ -172,12 +172,12 @@ def test_runs_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     finished(Path("a/one"), lr=0.01)
     finished(Path("b/two"), lr=0.02, grad_clip_norm=35.0, masks=False)
     assert main(["runs", "compare", "a/one", "b/two"]) == 0
-    said = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.strip()}
+    output = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.strip()}
     assert rows["optim.lr"] == ["0.01", "0.02"]
     assert rows["optim.grad_clip_norm"] == ["-", "35"]
     assert "optim.batch_size" not in rows
-    lines = [" ".join(line.split()) for line in said.splitlines()]
+    lines = [" ".join(line.split()) for line in output.splitlines()]
     assert "mask AP 25.0 -" in lines
     assert "box AP50 32.5 32.5" in lines
     assert "best AP 30.0 after epoch 2 15.0 after epoch 2" in lines

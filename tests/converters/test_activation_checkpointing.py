@@ -91,36 +91,36 @@ def gradients(network: nn.Module, experiment: Experiment, dtype: torch.dtype = t
     "name", [pytest.param(n, marks=pytest.mark.slow if n == "the paper's" else ()) for n in MODELS]
 )
 def test_gradients_and_statistics_equal_those_of_saving_everything(name: str) -> None:
-    found = {}
+    results = {}
     for kind in CHECKPOINTING_MODES:
         network = built(MODELS[name], kind)
-        found[kind] = gradients(network, experiment_of(MODELS[name], kind)), dict(network.named_buffers())
-    wanted, buffers = found["none"]
+        results[kind] = gradients(network, experiment_of(MODELS[name], kind)), dict(network.named_buffers())
+    wanted, buffers = results["none"]
     assert len(wanted) == sum(p.requires_grad for p in built(MODELS[name], "none").parameters())
     greatest = max(float(gradient.abs().max()) for gradient in wanted.values())
     assert greatest > 0
     for kind in ("norms", "all"):
-        assert found[kind][0].keys() == wanted.keys()
-        for parameter, gradient in found[kind][0].items():
+        assert results[kind][0].keys() == wanted.keys()
+        for parameter, gradient in results[kind][0].items():
             assert float((gradient - wanted[parameter]).abs().max()) <= 1e-6 * greatest, (kind, parameter)
-        for buffer, value in found[kind][1].items():
+        for buffer, value in results[kind][1].items():
             assert torch.equal(value, buffers[buffer]), (kind, buffer)  # each batch-norm counted once
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp64", "bf16"])
 def test_gradients_in_other_precisions(precision: str) -> None:
-    found = {}
+    by_kind = {}
     for kind in CHECKPOINTING_MODES:
         if precision == "fp64":
-            found[kind] = gradients(built(LITE, kind).double(), experiment_of(LITE, kind), torch.float64)
+            by_kind[kind] = gradients(built(LITE, kind).double(), experiment_of(LITE, kind), torch.float64)
         else:
             experiment = experiment_of(LITE, kind, precision="bf16")
-            found[kind] = gradients(built(LITE, kind, "bf16"), experiment)
-    greatest = max(float(gradient.abs().max()) for gradient in found["none"].values())
+            by_kind[kind] = gradients(built(LITE, kind, "bf16"), experiment)
+    greatest = max(float(gradient.abs().max()) for gradient in by_kind["none"].values())
     for kind in ("norms", "all"):
-        for parameter, gradient in found[kind].items():
-            assert float((gradient - found["none"][parameter]).abs().max()) <= 1e-6 * greatest, (kind, parameter)
+        for parameter, gradient in by_kind[kind].items():
+            assert float((gradient - by_kind["none"][parameter]).abs().max()) <= 1e-6 * greatest, (kind, parameter)
 
 
 def saved(
@@ -173,10 +173,10 @@ def test_losses_save_the_same_for_any_number_of_objects() -> None:
 def test_checkpointed_repeats_random_numbers() -> None:
     weight = torch.ones(1000, requires_grad=True)
     dropout = nn.Dropout(0.5)
-    kept = checkpointed(lambda w: dropout(w * w).square(), weight, within=dropout, random=True)
-    kept.sum().backward()
+    output = checkpointed(lambda w: dropout(w * w).square(), weight, within=dropout, random=True)
+    output.sum().backward()
     assert weight.grad is not None
-    assert torch.equal(weight.grad == 0, kept == 0)
+    assert torch.equal(weight.grad == 0, output == 0)
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTING_MODES)
@@ -197,14 +197,14 @@ def test_state_dict_names_and_inference_do_not_change(kind: str) -> None:
 def test_statistics_are_updated_without_gradients() -> None:
     model = replace(LITE, frozen_stages=0, frozen_batch_norm=False, norm="batch")
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    found = []
+    statistics = []
     for kind in CHECKPOINTING_MODES:
         network = built(model, kind)
         with torch.no_grad():
             network(images)
-        found.append(dict(network.named_buffers()))
-    for other in found[1:]:
-        assert all(torch.equal(value, found[0][name]) for name, value in other.items())
+        statistics.append(dict(network.named_buffers()))
+    for other in statistics[1:]:
+        assert all(torch.equal(value, statistics[0][name]) for name, value in other.items())
 
 
 def test_apply_activation_checkpointing_rejects_unknown_modes_and_backbones_without_stages() -> None:
@@ -229,9 +229,9 @@ def test_distributed_training_has_the_same_gradients(kind: str, one_rank: None) 
     model = replace(LITE, frozen_stages=0, frozen_batch_norm=False)
     experiment = experiment_of(model, kind)
     wanted = gradients(built(model, "none"), experiment)
-    found = gradients(DistributedDataParallel(built(model, kind)), experiment)
-    assert found.keys() == {f"module.{name}" for name in wanted}
-    assert all(torch.allclose(found[f"module.{name}"], wanted[name], atol=1e-6) for name in wanted)
+    distributed = gradients(DistributedDataParallel(built(model, kind)), experiment)
+    assert distributed.keys() == {f"module.{name}" for name in wanted}
+    assert all(torch.allclose(distributed[f"module.{name}"], wanted[name], atol=1e-6) for name in wanted)
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTING_MODES)
@@ -251,13 +251,13 @@ def test_large_canvases_train_contiguous_with_the_same_gradients(kind: str) -> N
     assert not last.head.class_logits.weight.is_contiguous()
     seen: list[bool] = []
     contiguous.head.class_logits.register_forward_pre_hook(lambda _, maps: seen.append(maps[0].is_contiguous()))
-    ours, theirs = gradients(contiguous, experiment), gradients(last, experiment)
+    contiguous_gradients, channels_last_gradients = gradients(contiguous, experiment), gradients(last, experiment)
     assert seen
     assert all(seen)
-    assert ours.keys() == theirs.keys()
-    greatest = max(float(one.abs().max()) for one in theirs.values())
-    for name, gradient in theirs.items():
-        assert (ours[name] - gradient).abs().max() <= 1e-6 * greatest, name
+    assert contiguous_gradients.keys() == channels_last_gradients.keys()
+    greatest = max(float(value.abs().max()) for value in channels_last_gradients.values())
+    for name, gradient in channels_last_gradients.items():
+        assert (contiguous_gradients[name] - gradient).abs().max() <= 1e-6 * greatest, name
     # No map is kept in both layouts.
-    kept = [kept_by(network, experiment, 8).per_image for network in (contiguous, last)]
-    assert kept[0] == kept[1]
+    saved = [kept_by(network, experiment, 8).per_image for network in (contiguous, last)]
+    assert saved[0] == saved[1]

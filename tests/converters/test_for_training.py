@@ -104,9 +104,9 @@ def test_strided_convolutions_of_one_cell_have_correct_bf16_gradients(side: int)
     maps = torch.randn(2, 64, side, side).contiguous(memory_format=torch.channels_last)
     expected = gradients(copy.deepcopy(levels).double(), maps.double(), autocast=False)
     for _ in range(40):
-        found = gradients(guarded, maps, autocast=True)
+        actual = gradients(guarded, maps, autocast=True)
         for name, gradient in expected.items():
-            error = (found[name].double() - gradient).abs().max()
+            error = (actual[name].double() - gradient).abs().max()
             assert error <= 0.03 * gradient.abs().max(), name
     full = gradients(guarded, maps, autocast=False)
     for name, gradient in expected.items():

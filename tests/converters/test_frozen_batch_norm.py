@@ -35,15 +35,15 @@ def test_fold_frozen_batch_norms_keeps_outputs_gradients_and_names(name: str) ->
     assert {n: t.shape for n, t in folded.state_dict().items()} == {n: t.shape for n, t in plain.state_dict().items()}
     images = torch.randn(2, 3, 64, 64)
     outputs, expected = folded(images), plain(images)
-    for ours, theirs in zip(outputs, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    for output, reference in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output, reference, rtol=1e-3, atol=1e-4)
     sum(o.square().mean() for o in outputs).backward()
     sum(o.square().mean() for o in expected).backward()
-    theirs = dict(plain.named_parameters())
+    reference = dict(plain.named_parameters())
     for parameter_name, parameter in folded.named_parameters():
         if parameter.requires_grad:
-            scale = theirs[parameter_name].grad.abs().max().clamp(min=1e-6)
-            assert (parameter.grad - theirs[parameter_name].grad).abs().max() / scale < 1e-2, parameter_name
+            scale = reference[parameter_name].grad.abs().max().clamp(min=1e-6)
+            assert (parameter.grad - reference[parameter_name].grad).abs().max() / scale < 1e-2, parameter_name
 
 
 def test_a_copy_folds_its_own_batch_norm() -> None:

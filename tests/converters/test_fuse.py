@@ -55,16 +55,16 @@ def test_for_inference_equals_the_original(name: str, trained: bool) -> None:
     for size in ((64, 96), (160, 32)):
         images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
         with torch.inference_mode():
-            original, found = model(images), prepared(images)
-        assert found.level_sizes == original.level_sizes
+            original, fused = model(images), prepared(images)
+        assert fused.level_sizes == original.level_sizes
         for field in DenseOutputs.__dataclass_fields__:
-            one, other = getattr(original, field), getattr(found, field)
-            if not isinstance(one, torch.Tensor):
-                assert one == other
+            first, second = getattr(original, field), getattr(fused, field)
+            if not isinstance(first, torch.Tensor):
+                assert first == second
                 continue
-            assert one.shape == other.shape
-            assert (one - other).abs().max() <= 1e-4 * one.abs().max(), field
-            assert one.std() > 0, field
+            assert first.shape == second.shape
+            assert (first - second).abs().max() <= 1e-4 * first.abs().max(), field
+            assert first.std() > 0, field
     assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared.modules())
     assert not any(original_of(module) is not None for module in prepared.modules())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())

@@ -82,8 +82,8 @@ def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_find_batch_size_expects_portrait_and_landscape_in_one_batch() -> None:
-    kept = InputConfig(mode="keep_ratio", size=(64, 128))
-    landscape = find_batch_size(replace(SMALL, input=kept), 3, CPU, free_bytes=GIB // 2)
+    keep_ratio = InputConfig(mode="keep_ratio", size=(64, 128))
+    landscape = find_batch_size(replace(SMALL, input=keep_ratio), 3, CPU, free_bytes=GIB // 2)
     square = find_batch_size(replace(SMALL, input=InputConfig(size=(128, 128))), 3, CPU, free_bytes=GIB // 2)
     assert landscape.per_image == square.per_image
 

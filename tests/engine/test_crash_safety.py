@@ -56,10 +56,10 @@ def disturbed(monkeypatch: pytest.MonkeyPatch, number: int, disturb: Callable[[]
     """Call `disturb` in the middle of the step of iteration `number`."""
     step = engine.train_step
 
-    def disturbing(run: Any, *rest: Any) -> Any:
+    def disturbing(run: Any, *arguments: Any) -> Any:
         if run.iteration + 1 == number:
             disturb()
-        return step(run, *rest)
+        return step(run, *arguments)
 
     monkeypatch.setattr(engine, "train_step", disturbing)
 
@@ -211,8 +211,8 @@ def test_train_step_is_not_interrupted_by_a_dying_worker(
     """torch would raise at once, and half a step would be applied twice."""
     original_step = engine.train_step
 
-    def killing(run: Any, *rest: Any) -> Any:
-        terms = original_step(run, *rest)
+    def killing(run: Any, *arguments: Any) -> Any:
+        terms = original_step(run, *arguments)
         if run.iteration + 1 == 3:  # the update is done, but not counted yet
             for worker in multiprocessing.active_children():
                 number = int(worker.pid or 0)

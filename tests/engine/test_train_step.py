@@ -159,9 +159,9 @@ def test_half_precision_has_the_losses_of_fp32(shapes: Path, tiny: Experiment, t
     half = replace(tiny, run=replace(tiny.run, precision=precision))
     train(tiny, DataPaths(shapes), tmp_path / "fp32", max_iterations=1)
     train(half, DataPaths(shapes), tmp_path / "half", max_iterations=3)
-    one, other = log_of(tmp_path / "fp32", "iteration")[0], log_of(tmp_path / "half", "iteration")[0]
+    expected, other = log_of(tmp_path / "fp32", "iteration")[0], log_of(tmp_path / "half", "iteration")[0]
     for name in ("total", "classification", "box", "centerness", "mask"):
-        assert other[name] == pytest.approx(one[name], rel=0.02), name
+        assert other[name] == pytest.approx(expected[name], rel=0.02), name
     train(half, DataPaths(shapes), tmp_path / "parts", max_iterations=2)
     train(half, DataPaths(shapes), tmp_path / "parts", resume=True, max_iterations=3)
     straight, resumed = (

@@ -171,7 +171,9 @@ def test_random_init_freezes_no_layers_and_reports_it(
 ) -> None:
     models = []
     step = engine.train_step
-    monkeypatch.setattr(engine, "train_step", lambda run, *rest: (models.append(run.model), step(run, *rest))[1])
+    monkeypatch.setattr(
+        engine, "train_step", lambda run, *arguments: (models.append(run.model), step(run, *arguments))[1]
+    )
     train(tiny, DataPaths(shapes), tmp_path / "run", max_iterations=1, random_init=True)
     assert all(p.requires_grad for p in models[0].parameters())
     assert "none of its layers are frozen" in capsys.readouterr().out

@@ -222,12 +222,12 @@ def test_box_or_mask_ious_equal_pycocotools(kind: IouType) -> None:
     for of_detection in (False, True):
         if kind == "bbox":
             wanted: Any = np.array([[*a.box[:2], *(a.box[2:] - a.box[:2])] for a in annotations], np.float64)
-            found: Any = np.array([r["bbox"] for r in results])
+            detected: Any = np.array([r["bbox"] for r in results])
         else:
             wanted = [mask.merge(mask.frPyObjects(polygon, *SIZE)), mask.frPyObjects(counts, *SIZE)]
             wanted.append(annotations[2].segmentation)
-            found = [r["segmentation"] for r in results]
-        expected = mask.iou(found, wanted, [int(of_detection)] * 3)
+            detected = [r["segmentation"] for r in results]
+        expected = mask.iou(detected, wanted, [int(of_detection)] * 3)
         assert box_or_mask_ious(results, annotations, SIZE, kind, of_detection) == pytest.approx(np.asarray(expected))
     assert box_or_mask_ious([], annotations, SIZE, kind).shape == (0, 3)
     assert box_or_mask_ious(results, [], SIZE, kind).shape == (2, 0)
@@ -284,9 +284,9 @@ def test_precision_recall_at_a_score_equals_analysis_without_lower_scores(seed: 
         assert recall == pytest.approx(correct / objects)
         assert precision == pytest.approx(correct / counted)
         best = max(best, 2 * correct / (counted + objects))
-    found = best_f1(every)
-    assert found is not None
-    assert found[1] == pytest.approx(best)
+    optimum = best_f1(every)
+    assert optimum is not None
+    assert optimum[1] == pytest.approx(best)
 
 
 def test_analyze_errors_of_an_empty_split() -> None:

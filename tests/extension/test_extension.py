@@ -79,7 +79,7 @@ def use(model: Path, data: str | Path, images: Path, folder: Path) -> None:
         for number in range(2)
     )
     assert len(first) > 0
-    scores = [[round(one["score"], 3) for one in annotations[:10]] for annotations in (first, second)]
+    scores = [[round(annotation["score"], 3) for annotation in annotations[:10]] for annotations in (first, second)]
     assert scores[0] == pytest.approx(scores[1], abs=0.002)
 
 

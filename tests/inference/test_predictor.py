@@ -149,9 +149,9 @@ def test_score_limits_the_detections(trained: Path, image: np.ndarray) -> None:
     assert len(everything) == 100
     assert len(none) == 0
     threshold = float(everything.scores[10] + 1e-4)
-    some = Predictor(trained, score=threshold)(image)
-    assert 0 < len(some) <= 10
-    assert (some.scores >= threshold).all()  # class probability times quality, not the class probability
+    limited = Predictor(trained, score=threshold)(image)
+    assert 0 < len(limited) <= 10
+    assert (limited.scores >= threshold).all()  # class probability times quality, not the class probability
     assert Predictor(trained).options.score is None
     assert Predictor(trained).experiment.postprocess.score_threshold == 0.02  # the training's own, of the probability
     assert none.masks().shape == (0, 96, 128)

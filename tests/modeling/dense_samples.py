@@ -69,22 +69,22 @@ def whole_map_loss(
     assert outputs.coefficients is not None
     assert outputs.prototypes is not None
     total = outputs.prototypes.new_zeros(())
-    mine = objects[image]
+    image_objects = objects[image]
     first = 0
     patches = []
-    for x1, y1, x2, y2 in mine.mask_windows.tolist():
+    for x1, y1, x2, y2 in image_objects.mask_windows.tolist():
         last = first + (y2 - y1) * (x2 - x1)
-        patches.append(mine.mask_values[first:last].reshape(y2 - y1, x2 - x1))
+        patches.append(image_objects.mask_values[first:last].reshape(y2 - y1, x2 - x1))
         first = last
     for place in chosen.tolist():
         owner = int(targets.object_index[image, place])
         weights = outputs.coefficients[image, place]
         probability = torch.einsum("k,khw->hw", weights, outputs.prototypes[image]).sigmoid()  # Eq. 1
-        x1, y1, x2, y2 = mine.mask_windows[owner].tolist()
+        x1, y1, x2, y2 = image_objects.mask_windows[owner].tolist()
         truth = torch.zeros(GRID, dtype=probability.dtype)
         truth[y1:y2, x1:x2] = patches[owner].to(probability.dtype) / 255
         entropy = -(truth * probability.log() + (1 - truth) * (1 - probability).log())
-        width, height = (mine.boxes[owner, 2:] - mine.boxes[owner, :2]).tolist()
+        width, height = (image_objects.boxes[owner, 2:] - image_objects.boxes[owner, :2]).tolist()
         area = width * (1 + 2 * margin) * height * (1 + 2 * margin) / 16  # in cells of 4 x 4 pixels
         total = total + entropy[y1:y2, x1:x2].sum() / max(area, 1)
     return total

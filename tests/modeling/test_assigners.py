@@ -87,8 +87,8 @@ def check(boxes: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]:
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     wanted = oracle(boxes, sizes)
     for rule, owners in wanted.items():
-        found = assign(torch.from_numpy(boxes), sizes, rule)
-        np.testing.assert_array_equal(found.numpy(), owners, err_msg=rule)
+        actual = assign(torch.from_numpy(boxes), sizes, rule)
+        np.testing.assert_array_equal(actual.numpy(), owners, err_msg=rule)
     return wanted
 
 
@@ -268,11 +268,11 @@ def test_assigners_treat_images_of_a_batch_independently(rule: str) -> None:
     sizes = sizes_of(160, 192)
     boxes = [random_boxes(np.random.default_rng([3, number]), 160, 192) for number in range(3)]
     boxes = [boxes[0], boxes[1], boxes[0], np.zeros((0, 4), np.float32), boxes[2]]  # the same boxes twice
-    objects = [objects_of(one.tolist(), list(range(len(one)))) for one in boxes]
+    objects = [objects_of(truth.tolist(), list(range(len(truth)))) for truth in boxes]
     together = targets_of(objects, sizes, rule)
-    for number, one in enumerate(objects):
-        alone = targets_of([one], sizes, rule)
-        assert torch.equal(alone.object_index[0], assign(one.boxes, sizes, rule))
+    for number, truth in enumerate(objects):
+        alone = targets_of([truth], sizes, rule)
+        assert torch.equal(alone.object_index[0], assign(truth.boxes, sizes, rule))
         for name in ("object_index", "labels", "distances", "quality"):
             assert torch.equal(getattr(together, name)[number], getattr(alone, name)[0]), (number, name)
 

@@ -75,8 +75,8 @@ def test_fold_frozen_batch_norms_equals_batch_norm(name: str) -> None:
     images = torch.randn(2, 3, 64, 96, generator=generator, dtype=torch.float64)
     maps, whole = backbone(images), plain(images)
     wanted = [m for m, stride in zip(whole, plain.feature_info.reduction(), strict=True) if stride in (8, 16, 32)]
-    for one, other in zip(maps, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+    for actual, other in zip(maps, wanted, strict=True):
+        torch.testing.assert_close(actual, other, rtol=1e-8, atol=1e-8)
     sum(m.square().mean() for m in maps).backward()  # type: ignore[union-attr]
     sum(m.square().mean() for m in wanted).backward()  # type: ignore[union-attr]
     others = dict(plain.named_parameters())

@@ -78,9 +78,9 @@ def test_package_weights_classify_real_images(real_data: Callable[[str], Path]) 
     arrays = [np.asarray(Image.open(path).convert("RGB").resize((224, 224))) for path, _ in images]
     tensor = (torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() - 127) / 128
     with torch.no_grad():
-        found = classifier(tensor).argmax(1).tolist()
-    right = sum(index in wanted for index, (_, wanted) in zip(found, images, strict=True))
-    assert right >= 12, found
+        predicted = classifier(tensor).argmax(1).tolist()
+    right = sum(index in wanted for index, (_, wanted) in zip(predicted, images, strict=True))
+    assert right >= 12, predicted
     # The adapter sees the same: its C5 is the classifier's map before the head.
     backbone = Backbone(name).eval()
     load_imagenet_weights(backbone)

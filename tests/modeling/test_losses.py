@@ -36,18 +36,18 @@ def test_focal_loss_and_gradient_equal_torchvision(dtype: torch.dtype, tolerance
     logits[0, :2] = torch.tensor([-80.0, -30.0, 0.0, 30.0, 80.0])
     labels = torch.randint(-1, 5, (3, 40), generator=generator)
     labels[2] = -1
-    found = []
-    for ours in (True, False):
+    results = []
+    for own in (True, False):
         leaf = logits.to(dtype, copy=True).requires_grad_()
-        if ours:
+        if own:
             loss = focal_loss(leaf, labels)
         else:
             wanted = (labels[..., None] == torch.arange(5)).to(dtype)
             loss = sigmoid_focal_loss(leaf, wanted, 0.25, 2.0, reduction="sum")
         (3 * loss).backward()
-        found.append((loss.detach(), leaf.grad))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+        results.append((loss.detach(), leaf.grad))
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     assert focal_loss(logits.to(dtype), labels).grad_fn is None  # without a gradient to compute
 
 
@@ -90,8 +90,8 @@ def test_mask_loss_and_gradients_equal_the_whole_map(margin: float) -> None:
             loss = image_mask_loss(outputs.prototypes[0], outputs.coefficients[0, chosen], owners, objects[0], margin)
         loss.backward()
         gradients.append((loss.detach(), outputs.coefficients.grad, outputs.prototypes.grad))
-    for found, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+    for actual, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_mask_loss_gradcheck() -> None:

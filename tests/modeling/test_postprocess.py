@@ -77,14 +77,14 @@ def oracle(
                 if sigmoid(logit) > score:
                     pool.append((sigmoid(logit) * sigmoid(centers[place_]), label, place_, box))
         first += height * width
-    kept: Found = []
+    selected: Found = []
     nearest = 1.0
-    for one in sorted(pool, reverse=True):
-        rivals = [iou(one[3], other[3]) for other in kept if other[1] == one[1]]
+    for candidate in sorted(pool, reverse=True):
+        rivals = [iou(candidate[3], other[3]) for other in selected if other[1] == candidate[1]]
         nearest = min([nearest, *(abs(r - nms) for r in rivals)])
         if all(r <= nms for r in rivals):
-            kept.append(one)
-    return kept[:detections], nearest
+            selected.append(candidate)
+    return selected[:detections], nearest
 
 
 @pytest.mark.parametrize("candidates", [1000, 20])
@@ -92,25 +92,25 @@ def oracle(
 @pytest.mark.parametrize("seed", range(3))
 def test_postprocess_equals_plain_loops(seed: int, detections: int, candidates: int) -> None:
     outputs = random_outputs(seed)
-    found = postprocess(outputs, POINTS, CONTENTS, 0.3, candidates, 0.5, detections)
-    assert found.boxes.shape == (2, detections, 4)
-    assert found.scores.shape == found.labels.shape == (2, detections)
-    assert found.coefficients is not None
+    instances = postprocess(outputs, POINTS, CONTENTS, 0.3, candidates, 0.5, detections)
+    assert instances.boxes.shape == (2, detections, 4)
+    assert instances.scores.shape == instances.labels.shape == (2, detections)
+    assert instances.coefficients is not None
     assert outputs.coefficients is not None
-    assert found.coefficients.shape == (2, detections, PROTOTYPES)
-    assert found.prototypes is outputs.prototypes
+    assert instances.coefficients.shape == (2, detections, PROTOTYPES)
+    assert instances.prototypes is outputs.prototypes
     for image in range(2):
         wanted, nearest = oracle(outputs, image, 0.3, candidates, 0.5, detections)
         assert nearest > 1e-6  # else the seed would be unfair
         number = len(wanted)
         assert number > 40
         scores, labels, places, boxes = zip(*wanted, strict=True)
-        np.testing.assert_allclose(found.scores[image, :number], scores, rtol=1e-5)
-        assert found.labels[image, :number].tolist() == list(labels)
-        np.testing.assert_allclose(found.boxes[image, :number], boxes, rtol=1e-5, atol=1e-4)
-        assert torch.equal(found.coefficients[image, :number], outputs.coefficients[image, list(places)])
-        assert found.scores[image, number:].abs().sum() == found.boxes[image, number:].abs().sum() == 0
-        assert (found.scores[image, :number] > 0).all()
+        np.testing.assert_allclose(instances.scores[image, :number], scores, rtol=1e-5)
+        assert instances.labels[image, :number].tolist() == list(labels)
+        np.testing.assert_allclose(instances.boxes[image, :number], boxes, rtol=1e-5, atol=1e-4)
+        assert torch.equal(instances.coefficients[image, :number], outputs.coefficients[image, list(places)])
+        assert instances.scores[image, number:].abs().sum() == instances.boxes[image, number:].abs().sum() == 0
+        assert (instances.scores[image, :number] > 0).all()
 
 
 def test_postprocess_limits_candidates_of_each_level() -> None:
@@ -131,10 +131,10 @@ def test_postprocess_applies_the_threshold_to_class_probabilities() -> None:
     outputs = random_outputs(0, 1, shift=-50)
     outputs.class_logits[0, 5, 2] = math.log(0.2 / 0.8)  # probability 0.2
     outputs.quality_logits[0, 5] = math.log(0.1 / 0.9)  # times 0.1: a score of 0.02
-    found = postprocess(outputs, POINTS, CONTENTS, score_threshold=0.19)
-    assert found.scores[0, 0].item() == pytest.approx(0.02, rel=1e-5)
-    assert found.labels[0, 0].item() == 2
-    assert (found.scores[0, 1:] == 0).all()
+    instances = postprocess(outputs, POINTS, CONTENTS, score_threshold=0.19)
+    assert instances.scores[0, 0].item() == pytest.approx(0.02, rel=1e-5)
+    assert instances.labels[0, 0].item() == 2
+    assert (instances.scores[0, 1:] == 0).all()
     assert (postprocess(outputs, POINTS, CONTENTS, score_threshold=0.21).scores == 0).all()
     assert (postprocess(outputs, POINTS, CONTENTS, score_threshold=1.0).scores == 0).all()
     assert int((postprocess(outputs, POINTS, CONTENTS, score_threshold=0.0).scores > 0).sum()) > 1
@@ -146,8 +146,8 @@ def test_postprocess_suppresses_within_classes_only() -> None:
     outputs.class_logits[0, 6] = torch.tensor([0.0, 0.5, -50, -50])
     outputs.distances[0, 5:7] = torch.tensor([[40.0, 40, 48, 40], [48.0, 40, 40, 40]])  # one box from two locations
     outputs.quality_logits[0, 5:7] = 0
-    found = postprocess(outputs, POINTS, CONTENTS)
-    assert found.labels[0, : int((found.scores[0] > 0).sum())].tolist() == [3, 1, 0]
+    instances = postprocess(outputs, POINTS, CONTENTS)
+    assert instances.labels[0, : int((instances.scores[0] > 0).sum())].tolist() == [3, 1, 0]
 
 
 def test_postprocess_clips_boxes_before_nms() -> None:
@@ -158,9 +158,9 @@ def test_postprocess_clips_boxes_before_nms() -> None:
     outputs.class_logits[0, 40, 0] = 4.0
     outputs.distances[0, 0] = torch.tensor([400.0, 400.0, 2.0, 2.0])
     outputs.distances[0, 40] = torch.tensor([1.0, 1.0, 400.0, 400.0])
-    found = postprocess(outputs, POINTS, CONTENTS)
-    assert int((found.scores[0] > 0).sum()) == 2
-    assert float(found.boxes.min()) >= 0
+    instances = postprocess(outputs, POINTS, CONTENTS)
+    assert int((instances.scores[0] > 0).sum()) == 2
+    assert float(instances.boxes.min()) >= 0
 
 
 def test_postprocess_drops_boxes_in_the_padding() -> None:
@@ -168,22 +168,22 @@ def test_postprocess_drops_boxes_in_the_padding() -> None:
     outputs.class_logits[:] = -9.0
     outputs.class_logits[0, [0, 191], 1] = torch.tensor([1.0, 4.0])  # first and last location of P3
     outputs.distances[0, [0, 191]] = 3.0
-    found = postprocess(outputs, POINTS, [(64.0, 100.0)])
-    assert int((found.scores[0] > 0).sum()) == 1
-    assert found.boxes[0, 0].tolist() == [1.0, 1.0, 7.0, 7.0]
+    instances = postprocess(outputs, POINTS, [(64.0, 100.0)])
+    assert int((instances.scores[0] > 0).sum()) == 1
+    assert instances.boxes[0, 0].tolist() == [1.0, 1.0, 7.0, 7.0]
 
 
 def test_postprocess_without_detections() -> None:
     outputs = random_outputs(0, 2, shift=-60)
-    found = postprocess(outputs, POINTS, CONTENTS, max_detections=7)
-    assert found.boxes.shape == (2, 7, 4)
-    assert found.scores.abs().sum() == found.labels.abs().sum() == 0
+    instances = postprocess(outputs, POINTS, CONTENTS, max_detections=7)
+    assert instances.boxes.shape == (2, 7, 4)
+    assert instances.scores.abs().sum() == instances.labels.abs().sum() == 0
     canvas_map = letterbox((50, 70), "fixed", (96, 128))
-    for one in assemble(found, [canvas_map, canvas_map], tuple("abcd")):
-        assert len(one) == 0
-        assert one.image_size == (50, 70)
-        assert one.class_names == tuple("abcd")
-        assert one.masks().shape == (0, 50, 70)
+    for detections in assemble(instances, [canvas_map, canvas_map], tuple("abcd")):
+        assert len(detections) == 0
+        assert detections.image_size == (50, 70)
+        assert detections.class_names == tuple("abcd")
+        assert detections.masks().shape == (0, 50, 70)
 
 
 def test_scores_without_quality_branch_are_class_probabilities() -> None:
@@ -198,12 +198,12 @@ def test_scores_without_quality_branch_are_class_probabilities() -> None:
 
 
 def test_postprocess_without_masks() -> None:
-    found = postprocess(random_outputs(0, 1, masks=False), POINTS, CONTENTS)
-    assert found.coefficients is None
-    assert found.prototypes is None
-    one = assemble(found, [letterbox((50, 70), "fixed", (96, 128))], tuple("abcd"))[0]
-    assert len(one) == 100
-    assert one.cropped_masks == []
+    instances = postprocess(random_outputs(0, 1, masks=False), POINTS, CONTENTS)
+    assert instances.coefficients is None
+    assert instances.prototypes is None
+    detections = assemble(instances, [letterbox((50, 70), "fixed", (96, 128))], tuple("abcd"))[0]
+    assert len(detections) == 100
+    assert detections.cropped_masks == []
 
 
 PLACEMENTS = (
@@ -226,15 +226,15 @@ def test_assemble_brings_boxes_and_masks_to_the_image(canvas_map: CanvasMap) -> 
     scores = torch.tensor([[0.9, 0.8, 0.7, 0.0]])
     coefficients = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.0, 0.0]]])
     instances = Instances(boxes, scores, torch.tensor([[2, 0, 1, 0]]), coefficients, prototypes)
-    found = assemble(instances, [canvas_map], ("cat", "dog", "owl"))[0]
-    assert found.class_names == ("cat", "dog", "owl")
-    assert [found.class_names[label] for label in found.labels] == ["owl", "cat", "dog"]
-    np.testing.assert_allclose(found.scores, [0.9, 0.8, 0.7], rtol=1e-6)
+    detections = assemble(instances, [canvas_map], ("cat", "dog", "owl"))[0]
+    assert detections.class_names == ("cat", "dog", "owl")
+    assert [detections.class_names[label] for label in detections.labels] == ["owl", "cat", "dog"]
+    np.testing.assert_allclose(detections.scores, [0.9, 0.8, 0.7], rtol=1e-6)
     factors = np.array([horizontal, vertical, horizontal, vertical])
-    np.testing.assert_allclose(found.boxes[0], np.array([20, 12, 60, 68]) / factors, rtol=1e-5)
-    np.testing.assert_allclose(found.boxes[1], [0, 0, width, min(40 / vertical, height)], rtol=1e-5)  # clipped
+    np.testing.assert_allclose(detections.boxes[0], np.array([20, 12, 60, 68]) / factors, rtol=1e-5)
+    np.testing.assert_allclose(detections.boxes[1], [0, 0, width, min(40 / vertical, height)], rtol=1e-5)  # clipped
     y, x = (np.arange(height)[:, None] + 0.5) * vertical, (np.arange(width) + 0.5) * horizontal  # on the canvas
-    masks = found.masks()
+    masks = detections.masks()
     np.testing.assert_array_equal(masks[0], (x > 24) & (x < 56) & (y > 12) & (y < 68))
     np.testing.assert_array_equal(masks[1], (y < 40) & (x > 0))
     assert not masks[2].any()

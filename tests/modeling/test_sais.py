@@ -257,7 +257,7 @@ def test_fpn_accepts_sides_that_are_no_powers_of_two_in_any_layout() -> None:
     maps = [torch.randn(2, c, 24 // s, 40 // s, generator=generator) for c, s in ((8, 1), (12, 2), (16, 4))]
     wanted = fpn.pyramid(dict(zip("345", maps, strict=True)))
     for layout in (torch.contiguous_format, torch.channels_last):
-        found = fpn.to(memory_format=layout)([one.contiguous(memory_format=layout) for one in maps])
-        assert [tuple(one.shape[2:]) for one in found] == [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)]
-        for one, other in zip(found, wanted.values(), strict=False):
-            assert torch.allclose(one, other, atol=1e-5)
+        levels = fpn.to(memory_format=layout)([level.contiguous(memory_format=layout) for level in maps])
+        assert [tuple(level.shape[2:]) for level in levels] == [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)]
+        for level, other in zip(levels, wanted.values(), strict=False):
+            assert torch.allclose(level, other, atol=1e-5)

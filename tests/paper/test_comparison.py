@@ -394,10 +394,10 @@ def test_table_section_separates_paper_and_measured_columns() -> None:
 
 def test_write_page_escapes_all_text(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    one = result(NASTY, 0, 30.0, data=DATA | {"name": NASTY}, machine=MACHINE | {"name": NASTY})
-    logs = {one.digest: log(tmp_path / "log.jsonl", (0.1,))}
+    nasty = result(NASTY, 0, 30.0, data=DATA | {"name": NASTY}, machine=MACHINE | {"name": NASTY})
+    logs = {nasty.digest: log(tmp_path / "log.jsonl", (0.1,))}
     sections = [
-        page.table_section(nasty_table(), [one], logs, commands=(NASTY,)),
+        page.table_section(nasty_table(), [nasty], logs, commands=(NASTY,)),
         page.Section(NASTY, NASTY, images=((tmp_path / "x.png", NASTY),)),
         page.Section(NASTY, NASTY, tables=(Table([NASTY, f"paper: {NASTY}"], [[NASTY, NASTY]], NASTY),)),
     ]
@@ -409,7 +409,7 @@ def test_write_page_escapes_all_text(tmp_path: Path) -> None:
     for svg, _ in sections[0].plots:
         texts = ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter()]
         assert any(NASTY in part for part in texts)
-    assert "<b>" not in markdown_report(nasty_table(), [one])
+    assert "<b>" not in markdown_report(nasty_table(), [nasty])
 
 
 def test_table_aligns_numbers_and_checks_cells() -> None:

@@ -107,8 +107,8 @@ def truth_as_results(index: DatasetSplit, score: float = 0.8) -> list[dict[str, 
     """Return a perfect result for each object."""
     results = []
     for record in index.images:
-        found = ground_truth_detections(record, index)
-        results += [one | {"score": score} for one in found.to_coco(record.id, index.category_ids)]
+        truth = ground_truth_detections(record, index)
+        results += [result | {"score": score} for result in truth.to_coco(record.id, index.category_ids)]
     return results
 
 
@@ -157,14 +157,14 @@ def test_select_best_and_worst_by_quality(valid: DatasetSplit) -> None:
     wrong.append(next(r for r in results if r["image_id"] == ids[0]) | {"score": 0.4})  # once more in the first
     judgement = analyze_errors(valid, wrong, "segm")
     best, worst = example_images.select_best_and_worst(judgement, count=2)
-    assert {one.record.id for one in best} == {ids[1], ids[3]}
-    assert [one.record.id for one in worst] == [ids[2], ids[0]]
+    assert {image.record.id for image in best} == {ids[1], ids[3]}
+    assert [image.record.id for image in worst] == [ids[2], ids[0]]
     assert worst[0].quality == 0.0
     objects = len(worst[1].objects)
     assert worst[1].quality == pytest.approx(2 * objects / (2 * objects + 1))
-    assert all(one.quality == pytest.approx(1.0) for one in best)
+    assert all(image.quality == pytest.approx(1.0) for image in best)
     # Of equals the one with more objects first; never one in both.
-    assert [len(one.objects) for one in best] == sorted((len(one.objects) for one in best), reverse=True)
+    assert [len(image.objects) for image in best] == sorted((len(image.objects) for image in best), reverse=True)
     best, worst = example_images.select_best_and_worst(judgement, count=6)
     assert len(best) == len(worst) == 2
 
@@ -172,9 +172,9 @@ def test_select_best_and_worst_by_quality(valid: DatasetSplit) -> None:
 def test_match_colors_follow_the_matched_objects(valid: DatasetSplit) -> None:
     results = truth_as_results(valid)
     record = valid.images[0]
-    mine = [r for r in results if r["image_id"] == record.id]
-    again = mine[0] | {"score": 0.5}
-    (image, *_) = analyze_errors(valid, [*reversed(mine), again], "segm").images
+    of_record = [r for r in results if r["image_id"] == record.id]
+    again = of_record[0] | {"score": 0.5}
+    (image, *_) = analyze_errors(valid, [*reversed(of_record), again], "segm").images
     colors = example_images.match_colors(image, len(record.annotations))
     taken = [record.annotations.index(image.objects[p]) for p in image.match.matched_objects if p >= 0]
     assert list(colors[:-1]) == taken
@@ -201,10 +201,10 @@ def test_render_report_folds_many_classes(count: int, valid: DatasetSplit, tmp_p
     for result in results[::3]:
         result["category_id"] = 1 + (result["category_id"] + 4) % count
     page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(index, results)))
-    some = len({a.label for r in records for a in r.annotations})
-    assert f"Best 12 of {some}" in page.text
-    assert f"The {some - 24} in between" in page.text
-    assert f"{count - some} classes without objects" in page.text
+    used = len({a.label for r in records for a in r.annotations})
+    assert f"Best 12 of {used}" in page.text
+    assert f"The {used - 24} in between" in page.text
+    assert f"{count - used} classes without objects" in page.text
     assert f"of {count} classes that are confused most often" in page.text
     assert page.tags.count("tr") < count + 150
 
@@ -391,8 +391,8 @@ def test_sais_train_writes_a_report_and_survives_its_failure(
         assert main(words) == 0
         return capsys.readouterr().out
 
-    said = train("first")
-    assert f"report: {tmp_path / 'first' / 'report.html'}" in said
+    output = train("first")
+    assert f"report: {tmp_path / 'first' / 'report.html'}" in output
     page = Page((tmp_path / "first" / "report.html").read_text())
     logged = [e for e in map(json.loads, (tmp_path / "first" / "log.jsonl").open()) if e["kind"] == "evaluation"]
     assert f"box AP {100 * logged[-1]['metrics']['box']['AP']:.1f}" in page.text
@@ -402,7 +402,7 @@ def test_sais_train_writes_a_report_and_survives_its_failure(
         raise ZeroDivisionError("a fault of ours")
 
     monkeypatch.setattr("sais.reports.run_report.write_report", broken)
-    said = train("second", "--valid-split", "")
-    assert "no report was written (ZeroDivisionError: a fault of ours); try sais report" in said
+    output = train("second", "--valid-split", "")
+    assert "no report was written (ZeroDivisionError: a fault of ours); try sais report" in output
     assert (tmp_path / "second" / "model.safetensors").is_file()
     assert "report" not in train("third", "--no-report", "--valid-split", "")

@@ -48,15 +48,15 @@ def exact(
     maps: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor, stride: tuple[int, int] = (1, 1)
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output and gradients of maps, weight and bias: the direct sum, in float64."""
-    leaves = [one.detach().double().requires_grad_() for one in (maps, weight, bias)]
+    leaves = [tensor.detach().double().requires_grad_() for tensor in (maps, weight, bias)]
     out = functional.conv2d(*leaves, stride=stride, padding=1)
     return (out.detach(), *torch.autograd.grad(out, leaves, gradient.double()))
 
 
-def error(found: Tensor, wanted: Tensor) -> float:
+def error(actual: Tensor, wanted: Tensor) -> float:
     """Root mean square of the difference, over that of what is wanted."""
-    assert found.shape == wanted.shape
-    return float((found - wanted).norm() / wanted.norm())
+    assert actual.shape == wanted.shape
+    return float((actual - wanted).norm() / wanted.norm())
 
 
 @pytest.mark.parametrize("strip", [1, 8, 1000])
@@ -68,12 +68,12 @@ def test_convolution_and_gradients_equal_direct_sums(
     monkeypatch.setattr(training_convolution, "MIN_TILES", 1)
     maps, weight = values(2, 6, height, width, dtype=torch.float64), values(5, 6, 3, 3, dtype=torch.float64, seed=1)
     bias, gradient = values(5, dtype=torch.float64), values(2, 5, height, width, dtype=torch.float64, seed=2)
-    leaves = [one.clone().requires_grad_() for one in (maps, weight, bias)]
+    leaves = [leaf.clone().requires_grad_() for leaf in (maps, weight, bias)]
     out = convolution(*leaves)
-    found = (out.detach(), *torch.autograd.grad(out, leaves, gradient))
+    results = (out.detach(), *torch.autograd.grad(out, leaves, gradient))
     assert out.is_contiguous(memory_format=torch.channels_last)
-    for one, wanted in zip(found, exact(maps, weight, bias, gradient), strict=True):
-        assert error(one, wanted) <= 1e-13
+    for actual, wanted in zip(results, exact(maps, weight, bias, gradient), strict=True):
+        assert error(actual, wanted) <= 1e-13
 
 
 @pytest.mark.parametrize("at_once", [1, 10**9])
@@ -84,12 +84,12 @@ def test_convolution_of_small_maps_and_with_strides(
 ) -> None:
     monkeypatch.setattr(training_convolution, "ROWS", at_once)
     maps, weight, bias = values(3, 4, height, width), values(5, 4, 3, 3, seed=1), values(5)
-    leaves = [one.clone().requires_grad_() for one in (maps, weight, bias)]
+    leaves = [leaf.clone().requires_grad_() for leaf in (maps, weight, bias)]
     out = convolution(*leaves, stride=stride)  # type: ignore[misc]
     gradient = values(*out.shape, seed=2)
-    found = (out.detach(), *torch.autograd.grad(out, leaves, gradient))
-    for one, wanted in zip(found, exact(maps, weight, bias, gradient, stride), strict=True):
-        assert error(one, wanted) <= 1e-6
+    results = (out.detach(), *torch.autograd.grad(out, leaves, gradient))
+    for actual, wanted in zip(results, exact(maps, weight, bias, gradient, stride), strict=True):
+        assert error(actual, wanted) <= 1e-6
     assert error(weight_gradient(maps, gradient, stride), exact(maps, weight, bias, gradient, stride)[2]) <= 1e-6
 
 
@@ -106,10 +106,10 @@ def test_convolution_of_maps_and_gradients_in_any_layout(stride: tuple[int, int]
     for maps in laid_out_in_all_ways(values(24, 64, 11, 13)):
         out = convolution(maps.requires_grad_(), weight.requires_grad_(), bias, stride)
         for gradient in laid_out_in_all_ways(values(*out.shape, seed=2)):
-            found = torch.autograd.grad(out, (maps, weight), gradient, retain_graph=True)
+            gradients = torch.autograd.grad(out, (maps, weight), gradient, retain_graph=True)
             true = exact(maps, weight, bias, gradient, stride)[:3]
-            for one, wanted in zip((out.detach(), *found), true, strict=True):
-                assert error(one, wanted) <= 2e-6
+            for actual, wanted in zip((out.detach(), *gradients), true, strict=True):
+                assert error(actual, wanted) <= 2e-6
 
 
 def test_convolution_rounds_only_the_tiles_of_a_large_value() -> None:
@@ -119,19 +119,19 @@ def test_convolution_rounds_only_the_tiles_of_a_large_value() -> None:
     maps[0, 0, 30, 30] = 1e4
     away = torch.ones(64, 64, dtype=torch.bool)
     away[25:36, 25:36] = False
-    found = convolution(maps, weight)
-    assert torch.equal(found[..., away], wanted[..., away])
-    assert error(found, exact(maps, weight, torch.zeros(16), found)[0]) <= 2e-6
+    outputs = convolution(maps, weight)
+    assert torch.equal(outputs[..., away], wanted[..., away])
+    assert error(outputs, exact(maps, weight, torch.zeros(16), outputs)[0]) <= 2e-6
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_convolution_computes_only_the_gradients_asked_for(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_convolution, "MIN_TILES", 1)
     inputs = [values(1, 4, 8, 8), values(3, 4, 3, 3, seed=1), values(3)]
-    for number, one in enumerate(inputs):
-        one.requires_grad_(number != missing)
+    for number, leaf in enumerate(inputs):
+        leaf.requires_grad_(number != missing)
     convolution(*inputs).sum().backward()
-    assert [one.grad is None for one in inputs] == [number == missing for number in range(3)]
+    assert [leaf.grad is None for leaf in inputs] == [number == missing for number in range(3)]
     without = convolution(inputs[0].detach(), inputs[1].detach().requires_grad_())  # no bias
     assert torch.autograd.grad(without.sum(), without.grad_fn.next_functions[1][0].variable)[0].shape == (3, 4, 3, 3)  # type: ignore[union-attr]
 
@@ -144,11 +144,11 @@ def test_convolution_rounds_like_a_direct_sum() -> None:
     errors = [error(*pair) for pair in zip(_of(maps, weight, bias, gradient), wanted[:3], strict=True)]
     assert max(errors) <= 1.5e-6
     usual = winograd._transforms(1, 2)
-    both = [torch.kron(one, one).contiguous() for one in usual]
+    both = [torch.kron(points, points).contiguous() for points in usual]
     names = ("INPUT_2D", "WEIGHT_2D", "OUTPUT_2D")
     with pytest.MonkeyPatch.context() as patched:
-        for name, one in zip(names, both, strict=True):
-            patched.setattr(winograd, name, one)
+        for name, points in zip(names, both, strict=True):
+            patched.setattr(winograd, name, points)
         worse = [error(*pair) for pair in zip(_of(maps, weight, bias, gradient), wanted[:3], strict=True)]
     assert worse[0] > 1.5 * errors[0]
 
@@ -198,9 +198,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     calls: list[tuple[int, ...]] = []
     true: Callable[..., None] = winograd.convolve
 
-    def convolve(maps: Tensor, *rest: Any) -> None:
+    def convolve(maps: Tensor, *arguments: Any) -> None:
         calls.append(tuple(maps.shape))
-        true(maps, *rest)
+        true(maps, *arguments)
 
     monkeypatch.setattr(winograd, "convolve", convolve)
     return calls
@@ -267,9 +267,9 @@ def test_gradients_of_the_network_are_as_exact_as_those_of_torch() -> None:
     wanted = gradients(plain.double(), experiment, torch.float64)
     errors = {}
     for kind in ("direct", "winograd"):
-        found = gradients(*built(kind))
-        assert found.keys() == wanted.keys()
-        errors[kind] = torch.tensor([error(found[name], wanted[name]) for name in wanted])
+        measured = gradients(*built(kind))
+        assert measured.keys() == wanted.keys()
+        errors[kind] = torch.tensor([error(measured[name], wanted[name]) for name in wanted])
     assert errors["winograd"].median() <= max(3e-6, 2 * errors["direct"].median())
 
 
@@ -277,9 +277,9 @@ def test_gradients_of_the_network_are_as_exact_as_those_of_torch() -> None:
 def test_activation_checkpointing_does_not_change_gradients(recompute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = gradients(*built("winograd"))
     calls = counted(monkeypatch)
-    found = gradients(*built("winograd", recompute))
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    recomputed = gradients(*built("winograd", recompute))
+    assert recomputed.keys() == wanted.keys()
+    assert all(torch.equal(recomputed[name], wanted[name]) for name in wanted)
     # On P3: pyramid, two towers of two, classes and coefficients, ProtoNet before the doubling, and behind it.
     once = {(3, 64, 20, 20): 1 + 4 + 2 + 3, (3, 64, 40, 40): 1, (3, 128, 20, 20): 3}
     # A part that ends with a convolution never computes it twice: with "norms" only the coefficients', which lie before
@@ -295,15 +295,15 @@ def test_activation_checkpointing_does_not_change_gradients(recompute: str, monk
 
 
 def test_fast_convolutions_save_as_many_bytes_as_torch() -> None:
-    kept = {}
+    saved = {}
     for kind in ("direct", "winograd"):
         network, experiment = built(kind, "norms")
 
         def losses(images: int, network: SAIS = network, experiment: Experiment = experiment) -> dict[str, Tensor]:
             return losses_of(network, experiment, images)
 
-        kept[kind] = saved_bytes_per_image(network, losses, dict(network.named_children())).total
-    assert kept["winograd"] == kept["direct"]
+        saved[kind] = saved_bytes_per_image(network, losses, dict(network.named_children())).total
+    assert saved["winograd"] == saved["direct"]
 
 
 def test_for_training_follows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

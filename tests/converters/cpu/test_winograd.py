@@ -34,9 +34,9 @@ def exact(maps: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
     return functional.conv2d(maps.double(), layer.weight.double(), bias, padding=1)
 
 
-def assert_equal(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 3e-5) -> None:
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+def assert_equal(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 3e-5) -> None:
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def test_transforms_are_those_of_minimal_filtering() -> None:
@@ -53,9 +53,9 @@ def test_transforms_are_those_of_minimal_filtering() -> None:
 def test_convolve_levels_equals_direct_sums(sizes: list[tuple[int, int]], bias: bool) -> None:
     layer = convolution(6, 5, bias).double()
     levels = [torch.randn(2, 6, *size, dtype=torch.float64) for size in sizes]
-    found = convolve_levels(levels, transformed_weight(layer.weight), layer.bias)
-    for maps, one in zip(levels, found, strict=True):
-        assert_equal(one, exact(maps, layer), 1e-13)
+    outputs = convolve_levels(levels, transformed_weight(layer.weight), layer.bias)
+    for maps, actual in zip(levels, outputs, strict=True):
+        assert_equal(actual, exact(maps, layer), 1e-13)
 
 
 @needs_nnpack
@@ -81,15 +81,15 @@ def test_winograd_convolution_of_levels_of_all_sizes(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         winograd_inference,
         "convolve_levels",
-        lambda maps, *rest: calls.append(len(maps)) or convolve_levels(maps, *rest),
+        lambda maps, *arguments: calls.append(len(maps)) or convolve_levels(maps, *arguments),
     )
     fast = WinogradConvolution(layer)
-    for one, maps in zip(fast.convolve_levels(levels), levels, strict=True):
-        assert_equal(one, exact(maps, layer))
+    for actual, maps in zip(fast.convolve_levels(levels), levels, strict=True):
+        assert_equal(actual, exact(maps, layer))
     assert calls == [4]
     monkeypatch.setattr(winograd_inference, "MIN_JOINT_CHANNELS", 17)
-    for one, maps in zip(fast.convolve_levels(levels), levels, strict=True):
-        assert_equal(one, exact(maps, layer))
+    for actual, maps in zip(fast.convolve_levels(levels), levels, strict=True):
+        assert_equal(actual, exact(maps, layer))
     assert calls == [4]
 
 
@@ -140,11 +140,11 @@ def test_for_device_with_winograd_equals_the_prepared_network(monkeypatch: pytes
     with torch.inference_mode():
         expected = prepared(images)
         quick = for_device(prepared, "fp32")
-        found = quick(images)
+        actual = quick(images)
     assert sum(isinstance(m, WinogradConvolution) for m in quick.modules()) == 3 + 8 + 4
     assert not any(isinstance(m, WinogradConvolution) for m in prepared.modules())  # it may be exported still
     for name in ("class_logits", "quality_logits", "distances", "coefficients", "prototypes"):
-        assert_equal(getattr(found, name), getattr(expected, name), 1e-4)
+        assert_equal(getattr(actual, name), getattr(expected, name), 1e-4)
 
 
 def test_for_device_bf16_is_close_with_fp32_outputs() -> None:
@@ -154,14 +154,14 @@ def test_for_device_bf16_is_close_with_fp32_outputs() -> None:
     with torch.inference_mode():
         expected = prepared(images)
         quick = for_device(prepared, "bf16")
-        found = quick(images)
+        actual = quick(images)
     assert quick.mean.dtype == torch.float32
     assert quick.backbone.dtype == torch.bfloat16
     assert prepared.backbone.dtype == torch.float32
     for name in ("class_logits", "quality_logits", "distances", "coefficients", "prototypes"):
-        one = getattr(found, name)
-        assert one.dtype == torch.float32
-        assert_equal(one, getattr(expected, name), 0.05)
+        output = getattr(actual, name)
+        assert output.dtype == torch.float32
+        assert_equal(output, getattr(expected, name), 0.05)
 
 
 def test_for_device_rejects_what_a_device_does_not_support(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,9 +75,9 @@ def test_after_a_resume_the_log_is_one_story_and_the_text_tells_all(quiet: Exper
     with RunLog(tmp_path, 10, quiet, iteration=4, evaluated_epochs=1) as log:
         log.print("resumed")
         log.iteration(5, 2, LOSSES, 0.1, 4.0)
-    told = [(e["kind"], e["iteration"]) for e in entries(tmp_path)]
+    logged = [(e["kind"], e["iteration"]) for e in entries(tmp_path)]
     wanted = [("iteration", i) for i in (1, 2)] + [("evaluation", 2)] + [("iteration", i) for i in (3, 4, 5)]
-    assert told == wanted
+    assert logged == wanted
     text = (tmp_path / "log.txt").read_text().splitlines()[1:]
     assert text[0].endswith("  stopped at iteration 5: interrupted")
     assert text[1] == "half a li"  # alone in its line
@@ -116,9 +116,9 @@ def test_a_full_disk_costs_lines_and_is_said_once(
     assert len(lines) == 3  # the torn one stands alone
     with pytest.raises(json.JSONDecodeError):
         json.loads(lines[1])
-    said = capsys.readouterr().out
-    assert said.count("the logs cannot be written (the disk is full); the run continues without them") == 1
-    assert "3 lines of log.jsonl and 0 of log.txt could not be written" in said
+    output = capsys.readouterr().out
+    assert output.count("the logs cannot be written (the disk is full); the run continues without them") == 1
+    assert "3 lines of log.jsonl and 0 of log.txt could not be written" in output
 
 
 def test_a_run_on_a_disk_that_fills_up_is_finished(
