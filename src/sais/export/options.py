@@ -20,8 +20,7 @@ class ExportOptions:
     """How a model is exported."""
 
     format: str = "onnx"
-    """Format: onnx (ONNX Runtime, TensorRT and others), openvino (fast on Intel), torch-export (.pt2). Your own: the
-    name module:function."""
+    """Format of the file: onnx, openvino (.xml), torch-export (.pt2), or your own as module:function."""
     graph: GraphName = "detections"
     """Outputs of the file. raw: dense outputs. detections: after NMS. masks: after NMS, with mask logits."""
     precision: PrecisionName = "fp32"
