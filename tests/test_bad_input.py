@@ -58,14 +58,14 @@ def fails(capsys: pytest.CaptureFixture[str], argv: list[str], *words: object) -
     return err
 
 
-def test_missing_image(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_names_a_missing_image(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = data / "images/train/train_00004.jpg"
     image.unlink()
     fails(capsys, train(data, tmp_path / "run"), image, "--skip-broken")
     assert not (tmp_path / "run").exists()
 
 
-def test_truncated_image(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_names_a_truncated_image(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = data / "images/train/train_00004.jpg"
     image.write_bytes(image.read_bytes()[:900])
     for more in ((), ("--workers", "2")):
@@ -136,7 +136,7 @@ def test_files_that_are_not_coco(
         path.write_text(good)
 
 
-def test_no_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_names_missing_data_and_splits(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails(capsys, train(tmp_path / "nowhere", tmp_path / "run"), tmp_path / "nowhere")
     fails(capsys, train(data, tmp_path / "run", "--train-split", "trian"), data, "trian", "train")
     assert not (tmp_path / "run").exists()
@@ -299,7 +299,7 @@ def test_every_tenth_image_is_unreadable(shapes: Path, tmp_path: Path, capsys: p
     assert (tmp_path / "run/model.safetensors").exists()
 
 
-def test_no_image_can_be_read(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_stops_if_no_image_can_be_read(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for image in (data / "images/train").iterdir():
         image.write_bytes(b"no image")
     fails(capsys, train(data, tmp_path / "run", "--skip-broken"), "sais check")

@@ -43,7 +43,7 @@ def test_overview_lists_every_command(argv: list[str], capsys: pytest.CaptureFix
         assert command.summary in out
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed_by_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert cli.main(["version"]) == 0
     assert capsys.readouterr().out.startswith(f"{__version__}\nsais {__version__}, Python 3.")

@@ -29,7 +29,9 @@ def test_resolve_without_a_table_names_the_form(name: str) -> None:
     assert "known are" not in str(caught.value)
 
 
-def test_resolve_tells_missing_attributes_from_broken_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_separates_missing_attributes_from_broken_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken_at_import.py").write_text("import math\nmath.no_such_function\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="cannot be imported .*no_such_function"):

@@ -167,7 +167,9 @@ def test_runs_lists_newest_first_and_unreadable_folders(
     assert "nowhere: no such folder" in capsys.readouterr().err
 
 
-def test_runs_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_compare_prints_differing_settings_scores_and_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     finished(Path("a/one"), lr=0.01)
     finished(Path("b/two"), lr=0.02, grad_clip_norm=35.0, masks=False)
@@ -193,7 +195,7 @@ def test_runs_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "no setting differs" in capsys.readouterr().out
 
 
-def test_sparkline() -> None:
+def test_sparkline_scales_and_thins_values() -> None:
     assert sparkline([0.0, 0.5, 1.0], 1.0) == "▁▅█"
     assert sparkline([0.0, 0.0], 0.0) == "▁▁"
     long = sparkline([i / 999 for i in range(1000)], 1.0)

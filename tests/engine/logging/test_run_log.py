@@ -58,7 +58,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_after_a_resume_the_log_is_one_story_and_the_text_tells_all(quiet: Experiment, tmp_path: Path) -> None:
+def test_resumed_log_equals_an_uninterrupted_one_and_text_keeps_everything(quiet: Experiment, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), RunLog(tmp_path, 10, quiet) as log:
         for iteration in range(1, 6):
             log.iteration(iteration, (iteration - 1) // 2, LOSSES, 0.1, 4.0)
@@ -84,7 +84,7 @@ def test_after_a_resume_the_log_is_one_story_and_the_text_tells_all(quiet: Exper
     assert text[2].endswith("  resumed")
 
 
-def test_what_is_told_people_stands_in_the_text_also_with_a_terminal(
+def test_text_log_has_every_printed_message_also_on_a_terminal(
     quiet: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
@@ -100,7 +100,7 @@ def test_what_is_told_people_stands_in_the_text_also_with_a_terminal(
     assert "iteration 1/2" not in capsys.readouterr().out  # the bar says it
 
 
-def test_a_full_disk_costs_lines_and_is_said_once(
+def test_full_disk_loses_log_lines_and_warns_once(
     quiet: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with RunLog(tmp_path, 9, quiet) as log:
@@ -168,7 +168,7 @@ def test_lock_run_is_released_by_a_kill_although_forked_readers_live_on(tmp_path
             os.kill(worker, signal.SIGKILL)
 
 
-def test_the_first_line_says_where_the_run_was_made(quiet: Experiment, shapes: Path, tmp_path: Path) -> None:
+def test_start_entry_names_the_machine(quiet: Experiment, shapes: Path, tmp_path: Path) -> None:
     with RunLog(tmp_path, 3, quiet) as log:
         log.start("shapes", vars(DataPaths(shapes)), ["a note"], torch.device("cpu"))
     (start,) = entries(tmp_path)
