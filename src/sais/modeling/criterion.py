@@ -242,7 +242,8 @@ def build_criterion(experiment: Experiment) -> SaisCriterion:
         )
     names = [name.partition(":")[2] for name in config.extra_losses]
     quality = experiment.model.quality
-    reserved = {"classification", "box", "mask", quality, "total", "gradient"}
+    quality_name = quality.rpartition(":")[2]
+    reserved = {"classification", "box", "mask", quality_name, "total", "gradient"}
     if len(set(names)) != len(names) or reserved & set(names):
         raise ConfigError(
             f"criterion.extra_losses {config.extra_losses}: two terms of one name. Rename one of the functions."
@@ -255,7 +256,7 @@ def build_criterion(experiment: Experiment) -> SaisCriterion:
         focal_gamma=config.focal_gamma,
         box_loss=resolve(config.box_loss, BOX_LOSSES, "box loss"),
         quality=resolve(quality, QUALITY_TARGETS, "quality"),
-        quality_name=quality.rpartition(":")[2],
+        quality_name=quality_name,
         weights=(config.class_weight, config.box_weight, config.quality_weight, config.mask_weight),
         mask_positives=config.mask_positives,
         mask_margin=config.mask_margin,

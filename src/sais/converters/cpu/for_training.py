@@ -113,9 +113,9 @@ def guard_strided_convolutions(model: nn.Module) -> None:
 class OneCellSafeConvolution(nn.Module):
     """A strided 3x3 convolution whose weight gradient is correct on maps of one cell in half precision.
 
-    On CPUs with native bf16, torch (2.10 to 2.12) returns uninitialized memory as the bf16 gradient of the weights of a
-    3x3 convolution with stride 2 on a 1x1 map: P7 of a 64-pixel canvas. There only the center of the kernel meets the
-    map, so the convolution is a matrix product.
+    On CPUs with native bf16, torch returns uninitialized memory as the bf16 gradient of the weights of a 3x3
+    convolution with stride 2 on a 1x1 map, such as P7 of a 64-pixel canvas. There only the center of the kernel meets
+    the map, so the convolution is a matrix product.
 
     Args:
         convolution: original convolution with padding 1.
