@@ -17,7 +17,6 @@ import pytest
 import torch
 
 import sais.checkpoint as checkpoints
-import sais.data.dataset as samples
 import sais.engine.trainer as engine
 import sais.engine.validation as validation
 from sais.checkpoint import load_checkpoint
@@ -26,6 +25,7 @@ from sais.data.paths import DataPaths
 from sais.engine.signals import StopRequest
 from sais.engine.trainer import train
 from sais.errors import CheckpointError, ConfigError, InputError, ResourceError
+from sais.io import images
 
 
 def entries(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -186,17 +186,17 @@ def test_train_replaces_killed_workers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As the system kills processes when memory is low: here each one at its third image, three times."""
-    read, main, deaths = samples.read_image, os.getpid(), tmp_path / "deaths"
+    read, main, deaths = images.read_image, os.getpid(), tmp_path / "deaths"
     deaths.mkdir()
     count = iter(range(1, 1000))
 
-    def dying(path: Path) -> Any:
+    def dying(path: Path, max_pixels: int | None = None) -> Any:
         if os.getpid() != main and next(count) == 3 and len(list(deaths.iterdir())) < 3:
             (deaths / str(os.getpid())).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(path)
+        return read(path, max_pixels)
 
-    monkeypatch.setattr(samples, "read_image", dying)
+    monkeypatch.setattr(images, "read_image", dying)
     with_workers = replace(tiny, run=replace(tiny.run, workers=1))
     train(with_workers, DataPaths(shapes), tmp_path / "run")
     assert "a process that reads images was killed" in capsys.readouterr().out
