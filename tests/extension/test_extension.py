@@ -111,8 +111,13 @@ def test_all_own_parts_together_train_in_micro_batches_and_resume(folder: Path, 
 @pytest.mark.slow
 def test_all_own_parts_together_predict_and_export(shapes: Path, folder: Path, tmp_path: Path) -> None:
     data = f"{MODULE}:squares"
-    train(data, tmp_path / "run", *EVERYTHING)
-    use(tmp_path / "run", data, shapes / "images/valid", tmp_path)
+    terms = train(data, tmp_path / "run", *EVERYTHING)
+    assert len(terms) == 2
+    assert "prototype_size" in terms[0]
+    use(tmp_path / "run", data, shapes / "images/valid", tmp_path)  # asserts that both formats predict the same
+    assert (
+        load_checkpoint(tmp_path / "run/last.safetensors").experiment.criterion.assigner == f"{MODULE}:assign_by_cost"
+    )
 
 
 @pytest.mark.slow

@@ -32,8 +32,8 @@ from sais.paper.runs import RunResult
 from sais.paper.tables import ROWS, TABLES, PaperTable
 from sais.recipes import recipe
 from sais.recipes.adjust import replace_settings
+from sais.reports import html
 from sais.reports.charts import CHART_COLORS
-from sais.reports.html import render_macro
 from sais.reports.html_tables import Table
 from sais.reports.run_record import format_duration
 
@@ -121,7 +121,7 @@ class Reader(HTMLParser):
 
 def render_table(table: Table) -> str:
     """Render a table as HTML."""
-    return render_macro("macros.html.jinja", "table", table)
+    return str(html._environment().get_template("macros.html.jinja").module.table(table))
 
 
 def cells_of(line: str) -> list[str]:

@@ -6,11 +6,11 @@ To add an option, add a field with a docstring (it becomes the `--help` text) an
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sais.errors import ConfigError
+from sais.resolve import suggest
 
 EXPORTED_SUFFIXES = (".onnx", ".xml")
 """Suffixes of exported files, which run without torch."""
@@ -108,9 +108,7 @@ def merge_options(options: InferenceOptions | None, changes: dict[str, Any]) -> 
     names = [field.name for field in dataclasses.fields(InferenceOptions)]
     for name in changes:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
-            raise TypeError(f"unknown inference option {name!r}; {hint}")
+            raise TypeError(f"unknown inference option {name!r}{suggest(name, names)}")
     return dataclasses.replace(options or InferenceOptions(), **changes)
 
 

@@ -35,15 +35,6 @@ def render_page(template: str, style_sheets: Sequence[str] = (), **context: Any)
     return page.render(style=style, chart_colors=CHART_COLORS, version=__version__, **context)
 
 
-def render_macro(template: str, macro: str, *arguments: Any) -> str:
-    """Render one macro of a template, such as a single table.
-
-    Raises:
-        MissingDependencyError: jinja2 is not installed.
-    """
-    return str(getattr(_environment().get_template(template).module, macro)(*arguments))
-
-
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     try:
