@@ -106,6 +106,12 @@ class ModelConfig:
     """3x3 convolutions of the ProtoNet before its bilinear x2."""
     distance_unit: Literal["pixel", "stride"] = "pixel"
     """Unit of a distance exp(scale x): pixels (as in FCOS) or strides of its level."""
+    distance_activation: Literal["exp", "relu"] = "exp"
+    """Distances are exp(scale x), or relu(scale x) as in later FCOS and torchvision."""
+    quality_from: Literal["classification", "regression"] = "classification"
+    """Tower of the quality branch: classification (FCOS, the paper) or regression (later FCOS and torchvision)."""
+    tower_bias: bool = False
+    """Biases in the convolutions of the towers, before their normalization (torchvision)."""
 
 
 @dataclass(frozen=True)

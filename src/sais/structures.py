@@ -107,7 +107,7 @@ class DenseOutputs:
     quality_logits: Tensor | None
     """(B, L) logits of the quality branch (centerness by default); None for a head without one."""
     distances: Tensor
-    """(B, L, 4) left top right bottom, canvas pixels, positive."""
+    """(B, L, 4) left top right bottom, canvas pixels; positive, or not negative with ReLU distances."""
     coefficients: Tensor | None
     """(B, L, K) in (-1, 1); None for a model without masks."""
     prototypes: Tensor | None

@@ -22,6 +22,9 @@ VARIANTS = {
     "without fusion": ModelConfig(backbone=RESNET, coefficients_from="classification"),
     "boxes only, no towers": ModelConfig(backbone=RESNET, masks=False, tower_depth=0),
     "without quality branch": ModelConfig(backbone=RESNET, quality="none"),
+    "torchvision's head": ModelConfig(
+        backbone=RESNET, distance_activation="relu", distance_unit="stride", quality_from="regression", tower_bias=True
+    ),
 }
 
 

@@ -22,7 +22,7 @@ from sais.converters.replacement import replace_module, restore_originals
 from sais.errors import ConfigError
 from sais.modeling.backbones import Backbone
 from sais.modeling.fpn import FPN
-from sais.modeling.head import MAX_EXPONENT, Head, HeadOutputs, flatten_locations
+from sais.modeling.head import Head, HeadOutputs, activate_distances, flatten_locations
 from sais.modeling.sais import SAIS
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -85,7 +85,7 @@ class FixedRatioFPN(nn.Module):
 
 
 class FusedHead(nn.Module):
-    """The head with class and quality logits from one convolution.
+    """The head with the quality logits from the convolution of the other predictions of their tower.
 
     Args:
         head: head whose weights it takes.
@@ -94,36 +94,48 @@ class FusedHead(nn.Module):
     def __init__(self, head: Head) -> None:
         super().__init__()
         self.classification_tower, self.regression_tower = head.classification_tower, head.regression_tower
-        self.distances, self.coefficients, self.sums_towers = head.distances, head.coefficients, head.sums_towers
-        self.units = head.units
+        self.coefficients, self.sums_towers = head.coefficients, head.sums_towers
+        self.units, self.distance_activation = head.units, head.distance_activation
         self.scales: Tensor
         self.register_buffer("scales", head.scales.detach().clone())
-        sources = [head.class_logits] + ([head.quality_logits] if head.quality_logits is not None else [])
-        self.num_classes, channels = head.class_logits.out_channels, sum(source.out_channels for source in sources)
-        logits = nn.Conv2d(head.class_logits.in_channels, channels, 3, padding=1)
-        for name in ("weight", "bias"):
-            parts = [getattr(source, name) for source in sources]
-            getattr(logits, name).requires_grad_(False).copy_(torch.cat(parts))
-        self.logits = logits.to(head.scales.device)
+        self.num_classes = head.class_logits.out_channels
+        self.logits, self.distances = head.class_logits, head.distances
+        if head.quality_logits is not None and head.quality_from == "regression":
+            self.distances = _joined(head.distances, head.quality_logits)
+        elif head.quality_logits is not None:
+            self.logits = _joined(head.class_logits, head.quality_logits)
 
     def forward(self, levels: list[Tensor]) -> HeadOutputs:
         """[P3 .. P7] (B, channels, h, w) -> predictions (B, L, .) of all levels."""
-        logits, distances, coefficients = [], [], []
+        logits, boxes, quality, coefficients = [], [], [], []
         towers = (forward_tower(tower, levels) for tower in (self.classification_tower, self.regression_tower))
         for i, (classification, regression) in enumerate(zip(*towers, strict=True)):
             logits.append(flatten_locations(self.logits(classification)))
-            exponents = flatten_locations(self.distances(regression)).float() * self.scales[i]
-            distances.append(exponents.clamp(max=MAX_EXPONENT).exp() * self.units[i])
+            raw = flatten_locations(self.distances(regression)).float()
+            if raw.shape[2] > 4:
+                quality.append(raw[..., 4])
+                raw = raw[..., :4]
+            boxes.append(activate_distances(raw * self.scales[i], self.distance_activation) * self.units[i])
             if self.coefficients is not None:
                 source = classification + regression if self.sums_towers else classification
                 coefficients.append(flatten_locations(self.coefficients(source)))
         joined = torch.cat(logits, 1).float()
+        in_logits = joined[..., -1] if joined.shape[2] > self.num_classes else None
         return HeadOutputs(
             joined[..., : self.num_classes],
-            joined[..., -1] if joined.shape[2] > self.num_classes else None,
-            torch.cat(distances, 1),
+            torch.cat(quality, 1) if quality else in_logits,
+            torch.cat(boxes, 1),
             torch.cat(coefficients, 1).float().tanh() if coefficients else None,
         )
+
+
+def _joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Return one 3x3 convolution with the outputs of both, one after the other."""
+    joined = nn.Conv2d(first.in_channels, first.out_channels + second.out_channels, 3, padding=1)
+    for name in ("weight", "bias"):
+        parts = [getattr(convolution, name) for convolution in (first, second)]
+        getattr(joined, name).requires_grad_(False).copy_(torch.cat(parts))
+    return joined.to(first.weight.device)
 
 
 def forward_tower(tower: nn.Sequential, levels: list[Tensor]) -> list[Tensor]:

@@ -28,21 +28,23 @@ class HeadOutputs(NamedTuple):
     quality_logits: Tensor | None
     """(B, L); None without a quality branch."""
     distances: Tensor
-    """(B, L, 4) left top right bottom, canvas pixels, positive."""
+    """(B, L, 4) left top right bottom, canvas pixels; positive, or not negative with ReLU distances."""
     coefficients: Tensor | None
     """(B, L, K) in (-1, 1); None without masks."""
 
 
-def build_tower(channels: int, depth: int, kind: str = "plain", norm: str = "group") -> nn.Sequential:
+def build_tower(
+    channels: int, depth: int, kind: str = "plain", norm: str = "group", bias: bool = False
+) -> nn.Sequential:
     """Build a tower of `depth` times 3x3 convolution, normalization, ReLU: (B, channels, h, w) -> the same shape."""
     groups = min(GROUPS, max(1, channels // 2))  # a group of one channel on a 1x1 map cannot be normalized
     layers: list[nn.Module] = []
     for _ in range(depth):
         if kind == "depthwise":
             layers.append(nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False))
-            layers.append(nn.Conv2d(channels, channels, 1, bias=False))
+            layers.append(nn.Conv2d(channels, channels, 1, bias=bias))
         else:
-            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=bias))
         layers.append(nn.GroupNorm(groups, channels) if norm == "group" else nn.BatchNorm2d(channels))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
@@ -60,8 +62,11 @@ class Head(nn.Module):
         norm: "group" or "batch" normalization inside the towers.
         prototypes: number of prototypes K; 0 means no masks.
         coefficients_from: "both" sums the towers, "classification" takes that tower alone (Table III).
-        distance_unit: "pixel": distances are exp(scale x) pixels; "stride": multiplied by the level's stride.
+        distance_unit: "pixel": distances are in pixels; "stride": multiplied by the level's stride.
         quality: whether there is a quality branch.
+        quality_from: tower of the quality branch, "classification" or "regression".
+        distance_activation: "exp": distances are exp(scale x); "relu": relu(scale x).
+        tower_bias: whether the convolutions of the towers have biases.
     """
 
     def __init__(
@@ -76,11 +81,16 @@ class Head(nn.Module):
         coefficients_from: str = "both",
         distance_unit: str = "pixel",
         quality: bool = True,
+        quality_from: str = "classification",
+        distance_activation: str = "exp",
+        tower_bias: bool = False,
     ) -> None:
         super().__init__()
         self.sums_towers = coefficients_from == "both"
-        self.classification_tower = build_tower(channels, tower_depth, tower_kind, norm)
-        self.regression_tower = build_tower(channels, tower_depth, tower_kind, norm)
+        self.quality_from = quality_from
+        self.distance_activation = distance_activation
+        self.classification_tower = build_tower(channels, tower_depth, tower_kind, norm, tower_bias)
+        self.regression_tower = build_tower(channels, tower_depth, tower_kind, norm, tower_bias)
         self.class_logits = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.quality_logits = nn.Conv2d(channels, 1, 3, padding=1) if quality else None
         self.distances = nn.Conv2d(channels, 4, 3, padding=1)
@@ -101,6 +111,8 @@ class Head(nn.Module):
                     if isinstance(module, nn.Conv2d):
                         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.constant_(self.class_logits.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))  # type: ignore[arg-type]
+        if self.distance_activation == "relu":  # at a bias of 0, half of the distances would be 0, without a gradient
+            nn.init.ones_(self.distances.bias)  # type: ignore[arg-type]
 
     def forward(self, levels: list[Tensor]) -> HeadOutputs:
         """[P3 .. P7] (B, channels, h, w) -> predictions (B, L, .) of all levels."""
@@ -114,33 +126,40 @@ class Head(nn.Module):
         """Predict from the towers' maps (B, channels, h, w) of one level.
 
         Returns:
-            Class logits, quality logits, distance exponents and coefficients, each (B, ., h, w) or None. The widest
-            convolution is the last, since activation checkpointing does not recompute it.
+            Class logits, quality logits, distances before their activation and coefficients, each (B, ., h, w) or
+            None. The widest convolution is the last, since activation checkpointing does not recompute it.
         """
-        exponents = self.distances(regression)
+        distances = self.distances(regression)
         coefficients = None
         if self.coefficients is not None:
             coefficients = self.coefficients(classification + regression if self.sums_towers else classification)
-        quality = None if self.quality_logits is None else self.quality_logits(classification)
-        return self.class_logits(classification), quality, exponents, coefficients
+        quality = None
+        if self.quality_logits is not None:
+            quality = self.quality_logits(regression if self.quality_from == "regression" else classification)
+        return self.class_logits(classification), quality, distances, coefficients
 
     def join(self, levels: list[tuple[Tensor | None, ...]]) -> HeadOutputs:
         """Join the predictions (B, ., h, w) of all levels to (B, L, .), as probabilities' logits and pixels."""
-        class_logits, quality, exponents, coefficients = (
+        class_logits, quality, raw_distances, coefficients = (
             None if maps[0] is None else [flatten_locations(level) for level in maps]
             for maps in zip(*levels, strict=True)
         )
         assert class_logits is not None
-        assert exponents is not None
+        assert raw_distances is not None
         distances = []
-        for values, scale, unit in zip(exponents, self.scales, self.units, strict=True):
-            distances.append((values.float() * scale).clamp(max=MAX_EXPONENT).exp() * unit)
+        for values, scale, unit in zip(raw_distances, self.scales, self.units, strict=True):
+            distances.append(activate_distances(values.float() * scale, self.distance_activation) * unit)
         return HeadOutputs(
             torch.cat(class_logits, 1).float(),
             None if quality is None else torch.cat(quality, 1).float().squeeze(2),
             torch.cat(distances, 1),
             None if coefficients is None else torch.cat(coefficients, 1).float().tanh(),
         )
+
+
+def activate_distances(values: Tensor, activation: str) -> Tensor:
+    """Apply the activation "exp" or "relu" to scaled outputs of the distance branch, of any shape."""
+    return values.relu() if activation == "relu" else values.clamp(max=MAX_EXPONENT).exp()
 
 
 def flatten_locations(maps: Tensor) -> Tensor:

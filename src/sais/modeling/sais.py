@@ -85,6 +85,9 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
         coefficients_from=config.coefficients_from,
         distance_unit=config.distance_unit,
         quality=config.quality != "none",
+        quality_from=config.quality_from,
+        distance_activation=config.distance_activation,
+        tower_bias=config.tower_bias,
     )
     protonet = None
     if config.masks:
