@@ -67,17 +67,12 @@ def prepare_torch(command: str) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with the remaining time on stderr; yield a function that advances it by a number of items."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def progress_bar(label: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    """Show the progress of `total` items on stderr; yield a function that advances it by a number of items."""
+    from sais.io.progress import Progress
 
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    # Without a terminal rich would still print an empty line at the end, and stderr is for errors there.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda done: progress.update(task, advance=done)
+    with Progress(label, total, unit) as progress:
+        yield progress.advance
 
 
 def check_writable(folder: Path) -> None:

@@ -11,6 +11,7 @@ from sais.engine.run_folder import BEST
 from sais.engine.train_state import TrainState, save_model
 from sais.errors import SaisError
 from sais.evaluation.evaluate import Evaluation, evaluate
+from sais.evaluation.score_thresholds import best_thresholds
 from sais.inference.predictor import Predictor
 from sais.inference.trained_model import TrainedModel
 
@@ -35,11 +36,19 @@ def validate(run: TrainState, epoch: int, context: LoopContext) -> None:
         log.print(f"{name}: {len(evaluation.unreadable_images)} unreadable images skipped")
         log.write("note", iteration=run.iteration, unreadable_images=evaluation.unreadable_images)
     if evaluation.metrics is None:
-        log.print(f"{name}: no annotations to evaluate on")
+        log.print(f"{name}: no annotations to evaluate on, so AP is undefined; the last weights are the result")
         return
     run.metrics = evaluation.metrics.to_dict()
     log.evaluation(run.iteration, epoch, evaluation, time.monotonic() - start_time)
-    score = (run.metrics["mask"] or run.metrics["box"])["AP"] or 0.0
+    if evaluation.limit_note() and is_last:
+        log.print(f"{name}: {evaluation.limit_note()}")
+    score = (run.metrics["mask"] or run.metrics["box"])["AP"]
+    if score is None:
+        log.print(f"{name}: no objects to find, so AP is undefined and no weights are the best")
+        return
+    if run.world.is_main:
+        thresholds = best_thresholds(evaluation)
+        run.thresholds = None if thresholds is None else thresholds.to_dict()
     run.evaluations_since_best += 1
     if score > run.best_score and _save_best(run, log):
         run.best_score, run.evaluations_since_best = score, 0
@@ -56,7 +65,11 @@ def _evaluate(run: TrainState, context: LoopContext) -> Evaluation:
     skip_broken = context.skip_broken or run.metrics is not None  # the images were readable before
     batch_size = settings.optim.micro_batch or max(1, settings.optim.batch_size // run.world.world_size)
     try:
-        return evaluate(detector, run.valid_split, batch_size, settings.run.workers, skip_broken, world=run.world)
+        share = -(-len(run.valid_split.images) // run.world.world_size)
+        with context.log.evaluating(share) as progress:
+            return evaluate(
+                detector, run.valid_split, batch_size, settings.run.workers, skip_broken, progress, world=run.world
+            )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

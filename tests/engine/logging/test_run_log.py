@@ -78,7 +78,7 @@ def test_resumed_log_equals_an_uninterrupted_one_and_text_keeps_everything(quiet
     logged = [(e["kind"], e["iteration"]) for e in entries(tmp_path)]
     wanted = [("iteration", i) for i in (1, 2)] + [("evaluation", 2)] + [("iteration", i) for i in (3, 4, 5)]
     assert logged == wanted
-    text = (tmp_path / "log.txt").read_text().splitlines()[1:]
+    text = (tmp_path / "log.txt").read_text().splitlines()
     assert text[0].endswith("  stopped at iteration 5: interrupted")
     assert text[1] == "half a li"  # alone in its line
     assert text[2].endswith("  resumed")
@@ -88,16 +88,46 @@ def test_text_log_has_every_printed_message_also_on_a_terminal(
     quiet: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    monkeypatch.setenv("TERM", "xterm")
     with RunLog(tmp_path, 2, quiet) as log:
-        assert log.console.is_terminal
+        assert log._progress.shows_bar
         log.print("two\nlines [bold]as they are")
         log.iteration(1, 0, LOSSES, 0.01, 3.5)
         log.iteration(2, 0, LOSSES, 0.01, 3.5)
     lines = [line.split("  ", 1)[1] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert lines[0] == "two lines [bold]as they are"
-    assert lines[1].startswith("iteration 1/2 · epoch 1 · total 2.000 box 1.250 · lr 1.0e-02 · 3.5 images/s · ")
-    assert lines[2].startswith("iteration 2/2 · ")
-    assert "iteration 1/2" not in capsys.readouterr().out  # the bar says it
+    assert lines[1:] == ["iteration 2/2 · epoch 1 · total 2.000 box 1.250 · lr 1.0e-02"]
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["two", "lines [bold]as they are", lines[1]]  # the bar is on stderr
+    assert "2/2 " in printed.err
+    assert "━━━━" in printed.err
+
+
+def test_progress_lines_are_logged_each_half_minute(
+    quiet: Experiment, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = read_dataset(shapes, "valid")
+    evaluation = Evaluation(coco_metrics(split, []), [], split)
+    with RunLog(tmp_path, 100, quiet) as log:
+        seconds = [0.0]
+        start = log._progress._samples[0][0]
+        monkeypatch.setattr(log._progress, "_last_line", start)
+        monkeypatch.setattr(log._progress, "_clock", lambda: start + seconds[0])
+        for iteration in range(1, 71):
+            seconds[0] = float(iteration)
+            log.iteration(iteration, 2, LOSSES, 0.1, 8.0)
+            if iteration == 40:
+                log.evaluation(40, 2, evaluation, 1.0)
+                with log.evaluating(20) as progress:
+                    progress(5)
+    epochs = quiet.schedule.epochs
+    wanted = [
+        f"epoch 3/{epochs} 30/100 · loss 2.000 · 8.00 images/s · 1:10 left",
+        f"epoch 3/{epochs} 60/100 · loss 2.000 · AP 0.000 · 8.00 images/s · 0:40 left",
+    ]
+    assert capsys.readouterr().err.splitlines() == wanted
+    logged = [line.split("  ", 1)[1] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert [line for line in logged if " left" in line] == wanted
 
 
 def test_full_disk_loses_log_lines_and_warns_once(

@@ -1,4 +1,4 @@
-"""The log of a run: a progress bar on a terminal, plain lines elsewhere, two log files in its folder, and its loggers.
+"""The log of a run: progress and lines for people, two log files in its folder, and its loggers.
 
 `log.jsonl` is for programs and reads as one uninterrupted run: one object a line, {"kind": "start" | "iteration" |
 "evaluation" | "note" | "stop" | "end", "time": seconds since 1970, ...}. On resuming, lines from after the checkpoint
@@ -7,17 +7,17 @@ are dropped. `log.txt` is for people: every printed line with its time, interrup
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sais._version import __version__
 from sais.config import Experiment, to_dict
@@ -26,13 +26,12 @@ from sais.engine.logging.append_log import AppendLog
 from sais.engine.logging.loggers import Loggers
 from sais.engine.run_folder import LOG, TEXT_LOG
 from sais.errors import ResourceError, SaisError
+from sais.evaluation.coco_metrics import format_ap
 from sais.io.atomic import write_text
+from sais.io.progress import Progress
 
 if TYPE_CHECKING:
     from sais.evaluation.evaluate import Evaluation
-
-LINE_INTERVAL = 30.0
-"""Seconds between plain lines."""
 
 
 class RunLog:
@@ -54,7 +53,6 @@ class RunLog:
     ) -> None:
         self.path = folder / LOG
         self.total = total
-        self.console = Console(soft_wrap=True)
         self._experiment = experiment
         self._text = AppendLog(folder / TEXT_LOG)
         _drop_repeated_entries(self.path, iteration, evaluated_epochs)
@@ -62,21 +60,11 @@ class RunLog:
         self._loss_reported = False
         self._evaluations: dict[int, Evaluation] = {}
         self._best_iteration = 0
-        self._iteration = iteration
+        self._first_iteration = self._iteration = iteration
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
+            "training", total, "steps", done=iteration, speed_window=float("inf"), write_line=self._add_text
         )
-        self._task: TaskID = self._progress.add_task("training", total=total, completed=iteration, status="")
-        self._start_time = time.monotonic()
-        self._first_iteration = iteration
-        self._last_line_time = 0.0
+        self._latest_ap: dict[str, str] = {}
         try:
             self._loggers = Loggers(experiment.run.loggers, folder, to_dict(experiment), iteration, self.print)
         except SaisError:
@@ -84,13 +72,13 @@ class RunLog:
             raise
 
     def __enter__(self) -> RunLog:
-        self._progress.start()
+        self._progress.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._progress.__exit__(kind, error, trace)
         if error is not None:
             reasons = {KeyboardInterrupt: "interrupted", SystemExit: "terminated by the system"}
             reason = reasons.get(type(error), f"{type(error).__name__}: {error}")
@@ -151,17 +139,18 @@ class RunLog:
         self.write("iteration", iteration=iteration, epoch=epoch, **values)
         scalars = {name if name == "gradient" else f"loss/{name}": value for name, value in losses.items()}
         self._loggers.scalars(scalars | {"lr": lr, "images_per_second": speed}, iteration)
-        terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
-        status = f"epoch {epoch + 1} · {terms} · lr {lr:.1e} · {speed:.1f} images/s"
-        self._progress.update(self._task, completed=iteration, status=status)
-        now = time.monotonic()
-        if now - self._last_line_time > LINE_INTERVAL or iteration == self.total:
-            self._last_line_time = now
-            line = f"iteration {iteration}/{self.total} · {status} · {self._remaining_time(iteration)} left"
-            if self.console.is_terminal:  # the progress bar shows it
-                self._add_text(line)
-            else:
-                self.print(line)
+        total_loss = {"loss": f"{losses['total']:.3f}"} if "total" in losses else {}
+        self._progress.label = f"epoch {epoch + 1}/{self._experiment.schedule.epochs}"
+        self._progress.update(iteration, total_loss | self._latest_ap, speed)
+        if iteration == self.total:
+            terms = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
+            self.print(f"iteration {iteration}/{self.total} · epoch {epoch + 1} · {terms} · lr {lr:.1e}")
+
+    @contextlib.contextmanager
+    def evaluating(self, images: int) -> Iterator[Callable[[int], None]]:
+        """Show the progress of an evaluation; yield a function called with the number of images done since before."""
+        with self._progress.stage("evaluating", images) as advance:
+            yield advance
 
     def evaluation(self, iteration: int, epoch: int, evaluation: Evaluation, seconds: float) -> None:
         """Log an evaluation that has metrics.
@@ -187,8 +176,10 @@ class RunLog:
         for kind in ("box", "mask"):
             if metrics.get(kind):
                 scores = metrics[kind]
-                scalars |= {f"{kind}/{name}": scores[name] or 0.0 for name in ("AP", "AP50", "AP75")}
-                parts.append(f"{kind} AP {scores['AP'] or 0:.3f} AP50 {scores['AP50'] or 0:.3f}")
+                names = [name for name in ("AP", "AP50", "AP75") if scores[name] is not None]
+                scalars |= {f"{kind}/{name}": scores[name] for name in names}
+                parts.append(f"{kind} AP {format_ap(scores['AP'])} AP50 {format_ap(scores['AP50'])}")
+                self._latest_ap = {"AP": format_ap(scores["AP"])}  # of masks, where the model has them
         self.print(f"epoch {epoch + 1}: {' · '.join(parts)} ({seconds:.0f} s)")
         self._loggers.scalars(scalars, iteration)
         if len(self._loggers):
@@ -215,7 +206,7 @@ class RunLog:
         self._loggers.images("predictions", images, iteration)
 
     def _show(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, emoji=False)
+        print(text, flush=True)
 
     def _add_text(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -226,11 +217,6 @@ class RunLog:
         if not written and not self._loss_reported:
             self._loss_reported = True
             self._show(f"{self.path.parent}: the logs cannot be written ({log.reason}); the run continues without them")
-
-    def _remaining_time(self, iteration: int) -> str:
-        done = max(1, iteration - self._first_iteration)
-        seconds = int((time.monotonic() - self._start_time) / done * (self.total - iteration))
-        return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
     def _close(self) -> None:
         self._entries.close()
@@ -287,6 +273,10 @@ class NullLog:
 
     def evaluation(self, iteration: int, epoch: int, evaluation: Evaluation, seconds: float) -> None:
         """Do nothing."""
+
+    def evaluating(self, images: int) -> contextlib.nullcontext[Callable[[int], None]]:
+        """Return a context whose function does nothing."""
+        return contextlib.nullcontext(lambda done: None)
 
     def evaluation_at(self, iteration: int) -> None:
         """Return None: only rank 0 keeps evaluations."""
