@@ -108,6 +108,9 @@ class ModelConfig:
     """Unit of a distance exp(scale x): pixels (as in FCOS) or strides of its level."""
     distance_activation: Literal["exp", "relu"] = "exp"
     """Distances are exp(scale x), or relu(scale x) as in later FCOS and torchvision."""
+    distance_origin: Literal["center", "corner"] = "center"
+    """Point of a location's cell from which its distances are predicted: the center, (i + 0.5) stride, or the upper
+    left corner, i stride, as in torchvision. The assignment uses the center in both cases."""
     quality_from: Literal["classification", "regression"] = "classification"
     """Tower of the quality branch: classification (FCOS, the paper) or regression (later FCOS and torchvision)."""
     tower_bias: bool = False
@@ -301,10 +304,11 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "settings") -> An
         ConfigError: an unknown setting (with the closest names), or a value of the wrong type.
     """
     hints = typing.get_type_hints(kind)
+    separator = "." if ": " in where else ": "  # "experiment.json: optim.lr"
     for key in values:
         if key not in hints:
             raise ConfigError(f"{where}: unknown setting {key!r}{suggest(key, hints)}")
-    return kind(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    return kind(**{key: _value(hints[key], value, f"{where}{separator}{key}") for key, value in values.items()})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

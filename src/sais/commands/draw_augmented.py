@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from sais.commands.arguments import check_writable, make_folder, parse
 from sais.commands.options import FLAT, Count, Minimum
-from sais.commands.recipe_options import RecipeOptions, apply_short_options, require_recipe, split_recipe
-from sais.config import Experiment
+from sais.commands.recipe_options import RecipeOptions, apply_short_options, open_recipe, require_recipe
 from sais.errors import InputError
-from sais.recipes import recipe
 from sais.recipes.adjust import check_experiment
 
 if TYPE_CHECKING:
@@ -47,10 +45,10 @@ class DrawAugmentedArguments:
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais draw-augmented`."""
-    name, words = split_recipe(argv)
-    default = DrawAugmentedArguments(recipe=RecipeOptions(experiment=recipe(name) if name else Experiment()))
+    start, words = open_recipe(argv)
+    default = DrawAugmentedArguments(recipe=RecipeOptions(experiment=start.experiment))
     arguments = parse(DrawAugmentedArguments, words, PROG, default=default)
-    require_recipe(name, "sais draw-augmented")
+    require_recipe(start.name, "sais draw-augmented")
     options = arguments.recipe
     short = {"batch_size": arguments.batch_size, "seed": options.seed, "size": options.size}
     settings = apply_short_options(options.experiment, short)
@@ -67,6 +65,7 @@ def run(argv: Sequence[str]) -> int:
         options.train_split,
         train_annotations=options.train_annotations,
         train_images=options.train_images,
+        classes=options.classes,
     )
     split = paths.read_train()
     samples = AugmentedSamples(split, settings.input, settings.augment, settings.run.seed)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from sais.commands.options import FLAT
 from sais.config import Experiment
 from sais.errors import ConfigError
-from sais.recipes import RECIPES
+from sais.recipes import RECIPES, recipe
 from sais.recipes.adjust import replace_settings
+from sais.recipes.settings_file import SHORT_NAMES, apply_settings, is_settings_file, read_recipe, read_settings
 
 
 @dataclass(frozen=True)
@@ -26,24 +28,85 @@ class RecipeOptions:
     """COCO JSON of the training split, with --train-images instead of --data."""
     train_images: Path | None = None
     """Folder of the images of --train-annotations."""
-    size: tuple[int, ...] = ()
-    """Input size in pixels: height and width, or one number for both; short for --input.size."""
+    classes: tuple[str, ...] = ()
+    """Classes to use, such as cat dog; vehicle=car+truck merges classes. Default: all. Others are dropped."""
+    config: Path | None = None
+    """Settings file, JSON or YAML, such as the experiment.json of a run. Options on the command line override it."""
+    size: Literal["auto"] | tuple[int, ...] = ()
+    """Input size in pixels: height and width, or one number for both; short for --input.size. auto: by the size of the
+    objects, the default of the sais-lite recipes."""
     seed: int | None = None
     """Random seed; short for --run.seed."""
     experiment: Annotated[Experiment, FLAT] = field(default_factory=Experiment)
     """Settings of the recipe."""
 
 
-SHORT_OPTIONS = {
-    "batch_size": "optim.batch_size",
-    "lr": "optim.lr",
-    "workers": "run.workers",
-    "seed": "run.seed",
-    "device": "run.device",
-    "size": "input.size",
-    "epochs": "schedule.epochs",
-}
+SHORT_OPTIONS = SHORT_NAMES
 """Short option -> the setting it changes."""
+
+
+@dataclass(frozen=True)
+class RecipeStart:
+    """What a command line starts from: a recipe, changed by settings files."""
+
+    name: str
+    """Name of the recipe or settings file, empty without either; names the run's folder."""
+    recipe_name: str
+    """Name of the built-in recipe, empty for your own."""
+    recipe: Experiment
+    """The recipe as it is."""
+    experiment: Experiment
+    """The recipe with the values of the settings files."""
+    given: tuple[str, ...] = ()
+    """Names of the settings that the files give."""
+    notes: tuple[str, ...] = ()
+    """Lines for the log."""
+
+
+def open_recipe(argv: Sequence[str]) -> tuple[RecipeStart, list[str]]:
+    """Return the recipe that a command line starts from, and the words after it.
+
+    A settings file may be given in place of the recipe or as the value of --config; the latter overrides the former.
+
+    Args:
+        argv: the command line after the command's name.
+
+    Raises:
+        SaisError: the recipe is unknown, or a settings file is wrong.
+    """
+    first, words = split_recipe(argv)
+    files = [first] if is_settings_file(first) and first not in RECIPES else []
+    config = _value_of(words, "--config")
+    files += [config] if config else []
+    named = "" if first in files else first
+    values: list[tuple[str, dict[str, Any]]] = []
+    for file in files:
+        if named:
+            values.append((file, read_settings(Path(file))))
+        else:
+            named, settings = read_recipe(Path(file), RECIPES)
+            values.append((file, settings))
+    start = recipe(named) if named else Experiment()
+    experiment, notes, given = start, [], []
+    for file, settings in values:
+        experiment, more = apply_settings(experiment, settings, file)
+        notes += more
+        given += [name for name in settings if "." in name]
+    title = Path(first).stem if first in files else first or (Path(config).stem if config else "")
+    title = experiment.name if title == "experiment" else title
+    built_in = named if named in RECIPES else ""
+    return RecipeStart(title.replace(":", "."), built_in, start, experiment, tuple(given), tuple(notes)), words
+
+
+def _value_of(words: Sequence[str], option: str) -> str:
+    """Return the value of an option on a command line, empty where it is not given."""
+    value = ""
+    for position, word in enumerate(words):
+        if word == option and position + 1 < len(words):
+            value = words[position + 1]
+        elif word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+    return value
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -60,10 +123,29 @@ def split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
     return "", words
 
 
+def format_options(settings: Mapping[str, Any]) -> str:
+    """Return settings as options of a command: {"input.size": (512, 512)} is "--size 512".
+
+    Args:
+        settings: value of each setting by its dotted name.
+    """
+    short = {setting: name for name, setting in SHORT_OPTIONS.items()}
+    words: list[str] = []
+    for name, value in settings.items():
+        values = list(value) if isinstance(value, (tuple, list)) else [value]
+        if name == "input.size" and len(set(values)) == 1:
+            values = values[:1]
+        texts = (str(int(item) if isinstance(item, float) and item.is_integer() else item) for item in values)
+        words += ["--" + short.get(name, name).replace("_", "-"), *texts]
+    return shlex.join(words)
+
+
 def require_recipe(name: str, command: str) -> None:
     """Raise ConfigError where the command line names no recipe."""
     if not name:
-        raise ConfigError(f"{command}: RECIPE missing. Give one of {', '.join(RECIPES)}, or module:function.")
+        raise ConfigError(
+            f"{command}: RECIPE missing. Give one of {', '.join(RECIPES)}, module:function, or a settings file."
+        )
 
 
 def apply_short_options(experiment: Experiment, values: Mapping[str, object]) -> Experiment:
@@ -71,13 +153,13 @@ def apply_short_options(experiment: Experiment, values: Mapping[str, object]) ->
 
     Args:
         experiment: the settings.
-        values: value by short option, of `SHORT_OPTIONS`; None and () leave the setting as it is.
+        values: value by short option, of `SHORT_OPTIONS`; None, () and a size "auto" leave the setting as it is.
 
     Raises:
         ConfigError: `size` has the wrong number of values.
     """
     for option, value in values.items():
-        if value is None or value == ():
+        if value is None or value == () or (option == "size" and value == "auto"):
             continue
         if option == "size" and isinstance(value, tuple):
             value = input_size(value, experiment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +15,20 @@ from sais.commands.options import FLAT, Count, check_command_line
 from sais.commands.recipe_options import (
     SHORT_OPTIONS,
     RecipeOptions,
+    RecipeStart,
     apply_short_options,
+    format_options,
+    open_recipe,
     require_recipe,
-    split_recipe,
 )
 from sais.commands.run_folders import choose_folder
 from sais.config import Experiment
 from sais.data.paths import DataPaths
-from sais.recipes import recipe
 from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
+from sais.recipes.from_data import Suggestion, epochs_to_learn, measure, settings_to_choose, steps_per_epoch, suggest
 
 if TYPE_CHECKING:
+    from sais.data.annotations import DatasetSplit
     from sais.distributed import World
     from sais.engine.trainer import TrainResult
 
@@ -53,8 +57,9 @@ class TrainArguments:
     resume: bool = False
     """Resume the run in --out (default: the latest of this recipe and data set) with its own settings. Learning rate,
     clipping, micro-batch, checkpoints, device, workers, loggers and patience can be changed."""
-    epochs: int | None = None
-    """Number of epochs; short for --schedule.epochs, and moves the milestones of a stepped schedule in proportion."""
+    epochs: int | Literal["auto"] | None = None
+    """Number of epochs; short for --schedule.epochs, and moves the milestones of a stepped schedule in proportion.
+    auto: by the number of images, the default of the sais-lite recipes. More when resuming: only without cosine."""
     max_iterations: Count | None = None
     """Stop after this number of iterations, for a trial."""
     batch_size: int | Literal["auto"] | None = None
@@ -72,21 +77,20 @@ class TrainArguments:
     """Initialize the backbone randomly instead of from ImageNet weights."""
     report: bool = True
     """Write report.html into the run folder at the end."""
-    weights: Path | None = None
-    """Fine-tune this checkpoint or run. Classes with the same name keep their weights."""
+    weights: str | None = None
+    """Fine-tune this checkpoint or run, or torchvision:fcos_resnet50_fpn (COCO). Classes with the same name keep their
+    weights."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais train`."""
-    name, words = split_recipe(argv)
-    start = recipe(name) if name else Experiment()
-    arguments = parse(TrainArguments, words, PROG, default=TrainArguments(recipe=RecipeOptions(experiment=start)))
-    require_recipe(name, "sais train")
-    given = check_command_line(TrainArguments, words, "sais train")
-    automatic = arguments.batch_size == "auto"
-    if automatic:
-        arguments = dataclasses.replace(arguments, batch_size=None)
-    experiment, notes = settle(start, arguments, keep_lr=bool({"lr", "optim.lr"} & set(given)))
+    start, words = open_recipe(argv)
+    default = TrainArguments(recipe=RecipeOptions(experiment=start.experiment))
+    arguments = parse(TrainArguments, words, PROG, default=default)
+    require_recipe(start.name, "sais train")
+    fields = check_command_line(TrainArguments, words, "sais train")
+    keep_lr = bool({"lr", "optim.lr"} & set(fields))
+    experiment, notes = settle(start.experiment, arguments, keep_lr)
     paths = DataPaths(
         arguments.recipe.data,
         arguments.recipe.train_split,
@@ -95,41 +99,64 @@ def run(argv: Sequence[str]) -> int:
         arguments.recipe.train_images,
         arguments.valid_annotations,
         arguments.valid_images,
+        arguments.recipe.classes,
     )
     prepare_torch("train")
     from sais.distributed import process_group
 
+    command = Command(start, arguments, paths, tuple(words), fields, keep_lr)
     with process_group(experiment.run.device) as world:
-        if automatic and not arguments.resume:
-            experiment, more = fit_batch(experiment, paths, world, keep_lr="optim.lr" in given or "lr" in given)
-            notes += more
-        changes = tuple(field for field in changed_settings(given) if not (automatic and field == "optim.batch_size"))
-        return _train(arguments, experiment, paths, f"{name.replace(':', '.')}-{paths.name}", notes, changes, world)
+        return _train(command, experiment, [*start.notes, *notes], world)
 
 
-def _train(
-    arguments: TrainArguments,
-    experiment: Experiment,
-    paths: DataPaths,
-    name: str,
-    notes: list[str],
-    changes: tuple[str, ...],
-    world: World,
-) -> int:
+@dataclass(frozen=True)
+class Command:
+    """A command line of `sais train`."""
+
+    start: RecipeStart
+    arguments: TrainArguments
+    paths: DataPaths
+    words: tuple[str, ...]
+    """The command line after the recipe."""
+    fields: tuple[str, ...]
+    """Fields of the options that were given: "lr", "model.masks"."""
+    keep_lr: bool
+    """Whether the learning rate was given, so that another batch size does not scale it."""
+
+    @property
+    def automatic(self) -> tuple[str, ...]:
+        """The settings whose option was given as auto."""
+        values = {name: getattr(self.arguments, name) for name in ("epochs", "batch_size")}
+        values["size"] = self.arguments.recipe.size
+        return tuple(SHORT_OPTIONS[name] for name, value in values.items() if value == "auto")
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The settings that options and settings files give, without the automatic ones."""
+        names = (*changed_settings(self.fields), *self.start.given)
+        return tuple(name for name in names if name not in self.automatic)
+
+
+def _train(command: Command, experiment: Experiment, notes: list[str], world: World) -> int:
     """Train as one rank of `world`. Rank 0 chooses the folder and prints."""
     from sais.distributed import is_restarted
     from sais.engine.trainer import train
 
+    arguments, paths = command.arguments, command.paths
+    name = f"{command.start.name}-{paths.name}"
     chosen = choose_folder(arguments.out, name, arguments.resume, is_restarted()) if world.is_main else (Path(), False)
     out, resume = world.broadcast(chosen)
     check_writable(out)
-    if arguments.resume and not resume:
-        notes = [*notes, f"{out}: no checkpoint was saved before the run stopped; starting it from the beginning"]
+    split = paths.read_train()
+    changes: tuple[str, ...] = ()
     if resume:
-        changed = f", except {', '.join(changes)}" if changes else ""
-        notes = [f"resuming {out} with its stored settings{changed}"]
-        if arguments.weights or arguments.random_init:
-            notes.append("--weights and --random-init have no effect on a resumed run")
+        changes = tuple(name for name in changed_settings(command.fields) if name not in command.automatic)
+        notes = _resume_notes(command, out, changes)
+    else:
+        if arguments.resume:
+            notes = [*notes, f"{out}: no checkpoint was saved before the run stopped; starting it from the beginning"]
+        experiment, more = choose_settings(command, experiment, split, world)
+        notes = [*notes, *more]
     if world.is_main:
         for line in [*notes, f"training {experiment.name} on {paths.name} into {out}"]:
             print(line)
@@ -137,13 +164,14 @@ def _train(
         experiment,
         paths,
         out,
+        dataset=split,
         resume=resume,
         max_iterations=arguments.max_iterations,
         skip_broken=arguments.skip_broken,
         random_init=arguments.random_init,
         weights=arguments.weights,
         world=world,
-        changed_settings=changes if resume else (),
+        changed_settings=changes,
     )
     if world.is_main:
         if arguments.report:
@@ -152,12 +180,78 @@ def _train(
     return 0
 
 
-def fit_batch(experiment: Experiment, paths: DataPaths, world: World, keep_lr: bool) -> tuple[Experiment, list[str]]:
+def choose_settings(
+    command: Command, experiment: Experiment, split: DatasetSplit, world: World
+) -> tuple[Experiment, list[str]]:
+    """Choose the settings that the command line leaves open: from the data, and the batch size also by the memory.
+
+    Args:
+        command: the command line.
+        experiment: the settings that it gives.
+        split: the training split.
+        world: the ranks.
+
+    Returns:
+        The complete experiment, and notes for the log.
+    """
+    fit_memory = "optim.batch_size" in command.automatic
+    requested = [name for name in command.automatic if name != "optim.batch_size"]
+    given = (*command.given, *(["optim.batch_size"] if fit_memory else []))
+    choose = settings_to_choose(command.start.recipe_name, given, requested)
+    notes: list[str] = []
+    if choose:
+        suggestion = suggest(measure(split), command.start.recipe, experiment, choose, world.world_size)
+        experiment = suggestion.experiment
+        notes = [*suggestion.notes, f"the same by hand: {ready_command(command, suggestion)}", *suggestion.advice]
+    if fit_memory:
+        experiment, more = fit_batch(experiment, split, world, command.keep_lr)
+        notes += more
+    check_experiment(experiment)
+    epochs = epochs_to_learn(len(split.images), experiment)
+    if epochs is not None and command.arguments.max_iterations is None:
+        steps = experiment.schedule.epochs * steps_per_epoch(len(split.images), experiment.optim.batch_size)
+        notes.append(f"warning: {steps} steps are too few to learn anything; train with --epochs {epochs} or more")
+    return experiment, notes
+
+
+def ready_command(command: Command, suggestion: Suggestion) -> str:
+    """Return the command line with the chosen settings as options.
+
+    Args:
+        command: the command line as given.
+        suggestion: the chosen settings.
+    """
+    words, position = list(command.words), 0
+    while position < len(words):
+        option, _, value = words[position].partition("=")
+        if option in ("--size", "--epochs") and "auto" in (value, *words[position + 1 : position + 2]):
+            del words[position : position + (1 if value else 2)]
+        else:
+            position += 1
+    recipe = command.start.recipe_name or command.start.name
+    head = ["sais", "train", *([] if "--config" in " ".join(words) else [recipe])]
+    return f"{shlex.join([*head, *words])} {format_options(suggestion.settings)}"
+
+
+def _resume_notes(command: Command, out: Path, changes: tuple[str, ...]) -> list[str]:
+    """Return lines about the resumption of the run in `out`, of whose settings `changes` are replaced."""
+    changed = f", except {', '.join(changes)}" if changes else ""
+    notes = [f"resuming {out} with its stored settings{changed}"]
+    if command.arguments.weights or command.arguments.random_init:
+        notes.append("--weights and --random-init have no effect on a resumed run")
+    if command.arguments.recipe.config:
+        notes.append("--config has no effect on a resumed run")
+    if command.automatic:
+        notes.append("auto has no effect on a resumed run: its settings are stored")
+    return notes
+
+
+def fit_batch(experiment: Experiment, split: DatasetSplit, world: World, keep_lr: bool) -> tuple[Experiment, list[str]]:
     """Set the batch size to the largest that fits into the memory of every rank.
 
     Args:
         experiment: the settings.
-        paths: the data set; its size limits the batch (`MIN_STEPS_PER_EPOCH`).
+        split: the training split; its size limits the batch (`MIN_STEPS_PER_EPOCH`).
         world: the ranks.
         keep_lr: keep the learning rate instead of scaling it with the batch size.
 
@@ -168,7 +262,6 @@ def fit_batch(experiment: Experiment, paths: DataPaths, world: World, keep_lr: b
     from sais.engine.auto_batch_size import find_batch_size
     from sais.engine.free_memory import free_memory
 
-    split = paths.read_train()
     device = choose_device(experiment.run.device)
     sharing = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes in one memory
     estimate = find_batch_size(experiment, len(split.class_names), device, free_bytes=free_memory(device) // sharing)
@@ -220,13 +313,15 @@ def settle(start: Experiment, arguments: TrainArguments, keep_lr: bool) -> tuple
         ConfigError: a setting is out of range.
     """
     notes: list[str] = []
-    short = {name: getattr(arguments, name) for name in ("batch_size", "lr", "workers", "device")}
+    short = {name: getattr(arguments, name) for name in ("lr", "workers", "device")}
+    short["batch_size"] = None if arguments.batch_size == "auto" else arguments.batch_size
     short |= {"seed": arguments.recipe.seed, "size": arguments.recipe.size}
     experiment = apply_short_options(arguments.recipe.experiment, short)
-    if arguments.epochs is not None and experiment.schedule.milestones == start.schedule.milestones:
-        experiment, notes = set_epochs(experiment, arguments.epochs)
-    elif arguments.epochs is not None:
-        experiment = replace_settings(experiment, "schedule", epochs=arguments.epochs)
+    epochs = arguments.epochs
+    if isinstance(epochs, int) and experiment.schedule.milestones == start.schedule.milestones:
+        experiment, notes = set_epochs(experiment, epochs)
+    elif isinstance(epochs, int):
+        experiment = replace_settings(experiment, "schedule", epochs=epochs)
     check_experiment(experiment)
     if not keep_lr:
         experiment, more = scale_lr(start, experiment)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sais.data.objects import is_object_name
+from sais.data.class_selection import choose_classes
+from sais.data.objects import is_object_name, select_classes
 from sais.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class DataPaths:
     """COCO JSON to validate on, instead of a split of `data`."""
     valid_images: Path | None = None
     """Folder of the images of `valid_annotations`."""
+    classes: tuple[str, ...] = ()
+    """Classes to use, merged ones as ``name=first+second`` (`sais.data.class_selection`); empty for all."""
 
     def __post_init__(self) -> None:
         if self.data is None and self.train_annotations is None:
@@ -49,6 +52,7 @@ class DataPaths:
                 )
         if self.data is not None:
             object.__setattr__(self, "data", locate(self.data))
+        object.__setattr__(self, "classes", tuple(self.classes))
 
     @property
     def name(self) -> str:
@@ -67,9 +71,11 @@ class DataPaths:
         from sais.data.formats import read_dataset, read_dataset_files
 
         if self.train_annotations is not None and self.train_images is not None:
-            return read_dataset_files(self.train_annotations, self.train_images)
-        assert self.data is not None
-        return read_dataset(self.data, self.train)
+            split = read_dataset_files(self.train_annotations, self.train_images)
+        else:
+            assert self.data is not None
+            split = read_dataset(self.data, self.train)
+        return choose_classes(split, self.classes)
 
     def read_valid(self, classes: tuple[str, ...] | None = None) -> DatasetSplit | None:
         """Read the validation split.
@@ -85,13 +91,21 @@ class DataPaths:
         """
         from sais.data.formats import list_splits, read_dataset, read_dataset_files
 
+        names = None if self.classes else classes  # chosen classes have names of their own
         if self.valid_annotations is not None and self.valid_images is not None:
-            return read_dataset_files(self.valid_annotations, self.valid_images, classes)
-        if self.data is None or not self.valid:
+            split = read_dataset_files(self.valid_annotations, self.valid_images, names)
+        elif self.data is None or not self.valid or self._lacks_valid(list_splits(self.data)):
             return None
-        if self.valid == "valid" and not any(name.startswith("val") for name in list_splits(self.data)):
-            return None
-        return read_dataset(self.data, self.valid, classes)
+        else:
+            split = read_dataset(self.data, self.valid, names)
+        if not self.classes:
+            return split
+        split = choose_classes(split, self.classes, allow_missing=True)
+        return split if classes is None else select_classes(split, classes)
+
+    def _lacks_valid(self, splits: list[str]) -> bool:
+        """Return whether `valid` has its default name and the data set has no such split."""
+        return self.valid == "valid" and not any(name.startswith("val") for name in splits)
 
 
 def locate(data: Path) -> Path:

@@ -60,6 +60,32 @@ def sais_r50_640_slim() -> Experiment:
     )
 
 
+def sais_r50_finetune() -> Experiment:
+    """SAIS-R50 at 640x640 with the head of torchvision's FCOS, to fine-tune its COCO weights; needs a GPU.
+
+    Command:  sais train sais-r50-finetune --data DIR --weights torchvision:fcos_resnet50_fpn
+    Cost:     not yet measured
+    Expected: not yet measured
+    """
+    base = paper.sais_r50_640()
+    return replace(
+        base,
+        name="sais-r50-finetune",
+        augment=AugmentConfig(scale_jitter=(0.6, 1.5)),
+        model=replace(
+            base.model,
+            distance_unit="stride",
+            distance_activation="relu",
+            distance_origin="corner",
+            quality_from="regression",
+            tower_bias=True,
+        ),
+        criterion=CriterionConfig(box_loss="giou"),  # torchvision's; -log IoU has no gradient at a distance of 0
+        optim=OptimConfig(lr=0.005, batch_size=8, grad_clip_norm=35.0),
+        schedule=ScheduleConfig(warmup_factor=0.1, warmup_kind="linear"),
+    )
+
+
 def sais_lite() -> Experiment:
     """SAIS-Lite on EfficientNet-Lite0, 256x256: the recipe to start with, also without a GPU.
 
