@@ -227,16 +227,16 @@ def test_predict_on_missing_images(
     fails(capsys, predict(tmp_path / "bare"), tmp_path / "bare", "no images")
     truncated = data / "images/valid/valid_00002.jpg"
     truncated.write_bytes(truncated.read_bytes()[:700])
-    fails(capsys, predict(truncated), truncated, "--skip-broken")
+    fails(capsys, predict(truncated), truncated, "corrupt")
     (tmp_path / "text.jpg").write_text("no image")
     fails(capsys, predict(tmp_path / "text.jpg"), tmp_path / "text.jpg")
     (tmp_path / "text.mp4").write_text("no video")
     fails(capsys, predict(tmp_path / "text.mp4"), tmp_path / "text.mp4")
     fails(capsys, predict(tmp_path / "none.mp4"), tmp_path / "none.mp4")
-    fails(capsys, predict(data / "images/valid"), truncated, "--skip-broken")
+    fails(capsys, [*predict(data / "images/valid"), "--no-skip-broken"], truncated, "--no-skip-broken")
     assert not list(out.rglob("*.json*"))
-    assert cli.main([*predict(data / "images/valid"), "--skip-broken"]) == 0
-    assert "1 unreadable" in capsys.readouterr().out
+    assert cli.main(predict(data / "images/valid")) == 0
+    assert "skipped 1 unreadable images: 1 truncated" in capsys.readouterr().out
     assert len(json.loads((out / "predictions.json").read_text())["images"]) == 3
 
 

@@ -106,7 +106,8 @@ def test_settings_are_options_with_the_recipes_defaults(
         (["predict", "m", "s", "--tiles", "31"], "--tiles"),
         (["predict", "m", "s", "--tiles", "auto", "--tile-overlap", "0.9"], "--tile-overlap"),
         (["predict", "m", "s", "--tile-overlap", "0.3"], "--tile-overlap"),
-        (["predict", "m", "s", "extra"], "unexpected argument 'extra'"),
+        (["eval", "m", "extra"], "unexpected argument 'extra'"),
+        (["predict", "m", "s", "--pages", "2"], "--pages 2"),
         (["make-shapes"], "DIR missing"),
         (["make-shapes", "x", "--size", "8"], "Give 64 or more"),
         (["draw-targets"], "--scene figure2"),
@@ -323,10 +324,10 @@ def test_demo_check_eval_predict(
     assert {"image_id", "category_id", "bbox", "score", "segmentation"} <= set(results[0])
     (tmp_path / f"{shapes}/images/valid/broken.jpg").write_bytes(b"no image")
     predict = ["predict", "d/run-1", f"{shapes}/images/valid", "--score", "0", "--batch-size", "2"]
-    assert "broken.jpg" in fails_after_output(capsys, *predict, "--out", "p")
+    assert "broken.jpg" in fails_after_output(capsys, *predict, "--out", "p", "--no-skip-broken")
     assert not (tmp_path / "p/predictions.json").exists()
-    assert cli.main([*predict, "--out", "q", "--skip-broken"]) == 0
-    assert "1 unreadable" in capsys.readouterr().out
+    assert cli.main([*predict, "--out", "q"]) == 0
+    assert "skipped 1 unreadable images: 1 not an image" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "q/predictions.json").read_text())["images"]) == 3
     assert len(list((tmp_path / "q").glob("*.jpg"))) == 3
 

@@ -11,7 +11,16 @@ class SaisError(Exception):
 
 
 class InputError(SaisError):
-    """An image, an annotation, a data set, a path or an argument is missing, malformed or unusable."""
+    """An image, an annotation, a data set, a path or an argument is missing, malformed or unusable.
+
+    Args:
+        message: the whole error message.
+        kind: what is wrong, in two words, to count errors by: "truncated".
+    """
+
+    def __init__(self, message: str = "", kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ConfigError(SaisError):

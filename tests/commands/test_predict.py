@@ -1,4 +1,4 @@
-"""`sais predict`: names of the drawn images, and predictions.json."""
+"""`sais predict`: predictions.json."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sais.commands.predict import PredictionFile, drawing_names
+from sais.commands.predict import PredictionFile
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
-
-
-def test_drawing_names_never_collide() -> None:
-    paths = [Path("s/a.jpg"), Path("s/a.png"), Path("s/b.tif"), Path("t/a.jpg")]
-    assert [str(n) for n in drawing_names(paths, Path("*")).values()] == ["a.jpg", "a-2.jpg", "b.jpg", "a-3.jpg"]
 
 
 def test_predictions_file_is_coco(tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+"""Pixels of every mode, depth and type to uint8 RGB. Numpy and Pillow only.
+
+- **Alpha** is composited over white, as browsers and annotation tools do. Dropping alpha would show the colors hidden
+  under transparent pixels.
+- **Gray** is repeated over three channels; 1-bit, palette, CMYK, YCbCr, LAB and similar modes are converted by Pillow.
+- **16 bits** (gray and color files, uint16 arrays): `white_level` becomes 255 and higher values are clipped. If it is
+  None, the file decides: its stated depth (TIFF with 9 to 15 bits; formats whose decoder scales to 16), or else the
+  smallest of 8, 10, 12, 14 and 16 bits that contains the maximum. A 12-bit camera image in a 16-bit file is therefore
+  divided by 4095, and so is a darker image of the same camera unless all its pixels are below a quarter of the range.
+- **Floating point** (Pillow's mode F, float arrays): the same with 1, 255, 65535 and the maximum itself. NaN and values
+  below 0 become 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from PIL import Image
+
+from sais.errors import InputError
+
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits of the sensors and converters whose values are stored in 16."""
+_HIGH_BYTES_SUFFICE = 2 ** DEPTHS[-2] // 256
+"""Maximum of the high bytes from which the depth is 16 bits."""
+_BITS_PER_SAMPLE = 258
+
+
+def rgb_from_pillow(
+    image: Image.Image,
+    white_level: int | None = None,
+    notes: Counter[str] | None = None,
+    low_bytes: Image.Image | None = None,
+) -> Image.Image:
+    """Convert a decoded Pillow image (H, W) of any mode to mode RGB; an RGB image is returned without a copy.
+
+    Args:
+        image: The decoded image.
+        white_level: 16-bit value that becomes 255; None: see the module.
+        notes: Counter that receives the conversion.
+        low_bytes: Low bytes of the samples (H, W) of a color image with 16 bits.
+    """
+    notes = Counter() if notes is None else notes
+    if image.mode.startswith("I") or image.mode == "F":
+        samples = np.asarray(image)
+        if image.mode == "F":
+            return Image.fromarray(float_to_uint8(samples, notes)).convert("RGB")
+        level = white_level or _stated_white_level(image)
+        return Image.fromarray(deep_to_uint8(samples, level, notes)).convert("RGB")
+    if low_bytes is not None:
+        image = _deep_color(image, low_bytes, white_level, notes)
+    if image.has_transparency_data or image.mode in ("RGBa", "La"):
+        unassociated = image.convert("LA") if image.mode == "La" else image
+        return Image.fromarray(_composite_over_white(np.asarray(unassociated.convert("RGBA")), notes))
+    if image.mode == "RGB":
+        return image
+    names = {"L": "grayscale", "1": "with 1 bit", "P": "with a palette"}
+    notes[names.get(image.mode, image.mode)] += 1
+    return image.convert("RGB")
+
+
+def rgb_from_array(array: np.ndarray, white_level: int | None = None, notes: Counter[str] | None = None) -> np.ndarray:
+    """Convert an array to (H, W, 3) uint8 RGB, contiguous.
+
+    Args:
+        array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16, bool (False black, True white), or
+            floating point from 0 to 1 or 0 to 255.
+        white_level: uint16 value that becomes 255; None: see the module.
+        notes: Counter that receives the conversion.
+
+    Raises:
+        InputError: The array has another shape or type, or negative values.
+    """
+    notes = Counter() if notes is None else notes
+    _check_shape(array)
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype == np.uint16:
+        array = deep_to_uint8(array, white_level, notes)
+    elif array.dtype.kind == "f":
+        low = float(np.nanmin(array, initial=0))
+        if low < -1e-3:  # normalized by a mean and standard deviation; rounding alone gives less
+            raise InputError(f"image: float array with values from {low:.3g}. Give values in 0 to 1 or in 0 to 255.")
+        array = float_to_uint8(array, notes)
+    elif array.dtype != np.uint8:
+        raise InputError(
+            f"image: unsupported array dtype {array.dtype}. Convert it to uint8 in 0 to 255, for example with "
+            "x.clip(0, 255).astype('uint8')."
+        )
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.shape[2] == 1:
+        notes["grayscale"] += 1
+        array = np.repeat(array, 3, axis=2)
+    if array.shape[2] == 4:
+        array = _composite_over_white(array, notes)
+    return np.ascontiguousarray(array)
+
+
+def array_from_tensor(tensor: object) -> np.ndarray:
+    """Convert a torch tensor (H, W), (1, H, W), (3, H, W) or (4, H, W) to an array (H, W) or (H, W, C).
+
+    Raises:
+        InputError: The tensor has another shape.
+    """
+    array: np.ndarray = tensor.detach().cpu().numpy()  # type: ignore[attr-defined]
+    if array.ndim == 4:
+        raise InputError(f"image: a batch of tensors {array.shape}. Give one image (3, H, W), or a list of them.")
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        return array.transpose(1, 2, 0)
+    if array.ndim == 2:
+        return array
+    raise InputError(f"image: unsupported tensor shape {array.shape}. Give (3, H, W), or an array (H, W, 3).")
+
+
+def deep_to_uint8(samples: np.ndarray, white_level: int | None, notes: Counter[str]) -> np.ndarray:
+    """Scale integer samples of more than 8 bits, of any shape, to uint8; `white_level` None: by the maximum."""
+    maximum = max(int(samples.max(initial=0)), 0)
+    level = white_level or next((2**bits - 1 for bits in DEPTHS if maximum < 2**bits), maximum)
+    notes[f"16-bit (0 to {level} scaled to 0 to 255)"] += 1
+    if level >= 2**16:  # 32-bit integers
+        return np.rint(np.clip(samples, 0, level) * (255 / level)).astype(np.uint8)
+    table = np.minimum((np.arange(2**16) * 255 + level // 2) // level, 255).astype(np.uint8)
+    return table[np.clip(samples, 0, 2**16 - 1)]
+
+
+def float_to_uint8(samples: np.ndarray, notes: Counter[str]) -> np.ndarray:
+    """Scale floating-point samples of any shape to uint8, by the smallest of 1, 255, 65535 and their maximum."""
+    samples = np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=65535.0, neginf=0.0)
+    maximum = float(samples.max(initial=0.0))
+    level = next((level for level in (1.0, 255.0, 65535.0) if maximum <= level), maximum)
+    notes[f"floating-point (0 to {level:g} scaled to 0 to 255)"] += 1
+    return np.rint(np.clip(samples, 0, level) * (255 / level)).astype(np.uint8)
+
+
+def needs_low_bytes(image: Image.Image, white_level: int | None) -> bool:
+    """Return whether the decoded high bytes (H, W) of a color image with 16 bits do not suffice."""
+    if white_level is not None:
+        return True
+    extrema = image.getextrema()[:3]
+    return max(int(high) for _, high in extrema) < _HIGH_BYTES_SUFFICE  # type: ignore[misc]
+
+
+def _deep_color(high: Image.Image, low: Image.Image, white_level: int | None, notes: Counter[str]) -> Image.Image:
+    """Join the high and low bytes of samples and scale them; alpha keeps its high byte."""
+    channels = np.array(high)
+    samples = channels[:, :, :3].astype(np.uint16) * np.uint16(256) + np.asarray(low)[:, :, :3]
+    channels[:, :, :3] = deep_to_uint8(samples, white_level, notes)
+    return Image.fromarray(channels)
+
+
+def _stated_white_level(image: Image.Image) -> int | None:
+    """Return the white level of a gray image with more than 8 bits if its file states it, or None."""
+    if image.format == "PPM":  # Pillow scales to 16 bits
+        return 2**16 - 1
+    tags = getattr(image, "tag_v2", None)
+    bits = tags.get(_BITS_PER_SAMPLE) if tags is not None else None
+    depth = bits[0] if isinstance(bits, tuple) and bits else bits
+    return 2**depth - 1 if isinstance(depth, int) and 8 < depth < 16 else None
+
+
+def _check_shape(array: np.ndarray) -> None:
+    if array.ndim in (2, 3) and (array.ndim == 2 or array.shape[2] in (1, 3, 4)) and array.size:
+        return
+    hint = ", for example with x.transpose(1, 2, 0)" if array.ndim == 3 and array.shape[0] in (1, 3) else ""
+    if array.ndim == 4:
+        hint = "; give the images of a batch as a list"
+    raise InputError(f"image: unsupported array shape {array.shape}. Convert it to (H, W) or (H, W, 3){hint}.")
+
+
+def _composite_over_white(rgba: np.ndarray, notes: Counter[str]) -> np.ndarray:
+    """Composite (H, W, 4) uint8 with unassociated alpha over white: (H, W, 3) uint8."""
+    if (rgba[:, :, 3] == 255).all():
+        return rgba[:, :, :3].copy()
+    notes["with transparency (composited over white)"] += 1
+    alpha = rgba[:, :, 3:].astype(np.uint16)
+    return ((rgba[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
