@@ -35,6 +35,14 @@ MASK_STRIDE = 4
 """Canvas pixels for one cell of the prototype grid."""
 
 
+def copies_overlap(device: torch.device) -> bool:
+    """Return whether a copy to a device may still run when `Tensor.to` returns.
+
+    CUDA copies ordinary memory to a buffer of its own first. MPS reads it later, when it may have been freed.
+    """
+    return device.type == "cuda"
+
+
 @dataclass
 class Sample:
     """An image and its objects, before or after the transforms. Crowd regions are left out: they are not trained on."""
@@ -67,7 +75,8 @@ class GroundTruth:
 
     def to(self, device: torch.device) -> GroundTruth:
         """Return a copy on another device."""
-        return GroundTruth(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+        overlap = copies_overlap(device)
+        return GroundTruth(*(getattr(self, n).to(device, non_blocking=overlap) for n in self.__dataclass_fields__))
 
     def pin_memory(self) -> GroundTruth:
         """Return a copy in pinned memory."""
@@ -89,7 +98,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return a copy on another device."""
-        images = self.images.to(device, non_blocking=True)
+        images = self.images.to(device, non_blocking=copies_overlap(device))
         return Batch(images, [o.to(device) for o in self.ground_truths], self.image_ids, self.canvas_maps)
 
     def pin_memory(self) -> Batch:
@@ -107,7 +116,8 @@ class DenseOutputs:
     quality_logits: Tensor | None
     """(B, L) logits of the quality branch (centerness by default); None for a head without one."""
     distances: Tensor
-    """(B, L, 4) left top right bottom, canvas pixels; positive, or not negative with ReLU distances."""
+    """(B, L, 4) left top right bottom from the locations, canvas pixels; positive, except in some heads
+    (`sais.modeling.head.HeadOutputs`)."""
     coefficients: Tensor | None
     """(B, L, K) in (-1, 1); None for a model without masks."""
     prototypes: Tensor | None

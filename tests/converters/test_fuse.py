@@ -23,7 +23,12 @@ VARIANTS = {
     "boxes only, no towers": ModelConfig(backbone=RESNET, masks=False, tower_depth=0),
     "without quality branch": ModelConfig(backbone=RESNET, quality="none"),
     "torchvision's head": ModelConfig(
-        backbone=RESNET, distance_activation="relu", distance_unit="stride", quality_from="regression", tower_bias=True
+        backbone=RESNET,
+        distance_activation="relu",
+        distance_unit="stride",
+        distance_origin="corner",
+        quality_from="regression",
+        tower_bias=True,
     ),
 }
 

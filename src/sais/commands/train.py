@@ -158,8 +158,7 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
         experiment, more = choose_settings(command, experiment, split, world)
         notes = [*notes, *more]
     if world.is_main:
-        for line in [*notes, f"training {experiment.name} on {paths.name} into {out}"]:
-            print(line)
+        print(f"training {experiment.name} on {paths.name} into {out}")
     result = train(
         experiment,
         paths,
@@ -172,6 +171,7 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
         weights=arguments.weights,
         world=world,
         changed_settings=changes,
+        notes=notes,
     )
     if world.is_main:
         if arguments.report:

@@ -98,6 +98,8 @@ class FusedHead(nn.Module):
         self.units, self.distance_activation = head.units, head.distance_activation
         self.scales: Tensor
         self.register_buffer("scales", head.scales.detach().clone())
+        self.shifts: Tensor | None
+        self.register_buffer("shifts", head.shifts)
         self.num_classes = head.class_logits.out_channels
         self.logits, self.distances = head.class_logits, head.distances
         if head.quality_logits is not None and head.quality_from == "regression":
@@ -115,7 +117,8 @@ class FusedHead(nn.Module):
             if raw.shape[2] > 4:
                 quality.append(raw[..., 4])
                 raw = raw[..., :4]
-            boxes.append(activate_distances(raw * self.scales[i], self.distance_activation) * self.units[i])
+            pixels = activate_distances(raw * self.scales[i], self.distance_activation) * self.units[i]
+            boxes.append(pixels if self.shifts is None else pixels + self.shifts[i])
             if self.coefficients is not None:
                 source = classification + regression if self.sums_towers else classification
                 coefficients.append(flatten_locations(self.coefficients(source)))

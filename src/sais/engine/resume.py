@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sais.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_weights
+from sais.checkpoint import Checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment
 from sais.config_ranges import check_ranges
 from sais.converters.for_training import for_training
 from sais.data.annotations import DatasetSplit
 from sais.device import choose_device
 from sais.distributed import SINGLE_PROCESS, World
+from sais.engine.fine_tuning import initialize_from, read_initial_weights
 from sais.engine.logging.loggers import LOGGERS
+from sais.engine.mask_supervision import match_masks
 from sais.engine.optim import MovingAverage, build_optimizer, restore_optimizer
 from sais.engine.run_folder import LAST, PREVIOUS
 from sais.engine.train_state import TrainState
 from sais.errors import CheckpointError, ConfigError, SaisError
+from sais.io.atomic import replace_file
 from sais.modeling.architecture import Architecture, find_architecture
 from sais.modeling.backbones import Backbone
 from sais.modeling.imagenet_weights import load_imagenet_weights
@@ -31,7 +33,8 @@ CHANGEABLE_SETTINGS = (
     *("run.activation_checkpointing", "run.cpu_convolutions"),
     *("optim.lr", "optim.micro_batch", "optim.grad_clip_norm", "schedule.patience"),
 )
-"""Settings that can be changed when resuming; changing any other one would make it a different run."""
+"""Settings that can be changed when resuming; changing any other one would make it a different run. In addition, a
+stepped schedule can have more epochs."""
 
 RESUMED_FIELDS = (
     *("iteration", "best_score", "evaluations_since_best", "seconds", "metrics", "evaluated_epochs"),
@@ -52,13 +55,13 @@ class RunInputs:
     world: World = SINGLE_PROCESS
 
 
-def start_run(inputs: RunInputs, random_init: bool, weights: Path | None) -> tuple[TrainState, list[str]]:
+def start_run(inputs: RunInputs, random_init: bool, weights: str | Path | None) -> tuple[TrainState, list[str]]:
     """Start a new run.
 
     Args:
         inputs: settings, folder and data.
         random_init: whether the backbone starts from random weights, all of them trainable.
-        weights: checkpoint or run folder to start from instead of ImageNet weights.
+        weights: checkpoint, run folder or ``torchvision:NAME`` to start from instead of ImageNet weights.
 
     Returns:
         The state of the run, and remarks for the user.
@@ -67,13 +70,17 @@ def start_run(inputs: RunInputs, random_init: bool, weights: Path | None) -> tup
     check_ranges(experiment)
     from_scratch = random_init or not experiment.model.pretrained
     experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
+    experiment, remarks = match_masks(experiment, inputs.train_split, inputs.valid_split)
+    initial = None
+    if weights is not None:
+        initial, experiment, changes = read_initial_weights(weights, experiment, inputs.world)
+        remarks += changes
     device = choose_device(experiment.run.device)
     torch.manual_seed(experiment.run.seed)
     architecture = find_architecture(experiment.model.architecture)
     model = architecture.build(experiment, len(class_names))
-    if weights is not None:
-        path = find_checkpoint(weights)
-        notes = initialize_from(model, load_checkpoint(path), class_names, architecture, path)
+    if initial is not None:
+        notes = initialize_from(model, initial, class_names, architecture)
     elif from_scratch:
         notes = ["backbone initialized randomly: none of its layers are frozen"]
     else:
@@ -84,7 +91,7 @@ def start_run(inputs: RunInputs, random_init: bool, weights: Path | None) -> tup
                 "weights into. Set model.pretrained to False."
             )
         notes = [load_imagenet_weights(backbone)]
-    return _new_state(replace(inputs, experiment=experiment), architecture, model, device), notes
+    return _new_state(replace(inputs, experiment=experiment), architecture, model, device), [*remarks, *notes]
 
 
 def resume_run(
@@ -124,6 +131,7 @@ def resume_run(
     for name in RESUMED_FIELDS:
         setattr(run, name, state[name])
     run.unreadable_images = set(state["unreadable_images"])
+    run.thresholds = state.get("thresholds")
     return run, [*notes, *changes, *removals, f"resumed at iteration {run.iteration}"]
 
 
@@ -147,9 +155,12 @@ def change_settings(stored: Experiment, given: Experiment, names: tuple[str, ...
         before, after = (getattr(getattr(experiment, group), field) for experiment in (stored, given))
         if before == after:
             continue
-        if name not in CHANGEABLE_SETTINGS:
+        if name == "schedule.epochs":
+            _check_more_epochs(stored, after)
+        elif name not in CHANGEABLE_SETTINGS:
             raise ConfigError(
-                f"{name}: the run was started with {before}, which cannot be changed when resuming. Start a new run."
+                f"{name}: the run was started with {before}, which cannot be changed when resuming. Start a new run in "
+                "another folder."
             )
         stored = replace(stored, **{group: replace(getattr(stored, group), **{field: after})})
         changes.append(f"{name} changed from {before} to {after}")
@@ -157,52 +168,20 @@ def change_settings(stored: Experiment, given: Experiment, names: tuple[str, ...
     return stored, changes
 
 
-def initialize_from(
-    model: nn.Module, checkpoint: Checkpoint, class_names: tuple[str, ...], architecture: Architecture, path: Path
-) -> list[str]:
-    """Load a checkpoint's weights into a model, which may have other classes.
-
-    If the classes differ, the classification layers remain freshly initialized, except for classes with the same name,
-    which keep their weights.
-
-    Args:
-        model: model to fill.
-        checkpoint: weights and class names.
-        class_names: C class names of the model.
-        architecture: architecture of the model, which names its classification layers.
-        path: path of the checkpoint for messages.
-
-    Returns:
-        Remarks for the user: which classes were kept and which are new.
-
-    Raises:
-        CheckpointError: the weights are of another network, or the architecture has no replaceable layers.
-    """
-    tensors = checkpoint.part("model")
-    if checkpoint.class_names == class_names:
-        load_weights(model, tensors, path)
-        return [f"weights from {path}"]
-    if not architecture.class_layers:
-        raise CheckpointError(
-            f"{path}: trained for other classes ({_shorten(list(checkpoint.class_names))}), which {architecture.name} "
-            "cannot replace. Use data with the same classes."
+def _check_more_epochs(stored: Experiment, epochs: int) -> None:
+    """Raise ConfigError unless a run with more epochs has had the learning rates of the run that is resumed."""
+    before, kind = stored.schedule.epochs, stored.schedule.kind
+    if epochs < before:
+        raise ConfigError(
+            f"schedule.epochs: the run was started with {before}, and a resumed run can only have more. Stop the run "
+            "where you like, and use its best weights."
         )
-    old_rows = {name: row for row, name in enumerate(checkpoint.class_names)}
-    pairs = [(row, old_rows[name]) for row, name in enumerate(class_names) if name in old_rows]
-    fresh = model.state_dict()
-    for layer in architecture.class_layers:
-        for name in (f"{layer}.weight", f"{layer}.bias"):
-            if name in tensors and name in fresh:
-                tensors[name] = _copy_rows(fresh[name], tensors[name], pairs)
-    load_weights(model, tensors, path)
-    shared = [class_names[row] for row, _ in pairs]
-    new = [name for name in class_names if name not in old_rows]
-    layers = f"{', '.join(architecture.class_layers)} re-initialized"
-    note = (
-        f"weights from {path}, trained for {len(checkpoint.class_names)} classes: {layers}; classes that keep their "
-        f"weights: {_shorten(shared)}; new classes: {_shorten(new)}"
-    )
-    return [note]
+    if kind != "steps":
+        raise ConfigError(
+            f"schedule.epochs: the learning rate of the {kind} schedule ends with the {before} epochs that the run was "
+            "started with, so that it cannot have more. Start a new run in another folder, with this run as its "
+            "weights."
+        )
 
 
 def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSplit) -> None:
@@ -227,23 +206,6 @@ def _drop_unrequested_loggers(stored: Experiment, given: Experiment) -> tuple[Ex
     return replace(stored, run=replace(stored.run, loggers=loggers)), notes
 
 
-def _copy_rows(fresh: Tensor, old: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """Return `fresh` (C, ...) with rows of `old` (C', ...) for each pair (row of fresh, row of old)."""
-    if fresh.shape[1:] != old.shape[1:]:
-        return old  # another network, which load_weights reports
-    combined = fresh.detach().clone()
-    for row, old_row in pairs:
-        combined[row] = old[old_row]
-    return combined
-
-
-def _shorten(names: list[str]) -> str:
-    """Return at most five of the names."""
-    if not names:
-        return "none"
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]]:
     """Return the last readable checkpoint of a run, its path and remarks.
 
@@ -260,7 +222,7 @@ def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]
         reason = str(error)
     checkpoint = load_checkpoint(previous)
     if world.is_main and last.exists():
-        os.replace(last, last.with_name(f"{last.name}.corrupt"))
+        replace_file(last, last.with_name(f"{last.name}.corrupt"))
     return checkpoint, previous, [f"{reason.rstrip('.')}. Resuming from {previous.name}."]
 
 

@@ -12,17 +12,21 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sais.checkpoint import find_checkpoint
 from sais.config import Experiment, to_dict
 from sais.data.annotations import DatasetSplit, check_split, trainable
 from sais.data.paths import DataPaths
 from sais.distributed import SINGLE_PROCESS, World
+from sais.engine.callbacks import Callback, Callbacks
 from sais.engine.checkpointing import (
     LoopContext,
     build_loader,
+    notify,
     out_of_patience,
     readable_batch,
     replace_workers,
@@ -30,6 +34,7 @@ from sais.engine.checkpointing import (
     stop_or_save,
 )
 from sais.engine.environment import describe_convolutions
+from sais.engine.fine_tuning import check_initial_weights
 from sais.engine.logging.loggers import check_loggers
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.optim import learning_rate
@@ -44,12 +49,19 @@ from sais.io.atomic import write_text
 from sais.structures import Batch
 
 if TYPE_CHECKING:
+    from sais.data.loader import EpochBatches
     from sais.evaluation.evaluate import Evaluation
+    from sais.inference.predictor import Predictor
+    from sais.inference.trained_model import TrainedModel
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainResult:
-    """The result of a run."""
+    """The result of a run.
+
+        result = sais.train("sais-lite", data="my_data")
+        detections = result.predictor(score=0.3)("image.jpg")
+    """
 
     out: Path
     """Folder of the run."""
@@ -63,6 +75,39 @@ class TrainResult:
     """One line for each image that could not be read and was skipped."""
     evaluation: Evaluation | None = None
     """Evaluation of the weights in `model.safetensors`; None if these were not evaluated."""
+
+    @property
+    def model(self) -> Path:
+        """Path of the model: the final weights, or the last checkpoint of a run that was stopped before its end."""
+        return find_checkpoint(self.out)
+
+    @property
+    def best_model(self) -> Path | None:
+        """Path of the weights with the best validation AP; None if the run had no evaluation."""
+        path = self.out / BEST
+        return path if path.is_file() else None
+
+    def load_model(self) -> TrainedModel:
+        """Load the network of `model` with its settings and class names."""
+        from sais.inference.trained_model import load_model
+
+        return load_model(self.model)
+
+    def predictor(self, **options: Any) -> Predictor:
+        """Open `model` as a predictor; `options` are those of `sais.Predictor`."""
+        from sais.inference.predictor import Predictor
+
+        return Predictor(self.model, **options)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Arguments of `train` that concern the training loop."""
+
+    max_iterations: int | None
+    skip_broken: bool
+    callbacks: Callbacks
+    verbose: bool
 
 
 @dataclass(frozen=True)
@@ -90,6 +135,9 @@ def train(
     weights: str | Path | None = None,
     world: World = SINGLE_PROCESS,
     changed_settings: tuple[str, ...] = ("run.device", "run.workers"),
+    callbacks: Sequence[Callback] = (),
+    verbose: bool = True,
+    notes: Sequence[str] = (),
 ) -> TrainResult:
     """Train a model.
 
@@ -105,28 +153,31 @@ def train(
         max_iterations: iteration of the whole run to stop after.
         skip_broken: whether to skip and count unreadable images. After the first epoch they are always skipped.
         random_init: whether to initialize the backbone randomly; all of its layers are then trained.
-        weights: checkpoint or run folder to fine-tune from, instead of ImageNet weights. If its classes differ, the
+        weights: checkpoint or run folder to fine-tune from, instead of ImageNet weights, or a detector of torchvision
+            (``torchvision:fcos_resnet50_fpn``, see `sais.modeling.torchvision_weights`). If its classes differ, the
             classification layers are re-initialized, except for classes with the same name.
         world: processes that train together, as `sais.distributed.process_group` yields them.
         changed_settings: names of settings of a resumed run that are taken from `experiment`, of `CHANGEABLE_SETTINGS`.
+        callbacks: functions called with the events of the run, see `sais.engine.callbacks`; the same on all ranks.
+        verbose: whether rank 0 prints lines and progress; the log files are written in any case.
+        notes: lines for the log about the origin of the settings.
 
     Raises:
         SaisError: a problem that the user can fix, with a subclass for its kind.
     """
     out = Path("runs", experiment.name) if out is None else Path(out)
+    called = Callbacks(callbacks)
     if world.is_main:
         check_loggers(experiment.run.loggers)
+    if weights is not None and not resume:
+        check_initial_weights(weights, experiment)
     with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
         splits = _read_data(data, dataset, valid_dataset)
         inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, world)
-        run, notes = (
-            resume_run(inputs, changed_settings)
-            if resume
-            else start_run(inputs, random_init, None if weights is None else Path(weights))
-        )
-        if world.is_main and not resume:
+        run, remarks = resume_run(inputs, changed_settings) if resume else start_run(inputs, random_init, weights)
+        if world.is_main and (changed_settings or not resume):
             write_text(out / SETTINGS, json.dumps(to_dict(run.experiment), indent=2) + "\n")
-        return _run(run, splits, notes, max_iterations, skip_broken)
+        return _run(run, splits, [*notes, *remarks], _Options(max_iterations, skip_broken, called, verbose))
 
 
 def _read_data(
@@ -154,24 +205,30 @@ def _read_data(
     return _Data(dataset, valid_dataset, name, {} if paths is None else vars(paths))
 
 
-def _run(run: TrainState, data: _Data, notes: list[str], max_iterations: int | None, skip_broken: bool) -> TrainResult:
+def _run(run: TrainState, data: _Data, notes: list[str], options: _Options) -> TrainResult:
     """Train from the current state of a run to its end."""
     loader, batches = build_loader(run)
     per_epoch = len(batches)
     total = per_epoch * run.experiment.schedule.epochs
-    last_iteration = total if max_iterations is None else min(max_iterations, total)
+    last_iteration = total if options.max_iterations is None else min(options.max_iterations, total)
     log: RunLog | NullLog = NullLog()
     if run.world.is_main:
-        log = RunLog(run.out, total, run.experiment, run.iteration, run.evaluated_epochs)
+        log = RunLog(run.out, total, run.experiment, run.iteration, run.evaluated_epochs, options.verbose)
     with log, StopRequest() as stop:
         log.start(data.name, data.paths, notes, run.device, describe_convolutions(run.model))
         remarks = [*_reading_notes(data.train_split), *_no_objects_warning(data.train_split)]
+        remarks += _small_batch_note(run, batches)
+        if run.iteration >= total or out_of_patience(run):
+            remarks.append("the run is complete: there is nothing left to train")
         for note in [*notes, *remarks, *_reading_notes(data.valid_split)]:
             log.print(note)
         images = f"{len(data.train_split.images)} images, {per_epoch} iterations per epoch"
         log.print(f"{images}, {total} in total, on {_device_text(run)}; {run.out}")
-        _train_epochs(run, LoopContext(log, stop, loader, batches, last_iteration, skip_broken))
+        context = LoopContext(log, stop, loader, batches, last_iteration, options.skip_broken)
+        context.callbacks = options.callbacks
+        _train_epochs(run, context)
         model_iteration = _finish(run, run.iteration == total or out_of_patience(run), log)
+        notify(run, context, "end", (run.iteration - 1) // per_epoch)
     evaluation = log.evaluation_at(model_iteration)
     return TrainResult(run.out, run.iteration, run.metrics, run.seconds, run.unreadable_images, evaluation)
 
@@ -214,6 +271,8 @@ def _train_epoch(run: TrainState, context: LoopContext) -> bool:
     _train_iterations(run, context, epoch)
     with ignore_worker_deaths():
         save(run, context)  # before the evaluation, so that no error there costs an epoch
+    if run.iteration % len(context.batches) == 0:
+        notify(run, context, "epoch", epoch)
     return True
 
 
@@ -233,6 +292,9 @@ def _train_iterations(run: TrainState, context: LoopContext, epoch: int) -> None
             if terms is not None:
                 speed = settings.optim.batch_size / max(seconds, 1e-9)
                 context.log.iteration(run.iteration, epoch, terms, lr, speed)
+                if context.callbacks:
+                    losses = {name if name == "gradient" else f"loss/{name}": value for name, value in terms.items()}
+                    notify(run, context, "step", epoch, values=losses | {"lr": lr, "images_per_second": speed})
             stop_or_save(run, context)
         start_time = time.monotonic()
         if run.iteration >= context.last_iteration:
@@ -301,6 +363,15 @@ def _device_text(run: TrainState) -> str:
 def _reading_notes(split: DatasetSplit | None) -> list[str]:
     """Return a line for each kind of annotation that was dropped or changed on reading."""
     return [] if split is None else [f"{split.name}: {what}: {count}" for what, count in split.notes.items()]
+
+
+def _small_batch_note(run: TrainState, batches: EpochBatches) -> list[str]:
+    """Return a note if there are fewer images than `optim.batch_size`, so that batches are smaller."""
+    wanted = run.experiment.optim.batch_size
+    if batches.batch_size == wanted:
+        return []
+    size = f"each batch has {batches.batch_size} instead of optim.batch_size {wanted}"
+    return [f"{run.train_split.name}: {len(run.train_split.images)} images, fewer than one batch: {size}"]
 
 
 def _no_objects_warning(split: DatasetSplit) -> list[str]:

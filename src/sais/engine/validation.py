@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from sais.engine.checkpointing import LoopContext, out_of_patience
+from sais.engine.callbacks import evaluation_values
+from sais.engine.checkpointing import LoopContext, notify, out_of_patience
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
 from sais.engine.run_folder import BEST
@@ -40,6 +41,9 @@ def validate(run: TrainState, epoch: int, context: LoopContext) -> None:
         return
     run.metrics = evaluation.metrics.to_dict()
     log.evaluation(run.iteration, epoch, evaluation, time.monotonic() - start_time)
+    if context.callbacks:
+        values = evaluation_values(run.metrics)
+        notify(run, context, "evaluation", epoch, values=values, evaluation=evaluation)
     if evaluation.limit_note() and is_last:
         log.print(f"{name}: {evaluation.limit_note()}")
     score = (run.metrics["mask"] or run.metrics["box"])["AP"]

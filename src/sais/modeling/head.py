@@ -28,7 +28,8 @@ class HeadOutputs(NamedTuple):
     quality_logits: Tensor | None
     """(B, L); None without a quality branch."""
     distances: Tensor
-    """(B, L, 4) left top right bottom, canvas pixels; positive, or not negative with ReLU distances."""
+    """(B, L, 4) left top right bottom from the centers of the cells, canvas pixels; positive with exp. With ReLU they
+    may be 0, and with the corner as origin negative where a box does not contain the center."""
     coefficients: Tensor | None
     """(B, L, K) in (-1, 1); None without masks."""
 
@@ -66,6 +67,7 @@ class Head(nn.Module):
         quality: whether there is a quality branch.
         quality_from: tower of the quality branch, "classification" or "regression".
         distance_activation: "exp": distances are exp(scale x); "relu": relu(scale x).
+        distance_origin: point of the cell that they are predicted from, "center" or "corner" (the upper left one).
         tower_bias: whether the convolutions of the towers have biases.
     """
 
@@ -83,6 +85,7 @@ class Head(nn.Module):
         quality: bool = True,
         quality_from: str = "classification",
         distance_activation: str = "exp",
+        distance_origin: str = "center",
         tower_bias: bool = False,
     ) -> None:
         super().__init__()
@@ -97,6 +100,9 @@ class Head(nn.Module):
         self.coefficients = nn.Conv2d(channels, prototypes, 3, padding=1) if prototypes else None
         self.scales = nn.Parameter(torch.ones(len(strides)))
         self.units = [float(stride) if distance_unit == "stride" else 1.0 for stride in strides]
+        shifts = [[stride / 2, stride / 2, -stride / 2, -stride / 2] for stride in strides]
+        self.shifts: Tensor | None  # from distances of the corner to those of the center, (levels, 4) canvas pixels
+        self.register_buffer("shifts", torch.tensor(shifts) if distance_origin == "corner" else None, persistent=False)
         self._initialize(tower_kind)
 
     def _initialize(self, tower_kind: str) -> None:
@@ -147,8 +153,9 @@ class Head(nn.Module):
         assert class_logits is not None
         assert raw_distances is not None
         distances = []
-        for values, scale, unit in zip(raw_distances, self.scales, self.units, strict=True):
-            distances.append(activate_distances(values.float() * scale, self.distance_activation) * unit)
+        for level, (values, scale, unit) in enumerate(zip(raw_distances, self.scales, self.units, strict=True)):
+            pixels = activate_distances(values.float() * scale, self.distance_activation) * unit
+            distances.append(pixels if self.shifts is None else pixels + self.shifts[level])
         return HeadOutputs(
             torch.cat(class_logits, 1).float(),
             None if quality is None else torch.cat(quality, 1).float().squeeze(2),

@@ -87,6 +87,7 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
         quality=config.quality != "none",
         quality_from=config.quality_from,
         distance_activation=config.distance_activation,
+        distance_origin=config.distance_origin,
         tower_bias=config.tower_bias,
     )
     protonet = None

@@ -24,9 +24,13 @@ def squared_centerness(distances: Tensor) -> Tensor:
 
 
 def intersection_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the areas (...) of intersection and union of boxes around one point, as positive distances (..., 4)."""
+    """Return the areas (...) of intersection and union of boxes, as distances (..., 4) from one point.
+
+    Distances are positive where a box contains the point; boxes without a common point have intersection 0.
+    """
     smaller = torch.minimum(first, second)
-    intersection = (smaller[..., 0] + smaller[..., 2]) * (smaller[..., 1] + smaller[..., 3])
+    width, height = smaller[..., 0] + smaller[..., 2], smaller[..., 1] + smaller[..., 3]
+    intersection = width.clamp(min=0) * height.clamp(min=0)
     areas = [(d[..., 0] + d[..., 2]) * (d[..., 1] + d[..., 3]) for d in (first, second)]
     return intersection, areas[0] + areas[1] - intersection
 
