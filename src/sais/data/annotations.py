@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from sais.data.exif_frame import to_annotated_frame
 from sais.errors import InputError, SaisError
 from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, bounding_box
 
@@ -89,7 +90,7 @@ class ImageRecord:
         return str(self.source) if isinstance(self.source, Path) else f"image {self.id}"
 
     def read(self, max_pixels: int | None = None) -> np.ndarray:
-        """Read the image: (H, W, 3) uint8 RGB, upright.
+        """Read the image: (H, W, 3) uint8 RGB, upright; or as it is stored, if the annotated size is of that frame.
 
         Args:
             max_pixels: As for `sais.io.images.read_image`.
@@ -101,7 +102,7 @@ class ImageRecord:
         from sais.io import images
 
         if isinstance(self.source, Path):
-            return images.read_image(self.source, max_pixels)
+            return to_annotated_frame(images.read_image(self.source, max_pixels), self.source, self.size)
         try:
             image = self.source() if callable(self.source) else self.source
         except SaisError:
@@ -126,6 +127,8 @@ class DatasetSplit:
     """The images in the data set's order."""
     notes: dict[str, int] = field(default_factory=dict)
     """What was dropped or changed while reading, and how often."""
+    examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The first places of a note, such as "annotation 7"."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))

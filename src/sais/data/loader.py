@@ -19,6 +19,7 @@ from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit
 from sais.data.dataset import AugmentedSamples, SampleKey, read_resized_sample, read_sample
 from sais.data.packed_records import PackedRecords
+from sais.data.workers import worker_context
 from sais.errors import ConfigError, InputError, SaisError
 from sais.io.images import LARGE_IMAGE_PIXELS
 from sais.ops.letterbox import PADDING, CanvasMap, letterbox
@@ -230,6 +231,7 @@ def training_loader(
     workers: int,
     mask_margin: float = 0.0,
     share: tuple[int, int] = (0, 1),
+    pin_memory: bool = False,
 ) -> tuple[DataLoader[LoadedBatch], EpochBatches]:
     """Return a loader of shuffled, augmented batches, and its sampler, whose `epoch` is set before each pass.
 
@@ -244,15 +246,21 @@ def training_loader(
         workers: Number of worker processes; 0 reads in the main process.
         mask_margin: Margin of the mask targets around the box, as a fraction of the box's sides.
         share: (rank, world size).
+        pin_memory: Whether batches are copied to page-locked memory, which makes sense for CUDA only.
     """
     portrait = np.array([settings.mode == "keep_ratio" and r.size[0] > r.size[1] for r in split.images])
     batches = EpochBatches(portrait, batch_size, seed, share)
     samples = AugmentedSamples(split, settings, options, seed)
-    return _batch_loader(TrainingDataset(samples, mask_margin), batches, workers), batches
+    return _batch_loader(TrainingDataset(samples, mask_margin), batches, workers, pin_memory), batches
 
 
 def evaluation_loader(
-    split: DatasetSplit, settings: InputConfig, batch_size: int, workers: int, share: tuple[int, int] = (0, 1)
+    split: DatasetSplit,
+    settings: InputConfig,
+    batch_size: int,
+    workers: int,
+    share: tuple[int, int] = (0, 1),
+    pin_memory: bool = False,
 ) -> DataLoader[LoadedBatch]:
     """Return a loader of all images on their canvases, without objects.
 
@@ -264,23 +272,26 @@ def evaluation_loader(
         batch_size: Maximum number of images in a batch.
         workers: Number of worker processes; 0 reads in the main process.
         share: (rank, world size); each rank receives a part of the batches.
+        pin_memory: Whether batches are copied to page-locked memory, which makes sense for CUDA only.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for position, record in enumerate(split.images):
         canvas = letterbox(record.size, settings.mode, settings.size).canvas_size
         groups.setdefault(canvas, []).append(position)
     batches = [g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size)]
-    return _batch_loader(EvaluationDataset(split, settings), batches[share[0] :: share[1]], workers)
+    return _batch_loader(EvaluationDataset(split, settings), batches[share[0] :: share[1]], workers, pin_memory)
 
 
 def full_image_loader(split: DatasetSplit, batch_size: int, workers: int) -> DataLoader[list[Sample | str]]:
     """Return a loader of all images at their own size, for sliced inference and test-time augmentation."""
+    dataset = FullImageDataset(split)
     return DataLoader(
-        FullImageDataset(split),  # type: ignore[arg-type]
+        dataset,  # type: ignore[arg-type]
         batch_size,
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=init_worker,
+        multiprocessing_context=worker_context(dataset, workers),
     )
 
 
@@ -295,7 +306,10 @@ def init_worker(worker: int) -> None:
 
 
 def _batch_loader(
-    dataset: TrainingDataset | EvaluationDataset, batches: EpochBatches | list[list[int]], workers: int
+    dataset: TrainingDataset | EvaluationDataset,
+    batches: EpochBatches | list[list[int]],
+    workers: int,
+    pin_memory: bool,
 ) -> DataLoader[LoadedBatch]:
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # collate converts LoadedSample to LoadedBatch
@@ -305,5 +319,6 @@ def _batch_loader(
         worker_init_fn=init_worker,
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED_BATCHES if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
+        multiprocessing_context=worker_context(dataset, workers),
     )

@@ -143,6 +143,49 @@ def parse(rle: dict[str, Any]) -> tuple[tuple[int, int], np.ndarray]:
     return (height, width), runs
 
 
+def with_integers(rle: dict[str, Any]) -> dict[str, Any]:
+    """Return an RLE whose size and counts are integers and text; the RLE itself if they are already.
+
+    A round trip through tables or MATLAB writes 12 as 12.0, and `pycocotools.mask.encode` returns bytes. The evaluator
+    takes neither.
+
+    Args:
+        rle: ``{"size": [H, W], "counts": counts}`` with a list or array (R,), text or bytes.
+
+    Raises:
+        ValueError: Keys are missing, or a number is not whole.
+    """
+    try:
+        size, counts = rle["size"], rle["counts"]
+        total = sum(size)
+    except (KeyError, TypeError):
+        raise ValueError("RLE: 'size' [height, width] or 'counts' is missing") from None
+    if isinstance(counts, str):
+        if type(total) is int:
+            return rle
+    elif isinstance(counts, bytes):
+        counts = counts.decode("ascii", "replace")
+    else:
+        try:
+            # The sum of numbers is an integer only if all are; the fastest check.
+            if isinstance(counts, list) and type(sum(counts)) is int and type(total) is int:
+                return rle
+            counts = [_whole(count) for count in counts]
+        except TypeError:
+            raise ValueError("RLE: counts are not a flat list of whole numbers") from None
+    return {"size": [_whole(side) for side in size], "counts": counts}
+
+
+def _whole(value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"RLE: {value!r} is not a whole number") from None
+    if number != value:
+        raise ValueError(f"RLE: {value!r} is not a whole number")
+    return number
+
+
 def to_string(counts: np.ndarray | Sequence[int]) -> str:
     """Compress counts (R,) to the string of COCO."""
     counts = np.asarray(counts, dtype=np.int64)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from sais.data.annotations import DatasetSplit, check_split
-from sais.data.formats.coco import read_coco
+from sais.data.formats.coco import Problems, read_coco
 from sais.data.objects import is_object_name, open_object, select_classes
+from sais.data.options import DataOptions, apply_options
 from sais.errors import InputError
 from sais.resolve import resolve
 
@@ -28,21 +29,31 @@ _PREFIX = "instances_"
 _ROBOFLOW = "_annotations.coco.json"
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_")
 """Prefixes of the annotation files of COCO's other tasks."""
+_DEFAULTS = DataOptions()
 
 ClassNames = tuple[str, ...] | None
+Reader = Callable[[Path, str, ClassNames, list[str], Problems | None], DatasetSplit | None]
 
 
 @dataclass(frozen=True)
 class Format:
     """A format: how its splits are found in a folder and read."""
 
-    read: Callable[[Path, str, ClassNames, list[str]], DatasetSplit | None]
-    """(folder, split, class names, searched) -> the split; None if it is absent, with the places searched appended."""
+    read: Reader
+    """(folder, split, class names, searched, problems) -> the split; None if it is absent, with the places searched
+    appended. Malformed entries are left out and added to `problems`, or raise an error where that is None."""
     list_splits: Callable[[Path], list[str]]
     """Names of the splits of this format in a folder."""
 
 
-def read_dataset(data: Path | str, split: str, classes: ClassNames = None, format: str = "auto") -> DatasetSplit:
+def read_dataset(
+    data: Path | str,
+    split: str,
+    classes: ClassNames = None,
+    format: str = "auto",
+    options: DataOptions = _DEFAULTS,
+    problems: Problems | None = None,
+) -> DatasetSplit:
     """Read one split of a data set.
 
     Args:
@@ -50,13 +61,16 @@ def read_dataset(data: Path | str, split: str, classes: ClassNames = None, forma
         split: Name of the split; val and valid are synonyms, and train finds instances_train2017.json.
         classes: A model's class names, which the labels then follow; None for the data set's own classes.
         format: Row of `FORMATS`, ``module:function`` of a reader (folder, split name) -> `DatasetSplit`, or "auto".
+        options: How crowds and images that are listed more than once are read.
+        problems: Takes the error messages of all malformed entries by kind, and the entries are left out; None raises
+            an error.
 
     Raises:
         InputError: The split is not found, or its annotations are malformed.
         ConfigError: The format is unknown.
     """
     if is_object_name(data):
-        return _object_split(str(data), split, classes)
+        return apply_options(_object_split(str(data), split, classes), options)
     folder = Path(data)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such data folder. Check the path.")
@@ -66,22 +80,36 @@ def read_dataset(data: Path | str, split: str, classes: ClassNames = None, forma
         if not isinstance(row, Format):
             dataset_split = row(folder, split)
             check_split(dataset_split)
-            return dataset_split if classes is None else select_classes(dataset_split, classes)
-        dataset_split = row.read(folder, split, classes, searched)
+            dataset_split = dataset_split if classes is None else select_classes(dataset_split, classes)
+            return apply_options(dataset_split, options)
+        dataset_split = row.read(folder, split, classes, searched, problems)
         if dataset_split is not None:
-            return dataset_split
+            return apply_options(dataset_split, options)
     names = list_splits(folder)
     remedy = f"Available splits: {', '.join(names)}." if names else "Arrange the files in a supported layout (README)."
     raise InputError(f"{folder}: no annotations of split '{split}' in {', '.join(searched)}. {remedy}")
 
 
-def read_dataset_files(annotations: Path | str, images: Path | str, classes: ClassNames = None) -> DatasetSplit:
+def read_dataset_files(
+    annotations: Path | str,
+    images: Path | str,
+    classes: ClassNames = None,
+    options: DataOptions = _DEFAULTS,
+    problems: Problems | None = None,
+) -> DatasetSplit:
     """Read the split of one annotation file and one image folder.
+
+    Args:
+        annotations: COCO JSON.
+        images: Folder of the images.
+        classes: As for `read_dataset`.
+        options: As for `read_dataset`.
+        problems: As for `read_dataset`.
 
     Raises:
         InputError: As for `read_coco`.
     """
-    return read_coco(Path(annotations), Path(images), classes)
+    return apply_options(read_coco(Path(annotations), Path(images), classes, problems), options)
 
 
 def list_splits(data: Path | str) -> list[str]:
@@ -101,7 +129,9 @@ def _object_split(data: str, split: str, classes: ClassNames) -> DatasetSplit:
     return dataset_split if classes is None else select_classes(dataset_split, classes)
 
 
-def _read_coco_split(folder: Path, split: str, classes: ClassNames, searched: list[str]) -> DatasetSplit | None:
+def _read_coco_split(
+    folder: Path, split: str, classes: ClassNames, searched: list[str], problems: Problems | None
+) -> DatasetSplit | None:
     names = [split, _SYNONYMS[split]] if split in _SYNONYMS else [split]
     annotations = _find_coco_file(folder, names, searched)
     if annotations is None:
@@ -112,7 +142,7 @@ def _read_coco_split(folder: Path, split: str, classes: ClassNames, searched: li
     candidates += [folder / "images", *(folder / name for name in folders), folder, annotations.parent]
     if annotations.name == _ROBOFLOW:
         candidates = [annotations.parent, annotations.parent / "images"]
-    return replace(read_coco(annotations, candidates, classes), name=split)
+    return replace(read_coco(annotations, candidates, classes, problems), name=split)
 
 
 def _find_coco_file(folder: Path, names: list[str], searched: list[str]) -> Path | None:

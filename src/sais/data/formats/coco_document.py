@@ -1,0 +1,257 @@
+"""The frame of a COCO file: its JSON, its categories and its images."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sais.data.formats import notes as kinds
+from sais.data.formats.coco_ids import Numbers, as_integer, is_id, number_ids
+from sais.data.formats.image_files import ImageFiles
+from sais.data.formats.notes import Notes
+from sais.errors import InputError, SaisError
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The categories of a file."""
+
+    class_names: tuple[str, ...]
+    """C names in the order of the labels."""
+    category_ids: tuple[int, ...]
+    """C ids in the order of the labels."""
+    labels: dict[int, int | None]
+    """Category id -> label; None for a class unknown to the model."""
+    numbers: Numbers
+    """Category id as the file writes it -> integer."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a file, without the entries that are malformed."""
+
+    ids: tuple[int, ...]
+    paths: tuple[Path, ...]
+    sizes: dict[int, tuple[int, int]]
+    """Image id -> (H, W)."""
+    numbers: Numbers
+    """Image id as the file writes it -> integer."""
+
+
+def read_document(path: Path) -> Document:
+    """Return the JSON of a COCO file, whose keys are checked but not their entries.
+
+    Raises:
+        InputError: The file is missing, not JSON or not COCO.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such annotation file. Check the path.") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not JSON ({error.msg}, line {error.lineno} column {error.colno}). Export it again."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, deeply nested
+        raise InputError(f"{path}: cannot be read ({error}). Export it again.") from error
+    if not isinstance(document, dict):
+        raise InputError(
+            f"{path}: not COCO: JSON {type(document).__name__} at the top level. Export it as COCO instances."
+        )
+    for key in ("images", "categories"):
+        if key not in document:
+            raise InputError(f"{path}: not COCO: the key '{key}' is missing. Export it as COCO instances.")
+    for key in ("images", "categories", "annotations"):
+        if not isinstance(document.get(key, []), list):
+            raise InputError(f"{path}: not COCO: '{key}' is not a list. Export it as COCO instances.")
+    if not document["images"]:
+        raise InputError(f"{path}: no images. Export a split with at least one image.")
+    return document
+
+
+def read_categories(path: Path, document: Document, classes: tuple[str, ...] | None, notes: Notes) -> Categories:
+    """Return the categories of a document.
+
+    Args:
+        path: The file.
+        document: Its content.
+        classes: A model's class names, which the labels then follow; None for the file's own, sorted by id.
+        notes: Notes of the file.
+
+    Raises:
+        InputError: A category is malformed, or classes of the model are missing.
+    """
+    categories = document["categories"]
+    if not categories:
+        raise InputError(f"{path}: 'categories' is empty. Add at least one category, or export the file again.")
+    for category in categories:
+        if not isinstance(category, dict) or not is_id(category.get("id")) or not _has_name(category):
+            raise InputError(f"{path}: category without an integer 'id' or a 'name': {category!r}. Add both.")
+    numbers = number_ids(
+        [category["id"] for category in categories],
+        lambda value: notes.add(kinds.CATEGORY_ID_NUMBERS, f"{value!r}"),
+        lambda value: notes.add(kinds.CATEGORY_ID_TEXTS, f"{value!r}"),
+    )
+    named: list[tuple[int, str]] = []
+    for category in categories:
+        name = str(category["name"])
+        if name != name.strip():
+            notes.add(kinds.BLANK_NAMES, f"{name!r}")
+        named.append((numbers[category["id"]], name.strip()))
+    named.sort(key=lambda pair: pair[0])
+    ids = tuple(category_id for category_id, _ in named)
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{path}: category id {_duplicate(ids)} occurs more than once. Give unique ids.")
+    names = tuple(name for _, name in named)
+    if classes is None:
+        return Categories(names, ids, {category_id: label for label, category_id in enumerate(ids)}, numbers)
+    return _follow_classes(path, names, ids, classes, numbers, notes)
+
+
+def _follow_classes(
+    path: Path, names: tuple[str, ...], ids: tuple[int, ...], classes: tuple[str, ...], numbers: Numbers, notes: Notes
+) -> Categories:
+    """Return the categories with the labels of a model's classes, matched by name."""
+    # Some export tools write a name twice, as its own parent: the n-th category of a name keeps its position.
+    id_of = dict(zip(_with_occurrence(names), ids, strict=True))
+    keys = _with_occurrence(tuple(name.strip() for name in classes))
+    missing = [name for name, key in zip(classes, keys, strict=True) if key not in id_of]
+    unknown = [key[0] for key in id_of if key not in keys]
+    if len(missing) == len(keys) or (missing and unknown):  # another name of the same class, or other data
+        others = f" (there are {', '.join(unknown[:5])})" if unknown else ""
+        raise InputError(
+            f"{path}: the model's classes {', '.join(missing)} are not in 'categories'{others}. "
+            "Add them under these names, or use the model's own data."
+        )
+    following = max(ids) + 1
+    for name, key in zip(classes, keys, strict=True):
+        if key not in id_of:
+            notes.add(kinds.MISSING_CLASSES, name)
+            id_of[key], following = following, following + 1
+    category_ids = tuple(id_of[key] for key in keys)
+    labels: dict[int, int | None] = dict.fromkeys(ids)
+    labels.update({category_id: label for label, category_id in enumerate(category_ids)})
+    return Categories(tuple(classes), category_ids, labels, numbers)
+
+
+def _with_occurrence(names: tuple[str, ...]) -> list[tuple[str, int]]:
+    return [(name, names[:i].count(name)) for i, name in enumerate(names)]
+
+
+def read_images(path: Path, entries: list[Any], folders: Sequence[Path] | None, notes: Notes) -> Images:
+    """Return the images of a document; malformed entries are recorded as problems and left out.
+
+    Args:
+        path: The annotation file.
+        entries: Value of 'images', not empty.
+        folders: Candidate folders of the images; None if they are not read.
+        notes: Notes of the file.
+
+    Raises:
+        InputError: None of the first images exists in the folders.
+    """
+    valid = _valid_entries(path, entries, notes)
+    numbers = number_ids(
+        [entry["id"] for entry in valid],
+        lambda value: notes.add(kinds.IMAGE_ID_NUMBERS, f"{value!r}"),
+        lambda value: notes.add(kinds.IMAGE_ID_TEXTS, f"{value!r}"),
+    )
+    locate = _Locator(path, valid, folders, notes)
+    sizes: dict[int, tuple[int, int]] = {}
+    ids, paths = [], []
+    for entry in valid:
+        image_id = numbers[entry["id"]]
+        if image_id in sizes:
+            notes.problem(kinds.REPEATED_ID, f"{path}: image id {image_id} occurs more than once. Give unique ids.")
+            continue
+        file = locate(entry["file_name"])
+        try:
+            sizes[image_id] = _size(path, file, entry, notes)
+        except SaisError as error:
+            notes.problem(kinds.BAD_IMAGE, str(error))
+            continue
+        ids.append(image_id)
+        paths.append(file)
+    return Images(tuple(ids), tuple(paths), sizes, numbers)
+
+
+def _valid_entries(path: Path, entries: list[Any], notes: Notes) -> list[dict[str, Any]]:
+    valid = []
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not is_id(entry.get("id")):
+            text = f"{path}: not COCO: images[{position}] is an image without an 'id'. Export it as COCO instances."
+            notes.problem(kinds.BAD_IMAGE, text)
+        elif not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
+            text = f"{path}: not COCO: image {entry['id']} lacks 'file_name'. Export it as COCO instances."
+            notes.problem(kinds.BAD_IMAGE, text)
+        else:
+            valid.append(entry)
+    return valid
+
+
+class _Locator:
+    """Finds the file of each name in the folder with most of the first images."""
+
+    def __init__(self, path: Path, entries: list[Any], folders: Sequence[Path] | None, notes: Notes) -> None:
+        self._folder, self._notes = path.parent, notes
+        self._files: ImageFiles | None = None
+        names = [entry["file_name"] for entry in entries]
+        if folders is None or not names:
+            return
+        self._files = ImageFiles(folders, names)
+        if not self._files.found or self._files.folder is None:
+            nearest = self._files.nearest(names[0])
+            hint = f"; the nearest file is {nearest}" if nearest else ""
+            searched = ", ".join(str(folder) for folder in folders)
+            raise InputError(
+                f"{path}: its images ({names[0][:200]} ...) are not in {searched}{hint}. Give the folder of the images."
+            )
+        self._folder = self._files.folder
+
+    def __call__(self, name: str) -> Path:
+        """Return the file of a name; the name in the folder if there is none."""
+        if self._files is None:
+            return self._folder / name
+        found = self._files.find(name)
+        if found is None:
+            nearest = None if self._notes.counts[kinds.MISSING_FILES] else self._files.nearest(name)
+            self._notes.add(kinds.MISSING_FILES, name[:200] + (f" (nearest file: {nearest})" if nearest else ""))
+            return self._folder / name
+        file, exact = found
+        if not exact:
+            self._notes.add(kinds.RENAMED_FILES, f"{name} is {file}")
+        return file
+
+
+def _size(path: Path, file: Path, entry: dict[str, Any], notes: Notes) -> tuple[int, int]:
+    """Return (H, W) of an image as its entry states it, or else from the file."""
+    height, width = entry.get("height"), entry.get("width")
+    if height is None or width is None:
+        from sais.io.images import read_size
+
+        size = read_size(file)
+        notes.add(kinds.SIZES_READ, f"image {entry['id']}")
+        return size
+    if isinstance(height, str) or isinstance(width, str):
+        notes.add(kinds.NUMBER_SIZES, f"image {entry['id']}")
+        height, width = as_integer(height), as_integer(width)
+    if not all(isinstance(side, (int, float)) and 1 <= side < math.inf for side in (height, width)):
+        height, width = entry["height"], entry["width"]
+        raise InputError(f"{path}: image {entry['id']} has the size {width!r} x {height!r}. Give its size in pixels.")
+    return int(height), int(width)
+
+
+def _has_name(category: dict[str, Any]) -> bool:
+    name = category.get("name")
+    return isinstance(name, (str, int, float)) and bool(str(name).strip())
+
+
+def _duplicate(ids: tuple[int, ...]) -> int:
+    return next(i for i, count in Counter(ids).items() if count > 1)

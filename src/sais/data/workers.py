@@ -1,0 +1,122 @@
+"""Processes that read images: how they start where Python does not fork, as on Windows and macOS.
+
+There, a new process imports the main script, which without an `if __name__ == "__main__":` starts everything again. The
+processes of a `DataLoader` need the package only. So they start without the main script, unless the data set contains
+functions or classes of it. In that case the script must have the guard, which is checked before anything starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import pickle
+import sys
+import types
+from collections.abc import Iterator
+from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+from sais.errors import InputError
+
+GUARD = 'if __name__ == "__main__":'
+
+
+class _Process(SpawnProcess):
+    """A process that starts without the main script."""
+
+    def start(self) -> None:
+        with _without_main_script():
+            super().start()
+
+
+class _Context(SpawnContext):
+    """Start processes without the main script."""
+
+    Process = _Process  # type: ignore[assignment]
+
+
+def worker_context(dataset: Any, workers: int) -> BaseContext | None:
+    """Return the multiprocessing context for the workers of a `DataLoader`; None for Python's default.
+
+    Args:
+        dataset: the data set that each worker receives.
+        workers: number of processes; with 0 nothing is checked.
+
+    Raises:
+        InputError: the main script has no guard and would be run by every worker.
+    """
+    if not workers or _start_method() == "fork":
+        return None
+    check_main_process()
+    if not _needs_main_script(dataset):
+        return _Context()
+    check_guard()
+    return multiprocessing.get_context("spawn")
+
+
+def _start_method() -> str:
+    """Return the start method of new processes, without fixing it for the rest of the program."""
+    return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+
+
+def check_main_process() -> None:
+    """Raise InputError in a process that imports the main script in order to start: it must not train itself."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            f"{_main_file() or 'main script'}: a new process imports it and must not run it again. Put its calls below "
+            f"`{GUARD}`."
+        )
+
+
+def check_guard() -> None:
+    """Raise InputError if the main script is a file without a guard, which every new process would run."""
+    file = _main_file()
+    if file is None:
+        return
+    try:
+        source = Path(file).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if "__name__" not in source:
+        raise InputError(
+            f"{file}: the data set uses functions of this script, so every process that reads images would run it. Put "
+            f"its calls below `{GUARD}`, or read images in the main process (run.workers=0)."
+        )
+
+
+def _main_file() -> str | None:
+    """Return the file of the main script; None in a notebook, an interactive session or a module (`python -m`)."""
+    main = sys.modules.get("__main__")
+    if getattr(main, "__spec__", None) is not None:
+        return None
+    return getattr(main, "__file__", None)
+
+
+def _needs_main_script(dataset: Any) -> bool:
+    """Return whether an object can be unpickled only by a process that has imported the main script."""
+    with _without_main_script():
+        try:
+            ForkingPickler(io.BytesIO(), pickle.HIGHEST_PROTOCOL).dump(dataset)
+        except (pickle.PicklingError, AttributeError) as error:
+            if "__main__" not in str(error):
+                raise InputError(
+                    f"data set: cannot be sent to the processes that read images ({error}). Use functions of a module, "
+                    "or read images in the main process (run.workers=0)."
+                ) from error
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _without_main_script() -> Iterator[None]:
+    """Replace the main module by an empty one inside the block, so that new processes do not import it."""
+    main = sys.modules["__main__"]
+    empty = types.ModuleType("__main__")
+    sys.modules["__main__"] = empty
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
