@@ -23,6 +23,8 @@ from sais.engine.trainer import train
 from sais.errors import ConfigError
 from sais.inference.predictor import Predictor
 from sais.modeling.architecture import Architecture
+from sais.recipes import recipe
+from sais.reports.run_record import read_run
 
 CHILD = """
 import json, os, signal, sys
@@ -204,3 +206,33 @@ def test_start_run_rejects_imagenet_weights_for_a_network_without_backbone(
     inputs = RunInputs(Experiment(), tmp_path, DataPaths(shapes).read_train(), None)
     with pytest.raises(ConfigError, match=r"Set model\.pretrained to False"):
         start_run(inputs, random_init=False, weights=None)
+
+
+def test_resume_extends_a_stepped_schedule_exactly(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
+    stepped = replace(tiny, schedule=replace(tiny.schedule, epochs=2, kind="steps", milestones=(1,)))
+    longer = replace(stepped, schedule=replace(stepped.schedule, epochs=3))
+    train(stepped, DataPaths(shapes), tmp_path / "run")
+    train(longer, DataPaths(shapes), tmp_path / "run", resume=True, changed_settings=("schedule.epochs",))
+    train(longer, DataPaths(shapes), tmp_path / "straight")
+    extended, straight = (load_checkpoint(tmp_path / name / "last.safetensors").tensors for name in ("run", "straight"))
+    assert extended.keys() == straight.keys()
+    assert all(torch.equal(extended[name], straight[name]) for name in straight)
+    assert recipe(str(tmp_path / "run/experiment.json")) == longer
+    assert read_run(tmp_path / "run").describe_state() == "finished, 3 epochs"
+
+
+def test_resume_refuses_more_epochs_of_a_cosine_schedule(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
+    train(tiny, DataPaths(shapes), tmp_path / "run", max_iterations=2)
+    for epochs, reason in ((9, "cosine schedule ends with the 2 epochs .* as its weights"), (1, "only have more")):
+        other = replace(tiny, schedule=replace(tiny.schedule, epochs=epochs))
+        with pytest.raises(ConfigError, match=rf"schedule\.epochs: .*{reason}"):
+            train(other, DataPaths(shapes), tmp_path / "run", resume=True, changed_settings=("schedule.epochs",))
+
+
+def test_resume_of_a_complete_run_says_so(
+    tiny: Experiment, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(replace(tiny, schedule=replace(tiny.schedule, epochs=1)), DataPaths(shapes), tmp_path / "run")
+    assert "the run is complete" not in capsys.readouterr().out
+    train(tiny, DataPaths(shapes), tmp_path / "run", resume=True)
+    assert "the run is complete: there is nothing left to train" in capsys.readouterr().out

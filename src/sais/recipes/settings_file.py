@@ -70,7 +70,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         if setting in values:
             raise ConfigError(f"{path}: {setting} is given twice. Remove one of the two values.")
         values[setting] = [value, value] if setting == "input.size" and isinstance(value, int) else value
-    _check_names(path, values)
+    check_names(str(path), values)
     return values
 
 
@@ -135,6 +135,25 @@ def read_recipe(path: Path, known: Iterable[str]) -> tuple[str, dict[str, Any]]:
     raise ConfigError(f"{path}: name {name!r} is not a recipe{suggest(name, names)}")
 
 
+def check_names(where: str, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError with the closest names for a setting that does not exist.
+
+    Args:
+        where: the file or function that the settings come from.
+        values: values by dotted name.
+    """
+    known = flatten(to_dict(Experiment()))
+    groups = {name.partition(".")[0] for name in known if "." in name}
+    for name, value in values.items():
+        if name in groups:
+            raise ConfigError(f"{where}: {name}: {value!r} is not a group of settings. Write its settings below it.")
+        if name not in known:
+            group, _, setting = name.rpartition(".")
+            inside = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == group]
+            close = suggest(setting, inside) if inside and group else suggest(name, [*known, *SHORT_NAMES])
+            raise ConfigError(f"{where}: {name}: unknown setting{close}")
+
+
 def _parse(path: Path, text: str) -> Any:
     if path.suffix == ".json":
         try:
@@ -164,17 +183,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
     return None if value == "None" else value
-
-
-def _check_names(path: Path, values: Mapping[str, Any]) -> None:
-    """Raise ConfigError with the closest names for a setting that does not exist."""
-    known = flatten(to_dict(Experiment()))
-    groups = {name.partition(".")[0] for name in known if "." in name}
-    for name, value in values.items():
-        if name in groups:
-            raise ConfigError(f"{path}: {name}: {value!r} is not a group of settings. Write its settings below it.")
-        if name not in known:
-            group, _, setting = name.rpartition(".")
-            inside = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == group]
-            close = suggest(setting, inside) if inside and group else suggest(name, [*known, *SHORT_NAMES])
-            raise ConfigError(f"{path}: {name}: unknown setting{close}")

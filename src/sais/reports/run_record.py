@@ -156,7 +156,7 @@ def read_run(folder: Path) -> RunRecord:
     stops = [entry for entry in entries if entry["kind"] in ("end", "stop")]
     last = starts[-1]
     reached_total = bool(stops) and stops[-1].get("iteration") == last["total"]
-    finished = (folder / "model.safetensors").is_file() or reached_total
+    finished = reached_total or ((folder / "model.safetensors").is_file() and not _was_extended(entries))
     reason = ""
     if entries[-1]["kind"] == "stop":
         reason = str(entries[-1].get("reason", ""))
@@ -245,6 +245,13 @@ def _evaluations_of_result(folder: Path, iterations: list[dict[str, Any]]) -> li
         return []
     epoch = iterations[-1]["epoch"] if iterations else 0
     return [{"kind": "evaluation", "epoch": epoch, "metrics": metrics}]
+
+
+def _was_extended(entries: list[dict[str, Any]]) -> bool:
+    """Return whether a finished run was resumed with more epochs, which are not done yet."""
+    totals = [entry["total"] for entry in entries if entry["kind"] == "start" and "total" in entry]
+    ends = [entry.get("iteration") for entry in entries if entry["kind"] == "end"]
+    return any(total < totals[-1] and total in ends for total in totals) and totals[-1] not in ends
 
 
 def _is_running(path: Path, entries: list[dict[str, Any]], finished: bool) -> bool:
