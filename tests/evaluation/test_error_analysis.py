@@ -24,9 +24,9 @@ from sais.evaluation.error_analysis import (
     box_or_mask_ious,
     match_detections,
 )
+from sais.evaluation.score_thresholds import best_f1, by_score_threshold
 from sais.ops.rle import encode_cropped
 from sais.reports.error_sections import confused_pairs
-from sais.reports.precision_recall import best_f1, by_score_threshold
 
 SIZE = (60, 80)
 NAMES = ("cat", "dog", "eel")

@@ -129,7 +129,9 @@ class RecordingBackend:
         self.experiment, self.class_names, self.category_ids = experiment, ("cat",), (1,)
         self.batches: list[int] = []
 
-    def run(self, canvases: Any, content_sizes: Sequence[tuple[float, float]], score: float | None = None) -> Instances:
+    def run(
+        self, canvases: Any, content_sizes: Sequence[tuple[float, float]], settings: Any = None, labels: Any = None
+    ) -> Instances:
         self.batches.append(len(canvases))
         shape = (len(canvases), 3)
         return Instances(np.zeros((*shape, 4)), np.zeros(shape), np.zeros(shape, np.int64), None, None)
@@ -152,7 +154,7 @@ def test_score_limits_the_detections(trained: Path, image: np.ndarray) -> None:
     limited = Predictor(trained, score=threshold)(image)
     assert 0 < len(limited) <= 10
     assert (limited.scores >= threshold).all()  # class probability times quality, not the class probability
-    assert Predictor(trained).options.score is None
+    assert Predictor(trained).options.score == "auto"
     assert Predictor(trained).experiment.postprocess.score_threshold == 0.02  # the training's own, of the probability
     assert none.masks().shape == (0, 96, 128)
 

@@ -207,7 +207,7 @@ def image(shapes: Path) -> np.ndarray:
 
 
 def test_predictor_with_tta_flip_merges_the_mirrored_view(trained: Path, image: np.ndarray) -> None:
-    plain = Predictor(trained, device="cpu")
+    plain = Predictor(trained, device="cpu", score=None)
     width = image.shape[1]
     mirrored = plain(np.ascontiguousarray(image[:, ::-1]))
     assert len(mirrored) > 3

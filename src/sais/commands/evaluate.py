@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sais.commands.arguments import FLAT, check_writable, need_torch, parse, progress_bar
+from sais.commands.arguments import FLAT, check_writable, parse, progress_bar
 from sais.commands.open_predictor import check_model, open_predictor
 from sais.errors import InputError
-from sais.inference.options import InferenceOptions
+from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.io.atomic import write_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
+    from sais.inference.score_thresholds import ScoreThresholds
 
 
 @dataclass(frozen=True)
 class EvalArguments:
     """Evaluate a model on labeled images: COCO AP and AR of boxes and masks, over all classes and per class.
 
-    Images without annotations (COCO's test-dev) have no AP, but --results still writes their detections.
+    AP counts all detections above a class probability of 0.05, at most 100 per image; --max-detections counts more.
+    Images without annotations (COCO's test-dev) have no AP, but --results still writes their detections. --classes also
+    drops or merges the classes of the objects, as in `sais train`: --classes cat vehicle=car+truck.
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
@@ -41,9 +44,11 @@ class EvalArguments:
     """Write the metrics to this file as JSON; - prints them instead of the table."""
     results: Path | None = None
     """Write all detections to this file in the COCO submission format."""
+    save_thresholds: bool = False
+    """Store the score thresholds with the best F1 on these images in the model file; predictions then use them."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     workers: int = 2
-    """Number of processes that read images."""
+    """Number of processes (for exported models: threads) that read images."""
     skip_broken: bool = False
     """Skip and count unreadable images instead of stopping at the first."""
 
@@ -51,21 +56,33 @@ class EvalArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais eval`."""
     arguments = parse(EvalArguments, argv, "sais eval MODEL")
-    need_torch("eval")
     for file in (arguments.results, Path(arguments.json) if arguments.json not in ("", "-") else None):
         if file is not None:
             check_writable(file.parent)
     check_model(arguments.model)
+    if arguments.save_thresholds and arguments.model.suffix in EXPORTED_SUFFIXES:
+        raise InputError(
+            f"{arguments.model}: --save-thresholds writes to model files (.safetensors) only. Save them there, then "
+            "export the model again."
+        )
+    from sais.data.class_selection import choose_classes, with_classes_of_model
     from sais.evaluation.evaluate import evaluate
 
     options = arguments.inference
+    chosen = _dataset_split(arguments, None) if options.classes else None
+    if chosen is not None:
+        chosen = choose_classes(chosen, options.classes)
+        options = replace(options, classes=chosen.class_names)
     predictor = open_predictor("eval", arguments.model, options)
-    split = _dataset_split(arguments, tuple(predictor.class_names))
+    names = tuple(predictor.class_names)
+    split = _dataset_split(arguments, names) if chosen is None else with_classes_of_model(chosen, names)
     with progress_bar("evaluating", len(split.images)) as progress:
         evaluation = evaluate(
             predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
         )
-    metrics, unreadable = evaluation.metrics, evaluation.unreadable_images
+    from sais.evaluation.score_thresholds import best_thresholds
+
+    metrics, unreadable, thresholds = evaluation.metrics, evaluation.unreadable_images, best_thresholds(evaluation)
     report = {
         "model": str(arguments.model),
         "data": str(arguments.annotations or arguments.data),
@@ -76,15 +93,21 @@ def run(argv: Sequence[str]) -> int:
         "images": len(split.images),
         "unreadable_images": len(unreadable),
         "detections": len(evaluation.results),
+        "thresholds": None if thresholds is None else thresholds.to_dict(),
         "metrics": None if metrics is None else metrics.to_dict(),
     }
     if arguments.results is not None:
         write_text(arguments.results, json.dumps(evaluation.results))
+    saved = _save_thresholds(arguments.model, thresholds) if arguments.save_thresholds else ""
     if arguments.json == "-":
         print(json.dumps(report, indent=2))
         return 0
     print("no annotations: no metrics" if metrics is None else metrics.table())
     print(f"{len(evaluation.results)} detections in {len(split.images) - len(unreadable)} images")
+    if evaluation.limit_note():
+        print(f"note: {evaluation.limit_note().replace('a higher max_detections', 'a higher --max-detections')}")
+    if thresholds is not None:
+        print(f"best F1 of {thresholds.kind}: {thresholds.f1:.3f} at score >= {thresholds.overall:.3g}{saved}")
     if unreadable:
         print(f"skipped {len(unreadable)} unreadable images, the first: {unreadable[0]}")
     if arguments.json:
@@ -95,7 +118,20 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _dataset_split(arguments: EvalArguments, class_names: tuple[str, ...]) -> DatasetSplit:
+def _save_thresholds(model: Path, thresholds: ScoreThresholds | None) -> str:
+    """Store thresholds in a model file, and return a remark about it."""
+    if thresholds is None:
+        return ""
+    from sais.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+
+    path = find_checkpoint(model)
+    checkpoint = load_checkpoint(path)
+    checkpoint.state["thresholds"] = thresholds.to_dict()
+    save_checkpoint(path, checkpoint)
+    return f", stored in {path}"
+
+
+def _dataset_split(arguments: EvalArguments, class_names: tuple[str, ...] | None) -> DatasetSplit:
     from sais.data.formats import read_dataset, read_dataset_files
     from sais.data.paths import locate
 

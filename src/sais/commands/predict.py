@@ -1,28 +1,25 @@
-"""`sais predict MODEL SOURCE`: detect the objects in an image, a folder, a glob or a video; drawings and JSON."""
+"""`sais predict MODEL SOURCE ...`: detect the objects in images, folders, globs and videos; drawings and JSON."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
 
 from sais.commands.arguments import FLAT, Count, check_writable, make_folder, parse, progress_bar
 from sais.commands.open_predictor import check_model, open_predictor
-from sais.errors import InputError, SaisError
+from sais.commands.prediction_file import LabelIds, PredictionFile, check_drawings, read_drawings, remove_drawings
 from sais.inference.options import InferenceOptions
-from sais.io.atomic import write_text
 
 if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
+    from sais.io.sources import SourceImage, Sources
     from sais.results.detections import Detections
 
 
@@ -30,76 +27,89 @@ if TYPE_CHECKING:
 class PredictArguments:
     """Detect the objects in images or a video.
 
-    Writes drawings and predictions.json: a COCO file with `images`, `categories` (ids from 1, in the model's order) and
-    `annotations` (image_id, category_id, bbox, score, segmentation as RLE).
+    Writes drawings and predictions.json: a COCO file with the category ids of the training data, whose annotations also
+    have a score. A second prediction into the same folder replaces the files of the first.
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model file, folder of a training run, or exported file (.onnx and .xml need no PyTorch)."""
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """Image, folder, glob in quotes ("shots/*.jpg") or video."""
+    sources: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE")]
+    """Images, folders, globs ("shots/*.jpg"), videos and http(s) addresses; - reads paths from standard input."""
     out: Path = Path("predictions")
     """Folder to write to."""
-    inference: Annotated[InferenceOptions, FLAT] = field(default_factory=lambda: InferenceOptions(score=0.3))
+    inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     draw: bool = True
     """Write drawings; --no-draw writes predictions.json only."""
+    overwrite: bool = False
+    """Let drawings replace files that an earlier prediction did not write; never source images."""
+    like: Path | None = None
+    """COCO file of the same images, such as valid.json: predictions.json takes over its image and category ids."""
+    polygons: bool = False
+    """Write masks in predictions.json as polygons (without holes) instead of RLE."""
     frame_stride: Count = 1
     """Video: process every N-th frame."""
-    skip_broken: bool = False
-    """Skip and count unreadable images instead of stopping at the first."""
-
-
-@dataclass
-class PredictionFile:
-    """The content of predictions.json."""
-
-    class_names: tuple[str, ...]
-    images: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    unreadable: int = 0
-    """Number of skipped images; not written."""
-
-    def add(self, detections: Detections, **image: Any) -> None:
-        """Add the detections of one image; `image` are further entries of it (file_name, frame, ...)."""
-        image_id = len(self.images) + 1
-        height, width = detections.image_size
-        self.images.append({"id": image_id, "width": width, "height": height, **image})
-        category_ids = tuple(range(1, len(self.class_names) + 1))
-        for entry in detections.to_coco(image_id, category_ids):
-            self.annotations.append({"id": len(self.annotations) + 1, **entry})
-        self.counts.update(self.class_names[label] for label in detections.labels)
-
-    def write(self, path: Path) -> None:
-        """Write predictions.json atomically."""
-        categories = [{"id": i + 1, "name": name} for i, name in enumerate(self.class_names)]
-        write_text(path, json.dumps({"images": self.images, "categories": categories, "annotations": self.annotations}))
+    pages: Literal["first", "all"] = "first"
+    """Files with several pages or frames (TIFF, GIF, WebP, PNG): read the first, or all as images of their own."""
+    skip_broken: bool = True
+    """Skip and count unreadable images; --no-skip-broken stops at the first."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais predict`."""
     arguments = parse(PredictArguments, argv, "sais predict MODEL SOURCE")
     check_model(arguments.model)
-    from sais.io.sources import find_images
-    from sais.io.video import is_video
+    from sais.commands.source_images import open_sources
 
-    video = is_video(arguments.source)
-    paths = [] if video else find_images(arguments.source)
+    sources = open_sources(arguments.sources, arguments.pages)
     check_writable(arguments.out)
+    names = _drawing_names(sources) if arguments.draw else []
+    if arguments.draw:
+        check_drawings(arguments.out, names, _source_files(sources), arguments.overwrite)
+    labels = None if arguments.like is None else LabelIds(arguments.like)
     predictor = open_predictor("predict", arguments.model, arguments.inference)
-    predictions = PredictionFile(tuple(predictor.class_names))
-    if video:
-        _predict_video(arguments, predictor, predictions)
-    else:
-        _predict_images(arguments, predictor, predictions, paths)
-    predictions.write(arguments.out / "predictions.json")
-    unit = "frames" if video else "images"
+    category_ids = predictor.category_ids if labels is None else labels.category_ids(predictor.class_names)
+    info = {"model": str(arguments.model), "score": str(predictor.filter)}
+    predictions = PredictionFile(tuple(predictor.class_names), category_ids, labels, arguments.polygons, info)
+    earlier = read_drawings(arguments.out)
+    predictions.drawings = earlier | {name.as_posix(): None for name in names}
+    predictions.write(arguments.out, complete=False)  # an interrupted prediction leaves no drawing without its entry
+    predictions.drawings = {}
+    print(predictor.filter)
+    summary = _predict_images(arguments, predictor, predictions, sources.images) if sources.images else []
+    if sources.videos:
+        _predict_videos(arguments, predictor, predictions, sources.videos)
+    remove_drawings(arguments.out, earlier, predictions.drawings)
+    predictions.write(arguments.out)
+    unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
     totals = ", ".join(f"{count} {name}" for name, count in predictions.counts.most_common()) or "no objects"
-    print(f"{len(predictions.images)} {unit}: {totals}")
-    if predictions.unreadable:
-        print(f"skipped {predictions.unreadable} unreadable images")
-    print(f"wrote {arguments.out}")
+    lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions)]
+    print("\n".join([*lines, f"wrote {arguments.out}"]))
     return 0
+
+
+def _source_files(sources: Sources) -> list[Path]:
+    return [*(image.location for image in sources.images if isinstance(image.location, Path)), *sources.videos]
+
+
+def _drawing_names(sources: Sources) -> list[Path]:
+    """Return the paths of the drawings below the output folder: of the images, then of the videos."""
+    from sais.io.result_names import drawing_names
+
+    images = drawing_names([image.file_name for image in sources.images])
+    videos = drawing_names([path.name for path in sources.videos])
+    return [*(Path(f"{name}.jpg") for name in images), *(Path(f"{name}.mp4") for name in videos)]
+
+
+def _notes(predictor: Predictor, predictions: PredictionFile) -> list[str]:
+    """Return lines about images at the limit of detections, and about images without known ids."""
+    notes = []
+    limit = predictor.filter.max_detections
+    if predictions.limited:
+        where = "a tile of " if predictor.options.tiles is not None else ""
+        notes.append(f"{limit} detections: the limit of {where}{predictions.limited} images; raise --max-detections")
+    if predictions.labels is not None and predictions.labels.unknown:
+        notes.append(f"{predictions.labels.unknown} images are not in {predictions.labels.path}; their ids are new")
+    return notes
 
 
 def _predict(predictor: Predictor, images: list[np.ndarray]) -> list[Detections]:
@@ -112,98 +122,54 @@ def _predict(predictor: Predictor, images: list[np.ndarray]) -> list[Detections]
 
 
 def _predict_images(
-    arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile, paths: list[Path]
-) -> None:
-    from PIL import Image
-
+    arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile, images: list[SourceImage]
+) -> list[str]:
+    """Predict on the images of the sources; return lines about how they were read."""
+    from sais.commands.source_images import BatchReader
+    from sais.io.image_reader import ImageReader
+    from sais.io.image_writer import write_image
+    from sais.io.images import LARGE_IMAGE_PIXELS
+    from sais.io.result_names import drawing_names
     from sais.results.draw import draw
 
-    names = drawing_names(paths, Path(arguments.source))
-    for chunk in _read_chunks(paths, arguments, predictions):
-        for (path, image), detections in zip(chunk, _predict(predictor, [i for _, i in chunk]), strict=True):
-            print(f"{path}: {detections.summary()}")
-            predictions.add(detections, file_name=str(path))
+    options = arguments.inference
+    tiles = options.tiles is not None
+    reader = ImageReader(LARGE_IMAGE_PIXELS if tiles else None)
+    batches = BatchReader(images, reader, options.read_batch_size, not tiles, arguments.skip_broken)
+    drawings = dict(zip(images, drawing_names([image.file_name for image in images]), strict=True))
+    for chunk in batches:
+        for (source, image), detections in zip(chunk, _predict(predictor, [i for _, i in chunk]), strict=True):
+            print(f"{source.label}: {detections.summary()}")
+            predictions.add(detections, **source.entry())
             if arguments.draw:
-                target = arguments.out / names[path]
-                make_folder(target.parent)
-                Image.fromarray(draw(image, detections, arguments.inference.score or 0)).save(target, quality=92)
+                target = arguments.out / f"{drawings[source]}.jpg"
+                predictions.add_drawing(arguments.out, write_image(target, draw(image, detections, 0)))
+    return batches.summary()
 
 
-def _read_chunks(
-    paths: list[Path], arguments: PredictArguments, predictions: PredictionFile
-) -> Iterator[list[tuple[Path, np.ndarray]]]:
-    """Yield the images in batches; the next batch is read while the network runs.
-
-    With tiles the images are large: they are read one at a time, each after the previous one is done.
-    """
-    from sais.io.images import LARGE_IMAGE_PIXELS, read_image
-
-    tiles = arguments.inference.tiles is not None
-    max_pixels = LARGE_IMAGE_PIXELS if tiles else None
-
-    def load(chunk: list[Path]) -> list[tuple[Path, np.ndarray | SaisError]]:
-        loaded: list[tuple[Path, np.ndarray | SaisError]] = []
-        for path in chunk:
-            try:
-                loaded.append((path, read_image(path, max_pixels)))
-            except SaisError as error:
-                loaded.append((path, error))
-        return loaded
-
-    size = arguments.inference.read_batch_size
-    chunks = [paths[i : i + size] for i in range(0, len(paths), size)]
-    with ThreadPoolExecutor(1) as pool:
-        ahead = None
-        for number, chunk in enumerate(chunks):
-            loaded = load(chunk) if ahead is None else ahead.result()
-            if number + 1 < len(chunks) and not tiles:
-                ahead = pool.submit(load, chunks[number + 1])
-            readable = []
-            for path, image in loaded:
-                if isinstance(image, np.ndarray):
-                    readable.append((path, image))
-                    continue
-                if not arguments.skip_broken:
-                    raise InputError(f"{image} Or skip such images with --skip-broken.")
-                predictions.unreadable += 1
-                print(f"{path}: skipped, unreadable")
-            if readable:
-                yield readable
-
-
-def _predict_video(arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile) -> None:
+def _predict_videos(
+    arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile, paths: list[Path]
+) -> None:
+    from sais.io.result_names import drawing_names
     from sais.io.video import VideoWriter, read_video, video_info
     from sais.results.draw import draw
 
-    source, options = Path(arguments.source), arguments.inference
-    frames = read_video(source, arguments.frame_stride)
-    with ExitStack() as stack:
-        writer = None
-        if arguments.draw:
-            make_folder(arguments.out)
-            rate = video_info(source).rate / arguments.frame_stride
-            writer = stack.enter_context(VideoWriter(arguments.out / f"{source.stem}.mp4", rate=rate))
-        while chunk := list(islice(frames, options.batch_size)):
-            images = [image for _, _, image in chunk]
-            for (frame, seconds, image), detections in zip(chunk, _predict(predictor, images), strict=True):
-                print(f"{source} {seconds:.2f} s: {detections.summary()}")
-                predictions.add(detections, file_name=str(source), frame=frame, seconds=round(seconds, 3))
-                if writer is not None:
-                    writer.write(draw(image, detections, options.score or 0))
-
-
-def drawing_names(paths: list[Path], source: Path) -> dict[Path, Path]:
-    """Return the path of each image's drawing below the output folder.
-
-    It is the image's path below `source` as .jpg, numbered where two would collide (a.jpg and a.png).
-    """
-    taken: set[Path] = set()
-    names: dict[Path, Path] = {}
-    for path in paths:
-        relative = path.relative_to(source) if source.is_dir() and path.is_relative_to(source) else Path(path.name)
-        name, number = relative.with_suffix(".jpg"), 2
-        while name in taken:
-            name, number = relative.with_name(f"{relative.stem}-{number}.jpg"), number + 1
-        taken.add(name)
-        names[path] = name
-    return names
+    options = arguments.inference
+    for source, name in zip(paths, drawing_names([path.name for path in paths]), strict=True):
+        frames = read_video(source, arguments.frame_stride)
+        with ExitStack() as stack:
+            writer = None
+            if arguments.draw:
+                make_folder(arguments.out)
+                rate = video_info(source).rate / arguments.frame_stride
+                writer = stack.enter_context(VideoWriter(arguments.out / f"{name}.mp4", rate=rate))
+            while chunk := list(islice(frames, options.batch_size)):
+                images = [image for _, _, image in chunk]
+                for (frame, seconds, image), detections in zip(chunk, _predict(predictor, images), strict=True):
+                    print(f"{source} {seconds:.2f} s: {detections.summary()}")
+                    entry = {"video": source.name, "frame": frame, "seconds": round(seconds, 3)}
+                    predictions.add(detections, f"{name}_frame_{frame:06d}.jpg", **entry)
+                    if writer is not None:
+                        writer.write(draw(image, detections, 0))
+        if writer is not None and (arguments.out / f"{name}.mp4").is_file():
+            predictions.add_drawing(arguments.out, arguments.out / f"{name}.mp4")

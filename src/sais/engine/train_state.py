@@ -52,6 +52,8 @@ class TrainState:
     """Training time in seconds."""
     metrics: dict[str, Any] | None = None
     """Metrics of the last evaluation."""
+    thresholds: dict[str, Any] | None = None
+    """Score thresholds with the best F1 of the last evaluation, `ScoreThresholds.to_dict`; rank 0 only."""
     evaluated_epochs: int = 0
     """Number of epochs whose evaluation is done or was not due: a run killed in an evaluation repeats it."""
     recent_losses: list[float] = field(default_factory=list)
@@ -114,6 +116,7 @@ def _checkpoint(run: TrainState, tensors: dict[str, torch.Tensor]) -> Checkpoint
         "evaluations_since_best": run.evaluations_since_best,
         "seconds": run.seconds,
         "metrics": run.metrics,
+        "thresholds": run.thresholds,
         "evaluated_epochs": run.evaluated_epochs,
         "images": len(run.train_split.images),
         "recent_losses": run.recent_losses,

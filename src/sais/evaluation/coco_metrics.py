@@ -21,6 +21,8 @@ IouType = Literal["bbox", "segm"]
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve COCO numbers in COCO's order."""
+COCO_MAX_DETECTIONS = 100
+"""Number of detections of an image that COCO's AP counts."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class CocoScores:
     """Average recall with at most one detection per image."""
     AR10: float
     AR100: float
+    """Average recall with all detections that AP counts: at most 100 per image, or `Metrics.max_detections`."""
     ARs: float
     ARm: float
     ARl: float
@@ -72,25 +75,29 @@ class Metrics:
     """Number of detections."""
     without_mask: int = 0
     """Number of box-only objects: mask metrics ignore detections inside their boxes."""
+    max_detections: int = COCO_MAX_DETECTIONS
+    """Number of detections of an image that AP counts, those with the highest scores. COCO's is 100."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return metrics and counts as a dictionary for JSON, with None for NaN."""
-        counts = ("images", "objects", "detections", "without_mask")
+        counts = ("images", "objects", "detections", "without_mask", "max_detections")
         scores = {"box": self.box and self.box.to_dict(), "mask": self.mask and self.mask.to_dict()}
         return scores | {name: getattr(self, name) for name in counts}
 
     def table(self, per_class: bool = True) -> str:
         """Format the numbers as a text table, with a table of the classes below; '-' if there are no objects."""
         scores = {kind: numbers for kind, numbers in (("box", self.box), ("mask", self.mask)) if numbers is not None}
-        rows = [["", *COLUMNS]]
-        rows += [[kind, *(_format(getattr(numbers, name)) for name in COLUMNS)] for kind, numbers in scores.items()]
+        rows = [["", *(f"AR{self.max_detections}" if name == "AR100" else name for name in COLUMNS)]]
+        rows += [[kind, *(format_ap(getattr(numbers, name)) for name in COLUMNS)] for kind, numbers in scores.items()]
         text = _align(rows)
         if per_class and scores:
             names = next(iter(scores.values())).per_class
             rows = [["class", *(f"{kind} AP" for kind in scores)]]
-            rows += [[name, *(_format(numbers.per_class[name]) for numbers in scores.values())] for name in names]
+            rows += [[name, *(format_ap(numbers.per_class[name]) for numbers in scores.values())] for name in names]
             text += "\n\n" + _align(rows)
         text += f"\n\n{self.images} images, {self.objects} objects, {self.detections} detections"
+        if self.max_detections != COCO_MAX_DETECTIONS:
+            text += f"; AP counts the best {self.max_detections} of each image (COCO: {COCO_MAX_DETECTIONS})"
         if self.without_mask and self.mask is not None:
             text += f"; {self.without_mask} objects have no mask and count for boxes only"
         return text
@@ -100,8 +107,9 @@ def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _format(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def format_ap(value: float | None) -> str:
+    """Format AP, AR, precision or recall as a fraction of 1: "0.384"; "-" if it is undefined (None or NaN)."""
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _align(rows: list[list[str]]) -> str:
@@ -143,7 +151,10 @@ def coco_dict(split: DatasetSplit) -> dict[str, Any]:
 
 
 def coco_metrics(
-    split: DatasetSplit, results: Sequence[dict[str, Any]], iou_types: Iterable[IouType] = ("bbox", "segm")
+    split: DatasetSplit,
+    results: Sequence[dict[str, Any]],
+    iou_types: Iterable[IouType] = ("bbox", "segm"),
+    max_detections: int = COCO_MAX_DETECTIONS,
 ) -> Metrics:
     """Compute the COCO metrics of results in the COCO submission format (`Detections.to_coco`).
 
@@ -152,6 +163,7 @@ def coco_metrics(
         results: detections with image_id, category_id, score, bbox (x y w h) for 'bbox', segmentation (RLE) for 'segm'.
             They are not changed. Without any results all metrics are 0.
         iou_types: 'bbox', 'segm' or both.
+        max_detections: number of detections of an image that AP counts, those with the highest scores.
 
     Raises:
         InputError: a result of an unknown image or category, or without the required bbox or segmentation; mask metrics
@@ -177,12 +189,13 @@ def coco_metrics(
     if "segm" in iou_types and objects and without_mask == len(objects):
         raise InputError(f"{split.name}: no object has a mask, so masks cannot be evaluated. Evaluate boxes only.")
     return Metrics(
-        box=_evaluate(truth, results, "bbox") if "bbox" in iou_types else None,
-        mask=_evaluate(truth, results, "segm") if "segm" in iou_types else None,
+        box=_evaluate(truth, results, "bbox", max_detections) if "bbox" in iou_types else None,
+        mask=_evaluate(truth, results, "segm", max_detections) if "segm" in iou_types else None,
         images=len(split.images),
         objects=len(objects),
         detections=len(results),
         without_mask=without_mask,
+        max_detections=max_detections,
     )
 
 
@@ -218,7 +231,9 @@ def _check_masks(split: DatasetSplit) -> None:
                     ) from error
 
 
-def _evaluate(truth: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: IouType) -> CocoScores:
+def _evaluate(
+    truth: dict[str, Any], results: Sequence[dict[str, Any]], iou_type: IouType, max_detections: int
+) -> CocoScores:
     from faster_coco_eval import COCO, COCOeval_faster
 
     frame = {"images": truth["images"], "categories": truth["categories"]}
@@ -226,6 +241,8 @@ def _evaluate(truth: dict[str, Any], results: Sequence[dict[str, Any]], iou_type
     detections = COCO(frame | {"annotations": _result_annotations(results, iou_type)}, **silent)
     objects = COCO(frame | {"annotations": _truth_annotations(truth["annotations"], iou_type)}, **silent)
     evaluation = COCOeval_faster(objects, detections, iou_type, **silent)
+    if max_detections != COCO_MAX_DETECTIONS:
+        evaluation.params.maxDets = [min(1, max_detections), min(10, max_detections), max_detections]
     evaluation.evaluate()
     evaluation.accumulate()
     precision = np.asarray(evaluation.eval["precision"], np.float64)  # (IoU, recall, class, area, limit)

@@ -1,24 +1,27 @@
-"""Evaluation: predict every image of a dataset split, and score the detections by the COCO protocol."""
+"""Evaluation: predict every image of a dataset split, and score the detections by the COCO protocol.
+
+Needs no torch, except for models in torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sais.config import Experiment
 from sais.data.annotations import DatasetSplit
-from sais.data.loader import evaluation_loader, full_image_loader
+from sais.data.objects import select_classes
 from sais.data.paths import DataPaths
-from sais.distributed import SINGLE_PROCESS, World
 from sais.errors import InputError
-from sais.evaluation.coco_metrics import IouType, Metrics, coco_metrics
+from sais.evaluation.coco_metrics import COCO_MAX_DETECTIONS, IouType, Metrics, coco_metrics
 from sais.ops.letterbox import CanvasMap
 from sais.results.detections import DetectFunction, Detections
 from sais.structures import Sample
 
 if TYPE_CHECKING:
+    from sais.distributed import World
     from sais.inference.trained_model import TrainedModel
 
 PredictedBatch = tuple[list[int], Sequence[Detections], list[str]]
@@ -48,59 +51,87 @@ class Evaluation:
     """The evaluated images: those of the data set without the unreadable ones."""
     unreadable_images: list[str] = field(default_factory=list)
     """One line for each unreadable image that was skipped."""
+    max_detections: int = COCO_MAX_DETECTIONS
+    """Number of detections of an image that AP counts, those with the highest scores."""
+
+    @property
+    def crowded_images(self) -> int:
+        """Number of images with more objects than AP counts detections."""
+        counts = (sum(not a.crowd for a in record.annotations) for record in self.dataset_split.images)
+        return sum(count > self.max_detections for count in counts)
+
+    def limit_note(self) -> str:
+        """Return a sentence if images have more objects than AP counts detections, else an empty string."""
+        if not self.crowded_images:
+            return ""
+        most = max(sum(not a.crowd for a in record.annotations) for record in self.dataset_split.images)
+        return (
+            f"{self.crowded_images} images have more than {self.max_detections} objects (up to {most}), but AP counts "
+            f"the best {self.max_detections} detections of an image; evaluate with a higher max_detections"
+        )
 
 
 def evaluate(
     model: Detector | TrainedModel | str | Path,
-    dataset: DatasetSplit | DataPaths | str | Path,
+    data: DatasetSplit | DataPaths | Mapping[str, DatasetSplit] | str | Path,
     batch_size: int = 8,
     workers: int = 2,
     skip_broken: bool = False,
     progress: Callable[[int], None] = lambda images: None,
     detect_images: DetectFunction | None = None,
-    world: World = SINGLE_PROCESS,
+    world: World | None = None,
+    split: str = "valid",
 ) -> Evaluation:
     """Predict every image of a dataset split and score the detections.
 
     Args:
-        model: a predictor, a model in memory, or the path of a checkpoint, run or exported model. A predictor's score
-            threshold limits the detections; the COCO protocol uses 0.05. Its tiles and test-time augmentation are used.
-        dataset: a split with the model's class names in the model's order, or a data set with a validation split.
+        model: a predictor, a model in memory, or the path of a checkpoint, run or exported model. A predictor's
+            options are used: a minimum score other than "auto" limits the detections (the COCO protocol uses all above
+            a class threshold of 0.05), and `max_detections` also sets how many detections of an image AP counts (COCO:
+            100). With `classes`, the other classes are removed from the ground truth.
+        data: a split with the model's class names in the model's order, splits by name, or a data set.
         batch_size: number of images that are predicted at once.
-        workers: number of processes that read images.
+        workers: number of processes (for exported models: threads) that read images.
         skip_broken: whether unreadable images are skipped and counted; they are removed from the ground truth.
         progress: function called with the number of images done since its last call.
         detect_images: function that detects on a list of images (H, W, 3) of different sizes, instead of the model's
             forward pass on the loader's canvases.
-        world: processes that evaluate together. Each predicts its share; rank 0 scores and has all results, the other
-            ranks receive the metrics only.
+        world: processes that evaluate together; None for a single one. Each predicts its share; rank 0 scores and has
+            all results, the other ranks receive the metrics only.
+        split: name of the split to evaluate on, where `data` has several.
 
     Raises:
         InputError: the classes differ from the model's, or an image is unreadable and `skip_broken` is False.
     """
     detector = _open_detector(model)
-    split = _open_split(dataset, detector.class_names)
-    if split.class_names != detector.class_names:
+    dataset = _open_split(data, split, detector.class_names)
+    if dataset.class_names != detector.class_names:
         raise InputError(
-            f"{split.name}: its classes ({', '.join(split.class_names[:5])}, ...) are not those of the model "
+            f"{dataset.name}: its classes ({', '.join(dataset.class_names[:5])}, ...) are not those of the model "
             f"({', '.join(detector.class_names[:5])}, ...). Evaluate on data with the model's classes."
         )
-    if detect_images is None:
-        detect_images = _whole_image_function(detector)
-    share = (world.rank, world.world_size)
+    options = getattr(detector, "options", None)  # only predictors have options
+    limit = (options and options.max_detections) or COCO_MAX_DETECTIONS
+    dataset = _keep_classes(dataset, options.classes if options else ())
+    if detect_images is None and options is not None and not options.single_pass:
+        detect_images = detector.batch  # type: ignore[attr-defined]
+    share = (0, 1) if world is None else (world.rank, world.world_size)
     predictions = (
-        _predict_canvases(detector, split, batch_size, workers, share)
+        _predict_canvases(detector, dataset, batch_size, workers, share)
         if detect_images is None
-        else _predict_images(detect_images, _take_share(split, share), batch_size, workers)
+        else _predict_images(detect_images, _take_share(dataset, share), batch_size, workers, _uses_torch(detector))
     )
-    shares = world.gather(_collect(predictions, split, skip_broken, progress))
+    collected = _collect(predictions, dataset, skip_broken, progress)
+    shares = [collected] if world is None else world.gather(collected)
     results = [result for results_of_rank, _, _ in shares for result in results_of_rank]
     unreadable = [message for _, messages_of_rank, _ in shares for message in messages_of_rank]
     read_ids = {image_id for _, _, ids_of_rank in shares for image_id in ids_of_rank}
     if unreadable:
-        split = replace(split, images=tuple(record for record in split.images if record.id in read_ids))
-    metrics = world.broadcast(_score(detector, split, results) if world.is_main else None)
-    return Evaluation(metrics, results, split, unreadable)
+        dataset = replace(dataset, images=tuple(record for record in dataset.images if record.id in read_ids))
+    metrics = _score(detector, dataset, results, limit) if world is None or world.is_main else None
+    if world is not None:
+        metrics = world.broadcast(metrics)
+    return Evaluation(metrics, results, dataset, unreadable, limit)
 
 
 def _collect(
@@ -122,38 +153,53 @@ def _collect(
 
 
 def _open_detector(model: Detector | TrainedModel | str | Path) -> Detector:
+    if hasattr(model, "for_evaluation"):
+        model = model.for_evaluation()
     if hasattr(model, "detect"):
         return cast("Detector", model)
     from sais.inference.predictor import Predictor
 
-    return Predictor(model)
+    return Predictor(model, score=None)
 
 
-def _open_split(dataset: DatasetSplit | DataPaths | str | Path, class_names: tuple[str, ...]) -> DatasetSplit:
-    """Return a split as it is, or the validation split of a data set with its labels in the order of `class_names`."""
-    paths = DataPaths(Path(dataset)) if isinstance(dataset, (str, Path)) else dataset
-    if not isinstance(paths, DataPaths):
-        return paths
+def _open_split(
+    data: DatasetSplit | DataPaths | Mapping[str, DatasetSplit] | str | Path, name: str, class_names: tuple[str, ...]
+) -> DatasetSplit:
+    """Return a split as it is, or the split of a data set with its labels in the order of `class_names`."""
+    if isinstance(data, DatasetSplit):
+        return data
+    if isinstance(data, Mapping):
+        if name not in data:
+            raise InputError(f"data: no split {name!r}, only {', '.join(map(str, data))}. Name one of them (split).")
+        return select_classes(data[name], class_names)
+    paths = data if isinstance(data, DataPaths) else DataPaths(Path(data), valid=name)
     split = paths.read_valid(class_names)
     if split is None:
-        raise InputError(f"{paths.name}: no validation split. Name the split to evaluate on (DataPaths.valid).")
+        raise InputError(f"{paths.name}: no split {name!r}. Name the split to evaluate on (split).")
     return split
 
 
-def _whole_image_function(detector: Detector) -> DetectFunction | None:
-    """Return the function that detects on whole images if a predictor's options need more than one pass an image."""
-    options = getattr(detector, "options", None)
-    if options is None or options.single_pass:
-        return None
-    function: DetectFunction = detector.batch  # type: ignore[attr-defined]  # only predictors have options
-    return function
+def _keep_classes(split: DatasetSplit, names: Sequence[str]) -> DatasetSplit:
+    """Return a split with the objects of the named classes only; of all classes if there are no names."""
+    if not names:
+        return split
+    images = tuple(
+        replace(record, annotations=tuple(a for a in record.annotations if split.class_names[a.label] in names))
+        for record in split.images
+    )
+    return replace(split, images=images)
 
 
-def _score(detector: Detector, split: DatasetSplit, results: list[dict[str, Any]]) -> Metrics | None:
+def _uses_torch(detector: Detector) -> bool:
+    """Return whether a detector's backend computes with torch."""
+    return bool(getattr(getattr(detector, "backend", None), "uses_torch", True))
+
+
+def _score(detector: Detector, split: DatasetSplit, results: list[dict[str, Any]], limit: int) -> Metrics | None:
     """Return the COCO metrics; None if there are no annotations."""
     if not any(image.annotations for image in split.images):
         return None
-    return coco_metrics(split, results, _iou_types(detector, split))
+    return coco_metrics(split, results, _iou_types(detector, split), limit)
 
 
 def _take_share(split: DatasetSplit, share: tuple[int, int]) -> DatasetSplit:
@@ -165,7 +211,18 @@ def _predict_canvases(
     detector: Detector, split: DatasetSplit, batch_size: int, workers: int, share: tuple[int, int]
 ) -> Iterator[PredictedBatch]:
     """Predict on canvases of one size per batch, which the workers read and resize."""
-    for loaded in evaluation_loader(split, detector.experiment.input, batch_size, workers, share):
+    if not _uses_torch(detector):
+        from sais.evaluation.image_batches import read_canvases
+
+        for batch in read_canvases(_take_share(split, share), detector.experiment.input, batch_size, workers):
+            detections = detector.detect(batch.canvases, batch.canvas_maps) if batch.image_ids else []
+            yield batch.image_ids, detections, batch.unreadable_images
+        return
+    from sais.data.loader import evaluation_loader
+
+    device = getattr(getattr(detector, "backend", None), "device", None)
+    on_gpu = getattr(device, "type", "") == "cuda"
+    for loaded in evaluation_loader(split, detector.experiment.input, batch_size, workers, share, on_gpu):
         if loaded.batch is None:
             yield [], [], loaded.unreadable_images
         else:
@@ -174,10 +231,19 @@ def _predict_canvases(
 
 
 def _predict_images(
-    detect_images: DetectFunction, split: DatasetSplit, batch_size: int, workers: int
+    detect_images: DetectFunction, split: DatasetSplit, batch_size: int, workers: int, uses_torch: bool
 ) -> Iterator[PredictedBatch]:
     """Predict on whole images, which the workers read and `detect_images` resizes."""
-    for items in full_image_loader(split, batch_size, workers):
+    batches: Iterable[list[Sample | str]]
+    if uses_torch:
+        from sais.data.loader import full_image_loader
+
+        batches = full_image_loader(split, batch_size, workers)
+    else:
+        from sais.evaluation.image_batches import read_full_images
+
+        batches = read_full_images(split, batch_size, workers)
+    for items in batches:
         samples = [item for item in items if isinstance(item, Sample)]
         detections = detect_images([sample.image for sample in samples])
         yield [sample.image_id for sample in samples], detections, [item for item in items if isinstance(item, str)]

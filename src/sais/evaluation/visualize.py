@@ -15,6 +15,7 @@ from sais.ops.rle import decode_cropped
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
 from sais.results.draw import overlay
+from sais.results.fonts import drawable_names
 
 NUM_EXAMPLES = 8
 """Number of images shown after each evaluation."""
@@ -127,16 +128,14 @@ def draw_comparison(
     ground_truth: Detections,
     detections: Detections,
     side: int = SIDE,
-    colors: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Draw the ground truth (left) and the detections (right) on an image.
+    """Draw the ground truth (left) and the detections (right) on an image, in the colors of their classes.
 
     Args:
         image: (H, W, 3) uint8 RGB; resized if its size is not that of the detections, which `sais check` reports.
-        ground_truth: objects, drawn in the colors 0, 1, 2, ...
+        ground_truth: objects of the image.
         detections: detections, drawn whatever their score.
         side: longest side of each of the two images, in pixels.
-        colors: color index of each detection, for example of its object; 0, 1, 2, ... if None.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -146,13 +145,18 @@ def draw_comparison(
     resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
     truth, predicted = (resize_detections(objects, (height, width)) for objects in (ground_truth, detections))
     named = max(len(truth), len(predicted)) <= MAX_NAMED_OBJECTS
-    texts = [truth.class_names[label] for label in truth.labels] if named else []
-    left = overlay(resized, truth.boxes, texts, truth.cropped_masks, font_scale=FONT_SCALE)
-    texts = [
-        f"{predicted.class_names[label]} {score:.2f}"
-        for label, score in zip(predicted.labels, predicted.scores, strict=True)
-    ]
-    right = overlay(resized, predicted.boxes, texts if named else [], predicted.cropped_masks, colors, FONT_SCALE)
+    texts = drawable_names(truth.class_names, truth.labels) if named else []
+    left = overlay(resized, truth.boxes, texts, truth.cropped_masks, truth.labels.tolist(), FONT_SCALE)
+    pairs = zip(drawable_names(predicted.class_names, predicted.labels), predicted.scores, strict=True)
+    texts = [f"{name} {score:.2f}" for name, score in pairs]
+    right = overlay(
+        resized,
+        predicted.boxes,
+        texts if named else [],
+        predicted.cropped_masks,
+        predicted.labels.tolist(),
+        FONT_SCALE,
+    )
     return np.concatenate([left, np.full((height, GAP, 3), GAP_COLOR, np.uint8), right], axis=1)
 
 

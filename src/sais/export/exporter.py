@@ -9,19 +9,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sais.errors import ConfigError
+from sais.config import Experiment
+from sais.errors import InputError
+from sais.export.checks import check_model, check_options, check_output, check_packages, input_size
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.export.int8 import quantize
 from sais.export.onnx import write_onnx
 from sais.export.openvino import write_openvino
-from sais.export.options import GRAPHS, PRECISIONS, ExportOptions
+from sais.export.options import OPSET, ExportOptions, choose_format, merge_options
 from sais.export.torch_export import write_torch_export
 from sais.inference.metadata import GraphMetadata
+from sais.inference.options import InferenceOptions
+from sais.inference.score_thresholds import override_settings
 from sais.inference.trained_model import TrainedModel, load_model, prepare_network
-from sais.ops.letterbox import letterbox
+from sais.io.sources import find_images
 from sais.resolve import resolve
 
 Exporter = Callable[[Any, GraphMetadata, tuple[int, int] | None, Path], None]
@@ -32,17 +37,22 @@ def export_model(
     source: str | Path | TrainedModel,
     path: str | Path,
     options: ExportOptions | None = None,
-    calibration: Sequence[Path] = (),
+    calibration: str | Path | Sequence[Path] = (),
     progress: Callable[[int], None] = lambda images: None,
+    **changes: Any,
 ) -> GraphMetadata:
     """Write a trained model as a file that other programs run.
+
+        sais.export("runs/cats", "cats.onnx", graph="masks")
 
     Args:
         source: path of a checkpoint or a run folder, or a model in memory.
         path: path of the file, with the suffix of its format.
-        options: format, graph, precision, ...; the defaults if None.
-        calibration: paths of images, for int8.
+        options: export options; the defaults if None.
+        calibration: images for int8: a folder, a glob, or paths; some dozens of the kind that the model will see.
         progress: function called with the number of calibration images read since its last call.
+        changes: single options by name, replacing those of `options`: format, graph, precision, size, ...; see
+            `ExportOptions`.
 
     Returns:
         Metadata stored in the file.
@@ -50,51 +60,41 @@ def export_model(
     Raises:
         CheckpointError: the checkpoint is missing or corrupted.
         ConfigError: an unknown format, options that do not go together, or a model that cannot be exported.
-        InputError: a calibration image cannot be read.
+        InputError: no calibration images, one that cannot be read, or a path that cannot be written.
         MissingDependencyError: a package that the format needs is not installed.
         ResourceError: the file cannot be written.
+        SaisError: a converter failed.
     """
-    options, path = options or ExportOptions(), Path(path)
+    path = Path(path)
+    options = choose_format(merge_options(options, changes), path)
+    check_options(options)
+    check_packages(options)
+    check_output(path, options.format)
+    images = find_images(calibration) if isinstance(calibration, (str, Path)) else calibration
+    if options.precision == "int8" and not images:
+        raise InputError("int8: no calibration images. Give some dozens of the kind that the model will see.")
     model = source if isinstance(source, TrainedModel) else load_model(source)
-    check_options(options, model)
+    check_model(options, model.experiment)
     graph, metadata = _build_graph(model, options)
     canvas = None if metadata.dynamic_shape else metadata.experiment.input.size
-    write: Exporter = resolve(options.format, EXPORTERS, "format")
     if options.precision != "int8":
+        write: Exporter = resolve(options.format, EXPORTERS, "format")
+        if options.format == "onnx":
+            write = partial(write_onnx, opset=options.opset or OPSET)
         write(graph, metadata, canvas, path)
         return metadata
     with tempfile.TemporaryDirectory() as folder:
         full_precision, quantized = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        write_onnx(graph, replace(metadata, precision="fp32"), canvas, full_precision)
-        quantize(full_precision, metadata, calibration, path if options.format == "onnx" else quantized, progress)
+        write_onnx(graph, replace(metadata, precision="fp32"), canvas, full_precision, options.opset or OPSET)
+        quantize(full_precision, metadata, images, path if options.format == "onnx" else quantized, progress)
         if options.format == "openvino":
             write_openvino(quantized, metadata, path)
     return metadata
 
 
-def check_options(options: ExportOptions, model: TrainedModel) -> None:
-    """Raise ConfigError for an unknown choice, or where format, graph, precision and model do not go together."""
-    for name, choices in (("graph", GRAPHS), ("precision", PRECISIONS)):
-        if getattr(options, name) not in choices:
-            raise ConfigError(f"{name} {getattr(options, name)!r}: unknown. Choose one of {', '.join(choices)}.")
-    if options.precision == "int8" and options.format not in QUANTIZED_FORMATS:
-        raise ConfigError(
-            f"precision int8: not available in format {options.format}. Use onnx or openvino, or fp32 or fp16."
-        )
-    if options.graph == "masks" and not model.experiment.model.masks:
-        raise ConfigError("graph masks: the model predicts boxes only (model.masks=False). Use raw or detections.")
-    if options.input_size is not None:
-        letterbox((1, 1), model.experiment.input.mode, options.input_size)  # raises if the size is invalid
-    if options.graph == "raw" and options.score is not None:
-        raise ConfigError("score: the raw graph drops nothing. Use the graph detections or masks, or no score.")
-
-
 def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph | DetectionsGraph, GraphMetadata]:
     network = prepare_network(model).cpu()  # a predictor may have moved the model to its device
-    experiment = model.experiment
-    if options.input_size is not None:
-        experiment = replace(experiment, input=replace(experiment.input, size=options.input_size))
-    dynamic = experiment.input.mode == "keep_ratio" if options.dynamic_shape is None else options.dynamic_shape
+    experiment = _exported_experiment(model.experiment, options)
     # Built before the metadata: it raises for a network without dense outputs, which has no strides either.
     graph: RawGraph | DetectionsGraph
     if options.graph == "raw":
@@ -108,13 +108,22 @@ def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph 
         model.class_names,
         model.category_ids,
         options.precision,
-        dynamic,
+        options.dynamic_shape or experiment.input.mode == "keep_ratio",
         network.strides,
         network.mask_stride,
+        model.thresholds,
     )
     if options.precision == "fp16" and options.format != "openvino":  # OpenVINO converts the weights itself
         graph = graph.half()
     return graph, metadata
+
+
+def _exported_experiment(experiment: Experiment, options: ExportOptions) -> Experiment:
+    """Return the settings of a model with the input size and the post-processing of the options."""
+    overrides = InferenceOptions(nms_iou=options.nms_iou, max_detections=options.max_detections)
+    settings = override_settings(experiment.postprocess, overrides)
+    size = input_size(options, experiment)
+    return replace(experiment, input=replace(experiment.input, size=size), postprocess=settings)
 
 
 def _write_openvino_graph(
@@ -132,5 +141,3 @@ EXPORTERS: dict[str, Exporter] = {
     "torch-export": write_torch_export,
 }
 """Format -> the function that writes its file."""
-QUANTIZED_FORMATS = ("onnx", "openvino")
-"""Formats with int8."""

@@ -92,7 +92,7 @@ def check_parity(
         images = [make_scene(0, "valid", number).image for number in range(4)]
     report = ParityReport()
     for image in images:  # one at a time: a folder of images need not fit into memory
-        report.add(trained(image), exported(image), options.score or 0.0)
+        report.add(trained(image), exported(image), exported.filter.score)
     return report
 
 

@@ -36,8 +36,8 @@ def assemble(
     Returns:
         B Detections, scores descending; empty slots are left out.
     """
-    boxes, scores, labels = (_to_numpy(a) for a in (instances.boxes, instances.scores, instances.labels))
-    coefficients, prototypes = _to_numpy(instances.coefficients), _to_numpy(instances.prototypes)
+    boxes, scores, labels = (to_numpy(a) for a in (instances.boxes, instances.scores, instances.labels))
+    coefficients, prototypes = to_numpy(instances.coefficients), to_numpy(instances.prototypes)
     return [
         assemble_detections(
             boxes[image],
@@ -88,6 +88,6 @@ def assemble_detections(
     return Detections(canvas_map.image_size, boxes, scores[filled], labels[filled], class_names, masks)
 
 
-def _to_numpy(array: Any) -> Any:
-    """Return a torch tensor, an array or None as an array or None."""
+def to_numpy(array: Any) -> Any:
+    """Return a torch tensor or an array of any shape as an array; None as None."""
     return array.cpu().numpy() if hasattr(array, "cpu") else array

@@ -9,6 +9,7 @@ from typing import Literal
 from sais._version import __version__
 from sais.config import Experiment, from_dict, to_dict
 from sais.errors import CheckpointError, SaisError
+from sais.inference.score_thresholds import ScoreThresholds, thresholds_from_dict
 from sais.structures import MASK_STRIDE, STRIDES
 
 FORMAT = "sais-graph-2"
@@ -44,6 +45,8 @@ class GraphMetadata:
     """Canvas pixels between neighboring locations of each level."""
     mask_stride: int = MASK_STRIDE
     """Canvas pixels for one cell of the prototype grid."""
+    thresholds: ScoreThresholds | None = None
+    """Best score thresholds of the model; None if it was not evaluated. Apply them to the graph's scores."""
 
     def to_text(self) -> dict[str, str]:
         """Return the entries of a file's metadata."""
@@ -61,6 +64,7 @@ class GraphMetadata:
             "strides": json.dumps(self.strides),
             "mask_stride": json.dumps(self.mask_stride),
             "experiment": json.dumps(to_dict(self.experiment)),
+            "thresholds": json.dumps(self.thresholds and self.thresholds.to_dict()),
         }
 
 
@@ -87,6 +91,7 @@ def metadata_from_text(text: dict[str, str], where: str) -> GraphMetadata:
             dynamic_shape=bool(json.loads(text["dynamic_shape"])),
             strides=tuple(json.loads(text["strides"])),
             mask_stride=int(json.loads(text["mask_stride"])),
+            thresholds=thresholds_from_dict(json.loads(text.get("thresholds", "null")), where),
         )
     except SaisError:
         raise

@@ -1,6 +1,7 @@
 """Inference options, declared once: the `Predictor`, every command and the service read this dataclass.
 
-To add an option, add a field with a docstring (it becomes the `--help` text) and use it where it takes effect.
+To add an option, add a field with a docstring (it becomes the `--help` text), its range to
+`sais.inference.option_ranges`, and use it where it takes effect.
 """
 
 from __future__ import annotations
@@ -9,14 +10,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sais.errors import ConfigError
 from sais.resolve import suggest
 
 EXPORTED_SUFFIXES = (".onnx", ".xml")
 """Suffixes of exported files, which run without torch."""
-MIN_TILE_SIZE = 32
-"""Image pixels; a smaller tile is less than one cell of the network's coarser levels."""
-MAX_TILE_OVERLAP = 0.9
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,19 @@ class InferenceOptions:
         ConfigError: a value out of range, or options that do not go together.
     """
 
-    score: float | None = None
-    """Minimum score of a detection, 0 to 1. None: all above the model's class threshold, as COCO AP expects."""
+    score: float | Literal["auto", "per-class"] | None = "auto"
+    """Minimum score of a detection, 0 to 1. auto: the threshold stored in the model, else 0.3; per-class: its threshold
+    of each class. None, and auto in evaluations: all above the model's class threshold, as COCO AP expects."""
+    class_scores: tuple[str, ...] = ()
+    """Minimum scores of single classes, as name=score (in Python also {name: score}); `score` is that of the others."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes to detect; by default all."""
+    nms_iou: float | None = None
+    """IoU above which the lower-scoring of two boxes of one class is dropped, 0 to 1. None: the model's setting."""
+    class_agnostic: bool = False
+    """Also drop the lower-scoring of two boxes of different classes that overlap by more than that IoU."""
+    max_detections: int | None = None
+    """Maximum number of detections per image or tile. None: the model's setting (100 unless trained with another)."""
     batch_size: int = 8
     """Images, or tiles of one image, in one forward pass."""
     tiles: int | Literal["auto"] | None = None
@@ -55,32 +63,11 @@ class InferenceOptions:
     """CPU threads of an exported model's runtime. 0: all cores."""
 
     def __post_init__(self) -> None:
-        if self.score is not None and not 0 <= self.score <= 1:
-            raise ConfigError(f"score: {self.score:g} is not between 0 and 1. Give 0.3, for instance.")
-        if self.batch_size < 1:
-            raise ConfigError(
-                f"batch_size: {self.batch_size} is less than 1. Give the number of images in one forward pass."
-            )
-        if self.runtime not in ("auto", "onnxruntime", "openvino"):
-            raise ConfigError(f"runtime: {self.runtime!r} is unknown. Choose auto, onnxruntime or openvino.")
-        if self.threads < 0:
-            raise ConfigError(f"threads: {self.threads} is negative. Give 0 for all cores.")
-        if isinstance(self.tiles, str) and self.tiles != "auto":
-            raise ConfigError(f"tiles: {self.tiles!r} is neither a side in pixels nor 'auto'. Give one of them.")
-        if isinstance(self.tiles, int) and self.tiles < MIN_TILE_SIZE:
-            raise ConfigError(
-                f"tiles: a side of {self.tiles} pixels is too small to show an object. Give at least {MIN_TILE_SIZE}, "
-                "best about the size of the training images."
-            )
-        if not 0 <= self.tile_overlap < MAX_TILE_OVERLAP:
-            raise ConfigError(
-                f"tile_overlap: {self.tile_overlap:g} is not a fraction from 0 to below {MAX_TILE_OVERLAP}. "
-                "0.2 is usual."
-            )
-        if self.tiles is None and self.tile_overlap != _default("tile_overlap"):
-            raise ConfigError(
-                f"tile_overlap: {self.tile_overlap:g} without tiles. Set tiles to a side in pixels, or auto."
-            )
+        from sais.inference.option_ranges import check_options, parse_class_scores
+
+        object.__setattr__(self, "class_scores", parse_class_scores(self.class_scores))
+        check_options(self)
+        object.__setattr__(self, "classes", tuple(self.classes))
 
     @property
     def uses_tta(self) -> bool:
@@ -110,7 +97,3 @@ def merge_options(options: InferenceOptions | None, changes: dict[str, Any]) -> 
         if name not in names:
             raise TypeError(f"unknown inference option {name!r}{suggest(name, names)}")
     return dataclasses.replace(options or InferenceOptions(), **changes)
-
-
-def _default(name: str) -> Any:
-    return next(field.default for field in dataclasses.fields(InferenceOptions) if field.name == name)

@@ -6,6 +6,7 @@ The file needs no torch; `sais.inference.backends` imports it where the model ne
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from sais.config import InputConfig
 from sais.errors import ConfigError
-from sais.inference.assemble import assemble
+from sais.inference.assemble import assemble, to_numpy
 from sais.inference.backends import Backend, open_backend
 from sais.inference.options import InferenceOptions, merge_options
 from sais.io.images import LARGE_IMAGE_PIXELS, as_image
@@ -23,6 +24,7 @@ from sais.results.detections import DetectFunction, Detections
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sais.inference.score_thresholds import DetectionFilter
     from sais.inference.trained_model import TrainedModel
 
     ImageSource = np.ndarray | str | Path | Image.Image
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 class Predictor:
     """A trained or exported model, ready to predict.
 
-        predictor = Predictor("runs/cats", score=0.3)
+        predictor = Predictor("runs/cats")
         detections = predictor("cat.jpg")
+        print(predictor.filter)  # score >= 0.42: best F1 of masks on valid, stored in the model
 
     Args:
         source: path of a checkpoint, of a run folder, or of an exported `.onnx` or `.xml` file; or a model in memory
@@ -54,11 +57,18 @@ class Predictor:
         options: InferenceOptions | None = None,
         **changes: Any,
     ) -> None:
+        from sais.inference.score_thresholds import make_filter, override_settings
+
         self.options = merge_options(options, changes)
         self.backend = open_backend(source, self.options)
-        self.experiment = self.backend.experiment
+        settings = override_settings(self.backend.experiment.postprocess, self.options)
+        if hasattr(self.backend, "check_settings"):
+            self.backend.check_settings(settings)
+        self.experiment = replace(self.backend.experiment, postprocess=settings)
         self.class_names = self.backend.class_names
         self.category_ids = self.backend.category_ids
+        self.thresholds = getattr(self.backend, "thresholds", None)
+        self.filter = make_filter(self.options, self.class_names, self.thresholds, settings)
         self._detect_images = self._compose()
 
     def __call__(self, image: ImageSource) -> Detections:
@@ -80,16 +90,17 @@ class Predictor:
         max_pixels = None if self.options.tiles is None else LARGE_IMAGE_PIXELS
         arrays = [as_image(image, max_pixels) for image in images]
         if self.options.tiles is None:
-            results = list(self._detect_images(arrays))
+            results = self._drop_overlaps(self._detect_images(arrays))
             progress(len(arrays))
             return results
         from sais.inference.slicing import predict_sliced, tile_side
 
         side, overlap = tile_side(self.options, self.experiment.input), self.options.tile_overlap
-        return [
+        results = [
             predict_sliced(array, self._detect_images, side, overlap, self.options.batch_size, progress=progress)
             for array in arrays
         ]
+        return self._drop_overlaps(results)
 
     def num_tiles(self, image_size: tuple[int, int]) -> int:
         """Return the number of tiles of an image (H, W); 1 without slicing."""
@@ -109,22 +120,43 @@ class Predictor:
         Returns:
             Detections of each image, in its pixels, scores descending.
         """
-        return self._detect(canvases, canvas_maps, self.options.score)
+        return self._drop_overlaps(self._detect(canvases, canvas_maps, self.filter))
 
-    def _detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap], score: float | None) -> list[Detections]:
+    def for_evaluation(self) -> Predictor:
+        """Return this predictor, or one with every detection above the class threshold if the minimum score is auto."""
+        if self.options.score != "auto":
+            return self
+        return Predictor(self.backend, replace(self.options, score=None))
+
+    def _detect(
+        self, canvases: Any, canvas_maps: Sequence[CanvasMap], detection_filter: DetectionFilter
+    ) -> list[Detections]:
+        settings = detection_filter.early_settings(self.experiment.postprocess)
         detect = getattr(self.backend, "detect", None)  # an architecture that makes its masks itself
         if detect is not None:
-            detections: list[Detections] = detect(canvases, canvas_maps, score)
-            return detections
-        instances = self.backend.run(canvases, [canvas_map.content_size for canvas_map in canvas_maps], score)
-        margin = self.experiment.postprocess.mask_margin
-        return assemble(instances, canvas_maps, self.class_names, margin, self.backend.mask_stride)
+            return [detection_filter.select(detections) for detections in detect(canvases, canvas_maps, settings)]
+        sizes = [canvas_map.content_size for canvas_map in canvas_maps]
+        instances = self.backend.run(canvases, sizes, settings, detection_filter.labels)
+        scores, notes = detection_filter.drop(to_numpy(instances.scores), to_numpy(instances.labels))
+        instances = replace(instances, scores=scores)
+        results = assemble(instances, canvas_maps, self.class_names, settings.mask_margin, self.backend.mask_stride)
+        for detections, note in zip(results, notes, strict=True):
+            detections.omitted = note
+        return results
+
+    def _drop_overlaps(self, results: Sequence[Detections]) -> list[Detections]:
+        """Return the results without overlaps of different classes, if the options say so."""
+        if not self.options.class_agnostic:
+            return list(results)
+        from sais.inference.class_agnostic import drop_overlaps
+
+        return [drop_overlaps(detections, self.experiment.postprocess.nms_iou) for detections in results]
 
     def _compose(self) -> DetectFunction:
         """Return the function that detects on whole images or tiles: one forward pass each, or with augmentation."""
         options, settings = self.options, self.experiment.input
         if not options.uses_tta:
-            return self._at_input(settings, options.score)
+            return self._at_input(settings, self.filter)
         from sais.inference.tta import predict_tta, tta_inputs
 
         inputs = tta_inputs(settings, options.tta_scales)
@@ -134,16 +166,15 @@ class Predictor:
                 f"tta_scales: the exported model has a fixed input of {height} x {width}. "
                 "Use 1.0 only, or export it with a dynamic shape."
             )
-        functions = [self._at_input(scaled, None) for scaled in inputs]
-        limit = self.experiment.postprocess.max_detections
+        functions = [self._at_input(scaled, replace(self.filter, minimum=None)) for scaled in inputs]
 
         def detect(images: list[np.ndarray]) -> list[Detections]:
-            results = predict_tta(images, functions, options.tta_flip, limit)
-            return results if options.score is None else [merged.above(options.score) for merged in results]
+            results = predict_tta(images, functions, options.tta_flip, self.filter.max_detections)
+            return [self.filter.select(merged) for merged in results]
 
         return detect
 
-    def _at_input(self, settings: InputConfig, score: float | None) -> DetectFunction:
+    def _at_input(self, settings: InputConfig, detection_filter: DetectionFilter) -> DetectFunction:
         """Return the function that detects on images (H, W, 3) resized to the input that `settings` describe."""
 
         def detect(images: list[np.ndarray]) -> list[Detections]:
@@ -151,7 +182,7 @@ class Predictor:
             for first in range(0, len(images), self.options.batch_size):
                 chunk = images[first : first + self.options.batch_size]
                 for group, canvas_maps, stacked in group_by_canvas(chunk, settings.mode, settings.size):
-                    detections = self._detect(stacked.transpose(0, 3, 1, 2), canvas_maps, score)
+                    detections = self._detect(stacked.transpose(0, 3, 1, 2), canvas_maps, detection_filter)
                     results.update(zip([first + i for i in group], detections, strict=True))
             return [results[i] for i in range(len(images))]
 

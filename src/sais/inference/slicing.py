@@ -74,7 +74,8 @@ def predict_sliced(
         progress: function called with the number of tiles done since its last call.
 
     Returns:
-        Detections of the image, scores descending; not limited to the model's maximum for one image.
+        Detections of the image, scores descending; not limited to the model's maximum for one image. Their note
+        `omitted` adds up those of the tiles.
 
     Raises:
         ConfigError: a side below 32, an overlap outside of [0, 0.9), a batch size below 1, an agreement outside (0, 1].
@@ -96,7 +97,10 @@ def predict_sliced(
                 raise ValueError(f"detections of an image of {detections.image_size} for a tile of {tile.shape[:2]}")
             results.append(shift_detections(detections, window[0], window[1], size))
         progress(len(chosen))
-    return merge_slices(results, windows, agreement)
+    merged = merge_slices(results, windows, agreement)
+    notes = [detections.omitted for detections in results if detections.omitted is not None]
+    merged.omitted = sum(notes[1:], notes[0]) if notes else None
+    return merged
 
 
 def shift_detections(detections: Detections, x: int, y: int, size: tuple[int, int]) -> Detections:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -12,6 +12,9 @@ from sais.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment
 from sais.modeling.architecture import find_architecture
 from sais.resolve import resolve
+
+if TYPE_CHECKING:
+    from sais.inference.score_thresholds import ScoreThresholds
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class TrainedModel:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     """The data set's own id of each class."""
+    thresholds: ScoreThresholds | None = None
+    """Score thresholds with the best F1 on the validation split; None if the model was not evaluated."""
 
 
 def load_model(path: str | Path) -> TrainedModel:
@@ -45,7 +50,12 @@ def load_model(path: str | Path) -> TrainedModel:
     architecture = find_architecture(checkpoint.experiment.model.architecture)
     network = architecture.build(checkpoint.experiment, len(checkpoint.class_names))
     load_weights(network, checkpoint.part("model"), path)
-    return TrainedModel(network, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids)
+    thresholds = None
+    if checkpoint.state.get("thresholds") is not None:
+        from sais.inference.score_thresholds import thresholds_from_dict
+
+        thresholds = thresholds_from_dict(checkpoint.state["thresholds"], str(path))
+    return TrainedModel(network, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, thresholds)
 
 
 def prepare_network(model: TrainedModel) -> Any:

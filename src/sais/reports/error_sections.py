@@ -21,8 +21,8 @@ from sais.evaluation.error_analysis import (
     WRONG_CLASS,
     ErrorAnalysis,
 )
+from sais.evaluation.score_thresholds import best_f1
 from sais.reports.html_tables import Table
-from sais.reports.precision_recall import best_f1
 from sais.reports.run_record import format_percent
 
 MAX_CLASSES = 24

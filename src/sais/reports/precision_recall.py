@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sais.evaluation.coco_metrics import Metrics
-from sais.evaluation.error_analysis import CORRECT, IGNORED, ErrorAnalysis
+from sais.evaluation.error_analysis import ErrorAnalysis
+from sais.evaluation.score_thresholds import by_score_threshold, f1_score
 from sais.reports.charts import Chart, Series, line_chart
 from sais.reports.run_record import format_percent
 
@@ -63,36 +64,6 @@ def precision_recall(metrics: Metrics, all_scores: ErrorAnalysis) -> PrecisionRe
     return PrecisionRecall(overall, classes, omitted, "masks" if metrics.mask is not None else "boxes")
 
 
-def by_score_threshold(analysis: ErrorAnalysis) -> list[tuple[float, float, float]]:
-    """Compute (score, precision, recall) with every occurring score as the threshold, scores ascending."""
-    # Only detections with higher scores decide whether a detection is correct, so that a threshold changes no outcome.
-    # (An exception: whether a crowd hides a detection may depend on one with a lower score.)
-    detections = sorted(
-        (-result["score"], kind == CORRECT)
-        for image in analysis.images
-        for result, kind in zip(image.results, image.match.detections, strict=True)
-        if kind != IGNORED
-    )
-    objects = sum(len(image.objects) for image in analysis.images)
-    points, correct = [], 0
-    for count, (score, is_correct) in enumerate(detections, 1):
-        correct += is_correct
-        if count == len(detections) or detections[count][0] != score:
-            points.append((-score, correct / count, correct / objects if objects else 0.0))
-    return points[::-1]
-
-
-def best_f1(analysis: ErrorAnalysis) -> tuple[float, float] | None:
-    """Return the score threshold with the highest F1, and that F1; None if F1 is 0 everywhere."""
-    thresholds = [(_f1(precision, recall), score) for score, precision, recall in by_score_threshold(analysis)]
-    f1, score = max(thresholds, default=(0.0, 0.0))
-    return (score, f1) if f1 else None
-
-
-def _f1(precision: float, recall: float) -> float:
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
 def _score_charts(analysis: ErrorAnalysis) -> list[Chart]:
     points = by_score_threshold(analysis)
     if not points:
@@ -104,7 +75,9 @@ def _score_charts(analysis: ErrorAnalysis) -> list[Chart]:
     series = (
         Series("precision", [(score, 100 * precision) for score, precision, _ in thinned], 0),
         Series("recall", [(score, 100 * recall) for score, _, recall in thinned], 1),
-        Series("F1", [(score, 100 * _f1(precision, recall)) for score, precision, recall in thinned], 2, dashed=True),
+        Series(
+            "F1", [(score, 100 * f1_score(precision, recall)) for score, precision, recall in thinned], 2, dashed=True
+        ),
     )
     title = "by score threshold (all objects, IoU 0.50)"
     svg = line_chart("score", series, title, "score", lambda value: f"{value:.0f}", (0.0, 1.0), (0.0, 100.0))

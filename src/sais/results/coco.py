@@ -1,4 +1,4 @@
-"""Detections in the COCO results format."""
+"""Detections in the COCO format: as results, and as annotations of a COCO file."""
 
 from __future__ import annotations
 
@@ -31,3 +31,36 @@ def to_coco(detections: Detections, image_id: int, category_ids: Sequence[int] |
             result["segmentation"] = segmentations[i]
         results.append(result)
     return results
+
+
+def to_coco_annotations(
+    detections: Detections,
+    image_id: int,
+    category_ids: Sequence[int] | None = None,
+    first_id: int = 1,
+    polygons: bool = False,
+) -> list[dict[str, Any]]:
+    """Return one annotation for each detection: a result with id, iscrowd 0 and the area of its mask, else of its box.
+
+    Args:
+        detections: D detections.
+        image_id: Id of the image in the data set.
+        category_ids: C category ids, label 0 first; None writes the label, which starts at 0.
+        first_id: Id of the first annotation.
+        polygons: Whether masks are written as polygons, for programs that do not read RLE. Polygons have no holes.
+    """
+    areas = detections.area.tolist()
+    results = to_coco(detections, image_id, category_ids)
+    if polygons and detections.cropped_masks:
+        for result, rings in zip(results, detections.polygons(), strict=True):
+            result["segmentation"] = [ring.reshape(-1).tolist() for ring in rings if _runs_clockwise(ring)]
+    return [
+        {"id": first_id + i, "area": area, "iscrowd": 0} | result
+        for i, (result, area) in enumerate(zip(results, areas, strict=True))
+    ]
+
+
+def _runs_clockwise(ring: Any) -> bool:
+    """Return whether a ring (P, 2) x y runs clockwise as seen on the screen, as outer rings do and holes do not."""
+    x, y = ring.T
+    return bool((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() + x[-1] * y[0] - x[0] * y[-1] > 0)

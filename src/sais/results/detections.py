@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sais.errors import InputError
 from sais.ops.numpy_boxes import box_area
 from sais.results.cropped_mask import CroppedMask
+
+if TYPE_CHECKING:
+    from sais.results.omitted import Omitted
 
 DetectFunction = Callable[[list[np.ndarray]], "Sequence[Detections]"]
 """Images (H, W, 3) uint8 RGB -> the detections of each image."""
@@ -45,6 +48,8 @@ class Detections:
     """C names, label 0 first."""
     cropped_masks: list[CroppedMask] = field(default_factory=list)
     """D masks; empty if the model has no masks."""
+    omitted: Omitted | None = None
+    """Note of the predictor about what it left out; None for a selection of the detections."""
 
     def __post_init__(self) -> None:
         self.image_size = (int(self.image_size[0]), int(self.image_size[1]))
@@ -115,10 +120,14 @@ class Detections:
         return self[self.scores >= score]
 
     def summary(self) -> str:
-        """Return the number of objects of each class, most frequent class first: "3 bear, 1 deer", or "nothing"."""
+        """Return the number of objects of each class, most frequent class first: "3 bear, 1 deer", or "nothing".
+
+        A note of the predictor follows: "nothing at score >= 0.42; 3 detections between 0.21 and 0.42".
+        """
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         order = np.argsort(-counts, kind="stable")
-        return ", ".join(f"{counts[label]} {self.class_names[label]}" for label in order if counts[label]) or "nothing"
+        text = ", ".join(f"{counts[label]} {self.class_names[label]}" for label in order if counts[label])
+        return (text or "nothing") if self.omitted is None else self.omitted.describe(text)
 
     def masks(self) -> np.ndarray:
         """Return all masks at image size, (D, H, W) bool; D x H x W bytes of memory.

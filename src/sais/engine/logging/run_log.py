@@ -8,6 +8,7 @@ are dropped. `log.txt` is for people: every printed line with its time, interrup
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import platform
@@ -31,6 +32,8 @@ from sais.io.atomic import write_text
 from sais.io.progress import Progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sais.evaluation.evaluate import Evaluation
 
 
@@ -43,16 +46,24 @@ class RunLog:
         experiment: settings of the run, `run.loggers` among them.
         iteration: iteration that the run starts from, 0 for a new run.
         evaluated_epochs: number of epochs whose evaluation is done; logged evaluations of later epochs are dropped.
+        verbose: whether lines and progress are printed, in addition to the files.
 
     Raises:
         SaisError: the log files cannot be opened, or a logger cannot start.
     """
 
     def __init__(
-        self, folder: Path, total: int, experiment: Experiment, iteration: int = 0, evaluated_epochs: int = 0
+        self,
+        folder: Path,
+        total: int,
+        experiment: Experiment,
+        iteration: int = 0,
+        evaluated_epochs: int = 0,
+        verbose: bool = True,
     ) -> None:
         self.path = folder / LOG
         self.total = total
+        self._verbose = verbose
         self._experiment = experiment
         self._text = AppendLog(folder / TEXT_LOG)
         _drop_repeated_entries(self.path, iteration, evaluated_epochs)
@@ -62,7 +73,13 @@ class RunLog:
         self._best_iteration = 0
         self._first_iteration = self._iteration = iteration
         self._progress = Progress(
-            "training", total, "steps", done=iteration, speed_window=float("inf"), write_line=self._add_text
+            "training",
+            total,
+            "steps",
+            done=iteration,
+            console=None if verbose else _silent_console(),
+            speed_window=float("inf"),
+            write_line=self._add_text,
         )
         self._latest_ap: dict[str, str] = {}
         try:
@@ -206,7 +223,8 @@ class RunLog:
         self._loggers.images("predictions", images, iteration)
 
     def _show(self, text: str) -> None:
-        print(text, flush=True)
+        if self._verbose:
+            print(text, flush=True)
 
     def _add_text(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -221,6 +239,13 @@ class RunLog:
     def _close(self) -> None:
         self._entries.close()
         self._text.close()
+
+
+def _silent_console() -> Console:
+    """Return a console that shows nothing."""
+    from rich.console import Console
+
+    return Console(file=io.StringIO(), force_terminal=False, force_jupyter=False)
 
 
 def _drop_repeated_entries(path: Path, iteration: int, evaluated_epochs: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from sais.config import Experiment
+from sais.config import Experiment, PostprocessConfig
 from sais.errors import MissingDependencyError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.structures import Instances
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """A model that is ready to run, in torch or in another runtime.
 
-    A backend may also have the method `detect`; see `sais.inference.backends.torch.TorchBackend.detect`.
+    A backend may also have `thresholds` (`sais.inference.score_thresholds.ScoreThresholds` of the model), and the
+    methods `detect`, see `sais.inference.backends.torch.TorchBackend.detect`, and `check_settings`, which raises
+    ConfigError for post-processing settings that the backend cannot apply.
     """
 
     experiment: Experiment
@@ -35,13 +37,20 @@ class Backend(Protocol):
     fixed_canvas: tuple[int, int] | None
     """The only (height, width) that the model accepts; None: any multiples of 32."""
 
-    def run(self, canvases: Any, content_sizes: Sequence[tuple[float, float]], score: float | None = None) -> Instances:
+    def run(
+        self,
+        canvases: Any,
+        content_sizes: Sequence[tuple[float, float]],
+        settings: PostprocessConfig | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> Instances:
         """Detect the objects on canvases.
 
         Args:
             canvases: (B, 3, height, width) uint8 RGB, numpy or torch.
             content_sizes: B times (height, width) in canvas pixels of the image on its canvas, without the padding.
-            score: minimum score of a detection; None: all whose class probability passes the model's own threshold.
+            settings: post-processing settings; None: those of `experiment`. A backend with NMS inside has its own.
+            labels: classes to detect, where the backend can choose; None: all.
 
         Returns:
             Instances (B, D, .) of numpy arrays or torch tensors; an empty slot has score 0.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +34,8 @@ class ExportedBackend:
         path: path of its file, for error messages.
     """
 
+    uses_torch = False
+
     def __init__(self, session: Session, path: Path) -> None:
         metadata = session.metadata
         self.session = session
@@ -43,15 +44,42 @@ class ExportedBackend:
         self.experiment = metadata.experiment
         self.class_names = metadata.class_names
         self.category_ids = metadata.category_ids
+        self.thresholds = metadata.thresholds
         self.strides = metadata.strides
         self.mask_stride = metadata.mask_stride
         self.fixed_canvas = None if metadata.dynamic_shape else metadata.experiment.input.size
 
-    def run(self, canvases: Any, content_sizes: Sequence[tuple[float, float]], score: float | None = None) -> Instances:
+    def check_settings(self, settings: PostprocessConfig) -> None:
+        """Raise ConfigError for settings that differ from those inside of the graph and cannot be applied after it."""
+        own = self.experiment.postprocess
+        if self.graph == "raw":
+            return
+        if settings.nms_iou != own.nms_iou:
+            raise ConfigError(
+                f"nms_iou: the graph of {self.path} contains NMS at an IoU of {own.nms_iou:g}. "
+                "Export the graph 'raw' to choose another."
+            )
+        if settings.max_detections > own.max_detections:
+            raise ConfigError(
+                f"max_detections: the graph of {self.path} returns at most {own.max_detections}. "
+                "Export the graph 'raw' to choose a higher number."
+            )
+
+    def run(
+        self,
+        canvases: Any,
+        content_sizes: Sequence[tuple[float, float]],
+        settings: PostprocessConfig | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> Instances:
         """Detect the objects on canvases (B, 3, height, width); see `Backend.run`."""
         outputs = self.forward(canvases, content_sizes)
+        if labels is not None and "class_logits" in outputs:
+            logits = np.full_like(outputs["class_logits"], -np.inf)
+            logits[..., list(labels)] = outputs["class_logits"][..., list(labels)]
+            outputs = outputs | {"class_logits": logits}
         canvas = (int(canvases.shape[2]), int(canvases.shape[3]))
-        return self.postprocess(outputs, canvas, content_sizes, self.experiment.postprocess, score)
+        return self.postprocess(outputs, canvas, content_sizes, settings or self.experiment.postprocess)
 
     def forward(self, canvases: Any, content_sizes: Sequence[tuple[float, float]]) -> dict[str, np.ndarray]:
         """Return the graph's outputs by name for canvases (B, 3, height, width) uint8.
@@ -75,7 +103,6 @@ class ExportedBackend:
         canvas: tuple[int, int],
         content_sizes: Sequence[tuple[float, float]],
         settings: PostprocessConfig,
-        score: float | None = None,
     ) -> Instances:
         """Turn the graph's outputs into Instances.
 
@@ -84,17 +111,11 @@ class ExportedBackend:
             canvas: (height, width) of the canvases.
             content_sizes: B times (height, width) in canvas pixels of the image on its canvas.
             settings: thresholds; a graph with NMS inside has its own.
-            score: minimum score of a detection, or None.
         """
         coefficients, prototypes = outputs.get("coefficients"), outputs.get("prototypes")
         if self.graph != "raw":
-            scores = outputs["scores"]
-            if score is not None:
-                scores = np.where(scores < score, np.float32(0), scores)
-            return Instances(outputs["boxes"], scores, outputs["labels"], coefficients, prototypes)
-        if score is not None:  # no score exceeds its class probability: candidates below it are dropped early
-            settings = replace(settings, score_threshold=score)
-        instances = postprocess(
+            return Instances(outputs["boxes"], outputs["scores"], outputs["labels"], coefficients, prototypes)
+        return postprocess(
             outputs["class_logits"],
             outputs.get("quality_logits"),
             outputs["distances"],
@@ -105,9 +126,6 @@ class ExportedBackend:
             self.strides,
             settings,
         )
-        if score is not None:
-            instances.scores[instances.scores < score] = 0
-        return instances
 
 
 def open_exported(path: Path, options: InferenceOptions) -> ExportedBackend:

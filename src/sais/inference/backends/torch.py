@@ -16,7 +16,7 @@ from sais.inference.trained_model import TrainedModel, prepare_network
 from sais.modeling.architecture import find_architecture
 from sais.ops.letterbox import CanvasMap
 from sais.results.detections import Detections
-from sais.structures import MASK_STRIDE, Instances
+from sais.structures import MASK_STRIDE, DenseOutputs, Instances, copies_overlap
 
 
 class TorchBackend:
@@ -46,39 +46,40 @@ class TorchBackend:
         self.experiment = model.experiment
         self.class_names = model.class_names
         self.category_ids = model.category_ids
+        self.thresholds = model.thresholds
         self.mask_stride: int = getattr(model.network, "mask_stride", MASK_STRIDE)
 
     @torch.inference_mode()
-    def run(self, canvases: Any, content_sizes: Sequence[tuple[float, float]], score: float | None = None) -> Instances:
+    def run(
+        self,
+        canvases: Any,
+        content_sizes: Sequence[tuple[float, float]],
+        settings: PostprocessConfig | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> Instances:
         """Detect the objects on canvases (B, 3, height, width); see `Backend.run`."""
         assert self.architecture.postprocess is not None
         outputs = self.network(self._to_device(canvases))
-        instances = self.architecture.postprocess(outputs, list(content_sizes), self._settings(score))
-        if score is not None:
-            instances.scores[instances.scores < score] = 0
-        return instances
+        if labels is not None and isinstance(outputs, DenseOutputs):
+            logits = torch.full_like(outputs.class_logits, -torch.inf)
+            logits[..., list(labels)] = outputs.class_logits[..., list(labels)]
+            outputs = replace(outputs, class_logits=logits)
+        return self.architecture.postprocess(outputs, list(content_sizes), settings or self.experiment.postprocess)
 
     @property
-    def detect(self) -> Callable[[Any, Sequence[CanvasMap], float | None], list[Detections]] | None:
-        """Function from canvases (B, 3, height, width), canvas maps and minimum score to detections.
+    def detect(self) -> Callable[[Any, Sequence[CanvasMap], PostprocessConfig], list[Detections]] | None:
+        """Function from canvases (B, 3, height, width), canvas maps and post-processing settings to detections.
 
         None unless the architecture makes its masks itself; see `sais.modeling.architecture.Architecture.detect`.
         """
         return None if self.architecture.detect is None else self._detect
 
     @torch.inference_mode()
-    def _detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap], score: float | None) -> list[Detections]:
+    def _detect(self, canvases: Any, canvas_maps: Sequence[CanvasMap], settings: PostprocessConfig) -> list[Detections]:
         assert self.architecture.detect is not None
-        settings = self._settings(score)
-        results = self.architecture.detect(
+        return self.architecture.detect(
             self.network, self._to_device(canvases), list(canvas_maps), self.class_names, settings
         )
-        return results if score is None else [detections.above(score) for detections in results]
-
-    def _settings(self, score: float | None) -> PostprocessConfig:
-        """Return the post-processing settings; no score exceeds its class probability: drop lower candidates early."""
-        settings = self.experiment.postprocess
-        return settings if score is None else replace(settings, score_threshold=score)
 
     def _to_device(self, canvases: Any) -> Tensor:
-        return torch.as_tensor(canvases).to(self.device, non_blocking=True)
+        return torch.as_tensor(canvases).to(self.device, non_blocking=copies_overlap(self.device))

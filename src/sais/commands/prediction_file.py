@@ -1,0 +1,185 @@
+"""The file predictions.json of `sais predict`, its image and category ids, and the drawings next to it."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sais._version import __version__
+from sais.errors import InputError
+from sais.io.atomic import write_text
+
+if TYPE_CHECKING:
+    from sais.results.detections import Detections
+
+FILE_NAME = "predictions.json"
+WRITER = "sais predict"
+"""Value of `info.written_by`, by which a file of an earlier prediction is recognized."""
+
+
+class LabelIds:
+    """Image and category ids of a COCO file, which predictions take over so that they can be compared with it.
+
+    Args:
+        path: COCO file with `images` and `categories`.
+
+    Raises:
+        InputError: the file cannot be read or is not COCO.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            document = json.loads(path.read_bytes())
+            images = [(_key(image["file_name"]), image["id"]) for image in document["images"]]
+            self._categories = {str(category["name"]): category["id"] for category in document["categories"]}
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}). Give the annotation file.") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(
+                f"{path}: not a COCO file with images and categories. Give the annotation file, such as valid.json."
+            ) from None
+        self._by_path = dict(images)
+        names = Counter(PurePosixPath(name).name for name, _ in images)
+        self._by_name = {PurePosixPath(n).name: i for n, i in images if names[PurePosixPath(n).name] == 1}
+        whole = [number for _, number in images if isinstance(number, int)]
+        self._next_id = max(whole, default=0) + 1
+        self._taken: set[Any] = set()
+        self.unknown = 0
+        """Number of images that are not in the file; their ids follow those of the file."""
+
+    def image_id(self, file_name: str) -> Any:
+        """Return the id of an image: by its path below the source, else by its name, where that is unique."""
+        name = _key(file_name)
+        number = self._by_path.get(name, self._by_name.get(PurePosixPath(name).name))
+        if number is None or number in self._taken:
+            number, self._next_id = self._next_id, self._next_id + 1
+            self.unknown += 1
+        self._taken.add(number)
+        return number
+
+    def category_ids(self, class_names: Sequence[str]) -> tuple[Any, ...]:
+        """Return the ids of C classes.
+
+        Raises:
+            InputError: the file lacks a class.
+        """
+        missing = [name for name in class_names if name not in self._categories]
+        if missing:
+            raise InputError(f"{self.path}: no category {', '.join(missing)}, which the model detects. Add it.")
+        return tuple(self._categories[name] for name in class_names)
+
+
+@dataclass
+class PredictionFile:
+    """The content of predictions.json: COCO, with scores."""
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[Any, ...]
+    """Ids of the classes in the data that the model was trained on, or in the file of `labels`."""
+    labels: LabelIds | None = None
+    polygons: bool = False
+    """Whether masks are written as polygons instead of RLE."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """Entries of COCO's `info`: the model, its minimum score."""
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    drawings: dict[str, int | None] = field(default_factory=dict)
+    """Path of each drawing below the output folder -> its size in bytes; None while it is not written."""
+    limited: int = 0
+    """Number of images whose detections reached the limit."""
+
+    def add(self, detections: Detections, file_name: str, **image: Any) -> None:
+        """Add the detections of one image; `image` are further entries of it (frame, page, ...)."""
+        from sais.results.coco import to_coco_annotations
+
+        image_id = len(self.images) + 1 if self.labels is None else self.labels.image_id(file_name)
+        height, width = detections.image_size
+        self.images.append({"id": image_id, "width": width, "height": height, "file_name": file_name, **image})
+        first_id = len(self.annotations) + 1
+        entries = to_coco_annotations(detections, 0, range(len(self.class_names)), first_id, self.polygons)
+        for entry in entries:
+            entry["image_id"], entry["category_id"] = image_id, self.category_ids[entry["category_id"]]
+        self.annotations += entries
+        self.counts.update(self.class_names[label] for label in detections.labels)
+        self.limited += detections.omitted is not None and detections.omitted.limit is not None
+
+    def add_drawing(self, out: Path, path: Path) -> None:
+        """Add a written drawing below the output folder."""
+        self.drawings[path.relative_to(out).as_posix()] = path.stat().st_size
+
+    def write(self, out: Path, complete: bool = True) -> None:
+        """Write predictions.json to the folder `out` atomically."""
+        names = zip(self.category_ids, self.class_names, strict=True)
+        info = {"description": f"predictions of sais {__version__}", "written_by": WRITER, "complete": complete}
+        content = {
+            "info": info | self.info | {"drawings": self.drawings},
+            "images": self.images,
+            "categories": [{"id": category_id, "name": name} for category_id, name in names],
+            "annotations": self.annotations,
+        }
+        write_text(out / FILE_NAME, json.dumps(content))
+
+
+def read_drawings(out: Path) -> dict[str, int | None]:
+    """Return the drawings that the last prediction wrote to a folder, as its predictions.json lists them."""
+    try:
+        info = json.loads((out / FILE_NAME).read_bytes())["info"]
+        drawings = info["drawings"] if info["written_by"] == WRITER else {}
+        return {str(name): size for name, size in drawings.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def check_drawings(out: Path, names: Iterable[Path], sources: Iterable[Path], overwrite: bool) -> None:
+    """Check that drawings replace no file but those of the last prediction.
+
+    Args:
+        out: output folder.
+        names: paths of the drawings below it.
+        sources: files that are predicted.
+        overwrite: whether files of unknown origin are replaced.
+
+    Raises:
+        InputError: the output folder is that of a source, or a drawing would replace another file.
+    """
+    sources = list(sources)
+    if out.resolve() in {source.resolve().parent for source in sources}:
+        raise InputError(f"{out}: the folder of the source images. Choose another folder with --out, or use --no-draw.")
+    known, source_files = read_drawings(out), {source.resolve() for source in sources}
+    for name in names:
+        path = out / name
+        if path.resolve() in source_files:
+            raise InputError(f"{path}: a source image. Choose another folder with --out, or use --no-draw.")
+        if path.exists() and not overwrite and not _is_drawing(path, known.get(name.as_posix(), -1)):
+            raise InputError(
+                f"{path}: exists, and the last prediction has not written it. Choose another folder with --out, or "
+                "replace it with --overwrite."
+            )
+
+
+def remove_drawings(out: Path, drawings: dict[str, int | None], remaining: Iterable[str]) -> int:
+    """Delete drawings of an earlier prediction, unless they have been replaced or changed, and return their number."""
+    removed, root = 0, out.resolve()
+    for name in set(drawings) - set(remaining):
+        path = out / name
+        if path.resolve().is_relative_to(root) and _is_drawing(path, drawings[name]):
+            path.unlink()
+            removed += 1
+    return removed
+
+
+def _is_drawing(path: Path, size: int | None) -> bool:
+    """Return whether a file is a drawing as it was written; `size` in bytes is None where a run was interrupted."""
+    return path.is_file() and not path.is_symlink() and size in (None, path.stat().st_size)
+
+
+def _key(file_name: str) -> str:
+    """Return a file name as it is compared: slashes, Unicode form."""
+    return unicodedata.normalize("NFC", str(file_name).replace("\\", "/")).removeprefix("./")
