@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from sais.commands.arguments import parse, progress_bar
+from sais.commands.recipe_options import format_options
 from sais.errors import InputError
+from sais.recipes import recipe
+from sais.recipes.from_data import measure, suggest
+
+if TYPE_CHECKING:
+    from sais.data.annotations import DatasetSplit
+
+FIRST_RECIPE = "sais-lite"
+"""The recipe to start with."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class CheckArguments:
     """Folder of the data set; or its name in the folder $SAIS_DATA."""
     split: str = ""
     """Split to check. Default: every split of the data set."""
+    classes: tuple[str, ...] = ()
+    """Classes to use, such as cat dog; vehicle=car+truck merges classes, as in `sais train`. Default: all."""
     decode: bool = True
     """Decode the pixels of every image, which finds truncated files; --no-decode reads sizes only."""
 
@@ -32,6 +44,7 @@ class CheckArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais check`."""
     arguments = parse(CheckArguments, argv, "sais check DIR")
+    from sais.data.class_selection import choose_classes
     from sais.data.doctor.check import check_dataset
     from sais.data.formats import list_splits, read_dataset
     from sais.data.paths import locate
@@ -41,9 +54,12 @@ def run(argv: Sequence[str]) -> int:
     if not names:
         raise InputError(f"{data}: no annotations/SPLIT.json. `sais make-shapes DIR` writes an example data set.")
     good = readable = True
+    recommendation = ""
     classes: tuple[str, ...] = ()
     for name in names:
-        split = read_dataset(data, name)
+        split = choose_classes(read_dataset(data, name), arguments.classes, allow_missing=bool(classes))
+        if not classes and split.images:
+            recommendation = _recommend(arguments, split)
         missing = [class_name for class_name in classes if class_name not in split.class_names]
         classes = classes or split.class_names  # those of the training split, which comes first
         with progress_bar(f"checking {name}", len(split.images)) as progress:
@@ -56,4 +72,16 @@ def run(argv: Sequence[str]) -> int:
         good = good and report.ok and not missing
     if not good:
         print("fix the entries marked ERROR" + ("" if readable else ", or train with --skip-broken"))
+    elif recommendation:
+        print(recommendation)
     return 0 if good else 2
+
+
+def _recommend(arguments: CheckArguments, split: DatasetSplit) -> str:
+    """Return lines with the training command that suits a training split, and the reason."""
+    suggestion = suggest(measure(split), recipe(FIRST_RECIPE))
+    words = ["sais", "train", FIRST_RECIPE, "--data", str(arguments.data)]
+    words += ["--train-split", split.name] if split.name != "train" and arguments.split else []
+    words += ["--classes", *arguments.classes] if arguments.classes else []
+    lines = [f"recommended: {shlex.join(words)} {format_options(suggestion.settings)}", *suggestion.notes[:1]]
+    return "\n".join([*lines, *suggestion.advice])

@@ -209,7 +209,7 @@ def choose_side(data: DataStatistics, side: int) -> int:
     if needed <= side:
         return side
     own_side = round(data.image_side)
-    if own_side % 32 == 0 and needed <= own_side <= min(MAX_SIDE, 1.25 * needed):
+    if own_side % 32 == 0 and 0.9 * needed <= own_side <= min(MAX_SIDE, 1.25 * needed):
         return max(side, own_side)  # the images are not resampled
     limit = min(MAX_SIDE, MAX_ENLARGEMENT * data.image_side)
     return max(side, min(math.ceil(needed / SIDE_STEP), math.ceil(limit / SIDE_STEP)) * SIDE_STEP)
