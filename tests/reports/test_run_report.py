@@ -169,18 +169,6 @@ def test_select_best_and_worst_by_quality(valid: DatasetSplit) -> None:
     assert len(best) == len(worst) == 2
 
 
-def test_match_colors_follow_the_matched_objects(valid: DatasetSplit) -> None:
-    results = truth_as_results(valid)
-    record = valid.images[0]
-    of_record = [r for r in results if r["image_id"] == record.id]
-    again = of_record[0] | {"score": 0.5}
-    (image, *_) = analyze_errors(valid, [*reversed(of_record), again], "segm").images
-    colors = example_images.match_colors(image, len(record.annotations))
-    taken = [record.annotations.index(image.objects[p]) for p in image.match.matched_objects if p >= 0]
-    assert list(colors[:-1]) == taken
-    assert colors[-1] == len(record.annotations)
-
-
 def test_write_report_escapes_names(valid: DatasetSplit, tmp_path: Path) -> None:
     nasty = replace(valid, name=NASTY, class_names=(NASTY, *valid.class_names[1:]))
     folder = run_folder(tmp_path / "a<b>&c", name=NASTY)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from sais.data.annotations import trainable
 from sais.errors import SaisError
 from sais.evaluation.error_analysis import CORRECT, SCORE, ErrorAnalysis, ImageAnalysis
 from sais.evaluation.visualize import detections_from_coco, draw_comparison, ground_truth_detections
@@ -25,8 +23,8 @@ MAX_CHARACTERS = 2_400_000
 """Maximum number of characters of all embedded images of a page; further images are omitted and counted."""
 
 INTRO = (
-    f"Left: ground truth. Right: detections with a score of at least {SCORE}, each in the color of the object it "
-    "matches. The number is the quality of the image: the sum of the IoUs of its correct detections, divided by the "
+    f"Left: ground truth. Right: detections with a score of at least {SCORE}. A class has the same color everywhere. "
+    "The number is the quality of the image: the sum of the IoUs of its correct detections, divided by the "
     "mean of its numbers of objects and detections. 1 is perfect."
 )
 
@@ -94,30 +92,11 @@ def example_images(analysis: ErrorAnalysis) -> Examples:
     return Examples(groups, unreadable, too_large)
 
 
-def match_colors(image: ImageAnalysis, objects: int) -> Sequence[int]:
-    """Choose the color index of each detection: that of the object it matches, or one that no object has.
-
-    Args:
-        image: analysis of the image.
-        objects: number of drawn objects.
-    """
-    drawn = {annotation.id: index for index, annotation in enumerate(trainable(image.record))}
-    unused = objects
-    colors = []
-    for partner in image.match.matched_objects:
-        if partner >= 0:
-            colors.append(drawn[image.objects[partner].id])
-        else:
-            colors.append(unused)
-            unused += 1
-    return colors
-
-
 def _example(image: ImageAnalysis, analysis: ErrorAnalysis) -> ExampleImage:
     record = image.record
     detections = detections_from_coco(image.results, record.size, analysis.split)
     objects = ground_truth_detections(record, analysis.split)
-    pair = draw_comparison(record.read(), objects, detections, SIDE, match_colors(image, len(objects)))
+    pair = draw_comparison(record.read(), objects, detections, SIDE)
     correct, others = image.count(CORRECT), len(image.results) - image.count(CORRECT)
     caption = f"{correct} of {len(image.objects)} object{'s' if len(image.objects) != 1 else ''} found"
     if others:

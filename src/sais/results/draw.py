@@ -1,49 +1,40 @@
 """Drawing: overlays of masks, boxes and labels on an image, and contact sheets of many images. Numpy and Pillow.
 
-Masks are blended one cropped mask at a time, without a dense stack. Line widths and font sizes scale with the image.
+An object has the color of its class. Masks are blended one cropped mask at a time, without a dense stack. Line widths
+and font sizes follow the size of the image and of the object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from sais.io.images import to_array
+from sais.io.pixels import to_array
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
+from sais.results.fonts import default_font, drawable_names, font_for
+from sais.results.label_placement import place_tags
+from sais.results.palette import PALETTE, Color, class_color, ink_on
 
-PALETTE = (
-    (255, 82, 82),
-    (41, 182, 246),
-    (255, 202, 40),
-    (102, 220, 110),
-    (186, 104, 255),
-    (255, 145, 35),
-    (38, 222, 200),
-    (255, 105, 180),
-    (92, 130, 255),
-    (198, 230, 60),
-    (214, 140, 95),
-    (140, 226, 255),
-    (245, 70, 245),
-    (20, 170, 120),
-    (255, 178, 160),
-    (170, 170, 250),
-)
-"""Colors (red, green, blue) of the objects in order; repeated after the last."""
+__all__ = ["PALETTE", "contact_sheet", "draw", "draw_objects", "overlay"]
 
 _STRIP_PIXELS = 2**21
 """Number of mask pixels blended at once."""
 _OPACITY = 0.45
 """Default opacity of the fill of a mask."""
+_TAG_OPACITY = 0.88
+_MIN_BOX_SIDE = 16
+"""Minimum side of the boxes drawn around masks, in pixels."""
+_MANY_OBJECTS = 25
+"""Number of objects above which names are smaller."""
 _SHEET_BACKGROUND = (24, 26, 30)
 _SHEET_TEXT = (225, 228, 232)
 
-TagBox = tuple[int, int, int, int]
-"""left top right bottom of a text tag in pixels."""
+ColorBy = Literal["class", "instance"]
 
 
 def draw(
@@ -54,6 +45,7 @@ def draw(
     boxes: bool = True,
     labels: bool = True,
     opacity: float = _OPACITY,
+    color_by: ColorBy = "class",
 ) -> np.ndarray:
     """Draw detections on a copy of an image.
 
@@ -62,8 +54,9 @@ def draw(
         detections: Detections of this image.
         score: Minimum score of the objects drawn.
         boxes: Whether boxes are drawn.
-        labels: Whether the class and score of each object are written.
+        labels: Whether the class and score of each object are written, where there is room.
         opacity: Opacity of the fill of the masks, 0 to 1.
+        color_by: "class": objects of a class have the same color, in all images; "instance": each has the next color.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -74,9 +67,11 @@ def draw(
     if image.shape[:2] != detections.image_size:
         raise ValueError(f"draw: image of {image.shape[:2]} for detections on an image of {detections.image_size}")
     shown = detections.above(score)
-    pairs = zip(shown.labels, shown.scores, strict=True)
-    texts = [f"{shown.class_names[label]} {value:.2f}" for label, value in pairs] if labels else []
-    return _draw_overlay(image, shown.boxes if boxes else None, shown.boxes, texts, shown.cropped_masks, opacity)
+    colors = _color_indices(shown.labels, color_by)
+    pairs = zip(drawable_names(shown.class_names, shown.labels), shown.scores, strict=True)
+    texts = [f"{name} {value:.2f}" for name, value in pairs] if labels else []
+    drawn_boxes = shown.boxes if boxes else None
+    return _draw_overlay(image, drawn_boxes, shown.boxes, texts, shown.cropped_masks, opacity, colors)
 
 
 def draw_objects(
@@ -86,6 +81,7 @@ def draw_objects(
     class_names: Sequence[str],
     masks: list[CroppedMask] | None = None,
     opacity: float = _OPACITY,
+    color_by: ColorBy = "class",
 ) -> np.ndarray:
     """Draw ground-truth objects on a copy of an image.
 
@@ -96,6 +92,7 @@ def draw_objects(
         class_names: C names, label 0 first.
         masks: N masks, or None for boxes only.
         opacity: Opacity of the fill of the masks, 0 to 1.
+        color_by: "class": objects of a class have the same color, in all images; "instance": each has the next color.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -104,7 +101,8 @@ def draw_objects(
         ValueError: The image is not uint8 RGB.
     """
     boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
-    return _draw_overlay(image, boxes, boxes, [class_names[int(label)] for label in labels], masks or [], opacity)
+    texts, colors = drawable_names(class_names, labels), _color_indices(labels, color_by)
+    return _draw_overlay(image, boxes, boxes, texts, masks or [], opacity, colors)
 
 
 def overlay(
@@ -122,7 +120,7 @@ def overlay(
         boxes: (N, 4) image pixels.
         texts: N texts, or an empty sequence.
         masks: N masks, or an empty sequence.
-        colors: N indices into `PALETTE`, modulo its length; by default 0 to N - 1.
+        colors: N indices of colors, as of classes; by default 0 to N - 1.
         font_scale: Factor of the default font size.
 
     Returns:
@@ -162,7 +160,7 @@ def contact_sheet(
             "at least one image and column, and one caption per image or None"
         )
     (height, width), columns = tile, min(columns, len(images))
-    font = _font(max(11, round(width / 22)))
+    font = default_font(max(11, round(width / 22)))
     line_height = round(1.6 * getattr(font, "size", 11)) if captions else 0
     rows = -(-len(images) // columns)
     step_y, step_x = height + line_height + gap, width + gap
@@ -189,6 +187,11 @@ def _check_image(image: np.ndarray) -> np.ndarray:
     return image
 
 
+def _color_indices(labels: np.ndarray, color_by: ColorBy) -> list[int]:
+    """Return the color index of N objects with labels (N,)."""
+    return list(range(len(labels))) if color_by == "instance" else [int(label) for label in labels]
+
+
 def _draw_overlay(
     image: np.ndarray,
     boxes: np.ndarray | None,
@@ -196,10 +199,10 @@ def _draw_overlay(
     texts: list[str],
     masks: list[CroppedMask],
     opacity: float,
-    palette_indices: Sequence[int] | None = None,
+    color_indices: Sequence[int] | None = None,
     font_scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw masks from large to small, then boxes, then tags; the tag of the first object is on top.
+    """Draw masks from large to small, then boxes, then tags; the box of the first object is on top.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -208,101 +211,116 @@ def _draw_overlay(
         texts: N texts, or none.
         masks: N masks, or none.
         opacity: Opacity of the fill of the masks.
-        palette_indices: N indices into `PALETTE`.
+        color_indices: N indices of colors.
         font_scale: Factor of the default font size.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    canvas = _check_image(image).copy()
-    indices = range(len(anchors)) if palette_indices is None else palette_indices
-    colors = [PALETTE[i % len(PALETTE)] for i in indices]
-    scale = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
-    thickness = max(1, round(scale / 420))
+    canvas = Image.fromarray(_check_image(image))  # a copy
+    colors = [class_color(i) for i in (range(len(anchors)) if color_indices is None else color_indices)]
+    scale = float(np.sqrt(image.shape[0] * image.shape[1]))
+    line_width = max(1.0, scale / 400)
     for i in sorted(range(len(masks)), key=lambda i: -masks[i].area):
-        _blend_mask(canvas, masks[i], colors[i], opacity, thickness)
-    if boxes is None and not texts:
-        return canvas
-    height, width = canvas.shape[:2]
-    pillow = Image.fromarray(canvas)
-    del canvas  # a large image is not held in memory twice
-    pen = ImageDraw.Draw(pillow)
-    for i in reversed(range(len(boxes) if boxes is not None else 0)):
-        x1, y1, x2, y2 = np.rint(boxes[i]).astype(int).tolist()  # type: ignore[index]
+        _blend_mask(canvas, masks[i], colors[i], opacity, line_width)
+    if boxes is not None and len(boxes):
+        shown = [i for i in range(len(boxes)) if not (masks and masks[i].area and _is_tiny(boxes[i]))]
+        box_line_width = max(1, round(line_width / 2 if masks else line_width))
+        _draw_boxes(canvas, boxes[shown], [colors[i] for i in shown], box_line_width)
+    if texts:
+        crowd = max(0.6, min(1.0, (_MANY_OBJECTS / len(texts)) ** 0.25))
+        _draw_tags(canvas, anchors, texts, max(10, round(font_scale * crowd * max(11.0, scale / 46))), colors)
+    return to_array(canvas)
+
+
+def _is_tiny(box: np.ndarray) -> bool:
+    """Return whether the outline of a box (4,) would hide most of the mask in it."""
+    return bool(min(box[2] - box[0], box[3] - box[1]) < _MIN_BOX_SIDE)
+
+
+def _draw_boxes(canvas: Image.Image, boxes: np.ndarray, colors: Sequence[Color], line_width: int) -> None:
+    """Draw the outlines of boxes (N, 4), inside the image."""
+    pen, (width, height) = ImageDraw.Draw(canvas), canvas.size
+    for i in reversed(range(len(boxes))):
+        x1, y1, x2, y2 = np.rint(boxes[i]).astype(int).tolist()
         left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
         corner = (max(left, min(x2, width) - 1), max(top, min(y2, height) - 1))
-        pen.rectangle(((left, top), corner), outline=colors[i], width=thickness)
-    _draw_tags(pen, anchors, texts, (height, width), _font(round(font_scale * max(9, round(scale / 48)))), colors)
-    return to_array(pillow)
+        pen.rectangle(((left, top), corner), outline=colors[i], width=line_width)
 
 
-def _blend_mask(
-    canvas: np.ndarray, mask: CroppedMask, color: tuple[int, int, int], opacity: float, thickness: int
-) -> None:
-    """Fill a mask and draw a soft line along its border, in place on the canvas (H, W, 3)."""
-    if mask.area == 0:
+def _blend_mask(canvas: Image.Image, mask: CroppedMask, color: Color, opacity: float, line_width: float) -> None:
+    """Fill a mask and draw a soft line along its border, in place."""
+    area = mask.area
+    if area == 0:
         return
-    (h, w), (height, width), margin = mask.shape, canvas.shape[:2], thickness + 1
+    line_width = max(1.0, min(line_width, area**0.5 / 8))  # a small object is not all outline
+    (h, w), (width, height), margin = mask.shape, canvas.size, round(line_width) + 1
     x1, y1 = max(0, mask.x - margin), max(0, mask.y - margin)
     x2, y2 = min(width, mask.x + w + margin), min(height, mask.y + h + margin)
     bits = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
-    bits[mask.y - y1 : mask.y - y1 + h, mask.x - x1 : mask.x - x1 + w] = mask.bits * np.uint8(255)
-    # In strips, with the margin that the blur needs: float arrays of a mask on a large image would take gigabytes.
+    bits[mask.y - y1 : mask.y - y1 + h, mask.x - x1 : mask.x - x1 + w] = mask.bits
+    bits *= np.uint8(255)
+    fill = [0, *[round(255 * opacity)] * 255]
+    # In strips, with the margin that the blur needs: a mask of a whole scan would be held in memory several times.
     strip_height = max(1, _STRIP_PIXELS // (x2 - x1))
     for top in range(0, y2 - y1, strip_height):
         first, bottom = max(0, top - margin), min(top + strip_height, y2 - y1)
-        strip = bits[first : bottom + margin]
+        strip = Image.fromarray(bits[first : bottom + margin])
         # After blurring, the border is where the mask is half set. The blur repeats the pixels at the edge of the
         # image, so that a mask cut off by the image has no line there.
-        blur = np.asarray(Image.fromarray(strip).filter(ImageFilter.BoxBlur((thickness + 1) / 2)), dtype=np.float32)
-        inner = slice(top - first, bottom - first)
-        line = np.clip(2.2 * (1 - np.abs(blur[inner] / 127.5 - 1)), 0, 1)
-        weight = np.maximum(line, (strip[inner] > 0) * np.float32(opacity))[..., None]
-        window = canvas[y1 + top : y1 + bottom, x1:x2]
-        window[:] = np.rint(window * (1 - weight) + np.array(color, np.float32) * weight).astype(np.uint8)
+        line = strip.filter(ImageFilter.BoxBlur((line_width + 1) / 2)).point(_LINE)
+        inner = (0, top - first, x2 - x1, bottom - first)
+        canvas.paste(color, (x1, y1 + top), ImageChops.lighter(line, strip.point(fill)).crop(inner))
+
+
+_LINE = [round(255 * min(1.0, max(0.0, 2.2 * (1 - abs(value / 127.5 - 1))))) for value in range(256)]
+"""Blurred mask -> opacity of the line along its border."""
 
 
 def _draw_tags(
-    pen: ImageDraw.ImageDraw,
-    anchors: np.ndarray,
-    texts: list[str],
-    size: tuple[int, int],
-    font: Any,
-    colors: list[tuple[int, int, int]],
+    canvas: Image.Image, anchors: np.ndarray, texts: list[str], font_size: int, colors: Sequence[Color]
 ) -> None:
-    """Write each text at the top left corner of its box (N, 4), inside the image (H, W) and clear of other texts."""
-    tags: list[TagBox] = []
-    shortened = []
-    for box, text in zip(anchors, texts, strict=False):
-        shortened.append(_shorten(text, font, size[1] - 4))
-        tags.append(_place_tag(box, shortened[-1], size, font, tags))
-    for i, (tag, text) in reversed(list(enumerate(zip(tags, shortened, strict=True)))):
-        color = colors[i]
-        pen.rounded_rectangle(tag, radius=max(1, (tag[3] - tag[1]) // 5), fill=color)
-        luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-        ink = (15, 15, 15) if luminance > 110 else (255, 255, 255)
-        pen.text(((tag[0] + tag[2]) / 2, (tag[1] + tag[3]) / 2), text, fill=ink, font=font, anchor="mm")
+    """Write each text next to its box (N, 4), inside the image and clear of other texts and of small objects."""
+    width, height = canvas.size
+    fonts = [font_for(text, font_size) or default_font(font_size) for text in texts]
+    texts = [_shorten(text, font, width - font_size) for text, font in zip(texts, fonts, strict=True)]
+    padding, tag_height = 0.35 * font_size, round(1.32 * font_size)
+    sizes = [
+        (min(width, round(font.getlength(text) + 2 * padding)), min(height, tag_height))
+        for text, font in zip(texts, fonts, strict=True)
+    ]
+    pen = ImageDraw.Draw(canvas)
+    places = place_tags(anchors, sizes, (height, width))
+    for place, (w, h), box, color in zip(places, sizes, anchors, colors, strict=False):
+        if place is not None and place[2]:
+            _draw_leader(pen, (place[0], place[1], place[0] + w, place[1] + h), box, color, max(1, font_size // 12))
+    for i, place in enumerate(places):
+        if place is None:
+            continue
+        (left, top, _), (w, h) = place, sizes[i]
+        canvas.paste(colors[i], (left, top), _tag_shape(w, h))
+        pen.text((left + w / 2, top + h / 2), texts[i], fill=ink_on(colors[i]), font=fonts[i], anchor="mm")
 
 
-def _place_tag(box: np.ndarray, text: str, size: tuple[int, int], font: Any, placed: list[TagBox]) -> TagBox:
-    """Return the position of a box's tag: the first of above, inside, below and right that overlaps no placed tag."""
-    height, width = size
-    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
-    em = getattr(font, "size", 11)
-    w, h = round(font.getlength(text) + 0.7 * em), round(1.35 * em)
-    corners = ((x1, y1 - h), (x1, y1), (x2 - w, y1), (x1, y2), (x1, y2 - h), (x2 - w, y2 - h), (x1, y1 - 2 * h))
-    candidates = []
-    for left, top in corners:
-        left, top = max(0, min(left, width - 1 - w)), max(0, min(top, height - 1 - h))
-        tag = (left, top, min(left + w, width - 1), min(top + h, height - 1))
-        if not any(_tags_touch(tag, other) for other in placed):
-            return tag
-        candidates.append(tag)
-    return candidates[0]
+def _draw_leader(
+    pen: ImageDraw.ImageDraw, tag: tuple[int, int, int, int], box: np.ndarray, color: Color, line_width: int
+) -> None:
+    """Draw a line from a tag to the nearest point of its box (4,)."""
+    x1, y1, x2, y2 = box.tolist()
+    start = (min(max((x1 + x2) / 2, tag[0]), tag[2]), min(max((y1 + y2) / 2, tag[1]), tag[3]))
+    end = (min(max(start[0], x1), x2), min(max(start[1], y1), y2))
+    pen.line((start, end), fill=color, width=line_width)
 
 
-def _tags_touch(a: TagBox, b: TagBox) -> bool:
-    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+@lru_cache(maxsize=256)
+def _tag_shape(width: int, height: int) -> Image.Image:
+    """Return the opacity of a tag with rounded, anti-aliased corners."""
+    factor = 4
+    shape = Image.new("L", (factor * width, factor * height))
+    pen = ImageDraw.Draw(shape)
+    corner = (factor * width - 1, factor * height - 1)
+    pen.rounded_rectangle(((0, 0), corner), factor * height // 5, fill=round(255 * _TAG_OPACITY))
+    return shape.resize((width, height), Image.Resampling.BOX)
 
 
 def _shorten(text: str, font: Any, width: float) -> str:
@@ -312,11 +330,3 @@ def _shorten(text: str, font: Any, width: float) -> str:
     while text and font.getlength(text + "...") > width:
         text = text[:-1]
     return text + "..."
-
-
-def _font(size: int) -> Any:
-    """Return Pillow's default font; without FreeType, Pillow has it in one size only."""
-    try:
-        return ImageFont.load_default(size=size)
-    except (ImportError, OSError):
-        return ImageFont.load_default()
