@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from sais.errors import InputError, ResourceError
-from sais.io import images
-from sais.io.images import SEVERAL_PAGES, as_image, count_pages, read_image, read_size, to_array
+from sais.io import pixels
+from sais.io.images import SEVERAL_PAGES, as_image, count_pages, read_image, read_size
+from sais.io.pixels import to_array
 
 COLORS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 200, 200], [0, 0, 0]]], np.uint8)
 """(2, 3, 3) all pixels different."""
@@ -290,10 +291,10 @@ def test_as_image_accepts_paths_files_pillow_and_arrays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strip", [1, 30, 100, 2**24])
 def test_to_array_in_strips_copies_all_pixels(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_STRIP_PIXELS", strip)
-    pixels = np.random.default_rng(0).integers(0, 256, (23, 13, 3), np.uint8)
-    array = to_array(Image.fromarray(pixels))
-    assert (array == pixels).all()
+    monkeypatch.setattr(pixels, "_STRIP_PIXELS", strip)
+    image = np.random.default_rng(0).integers(0, 256, (23, 13, 3), np.uint8)
+    array = to_array(Image.fromarray(image))
+    assert (array == image).all()
     assert array.flags.owndata
     assert array.flags.writeable
     assert array.flags.c_contiguous

@@ -10,8 +10,9 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from sais.errors import InputError, ResourceError
 from sais.io.decoding import SIGNATURE_BYTES, content_kind
-from sais.io.images import URL_SCHEMES
 
+URL_SCHEMES = ("http://", "https://")
+"""Beginnings of the addresses that are downloaded."""
 TIMEOUT_SECONDS = 30.0
 """Time that a server may take to answer, and between two parts of its answer."""
 MAX_BYTES = 200 * 2**20

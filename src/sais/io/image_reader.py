@@ -10,7 +10,8 @@ from PIL import Image
 
 from sais.errors import InputError
 from sais.io import decoding
-from sais.io.images import SEVERAL_PAGES, as_image, decode_page, read_image
+from sais.io.images import SEVERAL_PAGES, as_image, read_image
+from sais.io.pixels import decode_page
 from sais.io.sources import SourceImage
 
 

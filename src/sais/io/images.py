@@ -18,24 +18,8 @@ from sais.errors import InputError
 
 LARGE_IMAGE_PIXELS = 2**30
 """Value of `max_pixels` for images that are predicted in tiles."""
-URL_SCHEMES = ("http://", "https://")
-"""Beginnings of the addresses that are downloaded."""
 SEVERAL_PAGES = "with several pages or frames, of which the first is read"
 """Note of `read_image` on a file."""
-_STRIP_PIXELS = 2**24
-"""Number of pixels copied at once."""
-
-_ORIENTATION_TAG = 0x0112
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation -> transpose that turns the image upright; 5 to 8 swap height and width."""
 
 
 def read_image(
@@ -64,7 +48,7 @@ def read_image(
         MissingDependencyError: A HEIC file without the extra `heif`.
         ResourceError: The image has too many pixels.
     """
-    from sais.io import decoding
+    from sais.io import decoding, pixels
 
     if not isinstance(source, (str, Path)) and not _is_seekable(source):
         source = io.BytesIO(source.read())
@@ -73,7 +57,7 @@ def read_image(
             if page is None and notes is not None and len(decoding.page_positions(image, limit=2)) > 1:
                 notes[SEVERAL_PAGES] += 1
             position = decoding.page_positions(image, limit=page + 1)[page] if page else 0
-            return decode_page(image, source, position, white_level, notes)
+            return pixels.decode_page(image, source, position, white_level, notes)
         except Exception as error:  # decoders raise exceptions of every class on corrupt data
             reason, name = decoding.one_line(error), decoding.source_name(source)
             kind = "truncated" if "truncated" in reason else "corrupt"
@@ -91,10 +75,10 @@ def read_size(path: str | Path) -> tuple[int, int]:
         ResourceError: The image has too many pixels.
     """
     from sais.io.decoding import open_image
+    from sais.io.pixels import upright_size
 
     with open_image(path) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+        return upright_size(image)
 
 
 def count_pages(path: str | Path) -> int:
@@ -141,16 +125,18 @@ def as_image(
 
         return rgb_from_array(source, white_level, notes)
     if isinstance(source, Image.Image):
+        from sais.io.pixels import upright_array
+
         try:
-            return _to_upright_array(source, white_level, notes)
+            return upright_array(source, white_level, notes)
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"Pillow image: cannot be read ({reason}). Open a valid file.") from error
-    if isinstance(source, str) and source.lower().startswith(URL_SCHEMES):
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         from sais.io.download import download_image
 
         address, source = source, io.BytesIO(download_image(source))
-        source.name = address  # type: ignore[attr-defined]  # for error messages
+        source.name = address  # for error messages
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     if isinstance(source, io.TextIOBase):
@@ -162,76 +148,6 @@ def as_image(
 
         return rgb_from_array(array_from_tensor(source), white_level, notes)
     raise _unsupported(source)
-
-
-def to_array(image: Image.Image) -> np.ndarray:
-    """Copy an RGB image of Pillow to an array (H, W, 3) uint8 that owns its memory.
-
-    Large images are copied in strips: Pillow exports all pixels as one temporary copy, which for 10,000 x 10,000 pixels
-    would take 600 MB in addition to the array.
-    """
-    width, height = image.size
-    array = np.empty((height, width, 3), np.uint8)
-    strip_height = max(1, _STRIP_PIXELS // max(width, 1))
-    if strip_height >= height:
-        array[:] = np.asarray(image)
-        return array
-    for top in range(0, height, strip_height):
-        bottom = min(top + strip_height, height)
-        array[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
-    return array
-
-
-def decode_page(
-    image: Image.Image,
-    source: str | Path | BinaryIO,
-    position: int = 0,
-    white_level: int | None = None,
-    notes: Counter[str] | None = None,
-) -> np.ndarray:
-    """Decode a page of an opened file to an array (H, W, 3) uint8.
-
-    Args:
-        image: The opened file.
-        source: The same file, which is opened again for color with 16 bits.
-        position: Position of the page, as `sais.io.decoding.page_positions` lists them.
-        white_level: As for `read_image`.
-        notes: As for `read_image`.
-    """
-    from sais.io import decoding, pixels
-
-    if position:
-        image.seek(position)
-    deep = decoding.has_deep_color(image)
-    image.load()
-    low_bytes = None
-    if deep and pixels.needs_low_bytes(image, white_level):
-        low_bytes = decoding.read_low_bytes(source, position)
-    return _to_upright_array(image, white_level, notes, low_bytes)
-
-
-def _to_upright_array(
-    image: Image.Image,
-    white_level: int | None,
-    notes: Counter[str] | None,
-    low_bytes: Image.Image | None = None,
-) -> np.ndarray:
-    """Convert a Pillow image of any mode to an array (H, W, 3)."""
-    transpose = _TRANSPOSES.get(_orientation(image))
-    if image.mode != "RGB" or low_bytes is not None or image.has_transparency_data:
-        from sais.io.pixels import rgb_from_pillow
-
-        image = rgb_from_pillow(image, white_level, notes, low_bytes)
-    if transpose is not None:
-        image = image.transpose(transpose)
-    return to_array(image)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # corrupt EXIF data is common and does not affect the pixels
-        return 1
 
 
 def _is_seekable(file: BinaryIO) -> bool:

@@ -14,17 +14,88 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from sais.errors import InputError
+from sais.io.decoding import has_deep_color, read_low_bytes
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of the sensors and converters whose values are stored in 16."""
 _HIGH_BYTES_SUFFICE = 2 ** DEPTHS[-2] // 256
 """Maximum of the high bytes from which the depth is 16 bits."""
 _BITS_PER_SAMPLE = 258
+_STRIP_PIXELS = 2**24
+"""Number of pixels copied at once."""
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> transpose that turns the image upright; 5 to 8 swap height and width."""
+
+
+def decode_page(
+    image: Image.Image,
+    source: str | Path | BinaryIO,
+    position: int = 0,
+    white_level: int | None = None,
+    notes: Counter[str] | None = None,
+) -> np.ndarray:
+    """Decode a page of an opened file to an array (H, W, 3) uint8.
+
+    Args:
+        image: The opened file.
+        source: The same file, which is opened again for color with 16 bits.
+        position: Position of the page, as `sais.io.decoding.page_positions` lists it.
+        white_level: As for `sais.io.images.read_image`.
+        notes: As for `sais.io.images.read_image`.
+    """
+    if position:
+        image.seek(position)
+    deep = has_deep_color(image)
+    image.load()
+    low_bytes = None
+    if deep and _needs_low_bytes(image, white_level):
+        low_bytes = read_low_bytes(source, position)
+    return upright_array(image, white_level, notes, low_bytes)
+
+
+def upright_array(
+    image: Image.Image,
+    white_level: int | None,
+    notes: Counter[str] | None,
+    low_bytes: Image.Image | None = None,
+) -> np.ndarray:
+    """Convert a Pillow image (H, W) of any mode to an array (H, W, 3) uint8 RGB, turned as its EXIF data states.
+
+    Args:
+        image: The image.
+        white_level: As for `sais.io.images.read_image`.
+        notes: As for `sais.io.images.read_image`.
+        low_bytes: As for `rgb_from_pillow`.
+    """
+    transpose = _TRANSPOSES.get(_orientation(image))
+    if image.mode != "RGB" or low_bytes is not None or image.has_transparency_data:
+        image = rgb_from_pillow(image, white_level, notes, low_bytes)
+    if transpose is not None:
+        image = image.transpose(transpose)
+    return to_array(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the size (H, W) of an image after it is turned as its EXIF data states."""
+    width, height = image.size
+    return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def rgb_from_pillow(
@@ -134,7 +205,25 @@ def float_to_uint8(samples: np.ndarray, notes: Counter[str]) -> np.ndarray:
     return np.rint(np.clip(samples, 0, level) * (255 / level)).astype(np.uint8)
 
 
-def needs_low_bytes(image: Image.Image, white_level: int | None) -> bool:
+def to_array(image: Image.Image) -> np.ndarray:
+    """Copy an RGB image of Pillow to an array (H, W, 3) uint8 that owns its memory.
+
+    Large images are copied in strips: Pillow exports all pixels as one temporary copy, which for 10,000 x 10,000 pixels
+    would take 600 MB in addition to the array.
+    """
+    width, height = image.size
+    array = np.empty((height, width, 3), np.uint8)
+    strip_height = max(1, _STRIP_PIXELS // max(width, 1))
+    if strip_height >= height:
+        array[:] = np.asarray(image)
+        return array
+    for top in range(0, height, strip_height):
+        bottom = min(top + strip_height, height)
+        array[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return array
+
+
+def _needs_low_bytes(image: Image.Image, white_level: int | None) -> bool:
     """Return whether the decoded high bytes (H, W) of a color image with 16 bits do not suffice."""
     if white_level is not None:
         return True
@@ -148,6 +237,13 @@ def _deep_color(high: Image.Image, low: Image.Image, white_level: int | None, no
     samples = channels[:, :, :3].astype(np.uint16) * np.uint16(256) + np.asarray(low)[:, :, :3]
     channels[:, :, :3] = deep_to_uint8(samples, white_level, notes)
     return Image.fromarray(channels)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # corrupt EXIF data is common and does not affect the pixels
+        return 1
 
 
 def _stated_white_level(image: Image.Image) -> int | None:

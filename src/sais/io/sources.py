@@ -21,7 +21,8 @@ from urllib.request import url2pathname
 
 from sais.errors import InputError, SaisError
 from sais.io.decoding import IMAGE_FORMATS, RAW_SUFFIXES, file_kind, heif_installed, printable
-from sais.io.images import URL_SCHEMES, count_pages
+from sais.io.download import URL_SCHEMES
+from sais.io.images import count_pages
 from sais.io.result_names import result_names, url_name
 from sais.io.video import is_video
 
@@ -32,7 +33,7 @@ IMAGE_SUFFIXES = (
 )
 """Suffixes of image files, compared without regard to case."""
 STANDARD_INPUT = "-"
-"""Source that stands for a list of paths and addresses on standard input."""
+"""Source that is a list of paths and addresses on standard input."""
 
 _HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 _TEXT_SUFFIXES = (".txt", ".json", ".xml", ".csv", ".yaml", ".yml", ".md", ".py", ".log")
