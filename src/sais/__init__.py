@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from sais import recipes
     from sais.config import Experiment
     from sais.data.formats import read_dataset
-    from sais.engine.trainer import train
+    from sais.engine.api import train
+    from sais.engine.callbacks import TrainingEvent
+    from sais.engine.trainer import TrainResult
     from sais.errors import (
         CheckpointError,
         ConfigError,
@@ -44,6 +46,8 @@ __all__ = [
     "Predictor",
     "ResourceError",
     "SaisError",
+    "TrainResult",
+    "TrainingEvent",
     "__version__",
     "evaluate",
     "export",
@@ -62,14 +66,19 @@ _HOMES = {
     "InputError": "sais.errors",
     "MissingDependencyError": "sais.errors",
     "Predictor": "sais.inference.predictor",
+    "TrainResult": "sais.engine.trainer",
+    "TrainingEvent": "sais.engine.callbacks",
     "ResourceError": "sais.errors",
     "SaisError": "sais.errors",
     "evaluate": "sais.evaluation.evaluate",
     "load_model": "sais.inference.trained_model",
     "read_dataset": "sais.data.formats",
-    "train": "sais.engine.trainer",
+    "train": "sais.engine.api",
 }
 """Public name -> the module that defines it. `export` and `recipes` are packages; the former can be called."""
+
+_PACKAGES_OF_TRAIN = ("torch", "torchvision", "timm", "safetensors", "faster_coco_eval")
+"""Packages of the extra `train`, which functions of this module need."""
 
 
 def __getattr__(name: str) -> Any:
@@ -77,7 +86,15 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"sais.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'sais' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _PACKAGES_OF_TRAIN:
+            raise
+        from sais.errors import MissingDependencyError
+
+        message = f'sais.{name}: {error.name} is not installed. Run pip install "sais-seg[train]".'
+        raise MissingDependencyError(message, str(error.name), "train") from error
     globals()[name] = value
     return value
 

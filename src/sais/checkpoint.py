@@ -94,7 +94,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: not a checkpoint of sais. Give a .safetensors file of `sais train`.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            # Copies: a tensor of safetensors is a part of the mapped file, which Windows then does not let us replace.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, it is no dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({error}). Copy it again, or use last.safetensors of the run."

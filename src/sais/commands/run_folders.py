@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from pathlib import Path
 
-from sais.engine.run_folder import is_unstarted
+from sais.engine.run_folder import is_unstarted, numbered_folder, run_numbers
 from sais.errors import CheckpointError, InputError
 
 
@@ -28,17 +27,11 @@ def run_folder(out: Path | None, name: str, resume: bool) -> Path:
         if not resume and out.is_dir() and any(out.iterdir()) and not is_unstarted(out):
             raise InputError(f"{out}: is not empty. Resume the run with --resume, or choose another --out.")
         return out
-    matches = (_match_numbered(path.name, name) for path in Path("runs").glob(name + "*"))
-    numbers = [int(match[1] or 1) for match in matches if match]
-    if resume:
-        if not numbers:
-            raise CheckpointError(
-                f"runs/{name}: no run to resume. Start one without --resume, or name its folder with --out."
-            )
-        number = max(numbers)
-    else:
-        number = max(numbers, default=0) + 1
-    return Path("runs") / (name if number == 1 else f"{name}-{number}")
+    if resume and not run_numbers(Path("runs"), name):
+        raise CheckpointError(
+            f"runs/{name}: no run to resume. Start one without --resume, or name its folder with --out."
+        )
+    return numbered_folder(Path("runs"), name, resume)
 
 
 def choose_folder(out: Path | None, name: str, resume: bool, restarted: bool) -> tuple[Path, bool]:
@@ -58,7 +51,3 @@ def choose_folder(out: Path | None, name: str, resume: bool, restarted: bool) ->
                 return folder, True
     folder = run_folder(out, name, resume)
     return folder, resume and not is_unstarted(folder)
-
-
-def _match_numbered(folder: str, name: str) -> re.Match[str] | None:
-    return re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sais.data.loader import EpochBatches, LoadedBatch, training_loader
+from sais.engine.callbacks import Callbacks, EventKind, TrainingEvent
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.signals import StopRequest, exit_by_signal
 from sais.engine.train_state import TrainState, save_train_state
@@ -41,6 +42,8 @@ class LoopContext:
     """Number of consecutive batches without a readable image."""
     save_error: str = ""
     """Error of the last attempt to save; empty if it succeeded."""
+    callbacks: Callbacks = field(default_factory=Callbacks)
+    """Callbacks of the user; rank 0 calls them."""
 
 
 def build_loader(run: TrainState) -> tuple[Any, EpochBatches]:
@@ -48,7 +51,30 @@ def build_loader(run: TrainState) -> tuple[Any, EpochBatches]:
     settings, share = run.experiment, (run.world.rank, run.world.world_size)
     seed, workers, margin = settings.run.seed, settings.run.workers, settings.criterion.mask_margin
     inputs, batch_size = (settings.input, settings.augment), settings.optim.batch_size
-    return training_loader(run.train_split, *inputs, batch_size, seed, workers, margin, share)
+    return training_loader(
+        run.train_split, *inputs, batch_size, seed, workers, margin, share, pin_memory=run.device.type == "cuda"
+    )
+
+
+def notify(run: TrainState, context: LoopContext, kind: EventKind, epoch: int, **details: Any) -> None:
+    """Call the callbacks; if one of them asks for it, the run ends after this iteration.
+
+    Args:
+        run: state of the run.
+        context: context of the training loop, which has the callbacks.
+        kind: kind of the event.
+        epoch: number of the epoch, from 0.
+        details: further fields of the `TrainingEvent`.
+    """
+    if not context.callbacks:
+        return
+    stop = False
+    if run.world.is_main:
+        epochs = run.experiment.schedule.epochs
+        total = len(context.batches) * epochs
+        stop = context.callbacks.call(TrainingEvent(kind, run.iteration, total, epoch + 1, epochs, **details))
+    if run.world.broadcast(stop):
+        context.last_iteration = run.iteration
 
 
 def stop_or_save(run: TrainState, context: LoopContext) -> None:

@@ -6,6 +6,7 @@ they cannot keep a killed run locked until they notice that their parent is gone
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ LOCK_FILE = "run.lock"
 """Name of the lock file in a run's folder. It stays there and marks the folder as a run of sais."""
 LOCK_TIMEOUT = 0.5
 """Seconds that `lock_run` waits: `is_locked` of another process holds the lock for a moment as well."""
+PRESERVE_LOCK_FILE = os.name == "nt"
+"""On Windows filelock removes the file on release by default, and the folder would no longer be known as a run."""
 PROBE_TIMEOUT = 0.05
 """Seconds that `is_locked` waits, since another process may be probing at the same moment."""
 
@@ -32,7 +35,7 @@ def lock_run(folder: Path) -> BaseFileLock:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE)
+        lock = FileLock(folder / LOCK_FILE, preserve_lock_file=PRESERVE_LOCK_FILE)
         lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout as error:
         raise ResourceError(
@@ -51,7 +54,7 @@ def is_locked(folder: Path) -> bool | None:
 
     if not (folder / LOCK_FILE).exists():
         return False
-    lock = FileLock(folder / LOCK_FILE)
+    lock = FileLock(folder / LOCK_FILE, preserve_lock_file=PRESERVE_LOCK_FILE)
     try:
         lock.acquire(timeout=PROBE_TIMEOUT, poll_interval=PROBE_TIMEOUT / 5)
     except Timeout:

@@ -7,12 +7,13 @@ the names of a run's files belong to another program: training there is refused.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from sais.engine.lock import LOCK_FILE, is_locked, lock_run
-from sais.errors import InputError, SaisError
+from sais.errors import CheckpointError, InputError, SaisError
 
 LAST, PREVIOUS, BEST, MODEL = "last.safetensors", "previous.safetensors", "best.safetensors", "model.safetensors"
 """The training state to resume from, the training state one checkpoint earlier, the best weights, the final weights."""
@@ -25,6 +26,25 @@ RUN_FILES = (*CHECKPOINTS, SETTINGS, LOG, TEXT_LOG, LOGGER_IDS, "report.html", "
 def is_unstarted(folder: Path) -> bool:
     """Return whether a run was started in `folder` and ended before its first checkpoint."""
     return (folder / LOCK_FILE).is_file() and not any((folder / name).exists() for name in CHECKPOINTS)
+
+
+def run_numbers(parent: Path, name: str) -> list[int]:
+    """Return the numbers of the runs NAME (number 1), NAME-2, NAME-3 in a folder, ascending."""
+    matches = (re.fullmatch(re.escape(name) + r"(?:-(\d+))?", path.name) for path in parent.glob(f"{name}*"))
+    return sorted(int(match[1] or 1) for match in matches if match)
+
+
+def numbered_folder(parent: Path, name: str, resume: bool = False) -> Path:
+    """Return the folder of the next run called `name`, or of the latest one, which must exist, to resume it.
+
+    Raises:
+        CheckpointError: there is no run to resume.
+    """
+    numbers = run_numbers(parent, name)
+    if resume and not numbers:
+        raise CheckpointError(f"{parent / name}: no run to resume. Start a new run instead, or name its folder.")
+    number = max(numbers, default=0) + (not resume)
+    return parent / (name if number == 1 else f"{name}-{number}")
 
 
 @contextlib.contextmanager

@@ -216,11 +216,11 @@ def _run(run: TrainState, data: _Data, notes: list[str], options: _Options) -> T
         log = RunLog(run.out, total, run.experiment, run.iteration, run.evaluated_epochs, options.verbose)
     with log, StopRequest() as stop:
         log.start(data.name, data.paths, notes, run.device, describe_convolutions(run.model))
-        remarks = [*_reading_notes(data.train_split), *_no_objects_warning(data.train_split)]
+        remarks = [*(_data_remarks(data) if run.world.is_main else ()), *_no_objects_warning(data.train_split)]
         remarks += _small_batch_note(run, batches)
         if run.iteration >= total or out_of_patience(run):
             remarks.append("the run is complete: there is nothing left to train")
-        for note in [*notes, *remarks, *_reading_notes(data.valid_split)]:
+        for note in [*notes, *remarks]:
             log.print(note)
         images = f"{len(data.train_split.images)} images, {per_epoch} iterations per epoch"
         log.print(f"{images}, {total} in total, on {_device_text(run)}; {run.out}")
@@ -360,9 +360,14 @@ def _device_text(run: TrainState) -> str:
     return f"{run.device}, {world_size} processes" if world_size > 1 else str(run.device)
 
 
-def _reading_notes(split: DatasetSplit | None) -> list[str]:
-    """Return a line for each kind of annotation that was dropped or changed on reading."""
-    return [] if split is None else [f"{split.name}: {what}: {count}" for what, count in split.notes.items()]
+def _data_remarks(data: _Data) -> list[str]:
+    """Return a line for each kind of annotation that was dropped or changed on reading, or that looks wrong."""
+    from sais.data.remarks import describe_overlap, describe_split
+
+    if data.valid_split is None:
+        return describe_split(data.train_split)
+    remarks = [*describe_split(data.train_split), *describe_split(data.valid_split, "evaluate")]
+    return [*remarks, *describe_overlap(data.train_split, data.valid_split)]
 
 
 def _small_batch_note(run: TrainState, batches: EpochBatches) -> list[str]:

@@ -53,6 +53,7 @@ def validate(run: TrainState, epoch: int, context: LoopContext) -> None:
     if run.world.is_main:
         thresholds = best_thresholds(evaluation)
         run.thresholds = None if thresholds is None else thresholds.to_dict()
+        evaluation.score = evaluation.score if thresholds is None else thresholds.overall
     run.evaluations_since_best += 1
     if score > run.best_score and _save_best(run, log):
         run.best_score, run.evaluations_since_best = score, 0

@@ -16,6 +16,7 @@ from sais.data.objects import select_classes
 from sais.data.paths import DataPaths
 from sais.errors import InputError
 from sais.evaluation.coco_metrics import COCO_MAX_DETECTIONS, IouType, Metrics, coco_metrics
+from sais.inference.score_thresholds import DEFAULT_SCORE
 from sais.ops.letterbox import CanvasMap
 from sais.results.detections import DetectFunction, Detections
 from sais.structures import Sample
@@ -53,6 +54,9 @@ class Evaluation:
     """One line for each unreadable image that was skipped."""
     max_detections: int = COCO_MAX_DETECTIONS
     """Number of detections of an image that AP counts, those with the highest scores."""
+
+    score: float = DEFAULT_SCORE
+    """Minimum score of the detections that reports analyze and draw: the model's threshold, 0.3 if it has none."""
 
     @property
     def crowded_images(self) -> int:
@@ -105,11 +109,7 @@ def evaluate(
     """
     detector = _open_detector(model)
     dataset = _open_split(data, split, detector.class_names)
-    if dataset.class_names != detector.class_names:
-        raise InputError(
-            f"{dataset.name}: its classes ({', '.join(dataset.class_names[:5])}, ...) are not those of the model "
-            f"({', '.join(detector.class_names[:5])}, ...). Evaluate on data with the model's classes."
-        )
+    _check_classes(dataset, detector)
     options = getattr(detector, "options", None)  # only predictors have options
     limit = (options and options.max_detections) or COCO_MAX_DETECTIONS
     dataset = _keep_classes(dataset, options.classes if options else ())
@@ -131,7 +131,9 @@ def evaluate(
     metrics = _score(detector, dataset, results, limit) if world is None or world.is_main else None
     if world is not None:
         metrics = world.broadcast(metrics)
-    return Evaluation(metrics, results, dataset, unreadable, limit)
+    thresholds = getattr(detector, "thresholds", None)
+    score = DEFAULT_SCORE if thresholds is None else thresholds.overall
+    return Evaluation(metrics, results, dataset, unreadable, limit, score)
 
 
 def _collect(
@@ -177,6 +179,14 @@ def _open_split(
     if split is None:
         raise InputError(f"{paths.name}: no split {name!r}. Name the split to evaluate on (split).")
     return split
+
+
+def _check_classes(dataset: DatasetSplit, detector: Detector) -> None:
+    if dataset.class_names != detector.class_names:
+        raise InputError(
+            f"{dataset.name}: its classes ({', '.join(dataset.class_names[:5])}, ...) are not those of the model "
+            f"({', '.join(detector.class_names[:5])}, ...). Evaluate on data with the model's classes."
+        )
 
 
 def _keep_classes(split: DatasetSplit, names: Sequence[str]) -> DatasetSplit:

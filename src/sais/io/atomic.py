@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from sais.errors import ResourceError
+
+REPLACE_SECONDS = 2.0
+"""Maximum time that `replace_file` waits on Windows for another process to close a file."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,7 +57,7 @@ def atomic_write(
             _flush(temporary)
         if previous is not None and path.exists():
             _keep(path, previous)
-        os.replace(temporary, path)
+        replace_file(temporary, path)
         if sync and os.name != "nt":  # Windows cannot open folders
             _flush(path.parent)
     except OSError as error:
@@ -63,6 +67,27 @@ def atomic_write(
         if temporary is not None:  # also after Ctrl-C
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename a file and replace `target`.
+
+    On Windows that fails while any process has one of the two open, which indexers and virus scanners do for a moment
+    after each write. It is therefore tried again for `REPLACE_SECONDS`.
+
+    Raises:
+        OSError: the file cannot be renamed.
+    """
+    end = time.monotonic() + (REPLACE_SECONDS if os.name == "nt" else 0.0)
+    while True:
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _unique_temporary(path: Path) -> Path:
@@ -78,9 +103,9 @@ def _keep(path: Path, previous: Path) -> None:
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links: until the rename only `previous` exists, which resuming accepts
-        os.replace(path, previous)
+        replace_file(path, previous)
     else:
-        os.replace(link, previous)
+        replace_file(link, previous)
 
 
 def _flush(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sais.errors import InputError, MissingDependencyError, ResourceError
+from sais.io.atomic import replace_file
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 """Suffixes of video files, compared without regard to case."""
@@ -200,11 +202,13 @@ class VideoWriter:
             self._container.close()
             if kind is None and self.frames:
                 os.chmod(self._temporary, 0o644)
-                os.replace(self._temporary, self.path)
+                replace_file(Path(self._temporary), self.path)
         except OSError as failure:
             raise ResourceError(
                 f"{self.path}: cannot be written ({failure.strerror}). Free disk space or use another folder."
             ) from None
         finally:
+            with contextlib.suppress(Exception):
+                self._container.close()  # Windows removes no open file
             if os.path.exists(self._temporary):
                 os.unlink(self._temporary)

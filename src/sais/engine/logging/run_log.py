@@ -216,7 +216,7 @@ class RunLog:
 
         split = evaluation.dataset_split
         try:
-            images = comparison_images(select_examples(split), split, evaluation.results)
+            images = comparison_images(select_examples(split), split, evaluation.results, score=evaluation.score)
         except Exception as error:  # example images are not worth a run
             self.print(f"no images of predictions: {type(error).__name__}: {error}")
             return
