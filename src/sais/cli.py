@@ -15,6 +15,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sais._version import __version__
@@ -124,6 +125,7 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
     for stream in (sys.stdout, sys.stderr):  # print names that the terminal's encoding lacks with escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = _format_warning
     if not debug:  # Pillow warns about large images and odd EXIF data, which are read all the same
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -149,6 +151,15 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
         if debug or error.errno not in FIXABLE_ERRORS or error.filename is None:
             raise
         return _print_error(f"{error.filename}: {error.strerror}. Choose another path or change the permissions.")
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a warning of sais as one line, without its place in the code; others as Python prints them."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"sais: note: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def name_options(message: str, kind: type) -> str:

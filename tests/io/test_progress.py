@@ -154,6 +154,15 @@ def test_stage_shows_other_work_and_restores_the_first() -> None:
     assert progress.line(79) == before
 
 
+def test_work_of_unknown_length_is_counted() -> None:
+    clock = Clock()
+    progress = Progress("video.mp4", 0, "frames", console=terminal(80), clock=clock)
+    clock.time = 10.0
+    progress.update(25)
+    assert progress.line(79) == "video.mp4 25  2.50 frames/s"
+    assert progress.plain_line() == "video.mp4 25 · 2.50 frames/s"
+
+
 def test_update_draws_nothing_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing belongs to the thread that refreshes the bar, so that a fast loop is not slowed down."""
     calls: list[int] = []

@@ -89,7 +89,14 @@ def _make_shapes(arguments: DemoArguments) -> Path:
         print(f"1/4 using the data set in {folder}")
         return folder
     print(f"1/4 writing {arguments.train} + {arguments.valid} synthetic images to {folder}")
-    write_shapes(folder, train=arguments.train, valid=arguments.valid, seed=arguments.seed)
+    with progress_bar("drawing", arguments.train + arguments.valid) as progress:
+        write_shapes(
+            folder,
+            train=arguments.train,
+            valid=arguments.valid,
+            seed=arguments.seed,
+            progress=lambda done, total: progress(1),
+        )
     write_text(folder / "complete", "written by sais demo\n")
     return folder
 
@@ -129,9 +136,9 @@ def _draw(predictor: Predictor, split: DatasetSplit, out: Path, count: int = 12)
     captions: list[str] = []
     for record in split.images[:count]:
         image = record.read()
-        detections = predictor(image).above(0.3)
+        detections = predictor(image)
         truth = ground_truth_detections(record, split)
         tiles += [draw_objects(image, truth.boxes, truth.labels, truth.class_names, truth.cropped_masks)]
-        tiles += [draw(image, detections)]
+        tiles += [draw(image, detections, 0)]
         captions += ["ground truth", f"predicted: {detections.summary()}"]
     Image.fromarray(contact_sheet(tiles, columns=4, captions=captions)).save(out / "predictions.jpg", quality=92)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
-from sais.commands.arguments import FLAT, Count, check_writable, parse, prepare_torch, progress_bar
-from sais.commands.open_predictor import check_model
-from sais.errors import InputError
-from sais.export.options import FORMATS, ExportOptions
+from sais.commands.arguments import FLAT, Count, need_torch, parse, prepare_torch, progress_bar
+from sais.commands.open_predictor import BOXES_ONLY, check_model
+from sais.errors import ConfigError, InputError, MissingDependencyError
+from sais.export.checks import check_options, check_output, check_packages, is_installed
+from sais.export.options import FORMATS, ExportOptions, choose_format, written_files
 from sais.inference.options import EXPORTED_SUFFIXES
-from sais.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -45,42 +46,57 @@ class ExportArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais export`."""
     arguments = parse(ExportArguments, argv, "sais export MODEL")
+    arguments = replace(arguments, options=choose_format(arguments.options, arguments.out))
     options = arguments.options
+    calibration, comparison = _check_request(arguments)
     prepare_torch("export")
-    from sais.checkpoint import find_checkpoint
+    from sais.checkpoint import find_checkpoint, load_checkpoint
     from sais.export.exporter import export_model
 
-    check_model(arguments.model)
     source = find_checkpoint(arguments.model)
-    path = _output_path(arguments, source)
-    check_writable(path.parent)
-    calibration, comparison = (_find(s, arguments.max_images) for s in (arguments.calibrate, arguments.check))
-    if options.precision == "int8" and not calibration:
-        raise InputError("sais export: --precision int8 needs images. Give them with --calibrate FOLDER.")
+    path = arguments.out or source.with_suffix(FORMATS[options.format])
     print(f"{source}: exporting the graph '{options.graph}' ({options.precision}) to {path}, about a minute")
     with progress_bar("calibrating", len(calibration)) if calibration else nullcontext(lambda done: None) as progress:
         export_model(source, path, options, calibration, progress)
-    size = sum(p.stat().st_size for p in (path, path.with_suffix(".bin")) if p.is_file())
-    print(f"wrote {path}, {size / 1e6:.1f} MB")
+    files = [file for file in written_files(path, options.format) if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    print(f"wrote {' and '.join(map(str, files))}, {size / 1e6:.1f} MB")
+    if not load_checkpoint(source).experiment.model.masks:
+        print(BOXES_ONLY)
     if FORMATS.get(options.format) in EXPORTED_SUFFIXES:
-        _check(source, path, options.score, comparison)
+        _compare(source, path, options.score, comparison)
     return 0
 
 
-def _output_path(arguments: ExportArguments, source: Path) -> Path:
-    """Return the file to write; raise InputError if its suffix is not that of the format."""
-    from sais.export.exporter import EXPORTERS
+def _check_request(arguments: ExportArguments) -> tuple[list[Path], list[Path]]:
+    """Return the images of --calibrate and --check.
 
-    name, out = arguments.options.format, arguments.out
-    resolve(name, EXPORTERS, "format")  # raises for an unknown format
-    if name not in FORMATS:
-        if out is None:
-            raise InputError(f"sais export: no name for the file of --format {name}. Give it with --out FILE.")
-        return out
-    path = out or source.with_suffix(FORMATS[name])
-    if path.suffix != FORMATS[name]:
-        raise InputError(f"--out {path}: not a file of --format {name}. Give a name that ends with {FORMATS[name]}.")
-    return path
+    Raises:
+        SaisError: something that is known before PyTorch is loaded: options that do not go together, missing packages,
+            files or images, or a file that cannot be written.
+    """
+    options, model, out = arguments.options, arguments.model, arguments.out
+    need_torch("export")
+    check_model(model)
+    if model.suffix in EXPORTED_SUFFIXES:
+        raise InputError(f"{model}: already exported. Give a .safetensors file or the folder of a training run.")
+    check_options(options)
+    check_packages(options)
+    if options.format == "onnx" and not is_installed("onnxruntime"):  # for the comparison with PyTorch
+        raise MissingDependencyError(
+            'sais export: onnxruntime is not installed. Run: pip install "sais-seg[export]"', "onnxruntime", "export"
+        )
+    if out is None and options.format not in FORMATS:
+        raise InputError(f"sais export: no name for the file of --format {options.format}. Give it with --out FILE.")
+    name = model / "model.safetensors" if model.is_dir() else model  # its name is chosen once PyTorch is loaded
+    check_output(out or name.with_suffix(FORMATS[options.format]), options.format)
+    if arguments.calibrate is not None and options.precision != "int8":
+        raise ConfigError("sais export: --calibrate has no effect without --precision int8. Leave out one of them.")
+    if arguments.check is not None and FORMATS.get(options.format) not in EXPORTED_SUFFIXES:
+        raise ConfigError(f"sais export: --check has no effect with --format {options.format}. Leave it out.")
+    if options.precision == "int8" and arguments.calibrate is None:
+        raise InputError("sais export: --precision int8 needs images. Give them with --calibrate FOLDER.")
+    return _find(arguments.calibrate, arguments.max_images), _find(arguments.check, arguments.max_images)
 
 
 def _find(source: str | None, limit: int) -> list[Path]:
@@ -93,15 +109,21 @@ def _find(source: str | None, limit: int) -> list[Path]:
     return paths[:limit]
 
 
-def _check(source: Path, path: Path, score: float | None, paths: list[Path]) -> None:
+def _compare(source: Path, path: Path, score: float | None, paths: list[Path]) -> None:
     """Print how far the file's detections differ from PyTorch's."""
     from sais.export.parity import MIN_COMPARED_SCORE, check_parity
     from sais.inference.options import InferenceOptions
     from sais.io.images import read_image
 
-    images = map(read_image, paths) if paths else None
     options = InferenceOptions(score=max(score or 0, MIN_COMPARED_SCORE), device="cpu")
-    report = check_parity(source, path, images, options)
+    with progress_bar("comparing with PyTorch", len(paths)) if paths else nullcontext(lambda done: None) as progress:
+
+        def images() -> Iterator[np.ndarray]:
+            for image_path in paths:
+                yield read_image(image_path)
+                progress(1)
+
+        report = check_parity(source, path, images() if paths else None, options)
     print(f"compared with PyTorch: {report}")
     if not report.objects:
         print("no objects to compare: give images of the kind that the model was trained on, with --check FOLDER")

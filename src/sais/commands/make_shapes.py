@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from sais.commands.arguments import check_writable, parse
+from sais.commands.arguments import check_writable, parse, progress_bar
 from sais.commands.options import Count, Minimum
 
 
@@ -35,13 +35,15 @@ def run(argv: Sequence[str]) -> int:
     check_writable(arguments.folder)
     from sais.data.synthetic import write_shapes
 
-    write_shapes(
-        arguments.folder,
-        train=arguments.train,
-        valid=arguments.valid,
-        size=(arguments.size, arguments.size),
-        seed=arguments.seed,
-    )
+    with progress_bar("drawing", arguments.train + arguments.valid) as progress:
+        write_shapes(
+            arguments.folder,
+            train=arguments.train,
+            valid=arguments.valid,
+            size=(arguments.size, arguments.size),
+            seed=arguments.seed,
+            progress=lambda done, total: progress(1),
+        )
     print(f"{arguments.train} training and {arguments.valid} validation images in {arguments.folder}")
     print(f"next: sais train sais-lite --data {arguments.folder}")
     return 0

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 import tyro
 
-from sais.commands.arguments import FLAT, Count, check_writable, make_folder, parse, progress_bar
-from sais.commands.open_predictor import check_model, open_predictor
+from sais.commands.arguments import FLAT, Count, check_writable, make_folder, parse
+from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
 from sais.commands.prediction_file import LabelIds, PredictionFile, check_drawings, read_drawings, remove_drawings
 from sais.inference.options import InferenceOptions
 
 if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
+    from sais.io.progress import Progress
     from sais.io.sources import SourceImage, Sources
     from sais.results.detections import Detections
 
@@ -40,6 +41,8 @@ class PredictArguments:
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     draw: bool = True
     """Write drawings; --no-draw writes predictions.json only."""
+    color_by: Literal["class", "instance"] = "class"
+    """Colors of drawings: the same for all objects of a class, or the next one for each object."""
     overwrite: bool = False
     """Let drawings replace files that an earlier prediction did not write; never source images."""
     like: Path | None = None
@@ -101,8 +104,8 @@ def _drawing_names(sources: Sources) -> list[Path]:
 
 
 def _notes(predictor: Predictor, predictions: PredictionFile) -> list[str]:
-    """Return lines about images at the limit of detections, and about images without known ids."""
-    notes = []
+    """Return lines about a model without masks, images at the limit of detections, and images without known ids."""
+    notes = [] if predictor.experiment.model.masks else [BOXES_ONLY]
     limit = predictor.filter.max_detections
     if predictions.limited:
         where = "a tile of " if predictor.options.tiles is not None else ""
@@ -112,13 +115,13 @@ def _notes(predictor: Predictor, predictions: PredictionFile) -> list[str]:
     return notes
 
 
-def _predict(predictor: Predictor, images: list[np.ndarray]) -> list[Detections]:
-    """Predict on images (H, W, 3); with a progress bar for the tiles of large images."""
+def _predict(predictor: Predictor, images: list[np.ndarray], progress: Progress) -> list[Detections]:
+    """Predict on images (H, W, 3); with the progress of the tiles of large images."""
     if predictor.options.tiles is None:
         return predictor.batch(images)
     total = sum(predictor.num_tiles((image.shape[0], image.shape[1])) for image in images)
-    with progress_bar("tiles", total) as progress:
-        return predictor.batch(images, progress)
+    with progress.stage(f"{progress.label} {progress.done + 1}/{progress.total}: tiles", total, "tiles") as advance:
+        return predictor.batch(images, advance)
 
 
 def _predict_images(
@@ -129,6 +132,7 @@ def _predict_images(
     from sais.io.image_reader import ImageReader
     from sais.io.image_writer import write_image
     from sais.io.images import LARGE_IMAGE_PIXELS
+    from sais.io.progress import Progress
     from sais.io.result_names import drawing_names
     from sais.results.draw import draw
 
@@ -137,39 +141,48 @@ def _predict_images(
     reader = ImageReader(LARGE_IMAGE_PIXELS if tiles else None)
     batches = BatchReader(images, reader, options.read_batch_size, not tiles, arguments.skip_broken)
     drawings = dict(zip(images, drawing_names([image.file_name for image in images]), strict=True))
-    for chunk in batches:
-        for (source, image), detections in zip(chunk, _predict(predictor, [i for _, i in chunk]), strict=True):
-            print(f"{source.label}: {detections.summary()}")
-            predictions.add(detections, **source.entry())
-            if arguments.draw:
-                target = arguments.out / f"{drawings[source]}.jpg"
-                predictions.add_drawing(arguments.out, write_image(target, draw(image, detections, 0)))
+    with Progress("predicting", len(images)) as progress:
+        for chunk in batches:
+            found = _predict(predictor, [image for _, image in chunk], progress)
+            for (source, image), detections in zip(chunk, found, strict=True):
+                print(f"{source.label}: {detections.summary()}")
+                predictions.add(detections, **source.entry())
+                if arguments.draw:
+                    drawing = draw(image, detections, 0, color_by=arguments.color_by)
+                    target = arguments.out / f"{drawings[source]}.jpg"
+                    predictions.add_drawing(arguments.out, write_image(target, drawing))
+                progress.advance()
     return batches.summary()
 
 
 def _predict_videos(
     arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile, paths: list[Path]
 ) -> None:
+    from sais.io.progress import Progress
     from sais.io.result_names import drawing_names
     from sais.io.video import VideoWriter, read_video, video_info
     from sais.results.draw import draw
 
     options = arguments.inference
     for source, name in zip(paths, drawing_names([path.name for path in paths]), strict=True):
-        frames = read_video(source, arguments.frame_stride)
+        frames, info = read_video(source, arguments.frame_stride), video_info(source)
         with ExitStack() as stack:
             writer = None
+            total = -(-info.frames // arguments.frame_stride)
+            progress = stack.enter_context(Progress(source.name, total, "frames"))
             if arguments.draw:
                 make_folder(arguments.out)
-                rate = video_info(source).rate / arguments.frame_stride
+                rate = info.rate / arguments.frame_stride
                 writer = stack.enter_context(VideoWriter(arguments.out / f"{name}.mp4", rate=rate))
             while chunk := list(islice(frames, options.batch_size)):
                 images = [image for _, _, image in chunk]
-                for (frame, seconds, image), detections in zip(chunk, _predict(predictor, images), strict=True):
+                found = _predict(predictor, images, progress)
+                for (frame, seconds, image), detections in zip(chunk, found, strict=True):
                     print(f"{source} {seconds:.2f} s: {detections.summary()}")
                     entry = {"video": source.name, "frame": frame, "seconds": round(seconds, 3)}
                     predictions.add(detections, f"{name}_frame_{frame:06d}.jpg", **entry)
                     if writer is not None:
-                        writer.write(draw(image, detections, 0))
+                        writer.write(draw(image, detections, 0, color_by=arguments.color_by))
+                    progress.advance()
         if writer is not None and (arguments.out / f"{name}.mp4").is_file():
             predictions.add_drawing(arguments.out, arguments.out / f"{name}.mp4")

@@ -34,11 +34,11 @@ MIN_BAR, MAX_BAR = 8, 40
 
 
 class Progress:
-    """Show the progress of work with a known number of items; use it as a context manager.
+    """Show the progress of work; use it as a context manager.
 
     Args:
         label: what is done, such as "training".
-        total: number of items.
+        total: number of items; 0 if it is unknown.
         unit: plural name of an item.
         done: number of items done before, for work that is resumed.
         console: console for the bar or the lines, by default on stderr.
@@ -140,7 +140,7 @@ class Progress:
     def seconds_left(self) -> float | None:
         """Estimated remaining seconds; None before there is an estimate."""
         (start, first), now = self._samples[0], self._clock()
-        if self.done <= first or now <= start:
+        if self.done <= first or now <= start or not self.total:
             return None
         return max(0.0, (self.total - self.done) * (now - start) / (self.done - first))
 
@@ -150,7 +150,11 @@ class Progress:
 
     def plain_line(self) -> str:
         """Return the progress as a line for a log file, without a bar."""
-        return " · ".join([f"{self.label} {self.done}/{self.total}", *self._parts()])
+        return " · ".join([f"{self.label} {self._count}", *self._parts()])
+
+    @property
+    def _count(self) -> str:
+        return f"{self.done}/{self.total}" if self.total else str(self.done)
 
     def _parts(self) -> list[str]:
         """Return the texts next to the bar, in the order in which they are shown."""
@@ -171,7 +175,7 @@ class Progress:
         from rich.text import Text
 
         parts = self._parts()
-        count = f"{self.done}/{self.total}"
+        count = self._count
         label = self.label
         # From most to least important: the time left, the values in their order, the speed; the label goes first.
         order = sorted(range(len(parts)), key=lambda i: (not parts[i].endswith(" left"), i))
@@ -191,7 +195,7 @@ class Progress:
         if label:
             text.append(f"{label} ", "bold")
         text.append(f"{count} ")
-        if bar_width > 0:
+        if bar_width > 0 and self.total:
             filled = round(bar_width * min(1.0, self.done / max(1, self.total)))
             text.append(("#" if ascii_only else "━") * filled, "green")
             text.append(("-" if ascii_only else "─") * (bar_width - filled), "bright_black")
