@@ -2,86 +2,138 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import parse, progress_bar
-from sais.commands.recipe_options import format_options
-from sais.errors import InputError
-from sais.recipes import recipe
-from sais.recipes.from_data import measure, suggest
+from sais.commands.arguments import FLAT, parse, progress_bar
+from sais.commands.data_remarks import name_data_options
+from sais.data.options import DataOptions
+from sais.errors import InputError, SaisError
 
 if TYPE_CHECKING:
-    from sais.data.annotations import DatasetSplit
-
-FIRST_RECIPE = "sais-lite"
-"""The recipe to start with."""
+    from sais.data.doctor.check import CheckReport
 
 
 @dataclass(frozen=True)
 class CheckArguments:
     """Check every image and every annotation of a data set, and report its contents and its mistakes.
 
-    The exit code is 2 where training would fail: unreadable images, wrong image sizes, malformed masks, or a split that
-    lacks categories of the training split.
+    An ERROR would stop a training run or make it wrong: unreadable images, wrong image sizes, malformed entries, or a
+    split that lacks categories of the training split; the exit code is then 2. A WARNING probably costs accuracy, a
+    NOTE is for information.
     """
 
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Folder of the data set; or its name in the folder $SAIS_DATA."""
+    """Folder of the data set, its name in the folder $SAIS_DATA, or a COCO JSON with --images."""
     split: str = ""
     """Split to check. Default: every split of the data set."""
-    classes: tuple[str, ...] = ()
-    """Classes to use, such as cat dog; vehicle=car+truck merges classes, as in `sais train`. Default: all."""
+    images: Path | None = None
+    """Folder of the images, where DIR is a COCO JSON."""
+    reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
+    """Options of reading the data set."""
     decode: bool = True
-    """Decode the pixels of every image, which finds truncated files; --no-decode reads sizes only."""
+    """Decode the pixels of every image, which finds truncated files and copies; --no-decode reads sizes only."""
+    json: bool = False
+    """Print the report as JSON, with all cases of each finding."""
+
+
+@dataclass
+class _SplitResult:
+    """The result of one split."""
+
+    report: CheckReport | None
+    """None if the split cannot be read."""
+    errors: list[str]
+    """Errors of the whole split."""
+    warnings: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return self.report is not None and self.report.ok and not self.errors
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais check`."""
     arguments = parse(CheckArguments, argv, "sais check DIR")
-    from sais.data.class_selection import choose_classes
-    from sais.data.doctor.check import check_dataset
-    from sais.data.formats import list_splits, read_dataset
+    from sais.data.doctor.check import check_across
+    from sais.data.formats import list_splits
     from sais.data.paths import locate
 
-    data = locate(arguments.data)
-    names = [arguments.split] if arguments.split else list_splits(data)
+    if arguments.data.is_file():
+        names, data = [""], arguments.data
+    else:
+        data = locate(arguments.data)
+        names = [arguments.split] if arguments.split else list_splits(data)
     if not names:
         raise InputError(f"{data}: no annotations/SPLIT.json. `sais make-shapes DIR` writes an example data set.")
-    good = readable = True
-    recommendation = ""
-    classes: tuple[str, ...] = ()
-    for name in names:
-        split = choose_classes(read_dataset(data, name), arguments.classes, allow_missing=bool(classes))
-        if not classes and split.images:
-            recommendation = _recommend(arguments, split)
-        missing = [class_name for class_name in classes if class_name not in split.class_names]
-        classes = classes or split.class_names  # those of the training split, which comes first
-        with progress_bar(f"checking {name}", len(split.images)) as progress:
-            report = check_dataset(split, decode=arguments.decode, progress=lambda done, _: progress(1))
+    results = {name or data.stem: _check_split(arguments, data, name) for name in names}
+    reports = [result.report for result in results.values() if result.report is not None]
+    check_across(reports)
+    _compare_categories(results)
+    ok = all(result.ok for result in results.values())
+    if arguments.json:
+        print(json.dumps({"ok": ok, "splits": {name: _to_dict(result) for name, result in results.items()}}, indent=2))
+        return 0 if ok else 2
+    for name, result in results.items():
         print(f"== {name}")
-        print(report.summary())
-        if missing:
-            print(f"  ERROR: categories of {names[0]} missing here: {', '.join(missing)}; add them")
-        readable = readable and report.ok
-        good = good and report.ok and not missing
-    if not good:
-        print("fix the entries marked ERROR" + ("" if readable else ", or train with --skip-broken"))
-    elif recommendation:
-        print(recommendation)
-    return 0 if good else 2
+        if result.report is not None:
+            print(name_data_options(result.report.summary()))
+        for severity, lines in (("ERROR", result.errors), ("WARNING", result.warnings)):
+            for line in lines:
+                print(f"  {severity}: {line}")
+    if not ok:
+        unreadable = [report for report in reports if report.findings and not report.ok]
+        print("fix the entries marked ERROR" + (", or train with --skip-broken" if unreadable else ""))
+    return 0 if ok else 2
 
 
-def _recommend(arguments: CheckArguments, split: DatasetSplit) -> str:
-    """Return lines with the training command that suits a training split, and the reason."""
-    suggestion = suggest(measure(split), recipe(FIRST_RECIPE))
-    words = ["sais", "train", FIRST_RECIPE, "--data", str(arguments.data)]
-    words += ["--train-split", split.name] if split.name != "train" and arguments.split else []
-    words += ["--classes", *arguments.classes] if arguments.classes else []
-    lines = [f"recommended: {shlex.join(words)} {format_options(suggestion.settings)}", *suggestion.notes[:1]]
-    return "\n".join([*lines, *suggestion.advice])
+def _check_split(arguments: CheckArguments, data: Path, name: str) -> _SplitResult:
+    """Check one split of a folder, or the split of an annotation file if `name` is empty."""
+    from sais.data.doctor.check import check_dataset
+    from sais.data.formats import read_dataset, read_dataset_files
+
+    problems: dict[str, list[str]] = {}
+    try:
+        if name:
+            split = read_dataset(data, name, options=arguments.reading, problems=problems)
+        else:
+            split = read_dataset_files(data, arguments.images or data.parent, None, arguments.reading, problems)
+    except SaisError as error:
+        messages = [message for group in problems.values() for message in group]
+        return _SplitResult(None, [*messages, str(error)], [])
+    with progress_bar(f"checking {split.name}", len(split.images)) as progress:
+        report = check_dataset(split, arguments.decode, lambda done, _: progress(1), problems)
+    return _SplitResult(report, [], [])
+
+
+def _compare_categories(results: dict[str, _SplitResult]) -> None:
+    """Add the categories of the training split, which is the first, that another split lacks.
+
+    Without other names for them it is a warning: the split has no objects of these classes.
+    """
+    classes: tuple[str, ...] = ()
+    first = ""
+    for name, result in results.items():
+        if result.report is None:
+            continue
+        own = result.report.split.class_names
+        missing = [class_name for class_name in classes if class_name not in own]
+        unknown = [class_name for class_name in own if classes and class_name not in classes]
+        if missing and (unknown or len(missing) == len(classes)):
+            result.errors.append(f"categories of {first} missing here: {', '.join(missing)}; add them")
+        elif missing:
+            result.warnings.append(f"categories of {first} missing here: {', '.join(missing)}")
+        elif unknown:
+            result.warnings.append(f"categories missing in {first}, not evaluated: {', '.join(unknown)}")
+        if not classes:
+            classes, first = own, name
+
+
+def _to_dict(result: _SplitResult) -> dict[str, Any]:
+    report = {"ok": False, "findings": []} if result.report is None else result.report.to_dict()
+    return report | {"ok": result.ok, "errors": result.errors, "warnings": result.warnings}

@@ -59,6 +59,7 @@ def run(argv: Sequence[str]) -> int:
     from sais.data.dataset import AugmentedSamples
     from sais.data.paths import DataPaths
     from sais.data.visualize import draw_samples
+    from sais.data.white_level import choose_white_level
 
     paths = DataPaths(
         options.data,
@@ -66,8 +67,10 @@ def run(argv: Sequence[str]) -> int:
         train_annotations=options.train_annotations,
         train_images=options.train_images,
         classes=options.classes,
+        **vars(options.reading),
     )
     split = paths.read_train()
+    settings, _ = choose_white_level(settings, split)
     samples = AugmentedSamples(split, settings.input, settings.augment, settings.run.seed)
     keys = _keys(arguments, split, settings.optim.batch_size)
     sheet, unreadable = draw_samples(samples, keys, split.class_names, arguments.columns)

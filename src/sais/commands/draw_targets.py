@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from sais.commands.arguments import check_writable, need_torch, parse
+from sais.commands.arguments import FLAT, check_writable, need_torch, parse
+from sais.data.options import DataOptions
 from sais.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class DrawTargetsArguments:
     """Folder of the data set."""
     split: str = "train"
     """Split of the data set."""
+    reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
+    """Options of reading the data set."""
     image_id: int | None = None
     """Id of the image; default: the first image of the split."""
     assigner: Literal["center", "area", "both"] = "both"
@@ -63,7 +66,7 @@ def _record(arguments: DrawTargetsArguments) -> ImageRecord:
     from sais.data.paths import locate
 
     assert arguments.data is not None
-    split = read_dataset(locate(arguments.data), arguments.split)
+    split = read_dataset(locate(arguments.data), arguments.split, options=arguments.reading)
     if arguments.image_id is None:
         return split.images[0]
     for record in split.images:

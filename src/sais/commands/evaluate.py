@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sais.commands.arguments import FLAT, check_writable, parse, progress_bar
-from sais.commands.open_predictor import check_model, open_predictor
+from sais.commands.data_remarks import name_data_options
+from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
+from sais.data.options import DataOptions
 from sais.errors import InputError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.io.atomic import write_text
@@ -40,6 +42,8 @@ class EvalArguments:
     """COCO JSON to evaluate on, instead of --data."""
     images: Path | None = None
     """Folder of the images of --annotations."""
+    reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
+    """Options of reading the data set."""
     json: str = ""
     """Write the metrics to this file as JSON; - prints them instead of the table."""
     results: Path | None = None
@@ -66,6 +70,7 @@ def run(argv: Sequence[str]) -> int:
             "export the model again."
         )
     from sais.data.class_selection import choose_classes, with_classes_of_model
+    from sais.data.remarks import describe_split
     from sais.evaluation.evaluate import evaluate
 
     options = arguments.inference
@@ -76,6 +81,9 @@ def run(argv: Sequence[str]) -> int:
     predictor = open_predictor("eval", arguments.model, options)
     names = tuple(predictor.class_names)
     split = _dataset_split(arguments, names) if chosen is None else with_classes_of_model(chosen, names)
+    if arguments.json != "-":
+        for line in describe_split(split, "evaluate"):
+            print(f"note: {name_data_options(line)}")
     with progress_bar("evaluating", len(split.images)) as progress:
         evaluation = evaluate(
             predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
@@ -103,6 +111,10 @@ def run(argv: Sequence[str]) -> int:
         print(json.dumps(report, indent=2))
         return 0
     print("no annotations: no metrics" if metrics is None else metrics.table())
+    if not predictor.experiment.model.masks:
+        print(BOXES_ONLY)
+    elif metrics is not None and metrics.mask is None and metrics.objects:
+        print("note: no object has an outline, so mask AP is undefined: boxes only")
     print(f"{len(evaluation.results)} detections in {len(split.images) - len(unreadable)} images")
     if evaluation.limit_note():
         print(f"note: {evaluation.limit_note().replace('a higher max_detections', 'a higher --max-detections')}")
@@ -136,9 +148,9 @@ def _dataset_split(arguments: EvalArguments, class_names: tuple[str, ...] | None
     from sais.data.paths import locate
 
     if arguments.annotations is not None and arguments.images is not None:
-        return read_dataset_files(arguments.annotations, arguments.images, class_names)
+        return read_dataset_files(arguments.annotations, arguments.images, class_names, arguments.reading)
     if arguments.annotations is not None or arguments.images is not None:
         raise InputError("sais eval: one of --annotations and --images is missing. Give both.")
     if arguments.data is None:
         raise InputError("sais eval: no data. Give --data DIR, or --annotations FILE and --images DIR.")
-    return read_dataset(locate(arguments.data), arguments.split, class_names)
+    return read_dataset(locate(arguments.data), arguments.split, class_names, options=arguments.reading)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from sais.commands.options import FLAT
 from sais.config import Experiment
+from sais.data.options import DataOptions
 from sais.errors import ConfigError
 from sais.recipes import RECIPES, recipe
 from sais.recipes.adjust import replace_settings
@@ -30,6 +30,8 @@ class RecipeOptions:
     """Folder of the images of --train-annotations."""
     classes: tuple[str, ...] = ()
     """Classes to use, such as cat dog; vehicle=car+truck merges classes. Default: all. Others are dropped."""
+    reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
+    """Options of reading the data set."""
     config: Path | None = None
     """Settings file, JSON or YAML, such as the experiment.json of a run. Options on the command line override it."""
     size: Literal["auto"] | tuple[int, ...] = ()
@@ -121,23 +123,6 @@ def split_recipe(argv: Sequence[str]) -> tuple[str, list[str]]:
         if word in RECIPES:
             return word, words[:position] + words[position + 1 :]
     return "", words
-
-
-def format_options(settings: Mapping[str, Any]) -> str:
-    """Return settings as options of a command: {"input.size": (512, 512)} is "--size 512".
-
-    Args:
-        settings: value of each setting by its dotted name.
-    """
-    short = {setting: name for name, setting in SHORT_OPTIONS.items()}
-    words: list[str] = []
-    for name, value in settings.items():
-        values = list(value) if isinstance(value, (tuple, list)) else [value]
-        if name == "input.size" and len(set(values)) == 1:
-            values = values[:1]
-        texts = (str(int(item) if isinstance(item, float) and item.is_integer() else item) for item in values)
-        words += ["--" + short.get(name, name).replace("_", "-"), *texts]
-    return shlex.join(words)
 
 
 def require_recipe(name: str, command: str) -> None:

@@ -11,7 +11,8 @@ import tyro
 
 from sais.commands.arguments import FLAT, check_writable, need_torch, parse, progress_bar
 from sais.commands.open_predictor import open_predictor
-from sais.errors import SaisError
+from sais.data.options import DataOptions
+from sais.errors import InputError, SaisError
 from sais.inference.options import InferenceOptions
 from sais.reports.run_record import RunRecord, read_run
 
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
 class ReportArguments:
     """Write the report of a run: RUN/report.html, one file that any browser opens without a network.
 
-    The run's model is evaluated on its validation split, or on --data. Without either, the report is made from the
-    run's log only.
+    The run's model is evaluated on its validation split, or on --split and --data. The report of another split or data
+    set has a name of its own (report_test.html). Without labels, the report is made from the run's log only.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     data: Path | None = None
     """Folder of the data set to evaluate on (also a name in the folder $SAIS_DATA); default: that of the run."""
-    split: str = "valid"
+    split: str | None = None
     """Split of --data."""
+    reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
+    """Options of reading --data."""
     out: Path | None = None
-    """HTML file to write; default: report.html in the folder of the run."""
+    """HTML file to write; default: report.html in the folder of the run, report_SPLIT.html for another split."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     workers: int = 2
     """Number of processes that read images."""
@@ -47,7 +50,8 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(ReportArguments, argv, "sais report RUN")
     need_torch("report")
     record = read_run(arguments.run)
-    check_writable((arguments.out or arguments.run / "report.html").parent)
+    out = arguments.out or arguments.run / _file_name(arguments, record)
+    check_writable(out.parent)
     from sais.evaluation.evaluate import evaluate
     from sais.reports.run_report import write_report
 
@@ -66,8 +70,22 @@ def run(argv: Sequence[str]) -> int:
                 )
     if missing:
         print(missing)
-    print(f"wrote {write_report(arguments.run, evaluation, missing, arguments.out, weights)}")
+    print(f"wrote {write_report(arguments.run, evaluation, missing, out, weights)}")
     return 0
+
+
+def _file_name(arguments: ReportArguments, record: RunRecord) -> str:
+    """Return report.html for the validation split of the run's own data, else a name with data set and split."""
+    from sais.data.paths import locate
+
+    own = record.paths.get("valid") or "valid"
+    split = arguments.split or ("valid" if arguments.data is not None else own)
+    parts = [] if split == own else [split]
+    if arguments.data is not None:
+        root = record.paths.get("data")
+        data = locate(arguments.data).resolve()
+        parts = parts if root is not None and data == Path(root).resolve() else [data.name, *parts]
+    return "_".join(["report", *(part.replace("/", "-").replace(":", ".") for part in parts)]) + ".html"
 
 
 def _no_model(folder: Path) -> str:
@@ -85,14 +103,19 @@ def _dataset_split(
     from sais.data.paths import DataPaths, locate
 
     if arguments.data is not None:
-        return read_dataset(locate(arguments.data), arguments.split, class_names), ""
+        split = read_dataset(locate(arguments.data), arguments.split or "valid", class_names, options=arguments.reading)
+        return split, ""
     paths: dict[str, Any] = {}
     for item in fields(DataPaths):
         if item.name in record.paths:
             value = record.paths[item.name]
             paths[item.name] = Path(value) if value is not None and "Path" in str(item.type) else value
+    if arguments.split is not None:
+        if paths.get("data") is None:
+            raise InputError("sais report: the data of the run has no splits by name. Give --data DIR with --split.")
+        paths |= {"valid": arguments.split, "valid_annotations": None, "valid_images": None}
     try:
-        split = DataPaths(**paths).read_valid(class_names)
+        run_split = DataPaths(**paths).read_valid(class_names)
     except SaisError as error:
         return None, f"The data of the run cannot be read ({error}); evaluate on other data with --data DIR."
-    return split, "" if split is not None else "The data set has no validation split to evaluate on."
+    return run_split, "" if run_split is not None else "The data set has no validation split to evaluate on."

@@ -17,7 +17,6 @@ from sais.commands.recipe_options import (
     RecipeOptions,
     RecipeStart,
     apply_short_options,
-    format_options,
     open_recipe,
     require_recipe,
 )
@@ -26,6 +25,7 @@ from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
 from sais.recipes.from_data import Suggestion, epochs_to_learn, measure, settings_to_choose, steps_per_epoch, suggest
+from sais.recipes.settings_file import format_options
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -100,6 +100,7 @@ def run(argv: Sequence[str]) -> int:
         arguments.valid_annotations,
         arguments.valid_images,
         arguments.recipe.classes,
+        **vars(arguments.recipe.reading),
     )
     prepare_torch("train")
     from sais.distributed import process_group

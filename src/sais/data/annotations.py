@@ -13,6 +13,7 @@ and pass them to `sais.train(dataset=split)`, or name them on the command line (
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ import numpy as np
 from sais.data.exif_frame import to_annotated_frame
 from sais.errors import InputError, SaisError
 from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, bounding_box
+
+_MAX_PIXELS = 1e9
+"""Number of pixels of an outline's box above which its area is not computed: a coordinate is wrong."""
 
 Segmentation = list[Any] | dict[str, Any] | None
 """A mask in COCO's form: a list of polygons [x1, y1, x2, y2, ...], an RLE (compressed or not), or None."""
@@ -89,11 +93,15 @@ class ImageRecord:
         """The path, or "image 7" if the image is not in a file; opens error messages."""
         return str(self.source) if isinstance(self.source, Path) else f"image {self.id}"
 
-    def read(self, max_pixels: int | None = None) -> np.ndarray:
+    def read(
+        self, max_pixels: int | None = None, white_level: int | None = None, notes: Counter[str] | None = None
+    ) -> np.ndarray:
         """Read the image: (H, W, 3) uint8 RGB, upright; or as it is stored, if the annotated size is of that frame.
 
         Args:
             max_pixels: As for `sais.io.images.read_image`.
+            white_level: As for `sais.io.images.read_image`.
+            notes: As for `sais.io.images.read_image`.
 
         Raises:
             InputError: The image cannot be read.
@@ -102,7 +110,8 @@ class ImageRecord:
         from sais.io import images
 
         if isinstance(self.source, Path):
-            return to_annotated_frame(images.read_image(self.source, max_pixels), self.source, self.size)
+            upright = images.read_image(self.source, max_pixels, white_level=white_level, notes=notes)
+            return to_annotated_frame(upright, self.source, self.size)
         try:
             image = self.source() if callable(self.source) else self.source
         except SaisError:
@@ -110,7 +119,7 @@ class ImageRecord:
         except Exception as error:
             problem = f"its function raised {type(error).__name__}: {error}"
             raise InputError(f"{self.location}: cannot be read ({problem}). Fix the data set.") from error
-        return images.as_image(image, max_pixels)
+        return images.as_image(image, max_pixels, white_level=white_level, notes=notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +177,7 @@ def make_annotation(
         box = bounding_box(shape)
     corners = np.array(box, np.float32).reshape(4)
     if area is None:
-        area = float(np.prod(corners[2:].astype(float) - corners[:2])) if shape is None else _shape_area(shape)
+        area = float(np.prod(corners[2:].astype(float) - corners[:2])) if shape is None else _shape_area(shape, where)
     return Annotation(annotation_id, corners, label, mask, crowd, area)
 
 
@@ -186,11 +195,13 @@ def _to_coco_form(segmentation: Any, where: str) -> Segmentation:
     return result
 
 
-def _shape_area(shape: ObjectMask) -> float:
+def _shape_area(shape: ObjectMask, where: str) -> float:
     """Return the number of pixels whose centers are inside a shape."""
     from sais.ops.rasterize import inside
 
     x1, y1, x2, y2 = (float(edge) for edge in bounding_box(shape))
+    if not (x2 - x1) * (y2 - y1) <= _MAX_PIXELS:  # NaN is rejected as well
+        raise InputError(f"{where}: outline from {x1:g} {y1:g} to {x2:g} {y2:g}. Clip it to the image.")
     return float(inside(shape, (int(np.floor(x1)), int(np.floor(y1)), int(np.ceil(x2)), int(np.ceil(y2)))).sum())
 
 
@@ -222,6 +233,20 @@ def check_split(split: DatasetSplit) -> None:
                     f"{where}: box {x1:g} {y1:g} {x2:g} {y2:g} in an image of {width} x {height} pixels. "
                     "Give x1 < x2 and y1 < y2 inside the image."
                 )
+            _check_outline(annotation, record.size, where)
+
+
+def _check_outline(annotation: Annotation, size: tuple[int, int], where: str) -> None:
+    """Raise InputError for a polygon that is not near the image (H, W), which evaluators take gigabytes to fill."""
+    if not isinstance(annotation.segmentation, list):
+        return
+    side = max(size)
+    for part in annotation.segmentation:
+        if part and not (math.isfinite(sum(part)) and -side <= min(part) and max(part) <= 2 * side):
+            raise InputError(
+                f"{where}: outline from {min(part):g} to {max(part):g} in an image of {size[1]} x {size[0]} pixels. "
+                "Clip it to the image."
+            )
 
 
 def _check_unique(name: str, kind: str, ids: list[int]) -> None:
@@ -284,8 +309,13 @@ def rasterize_segmentation(segmentation: Segmentation, size: tuple[int, int] | N
     return Bitmap(bits, (float(x), float(y), float(x + bits.shape[1]), float(y + bits.shape[0])))
 
 
-def summarize(split: DatasetSplit) -> str:
-    """Return a few lines of text: the number of images and objects, objects per class, and what was dropped."""
+def summarize(split: DatasetSplit, with_notes: bool = True) -> str:
+    """Return a few lines of text: the number of images and objects, objects per class, and what was dropped.
+
+    Args:
+        split: The split.
+        with_notes: Whether the notes are included.
+    """
     annotations = [a for record in split.images for a in record.annotations]
     crowds = sum(a.crowd for a in annotations)
     empty = sum(not record.annotations for record in split.images)
@@ -295,5 +325,5 @@ def summarize(split: DatasetSplit) -> str:
     lines = [f"{split.name}: {images}, {objects}, {crowds} crowds, {empty} images without objects"]
     width = max((len(name) for name in split.class_names), default=0)
     lines += [f"  {name:{width}}  {counts[label]}" for label, name in enumerate(split.class_names)]
-    lines += [f"  note: {note}: {count}" for note, count in split.notes.items()]
+    lines += [f"  note: {note}: {count}" for note, count in split.notes.items() if with_notes]
     return "\n".join(lines)

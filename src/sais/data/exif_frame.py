@@ -18,10 +18,10 @@ _QUARTER_TURNS = (5, 6, 7, 8)
 
 def read_orientation(path: Path) -> int:
     """Return the EXIF orientation of an image file, 1 to 8; 1 if there is none."""
-    from PIL import Image
+    from sais.io.decoding import open_image
 
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # malformed EXIF; the image itself has been read
         return 1

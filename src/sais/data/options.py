@@ -70,8 +70,8 @@ def _distinct(entries: Sequence[Sequence[Annotation]]) -> tuple[Annotation, ...]
     """Return the annotations of several entries of an image; the same object in two entries is returned once."""
     distinct: list[Annotation] = []
     seen: set[tuple[int, bool, tuple[float, ...], str]] = set()
-    for annotations in entries:
-        keys = [(a.label, a.crowd, tuple(a.box.tolist()), repr(a.segmentation)) for a in annotations]
-        distinct += [a for a, key in zip(annotations, keys, strict=True) if key not in seen]
+    for entry in entries:
+        keys = [(a.label, a.crowd, tuple(a.box.tolist()), repr(a.segmentation)) for a in entry]
+        distinct += [a for a, key in zip(entry, keys, strict=True) if key not in seen]
         seen.update(keys)
     return tuple(distinct)

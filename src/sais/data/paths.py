@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sais.data.class_selection import choose_classes
 from sais.data.objects import is_object_name, select_classes
+from sais.data.options import DataOptions
 from sais.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class DataPaths:
     """Folder of the images of `valid_annotations`."""
     classes: tuple[str, ...] = ()
     """Classes to use, merged ones as ``name=first+second`` (`sais.data.class_selection`); empty for all."""
+    crowds_as_objects: bool = False
+    """As in `DataOptions`."""
+    merge_duplicate_images: bool = False
+    """As in `DataOptions`."""
 
     def __post_init__(self) -> None:
         if self.data is None and self.train_annotations is None:
@@ -62,6 +67,11 @@ class DataPaths:
         assert self.data is not None
         return str(self.data).replace(":", ".") if is_object_name(self.data) else self.data.resolve().name
 
+    @property
+    def options(self) -> DataOptions:
+        """The options of reading."""
+        return DataOptions(self.crowds_as_objects, self.merge_duplicate_images)
+
     def read_train(self) -> DatasetSplit:
         """Read the training split.
 
@@ -71,10 +81,10 @@ class DataPaths:
         from sais.data.formats import read_dataset, read_dataset_files
 
         if self.train_annotations is not None and self.train_images is not None:
-            split = read_dataset_files(self.train_annotations, self.train_images)
+            split = read_dataset_files(self.train_annotations, self.train_images, options=self.options)
         else:
             assert self.data is not None
-            split = read_dataset(self.data, self.train)
+            split = read_dataset(self.data, self.train, options=self.options)
         return choose_classes(split, self.classes)
 
     def read_valid(self, classes: tuple[str, ...] | None = None) -> DatasetSplit | None:
@@ -93,11 +103,11 @@ class DataPaths:
 
         names = None if self.classes else classes  # chosen classes have names of their own
         if self.valid_annotations is not None and self.valid_images is not None:
-            split = read_dataset_files(self.valid_annotations, self.valid_images, names)
+            split = read_dataset_files(self.valid_annotations, self.valid_images, names, self.options)
         elif self.data is None or not self.valid or self._lacks_valid(list_splits(self.data)):
             return None
         else:
-            split = read_dataset(self.data, self.valid, names)
+            split = read_dataset(self.data, self.valid, names, options=self.options)
         if not self.classes:
             return split
         split = choose_classes(split, self.classes, allow_missing=True)

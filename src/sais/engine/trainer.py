@@ -21,6 +21,7 @@ from sais.checkpoint import find_checkpoint
 from sais.config import Experiment, to_dict
 from sais.data.annotations import DatasetSplit, check_split, trainable
 from sais.data.paths import DataPaths
+from sais.data.white_level import choose_white_level
 from sais.distributed import SINGLE_PROCESS, World
 from sais.engine.callbacks import Callback, Callbacks
 from sais.engine.checkpointing import (
@@ -173,6 +174,9 @@ def train(
         check_initial_weights(weights, experiment)
     with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
         splits = _read_data(data, dataset, valid_dataset)
+        if not resume:
+            experiment, white_level_notes = choose_white_level(experiment, splits.train_split)
+            notes = [*notes, *white_level_notes]
         inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, world)
         run, remarks = resume_run(inputs, changed_settings) if resume else start_run(inputs, random_init, weights)
         if world.is_main and (changed_settings or not resume):

@@ -5,34 +5,50 @@ The data set is not changed; `sais check DIR` prints the report.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, summarize
+from sais.data.doctor.findings import SEVERITIES, Finding, note_severity
+from sais.data.exif_frame import in_stored_frame, read_orientation
+from sais.data.options import duplicate_files
+from sais.data.remarks import describe_crowds, describe_empty_classes, file_digest
 from sais.errors import SaisError
-from sais.io.images import read_size
+from sais.io.images import SEVERAL_PAGES, read_size
 from sais.ops.numpy_boxes import box_area, box_intersection
-from sais.ops.rasterize import bounding_box
+from sais.ops.rasterize import bounding_box, inside
 
 _MIN_SIDE = 4.0
 """Side in pixels below which an object is reported: about one cell of the prototype grid."""
 _MASK_MARGIN = 2.0
 """Pixels by which a mask may exceed its box before it is reported; annotation tools round."""
+_LOOSE_BOX = 4.0
+"""Area of a box, as a multiple of the area of its mask's box, above which it is reported."""
 _DUPLICATE_IOU = 0.95
 """Box IoU above which two objects of one class are reported as duplicates."""
-_MAX_CASES = 5
-"""Maximum number of cases listed for each finding."""
 
 UNREADABLE_IMAGE = "unreadable images"
 SIZE_MISMATCH = "images of another size than annotated"
 MALFORMED_MASK = "malformed masks"
 MASK_OUTSIDE_BOX = f"masks that exceed their box by more than {_MASK_MARGIN:g} px"
+LOOSE_BOX = f"boxes of more than {_LOOSE_BOX:g} times the area of their mask's box"
+LARGE_AREA = "areas larger than the box"
 EMPTY_MASK = "empty masks"
 TINY_OBJECT = f"objects with a side below {_MIN_SIDE:g} px"
 DUPLICATE_OBJECT = f"duplicate objects (same class, box IoU above {_DUPLICATE_IOU:g})"
+STORED_FRAME = "images turned by EXIF but annotated as stored (used as stored)"
+UNKNOWN_FRAME = "images turned by EXIF whose size does not show how they are annotated (used upright)"
+REPEATED_FILE = "image files listed more than once (merge_duplicate_images merges their objects)"
+SAME_CONTENT = "images with the content of another one"
+SHARED_IMAGE = "images that are in another split as well"
+CROWDS = "crowds"
+EMPTY_CLASS = "classes without objects"
 
 ERRORS = (UNREADABLE_IMAGE, SIZE_MISMATCH, MALFORMED_MASK)
 """Findings that stop a training run or make it wrong; the others are warnings."""
@@ -46,24 +62,62 @@ class CheckReport:
     """The split that was checked."""
     findings: dict[str, list[str]] = field(default_factory=dict)
     """Finding -> one line for each case."""
+    problems: Mapping[str, list[str]] = field(default_factory=dict)
+    """Kind of problem -> an error message for each entry that could not be read."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Digest of a file's content -> its name, for images in files that were decoded."""
+    conversions: Counter[str] = field(default_factory=Counter)
+    """How decoded images were converted to 8-bit RGB, such as "grayscale" -> number of images."""
 
     @property
     def ok(self) -> bool:
-        """Whether training can start: there are no `ERRORS`."""
-        return not any(finding in self.findings for finding in ERRORS)
+        """Whether training can start: there is no ERROR."""
+        return not self.problems and not any(finding in self.findings for finding in ERRORS)
+
+    def all_findings(self) -> list[Finding]:
+        """Return all findings, those of reading the annotations included: errors first, then warnings and notes."""
+        notes, examples = self.split.notes, self.split.examples
+        findings = [Finding("ERROR", kind, len(cases), tuple(cases)) for kind, cases in self.problems.items()]
+        findings += [
+            Finding("ERROR" if kind in ERRORS else "WARNING", kind, len(cases), tuple(cases))
+            for kind, cases in self.findings.items()
+        ]
+        findings += [Finding(note_severity(note), note, count, examples.get(note, ())) for note, count in notes.items()]
+        for conversion, count in self.conversions.items():
+            kind = f"images {conversion}" if conversion == SEVERAL_PAGES else f"images converted to RGB: {conversion}"
+            findings.append(Finding("WARNING" if conversion == SEVERAL_PAGES else "NOTE", kind, count))
+        crowds = sum(a.crowd for record in self.split.images for a in record.annotations)
+        if crowds:
+            text = describe_crowds(self.split)
+            findings.append(Finding("WARNING" if ";" in text else "NOTE", CROWDS, crowds, remark=text))
+        empty = describe_empty_classes(self.split)
+        if empty:
+            findings.append(Finding("NOTE", EMPTY_CLASS, int(empty.split()[0]), remark=empty.partition(": ")[2]))
+        return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
     def summary(self) -> str:
         """Return lines of text: the contents of the split, and the first cases of each finding, errors first."""
-        lines = [summarize(self.split)]
-        for finding in sorted(self.findings, key=lambda finding: finding not in ERRORS):
-            cases = self.findings[finding]
-            lines.append(f"  {'ERROR' if finding in ERRORS else 'warning'}: {finding}: {len(cases)}")
-            lines += [f"    {case}" for case in cases[:_MAX_CASES]]
-            if len(cases) > _MAX_CASES:
-                lines.append(f"    and {len(cases) - _MAX_CASES} more")
-        if not self.findings:
-            lines.append("  no problems found")
-        return "\n".join(lines)
+        lines = summarize(self.split, with_notes=False).splitlines()
+        findings = self.all_findings()
+        for finding in findings:
+            lines += finding.lines()
+        return "\n".join(lines if findings else [*lines, "  no problems found"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contents of the split and the findings for JSON."""
+        annotations = [a for record in self.split.images for a in record.annotations]
+        return {
+            "ok": self.ok,
+            "images": len(self.split.images),
+            "objects": sum(not a.crowd for a in annotations),
+            "crowds": sum(a.crowd for a in annotations),
+            "images_without_objects": sum(not record.annotations for record in self.split.images),
+            "classes": {
+                name: sum(a.label == label and not a.crowd for a in annotations)
+                for label, name in enumerate(self.split.class_names)
+            },
+            "findings": [finding.to_dict() for finding in self.all_findings()],
+        }
 
     def add(self, finding: str, case: str) -> None:
         """Add one case of a finding."""
@@ -71,7 +125,10 @@ class CheckReport:
 
 
 def check_dataset(
-    split: DatasetSplit, decode: bool = True, progress: Callable[[int, int], None] | None = None
+    split: DatasetSplit,
+    decode: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    problems: Mapping[str, list[str]] | None = None,
 ) -> CheckReport:
     """Check every image and every object of a split.
 
@@ -79,35 +136,78 @@ def check_dataset(
         split: Split from `sais.data.formats.read_dataset`.
         decode: Whether images are decoded completely, to find truncated files; otherwise only headers are read.
         progress: Function called after each image with the number of images done and the total number.
+        problems: Error messages of entries that `read_dataset` could not read, by kind.
 
     Returns:
         The findings; a defect in the data set never raises.
     """
-    report = CheckReport(split)
+    report = CheckReport(split, problems=problems or {})
+    unknown_frames: list[str] = []
     for done, record in enumerate(split.images, 1):
-        _check_image(report, record, decode)
+        _check_image(report, record, decode, unknown_frames)
         for annotation in record.annotations:
             _check_object(report, record, annotation)
         _check_duplicates(report, record)
         if progress is not None:
             progress(done, len(split.images))
+    if STORED_FRAME in report.findings:  # otherwise the tool has turned the images
+        for case in unknown_frames:
+            report.add(UNKNOWN_FRAME, case)
+    for path, count in duplicate_files(split).items():
+        report.add(REPEATED_FILE, f"{path.name}: {count} entries")
     return report
 
 
-def _check_image(report: CheckReport, record: ImageRecord, decode: bool) -> None:
+def check_across(reports: Sequence[CheckReport]) -> None:
+    """Add the images that are in several splits, by path or by content, to the report of the later split.
+
+    Args:
+        reports: A report for each split.
+    """
+    splits: dict[str, str] = {}  # path or digest -> split
+    for report in reports:
+        own: dict[str, str] = {}
+        by_path = {str(r.path.resolve()): r.name for r in report.split.images if isinstance(r.source, Path)}
+        shared: dict[str, str] = {}
+        for names in (by_path, report.digests):
+            own |= dict.fromkeys(names, report.split.name)
+            shared |= {name: splits[key] for key, name in names.items() if key in splits}
+        for name, other in shared.items():
+            report.add(SHARED_IMAGE, f"{name}: also in {other}")
+        splits = own | splits
+
+
+def _check_image(report: CheckReport, record: ImageRecord, decode: bool, unknown_frames: list[str]) -> None:
     try:
         if decode or not isinstance(record.source, Path):
-            height, width = record.read().shape[:2]
+            height, width = record.read(notes=report.conversions).shape[:2]
         else:
             height, width = read_size(record.source)
     except SaisError as error:
         report.add(UNREADABLE_IMAGE, str(error))
         return
+    if decode and isinstance(record.source, Path):
+        _check_content(report, record)
     size = (height, width)
+    turned = read_orientation(record.source) if isinstance(record.source, Path) else 1
+    if turned > 1:
+        upright = size if not decode else read_size(record.path)
+        if in_stored_frame(upright, record.size, record.path):
+            report.add(STORED_FRAME, record.name)
+            return
+        if turned < 5 or height == width:
+            unknown_frames.append(record.name)
     if size != tuple(record.size):
-        hint = " (rotated by EXIF?)" if size == tuple(record.size[::-1]) else ""
+        hint = " (height and width swapped)" if size == tuple(record.size[::-1]) else ""
         case = f"{record.location}: {_size_text(size)}, annotated as {_size_text(record.size)}{hint}"
         report.add(SIZE_MISMATCH, case)
+
+
+def _check_content(report: CheckReport, record: ImageRecord) -> None:
+    digest = file_digest(record.path)
+    name = report.digests.setdefault(digest, record.name)
+    if name != record.name:
+        report.add(SAME_CONTENT, f"{record.name}: the same as {name}")
 
 
 def _check_object(report: CheckReport, record: ImageRecord, annotation: Annotation) -> None:
@@ -115,6 +215,8 @@ def _check_object(report: CheckReport, record: ImageRecord, annotation: Annotati
     x1, y1, x2, y2 = (float(v) for v in annotation.box)
     if min(x2 - x1, y2 - y1) < _MIN_SIDE:
         report.add(TINY_OBJECT, f"{where}: {x2 - x1:.1f} x {y2 - y1:.1f}")
+    if annotation.area > 1.1 * (x2 - x1) * (y2 - y1) + _MIN_SIDE**2:
+        report.add(LARGE_AREA, f"{where}: {annotation.area:g} in a box of {x2 - x1:.1f} x {y2 - y1:.1f}")
     try:
         mask = object_mask(annotation, record.size)
     except SaisError as error:
@@ -122,15 +224,19 @@ def _check_object(report: CheckReport, record: ImageRecord, annotation: Annotati
         return
     if mask is None:
         return  # counted in the notes of the split
-    extent = bounding_box(mask)
-    if extent[2] <= extent[0] or extent[3] <= extent[1]:
+    height, width = record.size
+    extent = np.clip(bounding_box(mask), 0, (width, height, width, height))  # boxes are clipped to the image as well
+    left, top, right, bottom = (float(v) for v in extent)
+    window = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+    if not inside(mask, window).any():
         report.add(EMPTY_MASK, where)
         return
-    height, width = record.size
-    clipped = np.clip(extent, 0, (width, height, width, height))  # boxes are clipped to the image as well
-    excess = float(max((annotation.box[:2] - clipped[:2]).max(), (clipped[2:] - annotation.box[2:]).max()))
+    excess = float(max((annotation.box[:2] - extent[:2]).max(), (extent[2:] - annotation.box[2:]).max()))
     if excess > _MASK_MARGIN:
         report.add(MASK_OUTSIDE_BOX, f"{where}: by {excess:.1f} px")
+    elif (x2 - x1) * (y2 - y1) > _LOOSE_BOX * (right - left + _MASK_MARGIN) * (bottom - top + _MASK_MARGIN):
+        sides = f"{x2 - x1:.1f} x {y2 - y1:.1f}, mask {right - left:.1f} x {bottom - top:.1f}"
+        report.add(LOOSE_BOX, f"{where}: {sides}")
 
 
 def _check_duplicates(report: CheckReport, record: ImageRecord) -> None:

@@ -226,7 +226,7 @@ class _Locator:
             return self._folder / name
         file, exact = found
         if not exact:
-            self._notes.add(kinds.RENAMED_FILES, f"{name} is {file}")
+            self._notes.add(kinds.RENAMED_FILES, f"{name} is {file.relative_to(self._folder)}")
         return file
 
 
@@ -241,7 +241,7 @@ def _size(path: Path, file: Path, entry: dict[str, Any], notes: Notes) -> tuple[
         return size
     if isinstance(height, str) or isinstance(width, str):
         notes.add(kinds.NUMBER_SIZES, f"image {entry['id']}")
-        height, width = as_integer(height), as_integer(width)
+        height, width = as_integer(height) or 0, as_integer(width) or 0
     if not all(isinstance(side, (int, float)) and 1 <= side < math.inf for side in (height, width)):
         height, width = entry["height"], entry["width"]
         raise InputError(f"{path}: image {entry['id']} has the size {width!r} x {height!r}. Give its size in pixels.")

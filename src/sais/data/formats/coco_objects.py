@@ -187,8 +187,9 @@ def _shape(
 def _scale_fractions(rows: _Rows, notes: Notes) -> None:
     """Scale the polygons to pixels in place if all of the file are written as fractions of the image."""
     polygons = [row for row, segmentation in enumerate(rows.segmentations) if isinstance(segmentation, list)]
-    if not polygons or any(max(rows.extents[row]) > 1.001 or min(rows.extents[row]) < -0.001 for row in polygons):
-        return  # usually found at the first polygon
+    # Most files end this at the first polygon. Clipped polygons are not measured: NaN.
+    if not polygons or not all(-0.001 <= min(rows.extents[row]) <= max(rows.extents[row]) <= 1.001 for row in polygons):
+        return
     for row in polygons:
         height, width = rows.sizes[row]
         parts = [np.array(part).reshape(-1, 2) * (width, height) for part in rows.segmentations[row] or ()]
@@ -245,9 +246,9 @@ def _annotations(path: Path, rows: _Rows, corners: np.ndarray, notes: Notes) -> 
     sizes = np.array(rows.sizes, np.float64)
     limits = np.tile(sizes[:, ::-1], 2)
     inner = corners.clip(0.0, limits)
-    no_area = (corners[:, 2:] <= corners[:, :2]).any(1)
-    outside = ~no_area & (inner[:, 2:] <= inner[:, :2]).any(1)
-    clipped = (np.abs(inner - corners) > _ROUNDING).any(1)
+    no_area: np.ndarray = (corners[:, 2:] <= corners[:, :2]).any(axis=1)
+    outside: np.ndarray = ~no_area & (inner[:, 2:] <= inner[:, :2]).any(axis=1)
+    clipped: np.ndarray = (np.abs(inner - corners) > _ROUNDING).any(1)
     unusable, is_clipped = (no_area | outside).tolist(), clipped.tolist()  # lists are read faster
     boxes = list(inner.astype(np.float32))
     annotations = []
