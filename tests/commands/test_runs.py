@@ -153,7 +153,7 @@ def test_runs_lists_newest_first_and_unreadable_folders(
     assert main(["runs"]) == 0
     output = capsys.readouterr().out
     lines = [line.split() for line in output.splitlines()]
-    assert lines[1][:9] == ["runs/deep/below/new", "sais-lite", "zoo", "finished", "30.0", "2", "25.0", "12.5", "65"]
+    assert lines[1][:9] == ["runs/deep/below/new", "sais-lite", "zoo", "finished", "0.300", "2", "0.250", "0.125", "65"]
     assert lines[2][:7] == ["runs/stopped", "sais-lite", "zoo", "stopped", "1/3", "-", "-"]
     assert "1 unreadable folder:\n  runs/half: contains no log.jsonl" in output
     assert main(["runs", "--json", "runs/deep"]) == 0
@@ -180,9 +180,9 @@ def test_runs_compare_prints_differing_settings_scores_and_curves(
     assert rows["optim.grad_clip_norm"] == ["-", "35"]
     assert "optim.batch_size" not in rows
     lines = [" ".join(line.split()) for line in output.splitlines()]
-    assert "mask AP 25.0 -" in lines
-    assert "box AP50 32.5 32.5" in lines
-    assert "best AP 30.0 after epoch 2 15.0 after epoch 2" in lines
+    assert "mask AP 0.250 -" in lines
+    assert "box AP50 0.325 0.325" in lines
+    assert "best AP 0.300 after epoch 2 0.150 after epoch 2" in lines
     assert "one ▃█▇" in lines
     assert "two ▂▅▄" in lines
     assert main(["runs", "compare", "a/one", "b/two", "--json"]) == 0

@@ -132,12 +132,12 @@ def test_write_report_shows_the_results_of_the_evaluation(valid: DatasetSplit, t
     metrics = evaluation.metrics
     assert metrics is not None
     assert metrics.mask is not None
-    assert f"mask AP {100 * metrics.mask.AP:.1f} AP50 {100 * metrics.mask.AP50:.1f}" in page.text
+    assert f"mask AP {metrics.mask.AP:.3f} AP50 {metrics.mask.AP50:.3f}" in page.text
     for place, (name, value) in enumerate(metrics.mask.per_class.items()):
         count = sum(a.label == place for r in valid.images for a in r.annotations)
-        halves = [100 * metrics.mask.curves[i, :, place].mean() for i in (0, 1)]
+        halves = [metrics.mask.curves[i, :, place].mean() for i in (0, 1)]
         if not np.isnan(value):
-            assert f"{name} {count} {100 * value:.1f} {halves[0]:.1f} {halves[1]:.1f}" in page.text
+            assert f"{name} {count} {value:.3f} {halves[0]:.3f} {halves[1]:.3f}" in page.text
     objects = sum(len(r.annotations) for r in valid.images)
     assert f"Outcomes of the {objects} objects found {len(results)}" in page.text
     assert f"Outcomes of the {len(results)} detections correct {len(results)} 100 %" in page.text
@@ -201,7 +201,7 @@ def test_render_report_without_detections_or_objects(valid: DatasetSplit, tmp_pa
     record = read_run(run_folder(tmp_path / "run"))
     page = Page(render_report(record, evaluation_of(valid, [])))
     assert "The model detected nothing in them" in page.text
-    assert "mask AP 0.0" in page.text
+    assert "mask AP 0.000" in page.text
     objects = sum(len(r.annotations) for r in valid.images)
     assert f"missed {objects} 100 %" in page.text
     empty = replace(valid, images=tuple(replace(r, annotations=()) for r in valid.images))
@@ -214,7 +214,7 @@ def test_render_report_compares_boxes_without_masks(valid: DatasetSplit, tmp_pat
     results = [{k: v for k, v in r.items() if k != "segmentation"} for r in truth_as_results(valid)]
     page = Page(render_report(read_run(run_folder(tmp_path / "run")), evaluation_of(valid, results, ("bbox",))))
     assert "by boxes (there are no masks)" in page.text
-    assert "box AP 100.0" in page.text
+    assert "box AP 1.000" in page.text
     assert "poor box 0" in page.text
     assert "poor mask" not in page.text
     assert len(page.images) == 4
@@ -229,7 +229,7 @@ def test_write_report_describes_running_and_stopped_runs(tmp_path: Path) -> None
     lock.release()
     assert "The run is in progress" in page.text
     assert "No evaluation yet." in page.text
-    assert "mask AP 60.0" in page.text  # of the last evaluation that is logged
+    assert "mask AP 0.600" in page.text  # of the last evaluation that is logged
     page = Page(write_report(folder).read_text())
     assert "did not finish; it can be resumed" in page.text
     assert "--resume" in page.text
@@ -343,7 +343,7 @@ def test_sais_report_agrees_with_sais_eval(
     page = Page(out.read_text())
     assert "Evaluated: model.safetensors, on 4 images of valid" in page.text
     for kind in ("mask", "box"):
-        scores = [f"{100 * wanted[kind][name]:.1f}" for name in ("AP", "AP50", "AP75")]
+        scores = [f"{wanted[kind][name]:.3f}" for name in ("AP", "AP50", "AP75")]
         assert f"{kind} AP {scores[0]} AP50 {scores[1]} · AP75 {scores[2]}" in page.text
     assert len(page.images) == 4
 
@@ -365,7 +365,12 @@ def test_sais_report_without_data_or_model(
     assert main(["report", str(moved)]) == 0
     assert "no validation split" in Page((moved / "report.html").read_text()).text
     assert main(["report", str(moved), "--data", str(shapes), "--split", "train", "--workers", "0"]) == 0
-    assert "Evaluated: model.safetensors, on 12 images of train with" in Page((moved / "report.html").read_text()).text
+    page = Page((moved / "report_shapes_train.html").read_text())
+    assert "Evaluated: model.safetensors, on 12 images of train with" in page.text
+    assert "no validation split" in Page((moved / "report.html").read_text()).text  # is not overwritten
+    (moved / "log.jsonl").write_text(log)
+    assert main(["report", str(moved), "--split", "train", "--workers", "0"]) == 0
+    assert "12 images of train" in Page((moved / "report_train.html").read_text()).text
     assert main(["report", str(tmp_path)]) == 2
     assert "contains no log.jsonl" in capsys.readouterr().err
 
@@ -383,7 +388,7 @@ def test_sais_train_writes_a_report_and_survives_its_failure(
     assert f"report: {tmp_path / 'first' / 'report.html'}" in output
     page = Page((tmp_path / "first" / "report.html").read_text())
     logged = [e for e in map(json.loads, (tmp_path / "first" / "log.jsonl").open()) if e["kind"] == "evaluation"]
-    assert f"box AP {100 * logged[-1]['metrics']['box']['AP']:.1f}" in page.text
+    assert f"box AP {logged[-1]['metrics']['box']['AP']:.3f}" in page.text
     assert len(page.images) == 4  # of the evaluation at the end, which is not made again
 
     def broken(*_: object) -> None:

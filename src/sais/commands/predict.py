@@ -138,7 +138,7 @@ def _predict_images(
 
     options = arguments.inference
     tiles = options.tiles is not None
-    reader = ImageReader(LARGE_IMAGE_PIXELS if tiles else None)
+    reader = ImageReader(LARGE_IMAGE_PIXELS if tiles else None, predictor.experiment.input.white_level)
     batches = BatchReader(images, reader, options.read_batch_size, not tiles, arguments.skip_broken)
     drawings = dict(zip(images, drawing_names([image.file_name for image in images]), strict=True))
     with Progress("predicting", len(images)) as progress:

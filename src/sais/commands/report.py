@@ -33,7 +33,7 @@ class ReportArguments:
     data: Path | None = None
     """Folder of the data set to evaluate on (also a name in the folder $SAIS_DATA); default: that of the run."""
     split: str | None = None
-    """Split of --data."""
+    """Split to evaluate on; default: the run's validation split, or valid of --data."""
     reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
     """Options of reading --data."""
     out: Path | None = None

@@ -13,7 +13,8 @@ import tyro
 from sais.commands.arguments import parse
 from sais.config import flatten
 from sais.errors import InputError
-from sais.reports.run_record import RunRecord, find_runs, format_date, format_duration, format_percent, read_run
+from sais.evaluation.coco_metrics import format_ap
+from sais.reports.run_record import RunRecord, find_runs, format_date, format_duration, read_run
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """Metrics that are compared."""
@@ -32,7 +33,7 @@ MAX_BARS = 40
 
 @dataclass(frozen=True)
 class RunsArguments:
-    """List the runs of `sais train`, newest first, with settings, state and scores. AP in percent.
+    """List the runs of `sais train`, newest first, with settings, state and scores. AP as fractions of 1.
 
     `sais runs compare RUN RUN ...` compares runs: the settings in which they differ, their scores and curves.
     """
@@ -45,7 +46,7 @@ class RunsArguments:
 
 @dataclass(frozen=True)
 class CompareArguments:
-    """Compare runs: the settings in which they differ, their scores, AP over epochs. AP in percent."""
+    """Compare runs: the settings in which they differ, their scores, AP over epochs. AP as fractions of 1."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
     """Folders of two runs or more."""
@@ -119,10 +120,10 @@ def _list_row(record: RunRecord) -> list[str]:
         record.recipe,
         record.data,
         progress,
-        format_percent(best),
+        format_ap(best),
         str(epoch),
-        format_percent(record.score("mask")),
-        format_percent(record.score("box")),
+        format_ap(record.score("mask")),
+        format_ap(record.score("box")),
         format_duration(record.seconds),
         _format_speed(record),
         format_date(record.started),
@@ -137,9 +138,9 @@ def _score_rows(records: Sequence[RunRecord]) -> list[list[str]]:
         for name in METRICS:
             scores = [record.score(kind, name) for record in records]
             if any(score is not None for score in scores):
-                rows.append([f"{kind} {name}", *map(format_percent, scores)])
+                rows.append([f"{kind} {name}", *map(format_ap, scores)])
     bests = [record.best() for record in records]
-    best_texts = ("-" if best is None else f"{format_percent(best[0])} after epoch {best[1]}" for best in bests)
+    best_texts = ("-" if best is None else f"{format_ap(best[0])} after epoch {best[1]}" for best in bests)
     rows.append(["best AP", *best_texts])
     rows.append(["time", *(format_duration(record.seconds) for record in records)])
     rows.append(["images/s", *map(_format_speed, records)])
@@ -154,7 +155,7 @@ def _print_curves(records: Sequence[RunRecord], names: Sequence[str]) -> None:
         curves.append([score for score in scores if score is not None])
     maximum = max((score for curve in curves for score in curve), default=0.0)
     if any(len(curve) > 1 for curve in curves):
-        print(f"\nAP over epochs; the highest bar is {format_percent(maximum)}")
+        print(f"\nAP over epochs; the highest bar is {format_ap(maximum)}")
         width = max(map(len, names))
         for name, curve in zip(names, curves, strict=True):
             print(f"{name:<{width}}  {sparkline(curve, maximum)}")

@@ -1,6 +1,7 @@
 """Error analysis: the outcome of each object and each detection of an evaluation, checkable on the image.
 
-Detections from score 0.3 are analyzed, the score at which `sais predict` draws. For each image, highest score first
+The detections that `sais predict` draws are analyzed: from the score threshold of the model, 0.3 if it has none. For
+each image, highest score first
 (N objects, D detections, IoU of masks, or of boxes if there are no masks):
 
 1. *Correct*: the detection is matched with the unmatched object of its class with the highest IoU, at least 0.5.
@@ -25,9 +26,8 @@ import numpy as np
 
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.evaluation.coco_metrics import IouType
+from sais.inference.score_thresholds import DEFAULT_SCORE
 
-SCORE = 0.3
-"""Minimum score of an analyzed detection."""
 MIN_IOU = 0.5
 """Minimum IoU of a correct detection."""
 MIN_POOR_IOU = 0.1
@@ -78,6 +78,8 @@ class ErrorAnalysis:
     iou_type: IouType
     """'segm' if masks are compared, 'bbox' if boxes are."""
     images: list[ImageAnalysis]
+    score: float = DEFAULT_SCORE
+    """Minimum score of the analyzed detections."""
 
     def detections(self, outcome: int) -> int:
         """Return the number of detections with an outcome."""
@@ -107,7 +109,7 @@ class ErrorAnalysis:
 
 
 def analyze_errors(
-    split: DatasetSplit, results: Sequence[dict[str, Any]], iou_type: IouType, score: float = SCORE
+    split: DatasetSplit, results: Sequence[dict[str, Any]], iou_type: IouType, score: float = DEFAULT_SCORE
 ) -> ErrorAnalysis:
     """Determine the outcome of each object and of each detection with a minimum score.
 
@@ -126,7 +128,7 @@ def analyze_errors(
     for record in split.images:
         detections = sorted(by_image.get(record.id, []), key=lambda result: -result["score"])
         images.append(_analyze_image(record, detections, labels, iou_type))
-    return ErrorAnalysis(split, iou_type, images)
+    return ErrorAnalysis(split, iou_type, images, score)
 
 
 def _analyze_image(

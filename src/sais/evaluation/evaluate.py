@@ -119,7 +119,7 @@ def evaluate(
     predictions = (
         _predict_canvases(detector, dataset, batch_size, workers, share)
         if detect_images is None
-        else _predict_images(detect_images, _take_share(dataset, share), batch_size, workers, _uses_torch(detector))
+        else _predict_images(detect_images, _take_share(dataset, share), batch_size, workers, detector)
     )
     collected = _collect(predictions, dataset, skip_broken, progress)
     shares = [collected] if world is None else world.gather(collected)
@@ -241,18 +241,19 @@ def _predict_canvases(
 
 
 def _predict_images(
-    detect_images: DetectFunction, split: DatasetSplit, batch_size: int, workers: int, uses_torch: bool
+    detect_images: DetectFunction, split: DatasetSplit, batch_size: int, workers: int, detector: Detector
 ) -> Iterator[PredictedBatch]:
     """Predict on whole images, which the workers read and `detect_images` resizes."""
     batches: Iterable[list[Sample | str]]
-    if uses_torch:
+    white_level = detector.experiment.input.white_level
+    if _uses_torch(detector):
         from sais.data.loader import full_image_loader
 
-        batches = full_image_loader(split, batch_size, workers)
+        batches = full_image_loader(split, batch_size, workers, white_level)
     else:
         from sais.evaluation.image_batches import read_full_images
 
-        batches = read_full_images(split, batch_size, workers)
+        batches = read_full_images(split, batch_size, workers, white_level)
     for items in batches:
         samples = [item for item in items if isinstance(item, Sample)]
         detections = detect_images([sample.image for sample in samples])

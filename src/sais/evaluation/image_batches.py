@@ -69,12 +69,14 @@ def read_canvases(split: DatasetSplit, settings: InputConfig, batch_size: int, t
         yield CanvasBatch([s.image_id for s in samples], canvases.transpose(0, 3, 1, 2), maps, unreadable)
 
 
-def read_full_images(split: DatasetSplit, batch_size: int, threads: int) -> Iterator[list[Sample | str]]:
+def read_full_images(
+    split: DatasetSplit, batch_size: int, threads: int, white_level: int | None = None
+) -> Iterator[list[Sample | str]]:
     """Yield all images (H, W, 3) at their own size; an unreadable image gives its error message."""
 
     def read(record: ImageRecord) -> Sample | str:
         try:
-            return read_sample(record, with_objects=False, max_pixels=LARGE_IMAGE_PIXELS)
+            return read_sample(record, False, LARGE_IMAGE_PIXELS, white_level)
         except SaisError as error:
             return str(error)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sais.data.annotations import DatasetSplit, ImageRecord, object_mask, trainable
 from sais.errors import SaisError
+from sais.inference.score_thresholds import DEFAULT_SCORE
 from sais.ops.rasterize import inside
 from sais.ops.rle import decode_cropped
 from sais.results.cropped_mask import CroppedMask
@@ -19,8 +20,6 @@ from sais.results.fonts import drawable_names
 
 NUM_EXAMPLES = 8
 """Number of images shown after each evaluation."""
-MIN_SCORE = 0.3
-"""Minimum score of a detection that is shown."""
 SIDE = 384
 """Longest side of each of the two images, in pixels."""
 GAP = 6
@@ -48,15 +47,20 @@ def select_examples(split: DatasetSplit, count: int = NUM_EXAMPLES) -> list[Imag
 
 
 def comparison_images(
-    records: Sequence[ImageRecord], split: DatasetSplit, results: Iterable[dict[str, Any]], side: int = SIDE
+    records: Sequence[ImageRecord],
+    split: DatasetSplit,
+    results: Iterable[dict[str, Any]],
+    side: int = SIDE,
+    score: float = DEFAULT_SCORE,
 ) -> list[np.ndarray]:
-    """Draw the ground truth (left) next to the detections with a score of at least `MIN_SCORE` (right).
+    """Draw the ground truth (left) next to the detections with a minimum score (right).
 
     Args:
         records: images of the split; unreadable ones are left out, since the evaluation has reported them.
         split: dataset split, for its classes.
         results: detections of an evaluation in the COCO submission format.
         side: longest side of each of the two images, in pixels.
+        score: minimum score of a detection that is shown.
 
     Returns:
         Images (H, W, 3) uint8 RGB of different sizes.
@@ -64,7 +68,7 @@ def comparison_images(
     ids = {record.id for record in records}
     by_image: dict[int, list[dict[str, Any]]] = {}
     for result in results:
-        if result["image_id"] in ids and result["score"] >= MIN_SCORE:
+        if result["image_id"] in ids and result["score"] >= score:
             by_image.setdefault(result["image_id"], []).append(result)
     images = []
     for record in records:

@@ -101,6 +101,11 @@ def loss_limits(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[float,
     return max(0.0, low - 0.08 * (high - low)), high + 0.12 * (high - low) + 1e-6
 
 
+def format_fraction(value: float) -> str:
+    """Format a fraction of 1 for the axis of a chart and its tooltips: "0.4", "0.384"."""
+    return f"{value:.3f}".rstrip("0").removesuffix(".")
+
+
 def line_chart(
     name: str,
     series: Sequence[Series],

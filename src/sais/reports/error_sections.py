@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sais.evaluation.coco_metrics import CocoScores, Metrics
+from sais.evaluation.coco_metrics import CocoScores, Metrics, format_ap
 from sais.evaluation.error_analysis import (
     BACKGROUND,
     CORRECT,
@@ -17,13 +17,11 @@ from sais.evaluation.error_analysis import (
     IGNORED,
     MISSED,
     POOR_MASK,
-    SCORE,
     WRONG_CLASS,
     ErrorAnalysis,
 )
 from sais.evaluation.score_thresholds import best_f1
 from sais.reports.html_tables import Table
-from sais.reports.run_record import format_percent
 
 MAX_CLASSES = 24
 """Maximum number of classes that a table or a confusion matrix shows in full."""
@@ -149,9 +147,7 @@ def summarize(metrics: Metrics, analysis: ErrorAnalysis, all_scores: ErrorAnalys
     known = sorted((value, name) for name, value in scores.per_class.items() if not math.isnan(value))
     if len(known) > 1:
         (low, worst), (high, best) = known[0], known[-1]
-        sentences.append(
-            f"Best class: {best} (AP {format_percent(high)}). Worst class: {worst} (AP {format_percent(low)})."
-        )
+        sentences.append(f"Best class: {best} (AP {format_ap(high)}). Worst class: {worst} (AP {format_ap(low)}).")
     shape = "mask" if metrics.mask is not None else "box"
     counts = {
         name.format(shape=shape): analysis.detections(kind) for kind, name, _ in DETECTION_KINDS if kind != CORRECT
@@ -160,7 +156,7 @@ def summarize(metrics: Metrics, analysis: ErrorAnalysis, all_scores: ErrorAnalys
     errors = [
         f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: item[1], reverse=True) if count
     ]
-    sentences.append(f"Errors at score {SCORE}, most frequent first: {', '.join(errors) or 'none'}.")
+    sentences.append(f"Errors at score {analysis.score:.3g}, most frequent first: {', '.join(errors) or 'none'}.")
     pairs = confused_pairs(analysis)
     if pairs:
         count, row, column = pairs[0]
@@ -169,7 +165,7 @@ def summarize(metrics: Metrics, analysis: ErrorAnalysis, all_scores: ErrorAnalys
     optimum = best_f1(all_scores)
     if optimum is not None:
         score, f1 = optimum
-        sentences.append(f"F1 is highest ({format_percent(f1)} %) at a score threshold of {score:.2f}.")
+        sentences.append(f"F1 is highest ({format_ap(f1)}) at a score threshold of {score:.2f}.")
     return sentences
 
 
@@ -188,7 +184,7 @@ def class_table(metrics: Metrics, analysis: ErrorAnalysis) -> ClassTable:
         values = [value, at_iou[0, label], at_iou[1, label]]
         if has_both and metrics.box is not None:
             values.append(metrics.box.per_class[name])
-        numbers = ["-" if math.isnan(number) else format_percent(number) for number in values]
+        numbers = [format_ap(number) for number in values]
         rows.append(ClassRow(name, value, [str(counts[label]), *numbers]))
     rows.sort(key=lambda row: row.ap, reverse=True)
     kind = "mask" if metrics.mask is not None else "box"

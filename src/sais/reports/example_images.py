@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sais.errors import SaisError
-from sais.evaluation.error_analysis import CORRECT, SCORE, ErrorAnalysis, ImageAnalysis
+from sais.evaluation.error_analysis import CORRECT, ErrorAnalysis, ImageAnalysis
 from sais.evaluation.visualize import detections_from_coco, draw_comparison, ground_truth_detections
 
 COUNT = 6
@@ -23,8 +23,8 @@ MAX_CHARACTERS = 2_400_000
 """Maximum number of characters of all embedded images of a page; further images are omitted and counted."""
 
 INTRO = (
-    f"Left: ground truth. Right: detections with a score of at least {SCORE}. A class has the same color everywhere. "
-    "The number is the quality of the image: the sum of the IoUs of its correct detections, divided by the "
+    "Left: ground truth. Right: detections with a score of at least {score:.3g}. A class has the same color "
+    "everywhere. The number is the quality of the image: the sum of the IoUs of its correct detections, divided by the "
     "mean of its numbers of objects and detections. 1 is perfect."
 )
 

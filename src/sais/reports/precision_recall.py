@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sais.evaluation.coco_metrics import Metrics
+from sais.evaluation.coco_metrics import Metrics, format_ap
 from sais.evaluation.error_analysis import ErrorAnalysis
 from sais.evaluation.score_thresholds import by_score_threshold, f1_score
-from sais.reports.charts import Chart, Series, line_chart
-from sais.reports.run_record import format_percent
+from sais.reports.charts import Chart, Series, format_fraction, line_chart
 
 MAX_CLASS_CHARTS = 100
 """Maximum number of classes that have curves of their own."""
@@ -47,7 +46,7 @@ def precision_recall(metrics: Metrics, all_scores: ErrorAnalysis) -> PrecisionRe
     for kind, scores in (("masks", metrics.mask), ("boxes", metrics.box)):
         if scores is not None and scores.curves.size and not np.isnan(scores.curves).all():
             mean = np.nanmean(scores.curves, axis=2)
-            at_50, at_75 = format_percent(scores.AP50), format_percent(scores.AP75)
+            at_50, at_75 = format_ap(scores.AP50), format_ap(scores.AP75)
             names = (f"IoU 0.50, AP50 {at_50}", f"IoU 0.75, AP75 {at_75}")
             overall.append(_recall_chart(f"recall-{kind}", f"{kind}, mean over classes", mean, names))
     overall += _score_charts(all_scores)
@@ -73,24 +72,22 @@ def _score_charts(analysis: ErrorAnalysis) -> list[Chart]:
     indices = sorted({min(bisect_left(points, (score,)), len(points) - 1) for score in thresholds})
     thinned = [points[index] for index in indices]
     series = (
-        Series("precision", [(score, 100 * precision) for score, precision, _ in thinned], 0),
-        Series("recall", [(score, 100 * recall) for score, _, recall in thinned], 1),
-        Series(
-            "F1", [(score, 100 * f1_score(precision, recall)) for score, precision, recall in thinned], 2, dashed=True
-        ),
+        Series("precision", [(score, precision) for score, precision, _ in thinned], 0),
+        Series("recall", [(score, recall) for score, _, recall in thinned], 1),
+        Series("F1", [(score, f1_score(precision, recall)) for score, precision, recall in thinned], 2, dashed=True),
     )
     title = "by score threshold (all objects, IoU 0.50)"
-    svg = line_chart("score", series, title, "score", lambda value: f"{value:.0f}", (0.0, 1.0), (0.0, 100.0))
+    svg = line_chart("score", series, title, "score", format_fraction, (0.0, 1.0), (0.0, 1.0))
     return [Chart(title, svg, series)]
 
 
 def _recall_chart(name: str, title: str, curves: np.ndarray, legend: tuple[str, str]) -> Chart:
     """Precision over recall; `curves` is (2, 101), precision at IoU 0.50 and at 0.75."""
-    recall = np.linspace(0, 100, 101)
+    recall = np.linspace(0, 1, 101)
     series = tuple(
-        Series(label, list(zip(recall.tolist(), (100 * curve).tolist(), strict=True)), 0, dashed=bool(index))
+        Series(label, list(zip(recall.tolist(), curve.tolist(), strict=True)), 0, dashed=bool(index))
         for index, (label, curve) in enumerate(zip(legend, curves, strict=True))
     )
-    label, limits = f"precision over recall: {title}", (0.0, 100.0)
-    svg = line_chart(name, series, label, "recall", lambda value: f"{value:.0f}", limits, limits)
+    label, limits = f"precision over recall: {title}", (0.0, 1.0)
+    svg = line_chart(name, series, label, "recall", format_fraction, limits, limits)
     return Chart(title, svg, series)

@@ -223,11 +223,6 @@ def format_date(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
 
 
-def format_percent(fraction: float | None) -> str:
-    """Format a fraction of 1 as percent, "38.4" for 0.384; "-" for None."""
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
-
-
 def _candidates(folder: Path) -> Iterable[Path]:
     """Folders that look like runs; the folders below a run are not searched."""
     for path, subfolders, files in os.walk(folder):

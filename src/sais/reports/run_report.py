@@ -7,22 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from sais.evaluation.coco_metrics import IouType
-from sais.evaluation.error_analysis import SCORE, ErrorAnalysis, analyze_errors
+from sais.evaluation.error_analysis import ErrorAnalysis, analyze_errors
 from sais.evaluation.evaluate import Evaluation
 from sais.io.atomic import write_text
 from sais.reports import error_sections, example_images, precision_recall, run_sections
+from sais.reports.advice import advise
 from sais.reports.html import render_page
 from sais.reports.run_record import RunRecord, format_date, read_run
 
 FILE_NAME = "report.html"
-CLASSES_INTRO = "Average precision of each class in percent, best first."
+ADVICE_INTRO = "What to try next, recognized from the log and the errors. Options are those of `sais train`."
+CLASSES_INTRO = "Average precision of each class as a fraction of 1, best first."
 RECALL_INTRO = (
     "Precision is the fraction of the detections that are correct, recall the fraction of the objects that are found. "
     "A detection is correct at an IoU of 0.50, or of 0.75, with an object of its class."
 )
 CONFUSION_INTRO = (
-    f"Rows: class of the object. Columns: class of the detection that matches it, at a score of at least {SCORE} and "
-    "an IoU of at least 0.5. Last row: detections that match no object. Last column: objects that no detection "
+    "Rows: class of the object. Columns: class of the detection that matches it, at a score of at least {score:.3g} "
+    "and an IoU of at least 0.5. Last row: detections that match no object. Last column: objects that no detection "
     "matches. The color shows the fraction of the row."
 )
 
@@ -82,15 +84,18 @@ def render_report(record: RunRecord, evaluation: Evaluation | None, missing: str
     sections = [
         ReportSection("Training", "training", run_sections.training_charts(record), "Losses and speed, smoothed.")
     ]
-    metrics, rates = None, None
+    metrics, rates, analysis = None, None, None
     if evaluation is not None and evaluation.metrics is not None:
         metrics = evaluation.metrics
         kind: IouType = "segm" if metrics.mask is not None else "bbox"
-        analysis = analyze_errors(evaluation.dataset_split, evaluation.results, kind)
+        analysis = analyze_errors(evaluation.dataset_split, evaluation.results, kind, evaluation.score)
         rates = error_sections.found_and_correct(metrics.mask or metrics.box, analysis)
         sections = _with_evaluation(sections, evaluation, analysis, weights)
     elif evaluation is not None:
         missing = f"{evaluation.dataset_split.name}: the images have no annotations, so that nothing can be evaluated."
+    advice = advise(record, evaluation, analysis)
+    if advice:
+        sections.insert(int(analysis is not None), ReportSection("Advice", "summary", advice, ADVICE_INTRO))
     environment = (run_sections.environment_notes(record), run_sections.next_commands(record))
     sections.append(ReportSection("Settings", "settings", run_sections.settings_section(record)))
     sections.append(ReportSection("Environment", "environment", environment))
@@ -122,9 +127,14 @@ def _with_evaluation(
         *sections,
         ReportSection("Classes", "classes", error_sections.class_table(metrics, analysis), CLASSES_INTRO),
         ReportSection("Precision and recall", "precision_recall", curves, RECALL_INTRO),
-        ReportSection("Errors", "errors", counts, f"Detections with a score of at least {SCORE}."),
-        ReportSection("Confusion", "confusion", error_sections.confusion_matrix(analysis), CONFUSION_INTRO),
-        ReportSection("Worst and best images", "images", examples, example_images.INTRO),
+        ReportSection("Errors", "errors", counts, f"Detections with a score of at least {analysis.score:.3g}."),
+        ReportSection(
+            "Confusion",
+            "confusion",
+            error_sections.confusion_matrix(analysis),
+            CONFUSION_INTRO.format(score=analysis.score),
+        ),
+        ReportSection("Worst and best images", "images", examples, example_images.INTRO.format(score=analysis.score)),
     ]
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from sais.config import Experiment, flatten, to_dict
 from sais.engine.environment import format_environment
+from sais.evaluation.coco_metrics import format_ap
 from sais.recipes import RECIPES
-from sais.reports.charts import Chart, Series, line_chart, loss_limits, smooth
+from sais.reports.charts import Chart, Series, format_fraction, line_chart, loss_limits, smooth
 from sais.reports.html_tables import Table
-from sais.reports.run_record import RunRecord, format_date, format_duration, format_percent
+from sais.reports.run_record import RunRecord, format_date, format_duration
 
 LOSS_TERMS = ("total", "classification", "box", "centerness", "mask")
 """Losses in their order on the page; other losses follow."""
@@ -63,15 +64,15 @@ def key_figures(
     for kind in ("mask", "box"):
         scores = (metrics or {}).get(kind)
         if scores:
-            detail = " · ".join(f"{name} {format_percent(scores.get(name))}" for name in ("AP50", "AP75"))
-            figures.append(KeyFigure(f"{kind} AP", format_percent(scores.get("AP")), "", detail))
+            detail = " · ".join(f"{name} {format_ap(scores.get(name))}" for name in ("AP50", "AP75"))
+            figures.append(KeyFigure(f"{kind} AP", format_ap(scores.get("AP")), "", detail))
     if rates is not None:
-        recall, precision = map(format_percent, rates)
-        figures.append(KeyFigure("objects found", recall, "%", f"{precision} % of the detections are correct"))
+        recall, precision = map(format_ap, rates)
+        figures.append(KeyFigure("objects found", recall, "", f"{precision} of the detections are correct"))
     best = record.best()
     if best is not None and len(record.evaluations) > 1:
         detail = f"{record.kind} AP after epoch {best[1]}"
-        figures.append(KeyFigure("best AP in training", format_percent(best[0]), "", detail))
+        figures.append(KeyFigure("best AP in training", format_ap(best[0]), "", detail))
     time, _, unit = format_duration(record.seconds).partition(" ")
     figures.append(KeyFigure("time", time, unit, f"{len(record.iterations)} iterations"))
     speed = record.images_per_second
@@ -165,7 +166,7 @@ def _ap_charts(record: RunRecord) -> Iterator[Chart]:
         for entry in record.evaluations:
             value = (entry["metrics"].get(kind) or {}).get("AP")
             if isinstance(value, (int, float)):
-                points.append((float(entry["epoch"] + 1), 100.0 * value))
+                points.append((float(entry["epoch"] + 1), float(value)))
         if points:
             series.append(Series(f"{kind} AP", points, color))
     if series and max(len(curve.points) for curve in series) > 1:
@@ -174,7 +175,7 @@ def _ap_charts(record: RunRecord) -> Iterator[Chart]:
             series,
             "AP over epochs",
             "epoch",
-            lambda value: f"{value:.1f}".removesuffix(".0"),
+            format_fraction,
             integer_x=True,
             markers=True,
         )
