@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,23 @@ def read_recipe(path: Path, known: Iterable[str]) -> tuple[str, dict[str, Any]]:
     if not name:
         raise ConfigError(f"{path}: names no recipe. Add name, one of {', '.join(names)}.")
     raise ConfigError(f"{path}: name {name!r} is not a recipe{suggest(name, names)}")
+
+
+def format_options(settings: Mapping[str, Any]) -> str:
+    """Return settings as options of a command: {"input.size": (512, 512)} is "--size 512".
+
+    Args:
+        settings: value of each setting by its dotted name.
+    """
+    short = {setting: name for name, setting in SHORT_NAMES.items()}
+    words: list[str] = []
+    for name, value in settings.items():
+        values = list(value) if isinstance(value, (tuple, list)) else [value]
+        if name == "input.size" and len(set(values)) == 1:
+            values = values[:1]
+        texts = (str(int(item) if isinstance(item, float) and item.is_integer() else item) for item in values)
+        words += ["--" + short.get(name, name).replace("_", "-"), *texts]
+    return shlex.join(words)
 
 
 def check_names(where: str, values: Mapping[str, Any]) -> None:
