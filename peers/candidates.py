@@ -18,7 +18,8 @@ from peers.yolact import YOLACT_NAME
 from peers.yolact.anchors import anchor_boxes, encode, pairwise_iou
 from peers.yolact.model import AnchorOutputs, build_yolact
 from peers.yolact.postprocess import full_masks, postprocess
-from sais.benchmark.candidates import Candidate, TrainingSetup, recipe_candidate, set_up_training
+from sais.benchmark.candidates import Candidate, TrainingSetup
+from sais.benchmark.recipe_candidates import recipe_candidate, set_up_training
 from sais.benchmark.workload import Workload
 from sais.config import Experiment, ModelConfig
 from sais.converters.fuse import fuse_batch_norms

@@ -18,8 +18,9 @@ import torch
 
 import sais
 from peers.installed import YOLO_NOTE, YOLO_SIDE, PreparedYolo, restored_process_settings, usable
-from sais.benchmark.candidates import Candidate, recipe_candidate
+from sais.benchmark.candidates import Candidate
 from sais.benchmark.exported import PreparedExport
+from sais.benchmark.recipe_candidates import recipe_candidate
 from sais.benchmark.workload import Workload
 from sais.checkpoint import Checkpoint, add_prefix, save_checkpoint
 from sais.config import Experiment

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from sais.benchmark.candidates import recipe_candidate, set_up_training
+from sais.benchmark.recipe_candidates import recipe_candidate, set_up_training
 from sais.benchmark.timing import Conditions, clock_of, time_candidates
 from sais.benchmark.workload import make_workload, training_batch
 from sais.config import Experiment, OptimConfig, ScheduleConfig

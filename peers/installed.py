@@ -8,7 +8,7 @@ their public functions if a user has installed them (ultralytics is AGPL-3.0, RF
 and then, from the root of the checkout,
 
     from sais.benchmark.timing import Conditions, measure_times
-    measure_times(["sais.benchmark.candidates:own_candidates", "peers.installed:candidates"], [], Conditions())
+    measure_times(["sais.benchmark.recipe_candidates:own_candidates", "peers.installed:candidates"], [], Conditions())
 
 Written for ultralytics 8.4.190 and rfdetr 1.11.2; versions before 8.4 and 1.11 are skipped.
 

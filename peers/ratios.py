@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, replace
 
 from peers import postprocessing
 from peers.exported_graphs import LETTERBOXED, ONNX, STRETCHED, YOLO
-from sais.benchmark.candidates import Candidate, recipe_candidate
+from sais.benchmark.candidates import Candidate
 from sais.benchmark.masks import MaskCase
 from sais.benchmark.memory import in_fresh_process
+from sais.benchmark.recipe_candidates import recipe_candidate
 from sais.benchmark.timing import OWN, Conditions, Timing, measure_times
 from sais.engine.allocator import can_keep_big_blocks
 from sais.recipes import recipe

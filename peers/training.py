@@ -17,7 +17,8 @@ from torch import nn
 from peers.candidates import yolact_candidate
 from peers.torchvision_peers import FCOS_NAME
 from peers.torchvision_peers.candidates import mask_rcnn_candidate
-from sais.benchmark.candidates import Candidate, TrainingSetup, set_up_training
+from sais.benchmark.candidates import Candidate, TrainingSetup
+from sais.benchmark.recipe_candidates import set_up_training
 from sais.benchmark.training import TrainingRequest, TrainingRow, bench_training
 from sais.benchmark.workload import Workload
 from sais.config import Experiment, ModelConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -77,3 +77,62 @@ def trained(shapes: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFac
     experiment = replace(tiny, schedule=replace(tiny.schedule, epochs=8))
     train(experiment, DataPaths(shapes), out)
     return out
+
+
+Export = Callable[[str], Path]
+"""(name of a file) -> its path; see `exported`."""
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """Return a function from a file's name to that export of the run `trained`.
+
+    Each file is exported once, by the first of all test processes that needs it. A conversion takes half a minute; the
+    runs of all processes are equal.
+    """
+    from filelock import FileLock
+
+    import sais
+    from sais.export import ExportOptions
+
+    options = {
+        "masks.onnx": ExportOptions(graph="masks"),
+        "raw.onnx": ExportOptions(graph="raw", dynamic_shape=True),
+        "fp16.onnx": ExportOptions(precision="fp16"),
+        "int8.onnx": ExportOptions(graph="raw", precision="int8"),
+        "detections.xml": ExportOptions(),
+        "raw.pt2": ExportOptions(graph="raw"),
+    }
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+
+    def export(name: str) -> Path:
+        folder.mkdir(exist_ok=True)
+        path = folder / name
+        with FileLock(folder / f"{name}.lock"):
+            if not path.is_file():
+                sais.export(trained, path, options[name], shapes / "images" / "train")
+        return path
+
+    return export
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make benchmarks measure in the process of the test instead of new ones, each of which would import torch.
+
+    For tests in which a new process is not the point. The allocator keeps its setting.
+    """
+    import importlib
+    import json
+
+    from sais.benchmark import memory, models, timing
+
+    def call(function: str, *arguments: Any) -> Any:
+        module, _, name = function.partition(":")
+        transferred = memory._as_tuples(json.loads(json.dumps(arguments)))
+        return json.loads(json.dumps(getattr(importlib.import_module(module), name)(*transferred)))
+
+    for module in (models, timing):
+        monkeypatch.setattr(module, "in_fresh_process", call)
+    monkeypatch.setattr(timing, "keep_big_blocks", lambda: True)

@@ -19,7 +19,8 @@ from peers.torchvision_peers.architectures import MASK_RCNN_NAME
 from peers.torchvision_peers.common import Regions, backbone_of
 from peers.torchvision_peers.mask_rcnn import build_mask_rcnn
 from peers.torchvision_peers.masks import full_masks
-from sais.benchmark.candidates import Candidate, TrainingSetup, set_up_training
+from sais.benchmark.candidates import Candidate, TrainingSetup
+from sais.benchmark.recipe_candidates import set_up_training
 from sais.benchmark.workload import Workload
 from sais.config import Experiment, ModelConfig
 from sais.converters.fuse import fuse_batch_norms

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from sais.benchmark import timing
-from sais.benchmark.candidates import Candidate, find_candidates, own_candidates, recipe_candidate
+from sais.benchmark.candidates import Candidate, find_candidates
 from sais.benchmark.memory import in_fresh_process
+from sais.benchmark.recipe_candidates import own_candidates, recipe_candidate
 from sais.benchmark.timing import Conditions, measure_memory, measure_times, run_once
 from sais.benchmark.workload import make_workload, training_batch
 from sais.engine.activation_memory import saved_bytes, saved_bytes_per_image

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from PIL import Image
 import sais
 from sais.checkpoint import Checkpoint, add_prefix, load_checkpoint, save_checkpoint
 from sais.cli import main
-from sais.config import Experiment, ModelConfig, PostprocessConfig
+from sais.config import Experiment, PostprocessConfig
 from sais.converters.fuse import for_inference
 from sais.data.synthetic import make_scene
 from sais.errors import CheckpointError, ConfigError, InputError
@@ -37,6 +36,8 @@ from sais.ops.boxes import locations
 from sais.ops.letterbox import group_by_canvas
 from sais.results.detections import Detections
 from sais.structures import STRIDES
+from tests.conftest import Export
+from tests.export.export_samples import random_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -48,45 +49,10 @@ IMAGES = [
     make_scene(5, "valid", number, size=size).image for number, size in enumerate([(96, 128), (70, 50), (96, 128)])
 ]
 
-Export = Callable[[str], Path]
-OPTIONS = {
-    "masks.onnx": ExportOptions(graph="masks"),
-    "raw.onnx": ExportOptions(graph="raw", dynamic_shape=True),
-    "fp16.onnx": ExportOptions(precision="fp16"),
-    "int8.onnx": ExportOptions(graph="raw", precision="int8"),
-    "detections.xml": ExportOptions(format="openvino"),
-    "raw.pt2": ExportOptions(format="torch-export", graph="raw"),
-}
-
-
-@pytest.fixture(scope="module")
-def exported(trained: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """A file of `OPTIONS` by its name, exported once from the tiny run."""
-    folder = tmp_path_factory.mktemp("exported")
-
-    def make(name: str) -> Path:
-        path = folder / name
-        if not path.is_file():
-            calibration = sorted((shapes / "images" / "train").iterdir())
-            sais.export(trained, path, OPTIONS[name], calibration)
-        return path
-
-    return make
-
 
 def random_network(masks: bool = True, quality: str = "centerness") -> Any:
     """Return a prepared random network with many detections."""
-    torch.manual_seed(1)
-    config = ModelConfig(
-        backbone="resnet18.a1_in1k", channels=32, tower_depth=1, prototype_channels=8, masks=masks, quality=quality
-    )
-    model = build_model(config, 3)
-    model.head.class_logits.bias.data.fill_(-1.5)
-    for module in (model.head.class_logits, model.head.quality_logits, model.head.distances):
-        if module is not None:
-            module.weight.data.normal_(0, 0.15)
-    model.head.distances.bias.data.fill_(2.5)
-    return for_inference(model)
+    return for_inference(random_model(masks=masks, quality=quality).network)
 
 
 @pytest.mark.parametrize(("topk", "quality"), [(7, "centerness"), (1000, "centerness"), (1000, "none")])
@@ -147,7 +113,7 @@ def test_export_writes_a_format_of_the_users_own(
     code += "    path.write_text(f'{list(graph.outputs)} {metadata.graph} {canvas}')\n"
     (tmp_path / "own_format.py").write_text(code)
     monkeypatch.chdir(tmp_path)
-    options = ["--format", "own_format:write", "--graph", "raw", "--input-size", "64", "96"]
+    options = ["--format", "own_format:write", "--graph", "raw", "--size", "64", "96"]
     assert main(["export", str(trained), *options, "--out", "model.txt"]) == 0
     outputs = ["class_logits", "quality_logits", "distances", "coefficients", "prototypes"]
     assert (tmp_path / "model.txt").read_text() == f"{outputs} raw (64, 96)"
@@ -157,13 +123,6 @@ def test_export_writes_a_format_of_the_users_own(
     assert "did you mean 'onnx'" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="int8"):
         sais.export(trained, tmp_path / "x", ExportOptions(format="own_format:write", precision="int8"))
-
-
-@pytest.mark.parametrize("changes", [{"graph": "mask"}, {"precision": "int4"}])
-def test_export_rejects_unknown_choices(trained: Path, tmp_path: Path, changes: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=rf"{next(iter(changes))} .*: unknown\. Choose one of"):
-        sais.export(trained, tmp_path / "x.onnx", ExportOptions(**changes))  # type: ignore[arg-type]
-    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_every_exporter_has_a_suffix() -> None:
@@ -397,7 +356,7 @@ def test_export_command_refuses_options_that_do_not_fit(
     assert "not available in format torch-export" in export_error(capsys, model, *pt2)
     assert "--calibrate" in export_error(capsys, model, "--precision", "int8", "--out", out)
     assert "drops nothing" in export_error(capsys, model, "--graph", "raw", "--score", "0.3")
-    assert "multiples of 32" in export_error(capsys, model, "--input-size", "100", "100", "--out", out)
+    assert "multiples of 32" in export_error(capsys, model, "--size", "100", "--out", out)
     assert not Path(out).exists()
     base = load_checkpoint(trained / "model.safetensors")
     config = replace(base.experiment.model, masks=False)

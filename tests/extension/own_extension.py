@@ -24,7 +24,9 @@ def tiny() -> Experiment:
     return Experiment(
         name="own-tiny",
         input=InputConfig(size=(64, 64)),
-        model=ModelConfig(backbone="tf_efficientnet_lite0.in1k", channels=32, tower_depth=1, prototype_channels=16),
+        model=ModelConfig(
+            backbone="resnet10t.c3_in1k", pretrained=False, channels=32, tower_depth=1, prototype_channels=16
+        ),
         postprocess=PostprocessConfig(score_threshold=0.005),
         optim=OptimConfig(batch_size=4),
         run=RunConfig(workers=0, device="cpu", loggers=()),

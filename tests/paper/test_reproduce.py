@@ -19,6 +19,8 @@ pytest.importorskip("matplotlib")
 
 from filelock import FileLock
 
+from sais.benchmark.candidates import Candidate
+from sais.benchmark.recipe_candidates import recipe_candidate
 from sais.cli import main
 from sais.config import Experiment, from_dict
 from sais.data.paths import DataPaths
@@ -290,8 +292,15 @@ def test_reproduce_makes_every_table_and_figure(shapes: Path, tmp_path: Path) ->
     assert (out / "figure3.jpg").is_file()
 
 
+def small_own() -> list[Candidate]:
+    """Return the candidate of a row of Table IV with a small backbone and input."""
+    return [recipe_candidate("SAIS-640, R50", smallest())]
+
+
 @pytest.mark.slow
-def test_reproduce_makes_table_four(shapes: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("in_this_process")
+def test_reproduce_makes_table_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sais.paper.table4.OWN", "tests.paper.test_reproduce:small_own")
     out = tmp_path / "out"
     small = ["--objects", "5", "--image-size", "96", "128", "--repeats", "1"]
     peers = ["--peers", "tests.benchmark.test_timing:small"]
@@ -310,7 +319,7 @@ def test_reproduce_makes_table_four(shapes: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_reproduce_resumes_after_a_kill(shapes: Path, tmp_path: Path) -> None:
     """Killed in the middle of its first run; the same command goes on and ends as one that nothing interrupted."""
-    budget = ["--epochs", "12"]
+    budget = ["--epochs", "12", "--rows", "sais"]
     command = ["reproduce", "table3", "--data", str(shapes), "--base", BASE, *budget]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert main([*command, "--out", str(whole)]) == 0

@@ -193,6 +193,7 @@ def test_accuracy_command(shapes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_memory_command(tmp_path: Path) -> None:
     name = "YOLACT at 768, R50, batch-norm frozen"
     assert main(["memory", "--out", str(tmp_path), "--only", name]) == 0
@@ -203,6 +204,7 @@ def test_memory_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_speed_command_with_small_models(tmp_path: Path) -> None:
     options = ["--lite", "--objects", "4", "--image-size", "192", "256", "--repeats", "1"]
     assert main(["speed", "--out", str(tmp_path), *options]) == 0

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sais.benchmark.candidates import ONE_IMAGE, inject_detections
+from sais.benchmark.candidates import ONE_IMAGE
+from sais.benchmark.injection import inject_detections
 from sais.benchmark.workload import Workload
 from sais.errors import InputError
 from sais.inference.assemble import assemble
@@ -65,7 +66,7 @@ class PreparedExport:
                 self.workload, self.canvas_maps[0], level_sizes(self.canvas_maps[0].canvas_size)
             )
             names = ("class_logits", "quality_logits", "distances")
-            values = [np.repeat(tensor.numpy(), batch_size, 0) for tensor in injected]
+            values = [np.repeat(array, batch_size, 0) for array in injected]
             return outputs | dict(zip(names, values, strict=True))
         boxes = self.canvas_maps[0].boxes(self.workload.boxes)[None].astype(np.float32)
         num_objects = boxes.shape[1]

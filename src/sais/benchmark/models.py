@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sais.benchmark.candidates import Candidate, find_candidates, recipe_candidate
+from sais.benchmark.candidates import Candidate, find_candidates
 from sais.benchmark.exported import PreparedExport
 from sais.benchmark.memory import in_fresh_process
 from sais.benchmark.timing import Conditions, Timing, apply_conditions, inference_memory, time_candidates
@@ -131,6 +131,8 @@ def _variants(model: str, options: InferenceOptions, request: ModelsRequest, dev
     suffixes += [] if options.batch_size == 1 else [f"batch {options.batch_size}"]
     if Path(model).suffix in EXPORTED_SUFFIXES:
         return _exported_variants(model, options, request, device, suffixes)
+    from sais.benchmark.recipe_candidates import recipe_candidate
+
     if options.precision == "fp16" and device == "cpu":
         return []
     experiment = experiment_of(model)

@@ -9,22 +9,21 @@ from __future__ import annotations
 import gc
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import torch
 
 from sais.benchmark.candidates import Candidate, PreparedCandidate, TrainingSetup, find_candidates
 from sais.benchmark.memory import in_fresh_process, peak_resident
 from sais.benchmark.workload import Workload, make_workload
-from sais.engine.activation_memory import saved_bytes_per_image
 from sais.engine.allocator import keep_big_blocks
 from sais.errors import InputError, SaisError
 
 STAGES = ("preprocess", "network", "postprocess", "dense_masks")
-OWN = "sais.benchmark.candidates:own_candidates"
+OWN = "sais.benchmark.recipe_candidates:own_candidates"
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def run_once(
         The seconds of each stage, and the number of detections.
     """
     seconds = {}
-    with torch.inference_mode():
+    with _inference_mode():
         start = clock()
         canvases = prepared.preprocess(workload.image)
         seconds["preprocess"] = clock() - start
@@ -153,6 +152,12 @@ def run_once(
         masks = prepared.dense_masks(results)
         seconds["dense_masks"] = clock() - start
     return seconds, len(masks)
+
+
+def _inference_mode() -> AbstractContextManager[Any]:
+    """Return torch's inference mode; nothing where no candidate has loaded torch."""
+    torch = sys.modules.get("torch")
+    return nullcontext() if torch is None else torch.inference_mode()
 
 
 def time_candidates(candidates: Sequence[Candidate], workload: Workload, conditions: Conditions) -> list[Timing]:
@@ -209,6 +214,8 @@ def inference_memory(candidate: Candidate, workload: Workload, device: str) -> i
     """
     prepared = candidate.prepare(workload, device)
     if device.startswith("cuda"):
+        import torch
+
         allocated = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run_once(prepared, workload)
@@ -220,6 +227,10 @@ def inference_memory(candidate: Candidate, workload: Workload, device: str) -> i
 
 
 def _training_memory(source: str, name: str, settings: dict[str, Any], batch_size: int = 2) -> dict[str, Any]:
+    import torch
+
+    from sais.engine.activation_memory import saved_bytes_per_image
+
     conditions = apply_conditions(settings)
     train = _candidate(source, name).train
     assert train is not None
@@ -246,6 +257,8 @@ def apply_conditions(settings: dict[str, Any]) -> Conditions:
     """Rebuild `Conditions` from its fields, and set the device and the allocator of this process accordingly."""
     conditions = Conditions(**settings)
     if conditions.device.startswith("cuda"):
+        import torch
+
         torch.cuda.set_device(torch.device(conditions.device).index or 0)  # clock and memory refer to this device
     if conditions.retain_memory:
         keep_big_blocks()
@@ -254,9 +267,12 @@ def apply_conditions(settings: dict[str, Any]) -> Conditions:
 
 def clock_of(device: str) -> Callable[[], float]:
     """Return a clock in seconds that synchronizes the device before each reading."""
-    synchronize = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(torch.device(device).type)
-    if synchronize is None:
+    kind = device.partition(":")[0]
+    if kind not in ("cuda", "mps"):
         return time.perf_counter
+    import torch
+
+    synchronize = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}[kind]
 
     def read() -> float:
         synchronize()

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from sais.benchmark.candidates import Candidate, TrainingSetup, find_candidates, recipe_candidate
+from sais.benchmark.candidates import Candidate, TrainingSetup, find_candidates
 from sais.benchmark.memory import in_fresh_process, peak_resident
 from sais.benchmark.models import DEFAULT_CLASSES, experiment_of, select_by_name
+from sais.benchmark.recipe_candidates import recipe_candidate
 from sais.benchmark.timing import Conditions, apply_conditions, clock_of
 from sais.benchmark.workload import make_workload
 from sais.engine.activation_memory import saved_bytes_per_image

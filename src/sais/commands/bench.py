@@ -12,6 +12,7 @@ import tyro
 
 from sais.commands.arguments import check_writable, make_folder, need_torch, parse, progress_bar
 from sais.errors import ConfigError, InputError
+from sais.inference.options import EXPORTED_SUFFIXES
 from sais.io.atomic import write_bytes, write_text
 
 
@@ -72,13 +73,20 @@ class BenchArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais bench`."""
     arguments = parse(BenchArguments, argv, "sais bench WHAT")
-    need_torch("bench")
     _check_options(arguments)
     if arguments.out is not None:
         check_writable(arguments.out)
+    if not _is_torch_free(arguments):
+        need_torch("bench")
     run = {"models": _models, "masks": _masks, "scaling": _scaling, "training": _training}[arguments.what]
     run(arguments)
     return 0
+
+
+def _is_torch_free(arguments: BenchArguments) -> bool:
+    """Return whether only exported graphs are measured, which run without torch."""
+    exported = all(Path(model).suffix in EXPORTED_SUFFIXES for model in arguments.models)
+    return arguments.what == "models" and exported and not arguments.peers
 
 
 def _check_options(arguments: BenchArguments) -> None:
@@ -132,7 +140,6 @@ def _models(arguments: BenchArguments) -> None:
     from sais.benchmark.models import ModelsRequest, bench_models
     from sais.benchmark.timing import Conditions
     from sais.commands.bench_tables import environment, print_models
-    from sais.device import choose_device
 
     request = ModelsRequest(
         arguments.models,
@@ -143,7 +150,7 @@ def _models(arguments: BenchArguments) -> None:
         arguments.peers,
         arguments.only,
     )
-    device = str(choose_device(arguments.device))
+    device = _device_of(arguments)
     conditions = Conditions(arguments.objects or 100, arguments.image_size, repeats=arguments.repeats, device=device)
     rows = bench_models(request, conditions, arguments.memory)
     print_models(rows, conditions)
@@ -151,6 +158,15 @@ def _models(arguments: BenchArguments) -> None:
         settings = {"request": asdict(request), "conditions": asdict(conditions)}
         measurements = {"environment": environment(device), **settings, "rows": [asdict(row) for row in rows]}
         _write(arguments.out / "models.json", measurements)
+
+
+def _device_of(arguments: BenchArguments) -> str:
+    """Return the device of torch that is measured; the CPU where only exported graphs are."""
+    if _is_torch_free(arguments) and arguments.device in ("auto", "cpu"):
+        return "cpu"
+    from sais.device import choose_device
+
+    return str(choose_device(arguments.device))
 
 
 def _training(arguments: BenchArguments) -> None:

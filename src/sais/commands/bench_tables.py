@@ -23,9 +23,12 @@ ALLOCATOR_VARIABLES = ("LD_PRELOAD", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_
 
 def environment(device: str) -> str:
     """Describe processor, device and versions in one line."""
-    import torch
+    from sais.engine.environment import describe_environment, format_environment, processor_name
+    from sais.export.checks import is_installed
 
-    from sais.engine.environment import describe_environment, format_environment
+    if not is_installed("torch"):
+        return f"{processor_name()}, {os.cpu_count()} cores, without torch"
+    import torch
 
     return format_environment(describe_environment(torch.device(device)))
 

@@ -64,6 +64,7 @@ def run(argv: Sequence[str]) -> int:
         if file is not None:
             check_writable(file.parent)
     check_model(arguments.model)
+    _check_data(arguments)
     if arguments.save_thresholds and arguments.model.suffix in EXPORTED_SUFFIXES:
         raise InputError(
             f"{arguments.model}: --save-thresholds writes to model files (.safetensors) only. Save them there, then "
@@ -143,14 +144,23 @@ def _save_thresholds(model: Path, thresholds: ScoreThresholds | None) -> str:
     return f", stored in {path}"
 
 
+def _check_data(arguments: EvalArguments) -> None:
+    """Raise InputError where the data set is not given or does not exist: before PyTorch is loaded."""
+    from sais.data.paths import locate
+
+    if (arguments.annotations is None) != (arguments.images is None):
+        raise InputError("sais eval: one of --annotations and --images is missing. Give both.")
+    if arguments.annotations is None and arguments.data is None:
+        raise InputError("sais eval: no data. Give --data DIR, or --annotations FILE and --images DIR.")
+    if arguments.annotations is None and arguments.data is not None:
+        locate(arguments.data)
+
+
 def _dataset_split(arguments: EvalArguments, class_names: tuple[str, ...] | None) -> DatasetSplit:
     from sais.data.formats import read_dataset, read_dataset_files
     from sais.data.paths import locate
 
     if arguments.annotations is not None and arguments.images is not None:
         return read_dataset_files(arguments.annotations, arguments.images, class_names, arguments.reading)
-    if arguments.annotations is not None or arguments.images is not None:
-        raise InputError("sais eval: one of --annotations and --images is missing. Give both.")
-    if arguments.data is None:
-        raise InputError("sais eval: no data. Give --data DIR, or --annotations FILE and --images DIR.")
+    assert arguments.data is not None  # see `_check_data`
     return read_dataset(locate(arguments.data), arguments.split, class_names, options=arguments.reading)

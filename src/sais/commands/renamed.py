@@ -44,6 +44,7 @@ RENAMED_OPTIONS = {
     "--recompute": "--activation-checkpointing",
     "--rule": "--assigner",
     "--input": "--input-size",
+    "--input-size": "--size",
     "--times": "--time",
     "--no-times": "--no-time",
     "--counts": "--object-counts",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Return device, processor, cores, threads and versions as a dictionary for JSON."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor_name()
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return {
         "device": device.type,
         "name": name,
@@ -43,7 +46,8 @@ def format_environment(environment: dict[str, Any]) -> str:
     return f"{environment['name']}, {threads_text}, no GPU, torch {environment['torch']}"
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """Return the name of the processor as the system reports it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

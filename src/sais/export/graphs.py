@@ -109,7 +109,7 @@ class DetectionsGraph(nn.Module):
             on_level = slice(first, first + height * width)
             first += height * width
             chosen, valid = self._best_locations(ranks[:, on_level])
-            points = (torch.stack([chosen % width, chosen // width], 2) + 0.5) * stride
+            points = _level_points(height, width, stride, chosen.device)[chosen]
             boxes.append(boxes_from_distances(points, _gather(dense.distances[:, on_level], chosen)))
             probability = _gather(dense.class_logits[:, on_level], chosen).sigmoid()
             factor = _gather(quality[:, on_level, None], chosen).squeeze(2) * valid
@@ -134,6 +134,16 @@ class DetectionsGraph(nn.Module):
             ranks = functional.pad(ranks, (0, topk), value=-1.0)
         index = ranks.topk(topk, dim=1, sorted=False).indices
         return index.clamp(max=count - 1), index < count
+
+
+def _level_points(height: int, width: int, stride: int, device: torch.device) -> Tensor:
+    """Return the centers of a level's locations, row by row: (height * width, 2) float32 x y in canvas pixels.
+
+    Sums and products of ranges, because the exporters cannot divide by a dynamic width.
+    """
+    x = torch.arange(width, device=device).expand(height, width)
+    y = torch.arange(height, device=device)[:, None].expand(height, width)
+    return (torch.stack([x, y], 2).flatten(0, 1) + 0.5) * stride
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sais.errors import InputError, MissingDependencyError
+from sais.export.conversion import report_failure
 from sais.export.onnx import save_onnx
 from sais.inference.metadata import GraphMetadata
 from sais.io.images import read_image
@@ -48,21 +48,14 @@ def quantize(
         progress: function called with the number of images read since its last call.
 
     Raises:
-        InputError: no images, or an image cannot be read.
-        MissingDependencyError: onnx or onnxruntime is not installed.
+        InputError: an image cannot be read.
+        SaisError: the quantization failed.
     """
-    if not images:
-        raise InputError("int8: no calibration images. Give some dozens of the kind that the model will see.")
-    try:
-        import onnx
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        package = error.name or "onnxruntime"
-        raise MissingDependencyError(
-            f'int8: {package} is not installed. Run: pip install "sais-seg[export]"', package, "export"
-        ) from None
-    with tempfile.TemporaryDirectory() as folder:
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, report_failure("int8", metadata):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(str(prepared))
@@ -99,7 +92,8 @@ class _CalibrationReader:
 def _read_batches(images: Sequence[Path], metadata: GraphMetadata) -> Iterator[dict[str, np.ndarray]]:
     settings = metadata.experiment.input
     for path in images:
-        for _, canvas_maps, stacked in group_by_canvas([read_image(path)], settings.mode, settings.size):
+        image = read_image(path, white_level=settings.white_level)
+        for _, canvas_maps, stacked in group_by_canvas([image], settings.mode, settings.size):
             inputs = {"images": np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))}
             if metadata.graph != "raw":
                 inputs["image_sizes"] = np.array([canvas_map.content_size for canvas_map in canvas_maps], np.float32)

@@ -12,16 +12,20 @@ from typing import Any
 
 import torch
 
-from sais.errors import MissingDependencyError
+from sais.errors import ConfigError
+from sais.export.conversion import report_failure
 from sais.export.graphs import DetectionsGraph, RawGraph
+from sais.export.options import OPSET
 from sais.inference.metadata import GraphMetadata
 from sais.io.atomic import atomic_write
 
-OPSET = 20
-
 
 def write_onnx(
-    graph: RawGraph | DetectionsGraph, metadata: GraphMetadata, canvas: tuple[int, int] | None, path: Path
+    graph: RawGraph | DetectionsGraph,
+    metadata: GraphMetadata,
+    canvas: tuple[int, int] | None,
+    path: Path,
+    opset: int = OPSET,
 ) -> None:
     """Write a graph as an `.onnx` file, atomically.
 
@@ -31,21 +35,18 @@ def write_onnx(
         canvas: (height, width) of the graph's input; None leaves both dynamic (multiples of 32). The batch size is
             always dynamic.
         path: path of the file.
+        opset: version of the ONNX operator set.
 
     Raises:
-        MissingDependencyError: onnx or onnxscript is not installed.
+        ConfigError: the installed exporter does not write this operator set.
         ResourceError: the file cannot be written.
+        SaisError: the exporter failed.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401, torch's exporter needs it
-    except ImportError as error:
-        package = error.name or "onnx"
-        raise MissingDependencyError(
-            f'export to ONNX: {package} is not installed. Run: pip install "sais-seg[export]"', package, "export"
-        ) from None
-    program = _export(graph, canvas)
-    model: onnx.ModelProto = program.model_proto
+    with report_failure("ONNX", metadata):
+        model: Any = _export(graph, canvas, opset).model_proto
+    written = next(entry.version for entry in model.opset_import if not entry.domain)
+    if written != opset:
+        raise ConfigError(f"opset: the installed exporter writes {written} instead of {opset}. Give {written}.")
     _name_dimensions(model)
     model.producer_name = "sais"
     save_onnx(model, metadata, path)
@@ -56,6 +57,7 @@ def save_onnx(model: Any, metadata: GraphMetadata, path: Path) -> None:
 
     Raises:
         ResourceError: the file cannot be written.
+        SaisError: the model is not valid.
     """
     import onnx
 
@@ -63,7 +65,8 @@ def save_onnx(model: Any, metadata: GraphMetadata, path: Path) -> None:
     for key, value in metadata.to_text().items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
-    onnx.checker.check_model(model)
+    with report_failure("ONNX", metadata):
+        onnx.checker.check_model(model)
     with atomic_write(path, exclusive=True) as temporary:
         onnx.save(model, str(temporary))
 
@@ -95,13 +98,13 @@ def input_names(graph: RawGraph | DetectionsGraph) -> list[str]:
     return ["images"] if isinstance(graph, RawGraph) else ["images", "image_sizes"]
 
 
-def _export(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> Any:
+def _export(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None, opset: int) -> Any:
     with silence_exporter():
         return torch.onnx.export(
             graph.eval(),
             example_inputs(graph, canvas),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             dynamic_shapes=dynamic_shapes(graph, canvas),
             input_names=input_names(graph),
             output_names=list(graph.outputs),
@@ -112,9 +115,9 @@ def _export(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -
 
 def _nms_operators(boxes: Any, scores: Any, iou: float, max_detections: int) -> Any:
     """Translate `sais::batched_nms` into ONNX operators; called by the exporter."""
-    from onnxscript import opset20
+    from onnxscript import opset18
 
-    op: Any = opset20
+    op: Any = opset18  # the oldest that is exported; newer versions of these operators are the same
     limit, threshold = op.Constant(value_int=max_detections), op.Constant(value_float=iou)
     zero = op.Constant(value_float=0.0)
     selected = op.NonMaxSuppression(boxes, scores, limit, threshold, zero)  # (M, 3) image, class, box

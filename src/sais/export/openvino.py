@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from sais.errors import MissingDependencyError, ResourceError
+from sais.errors import ResourceError
+from sais.export.conversion import report_failure
 from sais.inference.metadata import GraphMetadata
 
 
@@ -19,22 +22,21 @@ def write_openvino(onnx_file: Path, metadata: GraphMetadata, path: Path) -> None
             `metadata.precision` is fp16.
 
     Raises:
-        MissingDependencyError: openvino is not installed.
         ResourceError: the files cannot be written.
+        SaisError: the converter failed.
     """
-    try:
-        import openvino
-    except ImportError:
-        raise MissingDependencyError(
-            'export to OpenVINO: openvino is not installed. Run: pip install "sais-seg[export,openvino]"',
-            "openvino",
-            "openvino",
-        ) from None
-    model: Any = openvino.convert_model(str(onnx_file))
-    for key, value in metadata.to_text().items():
-        model.set_rt_info(value, ["sais", key])
+    import openvino
+
+    with report_failure("OpenVINO", metadata):
+        model: Any = openvino.convert_model(str(onnx_file))
+        for key, value in metadata.to_text().items():
+            model.set_rt_info(value, ["sais", key])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        openvino.save_model(model, str(path), compress_to_fp16=metadata.precision == "fp16")
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / "graph.xml"
+            openvino.save_model(model, str(temporary), compress_to_fp16=metadata.precision == "fp16")
+            for suffix in (".bin", ".xml"):  # the weights first, so that an .xml never reads those of another model
+                os.replace(temporary.with_suffix(suffix), path.with_suffix(suffix))
     except (OSError, RuntimeError) as error:
         raise ResourceError(f"{path}: cannot be written ({error}). Choose another folder.") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from sais.export.conversion import report_failure
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.export.onnx import dynamic_shapes, example_inputs, silence_exporter
 from sais.inference.metadata import GraphMetadata
@@ -27,8 +28,9 @@ def write_torch_export(
 
     Raises:
         ResourceError: the file cannot be written.
+        SaisError: the exporter failed.
     """
-    with silence_exporter():
+    with report_failure("torch.export", metadata), silence_exporter():
         program = torch.export.export(
             graph.eval(), example_inputs(graph, canvas), dynamic_shapes=dynamic_shapes(graph, canvas), strict=False
         )

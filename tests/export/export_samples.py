@@ -1,0 +1,35 @@
+"""Small random models with many detections, for the tests of exports."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from sais.config import Experiment, InputConfig, ModelConfig
+from sais.inference.trained_model import TrainedModel
+from sais.modeling.sais import build_model
+
+NAMES = ("a", "b", "c")
+
+
+def random_model(
+    mode: Literal["fixed", "keep_ratio"] = "fixed",
+    size: tuple[int, int] = (96, 160),
+    masks: bool = True,
+    quality: str = "centerness",
+    backbone: str = "resnet18.a1_in1k",
+) -> TrainedModel:
+    """Return a model of three classes with random weights and many detections."""
+    torch.manual_seed(1)
+    config = ModelConfig(
+        backbone=backbone, channels=32, tower_depth=1, prototype_channels=8, masks=masks, quality=quality
+    )
+    network = build_model(config, len(NAMES))
+    network.head.class_logits.bias.data.fill_(-1.5)
+    for module in (network.head.class_logits, network.head.quality_logits, network.head.distances):
+        if module is not None:
+            module.weight.data.normal_(0, 0.15)
+    network.head.distances.bias.data.fill_(2.5)
+    experiment = Experiment(name="random", input=InputConfig(mode=mode, size=size), model=config)
+    return TrainedModel(network.eval(), experiment, NAMES, (1, 5, 9))
