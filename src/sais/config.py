@@ -29,6 +29,8 @@ class InputConfig:
     or the long side size[1], padded right and below to a multiple of 32."""
     size: tuple[int, int] = (768, 768)
     """fixed: (height, width), multiples of 32. keep_ratio: (short side, maximum long side), 800 1333 in the paper."""
+    white_level: int | None = None
+    """Value of 16-bit images that becomes 255. None: chosen from the training images, if any has more than 8 bits."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ RANGES: dict[str, tuple[float, float]] = {
         ),
         (1, math.inf),
     ),
+    "input.white_level": (1, 2**31),
     "augment.expand_max": (1, 10),
     "augment.crop_min": (0.05, 1),
     "augment.scale_jitter": (0.01, 100),

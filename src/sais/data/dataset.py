@@ -69,7 +69,8 @@ class AugmentedSamples:
         Raises:
             SaisError: The image itself cannot be read.
         """
-        sample = read_sample(self.records[key.position])
+        white_level = self.settings.white_level
+        sample = read_sample(self.records[key.position], white_level=white_level)
         random = np.random.default_rng([self.seed, key.epoch, key.position])
         size = batch_input_size(self.settings, self.options, self.seed, key.epoch, key.batch)
         options = self.options
@@ -81,7 +82,8 @@ class AugmentedSamples:
             positions = self._partners[with_objects]
             for _ in range(PARTNER_TRIES if len(positions) else 0):
                 try:
-                    return read_sample(self.records[int(positions[random.integers(len(positions))])])
+                    record = self.records[int(positions[random.integers(len(positions))])]
+                    return read_sample(record, white_level=white_level)
                 except SaisError as error:
                     errors.append(str(error))
             return None
@@ -95,22 +97,25 @@ def read_resized_sample(record: ImageRecord, settings: InputConfig) -> Sample:
     Raises:
         SaisError: As for `read_sample`.
     """
-    return resize_sample(read_sample(record, with_objects=False), settings)
+    return resize_sample(read_sample(record, with_objects=False, white_level=settings.white_level), settings)
 
 
-def read_sample(record: ImageRecord, with_objects: bool = True, max_pixels: int | None = None) -> Sample:
+def read_sample(
+    record: ImageRecord, with_objects: bool = True, max_pixels: int | None = None, white_level: int | None = None
+) -> Sample:
     """Read an image and its objects without crowd regions.
 
     Args:
         record: The image.
         with_objects: Whether boxes, labels and masks are included.
         max_pixels: As for `sais.io.images.read_image`.
+        white_level: As for `sais.io.images.read_image`.
 
     Raises:
         InputError: The image or a mask cannot be read, or the image has another size than the annotations state.
         ResourceError: The image has too many pixels.
     """
-    image = record.read(max_pixels)
+    image = record.read(max_pixels, white_level)
     if image.shape[:2] != tuple(record.size):
         raise InputError(
             f"{record.location}: {image.shape[1]} x {image.shape[0]} pixels, but {record.size[1]} x {record.size[0]} "

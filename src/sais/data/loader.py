@@ -103,15 +103,17 @@ class EvaluationDataset(Dataset[LoadedSample]):
 class FullImageDataset(Dataset[Sample | str]):
     """Images at their own size, without objects; an unreadable image gives its error message."""
 
-    def __init__(self, split: DatasetSplit) -> None:
+    def __init__(self, split: DatasetSplit, white_level: int | None = None) -> None:
         self.records = PackedRecords(split.images, with_annotations=False)
+        self.white_level = white_level
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, position: int) -> Sample | str:
         try:
-            return read_sample(self.records[position], with_objects=False, max_pixels=LARGE_IMAGE_PIXELS)
+            record = self.records[position]
+            return read_sample(record, False, LARGE_IMAGE_PIXELS, self.white_level)
         except SaisError as error:
             return str(error)
 
@@ -282,9 +284,11 @@ def evaluation_loader(
     return _batch_loader(EvaluationDataset(split, settings), batches[share[0] :: share[1]], workers, pin_memory)
 
 
-def full_image_loader(split: DatasetSplit, batch_size: int, workers: int) -> DataLoader[list[Sample | str]]:
+def full_image_loader(
+    split: DatasetSplit, batch_size: int, workers: int, white_level: int | None = None
+) -> DataLoader[list[Sample | str]]:
     """Return a loader of all images at their own size, for sliced inference and test-time augmentation."""
-    dataset = FullImageDataset(split)
+    dataset = FullImageDataset(split, white_level)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size,

@@ -88,7 +88,8 @@ class Predictor:
             Detections of each image, in its pixels, scores descending.
         """
         max_pixels = None if self.options.tiles is None else LARGE_IMAGE_PIXELS
-        arrays = [as_image(image, max_pixels) for image in images]
+        white_level = self.experiment.input.white_level
+        arrays = [as_image(image, max_pixels, white_level=white_level) for image in images]
         if self.options.tiles is None:
             results = self._drop_overlaps(self._detect_images(arrays))
             progress(len(arrays))

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from sais.errors import InputError
-from sais.io.decoding import has_deep_color, read_low_bytes
+from sais.io.decoding import has_deep_color, open_image, read_low_bytes
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of the sensors and converters whose values are stored in 16."""
@@ -187,13 +187,35 @@ def array_from_tensor(tensor: object) -> np.ndarray:
 
 def deep_to_uint8(samples: np.ndarray, white_level: int | None, notes: Counter[str]) -> np.ndarray:
     """Scale integer samples of more than 8 bits, of any shape, to uint8; `white_level` None: by the maximum."""
-    maximum = max(int(samples.max(initial=0)), 0)
-    level = white_level or next((2**bits - 1 for bits in DEPTHS if maximum < 2**bits), maximum)
+    level = white_level or _smallest_white_level(samples)
     notes[f"16-bit (0 to {level} scaled to 0 to 255)"] += 1
     if level >= 2**16:  # 32-bit integers
         return np.rint(np.clip(samples, 0, level) * (255 / level)).astype(np.uint8)
     table = np.minimum((np.arange(2**16) * 255 + level // 2) // level, 255).astype(np.uint8)
     return table[np.clip(samples, 0, 2**16 - 1)]
+
+
+def file_white_level(path: Path) -> int | None:
+    """Return the white level that an image file with more than 8 bits has by itself; None for other files.
+
+    Raises:
+        SaisError: As for `sais.io.images.read_image`.
+    """
+    with open_image(path) as image:
+        if not image.mode.startswith("I") and not has_deep_color(image):
+            return None
+        try:
+            if has_deep_color(image):
+                image.load()
+                return _smallest_white_level(_join_bytes(image, read_low_bytes(path, 0)))
+            return _stated_white_level(image) or _smallest_white_level(np.asarray(image))
+        except Exception as error:  # decoders raise exceptions of every class on corrupt data
+            raise InputError(f"{path}: corrupt image ({error}). Restore the file or remove it.", "corrupt") from error
+
+
+def array_white_level(array: np.ndarray) -> int | None:
+    """Return the white level that an array of any shape has by itself; None if it is not uint16."""
+    return _smallest_white_level(array) if array.dtype == np.uint16 else None
 
 
 def float_to_uint8(samples: np.ndarray, notes: Counter[str]) -> np.ndarray:
@@ -234,9 +256,19 @@ def _needs_low_bytes(image: Image.Image, white_level: int | None) -> bool:
 def _deep_color(high: Image.Image, low: Image.Image, white_level: int | None, notes: Counter[str]) -> Image.Image:
     """Join the high and low bytes of samples and scale them; alpha keeps its high byte."""
     channels = np.array(high)
-    samples = channels[:, :, :3].astype(np.uint16) * np.uint16(256) + np.asarray(low)[:, :, :3]
-    channels[:, :, :3] = deep_to_uint8(samples, white_level, notes)
+    channels[:, :, :3] = deep_to_uint8(_join_bytes(high, low), white_level, notes)
     return Image.fromarray(channels)
+
+
+def _join_bytes(high: Image.Image, low: Image.Image) -> np.ndarray:
+    """Return samples (H, W, 3) uint16 from their high and low bytes, without alpha."""
+    return np.asarray(high)[:, :, :3].astype(np.uint16) * np.uint16(256) + np.asarray(low)[:, :, :3]
+
+
+def _smallest_white_level(samples: np.ndarray) -> int:
+    """Return the highest value of the smallest depth that contains the samples, which have any shape."""
+    maximum = max(int(samples.max(initial=0)), 0)
+    return next((2**bits - 1 for bits in DEPTHS if maximum < 2**bits), maximum)
 
 
 def _orientation(image: Image.Image) -> int:
