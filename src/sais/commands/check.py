@@ -12,6 +12,7 @@ import tyro
 
 from sais.commands.arguments import FLAT, parse, progress_bar
 from sais.commands.data_remarks import name_data_options
+from sais.commands.recommend import recommend
 from sais.data.options import DataOptions
 from sais.errors import InputError, SaisError
 
@@ -34,6 +35,8 @@ class CheckArguments:
     """Split to check. Default: every split of the data set."""
     images: Path | None = None
     """Folder of the images, where DIR is a COCO JSON."""
+    classes: tuple[str, ...] = ()
+    """Classes to use, such as cat dog; vehicle=car+truck merges classes, as in `sais train`. Default: all."""
     reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
     """Options of reading the data set."""
     decode: bool = True
@@ -62,6 +65,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(CheckArguments, argv, "sais check DIR")
     from sais.data.doctor.check import check_across
     from sais.data.formats import list_splits
+    from sais.data.formats.unsplit import describe_remedy, whole_sets
     from sais.data.paths import locate
 
     if arguments.data.is_file():
@@ -70,10 +74,13 @@ def run(argv: Sequence[str]) -> int:
         data = locate(arguments.data)
         names = [arguments.split] if arguments.split else list_splits(data)
     if not names:
-        raise InputError(f"{data}: no annotations/SPLIT.json. `sais make-shapes DIR` writes an example data set.")
+        if not data.is_dir():
+            raise InputError(f"{data}: no such data folder. Check the path.")
+        raise InputError(f"{data}: no annotations/SPLIT.json. {describe_remedy(data, [])}")
     results = {name or data.stem: _check_split(arguments, data, name) for name in names}
     reports = [result.report for result in results.values() if result.report is not None]
-    check_across(reports)
+    whole = whole_sets([report.split for report in reports])
+    check_across([report for report in reports if report.split.name not in whole])
     _compare_categories(results)
     ok = all(result.ok for result in results.values())
     if arguments.json:
@@ -81,6 +88,8 @@ def run(argv: Sequence[str]) -> int:
         return 0 if ok else 2
     for name, result in results.items():
         print(f"== {name}")
+        if name in whole:
+            print("  contains all images of train: not compared with the other splits")
         if result.report is not None:
             print(name_data_options(result.report.summary()))
         for severity, lines in (("ERROR", result.errors), ("WARNING", result.warnings)):
@@ -89,11 +98,29 @@ def run(argv: Sequence[str]) -> int:
     if not ok:
         unreadable = [report for report in reports if report.findings and not report.ok]
         print("fix the entries marked ERROR" + (", or train with --skip-broken" if unreadable else ""))
+    elif data.is_dir() and not arguments.split and not any(name.startswith("train") for name in names):
+        print(f"no split is called train. {describe_remedy(data, [])}")
+    elif reports:
+        print(*recommend(reports[0].split, _data_options(arguments)), sep="\n")
     return 0 if ok else 2
+
+
+def _data_options(arguments: CheckArguments) -> list[str]:
+    """Return the options of `sais train` that name the checked data."""
+    words = ["--data", str(arguments.data)]
+    if arguments.data.is_file():
+        words = ["--train-annotations", str(arguments.data), "--train-images"]
+        words.append(str(arguments.images or arguments.data.parent))
+    elif arguments.split not in ("", "train"):
+        words += ["--train-split", arguments.split]
+    for name in ("crowds_as_objects", "merge_duplicate_images"):
+        words += ["--" + name.replace("_", "-")] if getattr(arguments.reading, name) else []
+    return [*words, *(["--classes", *arguments.classes] if arguments.classes else [])]
 
 
 def _check_split(arguments: CheckArguments, data: Path, name: str) -> _SplitResult:
     """Check one split of a folder, or the split of an annotation file if `name` is empty."""
+    from sais.data.class_selection import choose_classes
     from sais.data.doctor.check import check_dataset
     from sais.data.formats import read_dataset, read_dataset_files
 
@@ -103,6 +130,7 @@ def _check_split(arguments: CheckArguments, data: Path, name: str) -> _SplitResu
             split = read_dataset(data, name, options=arguments.reading, problems=problems)
         else:
             split = read_dataset_files(data, arguments.images or data.parent, None, arguments.reading, problems)
+        split = choose_classes(split, arguments.classes, allow_missing=name not in ("", "train", arguments.split))
     except SaisError as error:
         messages = [message for group in problems.values() for message in group]
         return _SplitResult(None, [*messages, str(error)], [])
