@@ -13,6 +13,7 @@ import tyro
 from sais.commands.arguments import parse
 from sais.config import to_dict
 from sais.recipes import RECIPES, recipe
+from sais.recipes.from_data import ADAPTIVE
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class RecipesArguments:
     """List the recipes; with NAME, show the command, cost, result and settings of one."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
-    """Recipe to show: a name, or module:function of your own."""
+    """Recipe to show: a name, module:function of your own, or a settings file."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -39,9 +40,11 @@ def run(argv: Sequence[str]) -> int:
         experiment = build()
         size = "x".join(map(str, experiment.input.size))
         fitting = "" if experiment.input.mode == "fixed" else " (ratio kept)"
+        size = f"from {size}" if name in ADAPTIVE else size
         table.add_row(name, size + fitting, (inspect.getdoc(build) or "").partition("\n")[0])
     Console().print(table)
-    print('Your own: sais train "module:function", a function that returns a sais.Experiment.')
+    print("from: input size, epochs, batch size and zoom are chosen from the data where they are not given.")
+    print('Your own: sais train "module:function", a function that returns a sais.Experiment, or a settings file.')
     return 0
 
 

@@ -87,7 +87,7 @@ def sais_r50_finetune() -> Experiment:
 
 
 def sais_lite() -> Experiment:
-    """SAIS-Lite on EfficientNet-Lite0, 256x256: the recipe to start with, also without a GPU.
+    """SAIS-Lite on EfficientNet-Lite0, 256x256 or larger: the recipe to start with, also without a GPU.
 
     Command:  sais train sais-lite --data animals
     Cost:     27 core-minutes on 2 CPU cores (700 images, 15 epochs and their evaluations)
