@@ -11,6 +11,7 @@
     loader       images per second and core, against the standard torchvision pipeline, and their agreement
     kills        kill a training run at random times and resume it; nothing may be lost
     gpu          verify and measure training, inference and export on one device
+    busy         throughput of training and prediction next to other busy processes
 
 Results are written to --out, the folder of `sais reproduce`, and shown on its page.
 """
@@ -29,7 +30,7 @@ import tyro
 from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.errors import SaisError
 
-Command = Literal["accuracy", "speed", "ratios", "memory", "training", "evaluation", "loader", "kills", "gpu"]
+Command = Literal["accuracy", "speed", "ratios", "memory", "training", "evaluation", "loader", "kills", "gpu", "busy"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Arguments:
     loader: images per second and core, against the standard torchvision pipeline, and their agreement.
     kills: kill a training run at random times and resume it; nothing may be lost.
     gpu: verify and measure training, inference and export on one device, about 8 minutes.
+    busy: throughput of training and prediction next to other busy processes, about 7 minutes.
     """
 
     command: tyro.conf.Positional[Command]
@@ -95,6 +97,8 @@ class Arguments:
     """training: number of images in a timed step."""
     quick: bool = False
     """gpu: small sizes and few steps, to test the script on a CPU."""
+    seconds: float = 8.0
+    """busy: length of each measurement."""
     minutes: float = 8.0
     """gpu: skip the remaining measurements after this time; verification always runs."""
 

@@ -186,6 +186,21 @@ def loader(arguments: Arguments, command: str) -> str:
     return _write_text(arguments.out, "loader.md", [intro, *tables])
 
 
+def busy(arguments: Arguments, command: str) -> str:
+    """Measure `sais train` and `sais predict` next to other busy processes."""
+    from peers import busy
+    from sais.paper.comparison import markdown_table
+
+    measured = busy.measure(min(arguments.repeats, 2), arguments.seconds)
+    intro = (
+        f"`{command}`: {_environment('cpu')}. Images per second of a quiet machine, with one busy process, and with "
+        f"one for each core; fractions of the quiet throughput (goals: {busy.GOALS['one']:.2f} and "
+        f"{busy.GOALS['all']:.2f}), and of that with the default of torch (goal: 0.97)."
+    )
+    columns = ("command", "waiting", "quiet", "one", "all cores", "one / quiet", "all / quiet", "quiet / default")
+    return _write_text(arguments.out, "busy.md", [intro, markdown_table(columns, busy.table_rows(measured))])
+
+
 def kills(arguments: Arguments, command: str) -> str:
     """Kill and resume training runs and report what was lost."""
     from peers.kills import kill_and_resume

@@ -77,6 +77,10 @@ FIXABLE_ERRORS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit code."""
+    if argv is None:  # the process is ours: called with arguments, main runs in somebody else's
+        from sais.device import let_threads_sleep
+
+        let_threads_sleep()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAIS_DEBUG", "") not in ("", "0")
     argv = [word for word in argv if word != "--debug"]

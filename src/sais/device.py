@@ -1,7 +1,9 @@
-"""Devices and precisions: from their names in settings to torch's objects."""
+"""Devices, precisions and threads: from their names in settings to torch's objects."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 from sais.errors import ConfigError, ResourceError
@@ -12,6 +14,32 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Precision -> name of torch's data type."""
+
+WAIT_SETTINGS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+"""Variable of an OpenMP runtime -> value with which its threads wait for each other without keeping a core busy: GNU's
+(torch on Linux), and LLVM's and Intel's (torch on macOS and Windows)."""
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", *WAIT_SETTINGS)
+"""Variables by which a user chooses how threads wait."""
+
+
+def let_threads_sleep(environment: MutableMapping[str, str] | None = None) -> bool:
+    """Let the threads of torch sleep while they wait for each other, instead of keeping their cores busy.
+
+    By default a waiting thread repeats a loop for milliseconds. On a machine with other work the thread that it waits
+    for has no core meanwhile, and training becomes many times slower (docs/performance.md). Call this before torch is
+    imported: its OpenMP runtime reads the variables once. Values that the user has set remain.
+
+    Args:
+        environment: variables to change; those of this process if None.
+
+    Returns:
+        Whether something was changed.
+    """
+    environment = os.environ if environment is None else environment
+    if any(name in environment for name in WAIT_VARIABLES):
+        return False
+    environment.update(WAIT_SETTINGS)
+    return True
 
 
 def precision_dtype(precision: str) -> torch.dtype:

@@ -13,6 +13,8 @@ from sais.errors import ResourceError
 
 REPLACE_SECONDS = 2.0
 """Maximum time that `replace_file` waits on Windows for another process to close a file."""
+WAITS = os.name == "nt"
+"""Whether open files cannot be replaced on this system."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,7 +80,7 @@ def replace_file(source: Path, target: Path) -> None:
     Raises:
         OSError: the file cannot be renamed.
     """
-    end = time.monotonic() + (REPLACE_SECONDS if os.name == "nt" else 0.0)
+    end = time.monotonic() + (REPLACE_SECONDS if WAITS else 0.0)
     while True:
         try:
             os.replace(source, target)

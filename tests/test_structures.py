@@ -1,0 +1,53 @@
+"""Copies of batches to a device: asynchronous only where the source is not read after it may have been freed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sais.structures import Batch, GroundTruth, copies_overlap  # noqa: E402
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """Record the device and `non_blocking` of each `Tensor.to`, which copies nothing."""
+    calls: list[tuple[str, bool]] = []
+
+    def record(tensor: Any, device: Any = None, *arguments: Any, non_blocking: bool = False, **options: Any) -> Any:
+        calls.append((str(device), non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", record)
+    return calls
+
+
+@pytest.mark.parametrize(("device", "overlap"), [("cuda:0", True), ("mps", False), ("xpu", False), ("cpu", False)])
+def test_batch_to_copies_without_waiting_only_to_cuda(
+    copies: list[tuple[str, bool]], device: str, overlap: bool
+) -> None:
+    objects = GroundTruth(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1, 4), torch.zeros(1))
+    Batch(torch.zeros(1, 3, 8, 8), [objects], [1], []).to(torch.device(device))
+    assert len(copies) == 5
+    assert copies == [(device, overlap)] * 5
+    assert copies_overlap(torch.device(device)) is overlap
+
+
+@pytest.mark.parametrize(("device", "overlap"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_torch_backend_copies_without_waiting_only_to_cuda(
+    copies: list[tuple[str, bool]], device: str, overlap: bool
+) -> None:
+    from sais.inference.backends.torch import TorchBackend
+
+    backend = object.__new__(TorchBackend)
+    backend.device = torch.device(device)
+    backend._to_device(torch.zeros(1, 3, 8, 8))
+    assert copies == [(device, overlap)]
+
+
+def test_no_source_file_copies_without_waiting_to_every_device(root: Any) -> None:
+    """`non_blocking=True` reads freed memory on MPS."""
+    files = [path for path in (root / "src").rglob("*.py") if "non_blocking=True" in path.read_text(encoding="utf-8")]
+    assert not files
