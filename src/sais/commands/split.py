@@ -22,7 +22,7 @@ class SplitArguments:
     """
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """COCO JSON with all images."""
+    """COCO JSON with all images, or the folder of the only one."""
     valid: float = 0.2
     """Fraction of the images in the validation split, between 0 and 1."""
     out: Path | None = None
@@ -43,15 +43,16 @@ def run(argv: Sequence[str]) -> int:
     from sais.data.split import split_document
     from sais.io.atomic import write_text
 
-    read_coco(arguments.file, None)  # raises an error for a malformed file
-    folder = arguments.file.resolve().parent
-    out = arguments.out or (folder.parent if folder.name == "annotations" else folder)
+    file = _find_file(arguments.file)
+    read_coco(file, None)  # raises an error for a malformed file
+    folder = file.parent if file.parent.name else file.parent.resolve()
+    out = arguments.out or (folder.parent if folder.name == "annotations" else file.parent)
     paths = [out / "annotations" / f"{name}.json" for name in ("train", "valid")]
     for path in paths:
         if path.exists():
             raise InputError(f"{path}: the file exists. Choose another folder with --out.")
     check_writable(out)
-    parts = split_document(json.loads(arguments.file.read_bytes()), arguments.valid, arguments.seed)
+    parts = split_document(json.loads(file.read_bytes()), arguments.valid, arguments.seed)
     for path, part in zip(paths, parts, strict=True):
         write_text(path, json.dumps(part))
         print(f"wrote {path}: {len(part['images'])} images")
@@ -62,3 +63,17 @@ def run(argv: Sequence[str]) -> int:
         print(f"copy or link the images into {out / 'images'} ({error})")
     print(f"next: sais check {out}")
     return 0
+
+
+def _find_file(path: Path) -> Path:
+    """Return the COCO file of a path: the file itself, or the only one of a folder."""
+    if not path.is_dir():
+        return path
+    from sais.data.formats.unsplit import describe_contents, find_coco_files
+
+    files = find_coco_files(path)
+    if len(files) == 1:
+        return files[0]
+    names = ", ".join(str(file) for file in files[:5])
+    reason = f"several COCO files: {names}. Give one of them." if files else f"{describe_contents(path)}. Give a file."
+    raise InputError(f"{path}: {reason}")

@@ -3,7 +3,8 @@
 COCO, with SPLIT a name such as train or valid (val is a synonym):
 
     DIR/annotations/SPLIT.json, instances_SPLIT.json, or the only file with SPLIT in its name (instances_train2017.json)
-        with images in DIR/images/SPLIT, DIR/images, DIR/SPLIT or DIR; SPLIT may have the year as well
+        with images in DIR/images/SPLIT, DIR/images, DIR/SPLIT, DIR or another folder in DIR/images, such as
+        DIR/images/default; SPLIT may have the year as well
     DIR/SPLIT/_annotations.coco.json with the images next to it (Roboflow)
 
 To add a format, add a row to `FORMATS` with a reader in a file of this folder. Without a change here,
@@ -19,6 +20,7 @@ from typing import Any
 
 from sais.data.annotations import DatasetSplit, check_split
 from sais.data.formats.coco import Problems, read_coco
+from sais.data.formats.unsplit import describe_remedy
 from sais.data.objects import is_object_name, open_object, select_classes
 from sais.data.options import DataOptions, apply_options
 from sais.errors import InputError
@@ -85,9 +87,8 @@ def read_dataset(
         dataset_split = row.read(folder, split, classes, searched, problems)
         if dataset_split is not None:
             return apply_options(dataset_split, options)
-    names = list_splits(folder)
-    remedy = f"Available splits: {', '.join(names)}." if names else "Arrange the files in a supported layout (README)."
-    raise InputError(f"{folder}: no annotations of split '{split}' in {', '.join(searched)}. {remedy}")
+    remedy = describe_remedy(folder, list_splits(folder), split)
+    raise InputError(f"{folder}: no annotations of split '{split}' in {', '.join(searched[:4])}, ... {remedy}")
 
 
 def read_dataset_files(
@@ -140,6 +141,7 @@ def _read_coco_split(
     folders = list(dict.fromkeys([stem, *names, *(f"{name}2017" for name in names)]))
     candidates = [folder / "images" / name for name in folders]
     candidates += [folder / "images", *(folder / name for name in folders), folder, annotations.parent]
+    candidates += sorted(place for place in (folder / "images").glob("*") if place.is_dir())
     if annotations.name == _ROBOFLOW:
         candidates = [annotations.parent, annotations.parent / "images"]
     return replace(read_coco(annotations, candidates, classes, problems), name=split)

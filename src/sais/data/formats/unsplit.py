@@ -1,0 +1,89 @@
+"""COCO files that are not arranged as splits: what a folder contains, and what to do next."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sais.data.annotations import DatasetSplit
+
+_HEAD_BYTES = 2**16
+"""Number of bytes of a JSON file that are read to recognize COCO."""
+_MAX_FILES = 100_000
+"""Maximum number of files that are counted."""
+_HELD_OUT = ("val", "test", "dev")
+"""Beginnings of names of splits that are not trained on."""
+
+
+def find_coco_files(folder: Path) -> list[Path]:
+    """Return the COCO JSON files in a folder, its `annotations` and its other folders, without reading them whole."""
+    places = [folder, folder / "annotations", *sorted(place for place in folder.glob("*") if place.is_dir())]
+    files = [path for place in dict.fromkeys(places) for path in sorted(place.glob("*.json"))]
+    return [path for path in files if _is_coco(path)]
+
+
+def describe_remedy(folder: Path, splits: list[str], wanted: str = "train") -> str:
+    """Return what to do with a folder that does not have the split `wanted`, in one or two sentences.
+
+    Args:
+        folder: folder of the data set.
+        splits: names of its splits.
+        wanted: name of the split that is missing.
+    """
+    available = f"Available splits: {', '.join(splits)}. " if splits else ""
+    files = find_coco_files(folder)
+    whole = [path for path in files if not _is_held_out(path)]
+    if not wanted.startswith("train") and splits:
+        return available.strip()
+    if len(whole) == 1:
+        return f"{available}Split {whole[0].relative_to(folder)} into train and valid: sais split {whole[0]}"
+    if files:
+        names = ", ".join(str(path.relative_to(folder)) for path in files[:5])
+        return f"{available}COCO files: {names}. Rename them to annotations/train.json and annotations/valid.json."
+    if splits:
+        return available.strip()
+    return f"{describe_contents(folder)}. Export the labels as COCO JSON, to annotations/train.json."
+
+
+def describe_contents(folder: Path) -> str:
+    """Return what a folder without COCO files contains: "no COCO JSON, but 110 .jpg and 110 .txt"."""
+    counts: Counter[str] = Counter()
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        counts.update(Path(name).suffix.lower() or "files without suffix" for name in files)
+        if counts.total() > _MAX_FILES:
+            break
+    kinds = " and ".join(f"{count} {suffix}" for suffix, count in counts.most_common(3))
+    return f"It contains no COCO JSON, but {kinds}" if kinds else "It is empty"
+
+
+def _is_held_out(path: Path) -> bool:
+    names = (path.stem.removeprefix("instances_"), path.parent.name)
+    return any(name.startswith(_HELD_OUT) for name in names)
+
+
+def _is_coco(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \r\n\t")
+    except OSError:
+        return False
+    return head.startswith(b"{") and any(key in head for key in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def whole_sets(splits: Sequence[DatasetSplit]) -> set[str]:
+    """Return the names of splits that contain all images of the training split: the file that was split."""
+    train = [split for split in splits if split.name.startswith("train")]
+    if not train or not train[0].images:
+        return set()
+    names = _base_names(train[0])
+    others = [split for split in splits if split is not train[0] and not split.name.startswith(_HELD_OUT)]
+    return {split.name for split in others if names < _base_names(split)}
+
+
+def _base_names(split: DatasetSplit) -> set[str]:
+    return {record.name.rpartition("/")[2] for record in split.images}
