@@ -33,9 +33,10 @@ check: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q tests/test_style.py
 
-# One thread per process, because the tests are distributed over processes. -m selects slow tests as well.
+# One thread per process, because the tests are distributed over processes. -m selects slow tests as well. The files
+# keep the order of tests/conftest.py, which starts with the slow ones.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n auto --dist loadfile --durations 5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n auto --dist loadfile --no-loadscope-reorder --durations 40
 
 clean:
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

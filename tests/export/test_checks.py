@@ -49,7 +49,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_export_checks_options_before_it_reads_the_model(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, InputError), match=message):
-        sais.export("model.safetensors", tmp_path / "a.onnx", **changes)  # type: ignore[operator]
+        sais.export("model.safetensors", tmp_path / "a.onnx", **changes)
 
 
 @pytest.mark.usefixtures("unread")
@@ -62,9 +62,9 @@ def test_export_checks_the_path_before_it_reads_the_model(tmp_path: Path) -> Non
         ("file/below/a.onnx", "file is not a folder"),
     ):
         with pytest.raises(SaisError, match=message):
-            sais.export("model.safetensors", tmp_path / name)  # type: ignore[operator]
+            sais.export("model.safetensors", tmp_path / name)
     with pytest.raises(TypeError, match="unknown export option 'grph', did you mean 'graph'"):
-        sais.export("model.safetensors", tmp_path / "a.onnx", grph="raw")  # type: ignore[operator]
+        sais.export("model.safetensors", tmp_path / "a.onnx", grph="raw")
 
 
 @pytest.mark.usefixtures("unread")
@@ -84,7 +84,7 @@ def test_export_reports_missing_packages_before_it_reads_the_model(
     with pytest.raises(
         MissingDependencyError, match=rf'{package} is not installed\. Run: pip install "sais-seg\[{extras}'
     ):
-        sais.export("model.safetensors", tmp_path / f"a{suffix}", **changes)  # type: ignore[operator]
+        sais.export("model.safetensors", tmp_path / f"a{suffix}", **changes)
 
 
 @pytest.mark.usefixtures("unread")

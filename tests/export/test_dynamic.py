@@ -31,7 +31,7 @@ SUFFIXES = pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 
 def export(model: TrainedModel, path: Path, **options: object) -> None:
     """Export to ONNX, and from there to OpenVINO where it is installed."""
-    metadata = sais.export(model, path, **options)  # type: ignore[call-arg]
+    metadata = sais.export(model, path, **options)
     assert metadata.dynamic_shape
     if is_installed("openvino"):
         write_openvino(path, metadata, path.with_suffix(".xml"))

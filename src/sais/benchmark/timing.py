@@ -156,8 +156,11 @@ def run_once(
 
 def _inference_mode() -> AbstractContextManager[Any]:
     """Return torch's inference mode; nothing where no candidate has loaded torch."""
-    torch = sys.modules.get("torch")
-    return nullcontext() if torch is None else torch.inference_mode()
+    if "torch" not in sys.modules:
+        return nullcontext()
+    import torch
+
+    return torch.inference_mode()
 
 
 def time_candidates(candidates: Sequence[Candidate], workload: Workload, conditions: Conditions) -> list[Timing]:

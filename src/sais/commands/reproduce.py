@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from sais.commands.arguments import Count, Minimum, check_writable, parse, prepare_torch
+from sais.commands.options import check_command_line
 from sais.data.paths import DataPaths
 from sais.errors import CheckpointError, InputError, MissingDependencyError
 
@@ -82,9 +83,9 @@ class ReproduceArguments:
     """Device: auto, cpu, cuda or mps."""
     skip_broken: bool = False
     """Skip and count images that cannot be read, instead of stopping."""
-    train: bool | None = None
-    """table4: also train its models, at their own backbones and sizes. Default: only with a GPU, --data and the paper's
-    --base."""
+    train: bool = False
+    """table4: also train its models, at their own backbones and sizes. Without this option: with a GPU, --data and the
+    paper's --base."""
     peers: tuple[str, ...] = ()
     """table4: module:function of further candidates; in a checkout of sais: peers.candidates:paper."""
     objects: Count = 100
@@ -102,6 +103,7 @@ class ReproduceArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais reproduce`."""
     arguments = parse(ReproduceArguments, argv, "sais reproduce WHAT")
+    given = check_command_line(ReproduceArguments, argv, "sais reproduce")
     keys = ALL if arguments.what == "all" else (arguments.what,)
     _check(arguments, keys)
     prepare_torch("reproduce")
@@ -126,7 +128,8 @@ def run(argv: Sequence[str]) -> int:
         if key in TABLES:
             experiments.reproduce_table(key, request)
         elif key == "table4":
-            experiments.reproduce_table4(request, arguments.peers, _conditions(arguments), _trains(arguments))
+            trains = arguments.train if "train" in given else _trains_by_default(arguments)
+            experiments.reproduce_table4(request, arguments.peers, _conditions(arguments), trains)
         elif key == "figure2":
             experiments.reproduce_figure2(request, arguments.image_id)
         else:
@@ -193,9 +196,8 @@ def _conditions(arguments: ReproduceArguments) -> Conditions:
     return Conditions(arguments.objects, arguments.image_size, repeats=arguments.repeats, device=device)
 
 
-def _trains(arguments: ReproduceArguments) -> bool:
-    if arguments.train is not None:
-        return arguments.train
+def _trains_by_default(arguments: ReproduceArguments) -> bool:
+    """Return whether table4 trains its models where the command line does not say."""
     from sais.device import choose_device
 
     on_gpu = choose_device(arguments.device or "auto").type == "cuda"
