@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -20,6 +20,8 @@ from sais.io.atomic import write_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
+    from sais.evaluation.evaluate import Evaluation
+    from sais.inference.predictor import Predictor
     from sais.inference.score_thresholds import ScoreThresholds
 
 
@@ -70,18 +72,11 @@ def run(argv: Sequence[str]) -> int:
             f"{arguments.model}: --save-thresholds writes to model files (.safetensors) only. Save them there, then "
             "export the model again."
         )
-    from sais.data.class_selection import choose_classes, with_classes_of_model
     from sais.data.remarks import describe_split
     from sais.evaluation.evaluate import evaluate
 
-    options = arguments.inference
-    chosen = _dataset_split(arguments, None) if options.classes else None
-    if chosen is not None:
-        chosen = choose_classes(chosen, options.classes)
-        options = replace(options, classes=chosen.class_names)
-    predictor = open_predictor("eval", arguments.model, options)
-    names = tuple(predictor.class_names)
-    split = _dataset_split(arguments, names) if chosen is None else with_classes_of_model(chosen, names)
+    predictor, split = _open(arguments)
+    options = predictor.options
     if arguments.json != "-":
         for line in describe_split(split, "evaluate"):
             print(f"note: {name_data_options(line)}")
@@ -92,19 +87,7 @@ def run(argv: Sequence[str]) -> int:
     from sais.evaluation.score_thresholds import best_thresholds
 
     metrics, unreadable, thresholds = evaluation.metrics, evaluation.unreadable_images, best_thresholds(evaluation)
-    report = {
-        "model": str(arguments.model),
-        "data": str(arguments.annotations or arguments.data),
-        "split": None if arguments.annotations else arguments.split,
-        "tta_flip": options.tta_flip,
-        "tta_scales": list(options.tta_scales),
-        "tiles": options.tiles,
-        "images": len(split.images),
-        "unreadable_images": len(unreadable),
-        "detections": len(evaluation.results),
-        "thresholds": None if thresholds is None else thresholds.to_dict(),
-        "metrics": None if metrics is None else metrics.to_dict(),
-    }
+    report = _to_dict(arguments, options, evaluation, thresholds)
     if arguments.results is not None:
         write_text(arguments.results, json.dumps(evaluation.results))
     saved = _save_thresholds(arguments.model, thresholds) if arguments.save_thresholds else ""
@@ -129,6 +112,39 @@ def run(argv: Sequence[str]) -> int:
     if written:
         print("wrote " + ", ".join(written))
     return 0
+
+
+def _to_dict(
+    arguments: EvalArguments, options: InferenceOptions, evaluation: Evaluation, thresholds: ScoreThresholds | None
+) -> dict[str, Any]:
+    """Return the result as a dictionary for JSON."""
+    metrics = evaluation.metrics
+    return {
+        "model": str(arguments.model),
+        "data": str(arguments.annotations or arguments.data),
+        "split": None if arguments.annotations else arguments.split,
+        "tta_flip": options.tta_flip,
+        "tta_scales": list(options.tta_scales),
+        "tiles": options.tiles,
+        "images": len(evaluation.dataset_split.images) + len(evaluation.unreadable_images),
+        "unreadable_images": len(evaluation.unreadable_images),
+        "detections": len(evaluation.results),
+        "thresholds": None if thresholds is None else thresholds.to_dict(),
+        "metrics": None if metrics is None else metrics.to_dict(),
+    }
+
+
+def _open(arguments: EvalArguments) -> tuple[Predictor, DatasetSplit]:
+    """Open the model and the split, whose labels follow the model's classes; --classes chooses some of these."""
+    from sais.data.class_selection import choose_classes, with_classes_of_model
+
+    options = arguments.inference
+    if not options.classes:
+        predictor = open_predictor("eval", arguments.model, options)
+        return predictor, _dataset_split(arguments, tuple(predictor.class_names))
+    chosen = choose_classes(_dataset_split(arguments, None), options.classes)
+    predictor = open_predictor("eval", arguments.model, replace(options, classes=chosen.class_names))
+    return predictor, with_classes_of_model(chosen, tuple(predictor.class_names))
 
 
 def _save_thresholds(model: Path, thresholds: ScoreThresholds | None) -> str:

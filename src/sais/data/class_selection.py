@@ -1,6 +1,6 @@
 """Choice of the classes to train on: a part of a data set's classes, some of them merged under a new name.
 
-A class is chosen by its name, ``cat``. ``vehicle=car+truck`` merges classes under a new name, and ``*`` stands for all
+A class is chosen by its name, ``cat``. ``vehicle=car+truck`` merges classes under a new name, and ``*`` means all
 classes that are not named otherwise: ``object=*`` merges all of them, ``vehicle=car+truck *`` keeps the others.
 """
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sais.data.class_selection import choose_classes
 from sais.data.objects import is_object_name, select_classes
 from sais.data.options import DataOptions
 from sais.errors import InputError
@@ -78,6 +77,7 @@ class DataPaths:
         Raises:
             InputError: The split is missing or malformed.
         """
+        from sais.data.class_selection import choose_classes
         from sais.data.formats import read_dataset, read_dataset_files
 
         if self.train_annotations is not None and self.train_images is not None:
@@ -99,6 +99,7 @@ class DataPaths:
         Raises:
             InputError: The split is missing or malformed.
         """
+        from sais.data.class_selection import choose_classes
         from sais.data.formats import list_splits, read_dataset, read_dataset_files
 
         names = None if self.classes else classes  # chosen classes have names of their own

@@ -20,7 +20,7 @@ from sais.recipes.settings_file import format_options
 from sais.reports.run_record import RunRecord
 
 MIN_OBJECTS = 3
-"""Number of objects of a class in the evaluated images below which nothing is said about it."""
+"""Number of objects of a class in the evaluated images below which there is no advice about it."""
 MISSED_RECALL = 0.2
 """Fraction of the objects of a class that are found, below which the class counts as missed."""
 SHORT_RUN = 1_000
