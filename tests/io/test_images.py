@@ -279,7 +279,7 @@ def test_as_image_accepts_paths_files_pillow_and_arrays(tmp_path: Path) -> None:
         (COLORS.astype(np.int64), "int64.*uint8"),
         (np.zeros((3, 5, 7), np.uint8), "transpose"),
         (COLORS[None], "a list"),
-        ([COLORS], "one image at a time"),
+        ([COLORS], "Predictor.batch"),
         (io.StringIO("text"), "'rb'"),
         (COLORS[:, :, :2], "shape"),
         (COLORS[:0], "shape"),

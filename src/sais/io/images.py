@@ -159,7 +159,7 @@ def _is_seekable(file: BinaryIO) -> bool:
 
 def _unsupported(source: object) -> InputError:
     if isinstance(source, (list, tuple)):
-        return InputError(f"image: a {type(source).__name__} of {len(source)} images. Give one image at a time.")
+        return InputError(f"image: a {type(source).__name__} of {len(source)} images. Give one image, or the list to Predictor.batch.")
     return InputError(
         f"image: unsupported type {type(source).__name__}. "
         "Give a path, a Pillow image, the bytes of a file, or a numpy array (H, W, 3) of uint8 RGB."
