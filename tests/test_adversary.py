@@ -61,7 +61,7 @@ def test_decode_refuses_run_lengths_whose_sum_overflows() -> None:
         (lambda d: d["categories"][0].update(name=" "), "'name'"),
         (lambda d: d["categories"][0].update(name=["ring"]), "'name'"),
         (lambda d: d["annotations"][1].update(bbox=[0, 0, 10**400, 5]), "annotation 2.*bbox"),
-        (lambda d: d["annotations"][1].update(iscrowd="0"), "annotation 2.*iscrowd"),
+        (lambda d: d["annotations"][1].update(iscrowd="no crowd"), "annotation 2.*iscrowd"),
         (lambda d: d["annotations"][1].update(iscrowd=[0]), "annotation 2.*iscrowd"),
         (lambda d: [i.update(file_name="a" * 5000) for i in d["images"]], "folder"),
     ],

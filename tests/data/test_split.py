@@ -108,3 +108,15 @@ def test_split_command_rejects_invalid_input(
     assert cli.main(["split", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not Path("annotations").exists()
+
+
+def test_split_document_keeps_entries_of_an_image_together() -> None:
+    original = document(20)
+    for image in original["images"]:
+        image["file_name"] = f"{image['id'] // 2}.jpg"
+        image["id"] = str(image["id"])  # annotations refer to numbers
+    train, valid = split_document(original, 0.3, 0)
+    files = [{image["file_name"] for image in part["images"]} for part in (train, valid)]
+    assert not files[0] & files[1]
+    assert (len(files[0]), len(files[1])) == (7, 3)
+    assert len(train["annotations"]) + len(valid["annotations"]) == len(original["annotations"])

@@ -182,7 +182,7 @@ def make_annotation(
 
 
 def _to_coco_form(segmentation: Any, where: str) -> Segmentation:
-    """Return a bitmap as an RLE and polygons as flat lists; other values unchanged."""
+    """Return a bitmap as an RLE, polygons as flat lists, and an RLE with integers."""
     if isinstance(segmentation, np.ndarray):
         from sais.ops.rle import encode
 
@@ -191,8 +191,14 @@ def _to_coco_form(segmentation: Any, where: str) -> Segmentation:
         return encode(segmentation.astype(bool))
     if isinstance(segmentation, (list, tuple)):
         return [np.asarray(part, np.float64).reshape(-1).tolist() for part in segmentation] or None
-    result: Segmentation = segmentation
-    return result
+    if segmentation is None:
+        return None
+    from sais.ops.rle import with_integers
+
+    try:
+        return with_integers(segmentation)
+    except ValueError as error:
+        raise InputError(f"{where}: malformed mask ({error}). Give a COCO RLE.") from error
 
 
 def _shape_area(shape: ObjectMask, where: str) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sais.data.formats.coco_ids import Numbers, find_id, number_ids
 from sais.errors import InputError
 
 DRAWS = 100
@@ -18,44 +19,58 @@ Document = dict[str, Any]
 def split_document(document: Document, fraction: float, seed: int) -> tuple[Document, Document]:
     """Split a COCO document into a training and a validation part; everything but images and annotations is in both.
 
+    Entries of one image file are in the same part.
+
     Args:
         document: Document with `images`, `categories` and perhaps `annotations`, as `formats.coco` checks it.
-        fraction: Fraction of the images in the validation part, between 0 and 1; each part has at least one image.
+        fraction: Fraction of the image files in the validation part, between 0 and 1; each part has at least one.
         seed: Seed of the draws.
 
     Raises:
         InputError: There is only one image.
     """
-    images = document["images"]
-    if len(images) < 2:
+    groups: dict[str, list[int]] = {}  # file name -> positions of its entries
+    for position, image in enumerate(document["images"]):
+        groups.setdefault(str(image.get("file_name", position)).replace("\\", "/"), []).append(position)
+    if len(groups) < 2:
         raise InputError("split: one image cannot be split. Train on it without a validation split.")
-    counts = _count_objects(document)
+    numbers = number_ids([image["id"] for image in document["images"]], _ignore, _ignore)
+    by_image = _count_objects(document, numbers)
+    counts = np.stack([by_image[positions].sum(0) for positions in groups.values()])
     target = fraction * counts.sum(0)
-    valid_count = min(max(1, round(fraction * len(images))), len(images) - 1)
+    valid_count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
     random = np.random.default_rng(seed)
-    draws = [np.sort(random.permutation(len(images))[:valid_count]) for _ in range(DRAWS)]
+    draws = [np.sort(random.permutation(len(groups))[:valid_count]) for _ in range(DRAWS)]
     errors = [float((np.abs(counts[draw].sum(0) - target) / np.maximum(target, 1)).sum()) for draw in draws]
-    valid = set(draws[int(np.argmin(errors))].tolist())
+    chosen = set(draws[int(np.argmin(errors))].tolist())
+    valid = {position for row, positions in enumerate(groups.values()) if row in chosen for position in positions}
     parts: tuple[list[Any], list[Any]] = ([], [])
-    for position, image in enumerate(images):
+    for position, image in enumerate(document["images"]):
         parts[position in valid].append(image)
-    return _select_images(document, parts[0]), _select_images(document, parts[1])
+    return _select_images(document, parts[0], numbers), _select_images(document, parts[1], numbers)
 
 
-def _count_objects(document: Document) -> np.ndarray:
+def _count_objects(document: Document, numbers: Numbers) -> np.ndarray:
     """Return the number of objects of each category in each image, (images, categories) int64."""
-    rows = {image["id"]: row for row, image in enumerate(document["images"])}
-    columns = {category["id"]: column for column, category in enumerate(document["categories"])}
+    categories = number_ids([category["id"] for category in document["categories"]], _ignore, _ignore)
+    rows = {numbers[image["id"]]: row for row, image in enumerate(document["images"])}
+    columns = {categories[category["id"]]: column for column, category in enumerate(document["categories"])}
     counts = np.zeros((len(rows), len(columns)), dtype=np.int64)
     pairs = Counter((item["image_id"], item["category_id"]) for item in document.get("annotations", []))
     for (image, category), count in pairs.items():
-        counts[rows[image], columns[category]] = count
+        image_id, category_id = find_id(numbers, image), find_id(categories, category)
+        if image_id is not None and category_id is not None:
+            counts[rows[image_id], columns[category_id]] += count
     return counts
 
 
-def _select_images(document: Document, images: list[Any]) -> Document:
-    ids = {image["id"] for image in images}
+def _select_images(document: Document, images: list[Any], numbers: Numbers) -> Document:
+    ids = {numbers[image["id"]] for image in images}
     part = document | {"images": images}
     if "annotations" in document:
-        part["annotations"] = [item for item in document["annotations"] if item["image_id"] in ids]
+        part["annotations"] = [item for item in document["annotations"] if find_id(numbers, item["image_id"]) in ids]
     return part
+
+
+def _ignore(value: Any) -> None:
+    """Ignore a note about an id."""

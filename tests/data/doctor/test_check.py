@@ -10,7 +10,9 @@ from PIL import Image
 
 from sais.data.doctor.check import (
     DUPLICATE_OBJECT,
+    LARGE_AREA,
     MASK_OUTSIDE_BOX,
+    SAME_CONTENT,
     SIZE_MISMATCH,
     TINY_OBJECT,
     UNREADABLE_IMAGE,
@@ -40,11 +42,12 @@ def test_check_dataset_reports_all_kinds_of_findings(tmp_path: Path) -> None:
     )
     assert {kind: len(cases) for kind, cases in report.findings.items()} == {
         UNREADABLE_IMAGE: 1, SIZE_MISMATCH: 1, DUPLICATE_OBJECT: 1, MASK_OUTSIDE_BOX: 1, TINY_OBJECT: 1,
+        LARGE_AREA: 2, SAME_CONTENT: 1,
     }  # fmt: skip
     assert not report.ok
     assert progress == [(1, 3), (2, 3), (3, 3)]
     assert "annotation 3: by 8.0 px" in report.summary()
-    assert "rotated by EXIF?" in report.summary()
+    assert "(height and width swapped)" in report.summary()
     (tmp_path / "b.png").write_bytes(valid)
     (tmp_path / "some.json").write_text(json.dumps(DOCUMENT))
     clean = check_dataset(read_coco(tmp_path / "some.json", tmp_path))

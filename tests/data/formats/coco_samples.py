@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +26,46 @@ def write_images(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for entry in DOCUMENT["images"]:
         Image.new("RGB", (entry["width"], entry["height"])).save(folder / entry["file_name"])
+
+
+def square_outline(x: float, y: float, width: float, height: float) -> list[list[float]]:
+    """Return the polygon of a rectangle."""
+    return [[x, y, x + width, y, x + width, y + height, x, y + height]]
+
+
+def make_document(count: int = 6, size: tuple[int, int] = (96, 128)) -> dict[str, Any]:
+    """Return a healthy document of one class with `count` images of `size` (H, W) and two objects in each."""
+    height, width = size
+    images = [{"id": i + 1, "file_name": f"{i}.png", "height": height, "width": width} for i in range(count)]
+    annotations = []
+    for i in range(count):
+        for k in range(2):
+            box = [10 + 60 * k + i, 20 + 10 * k, 40, 30]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": 1,
+                    "bbox": box,
+                    "area": 1200,
+                    "iscrowd": 0,
+                    "segmentation": square_outline(*box),
+                }
+            )
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "part"}]}
+
+
+def write_split(folder: Path, split: str, document: dict[str, Any], names: list[str] | None = None) -> Path:
+    """Write the annotations of a split, and its images into folder/images under `names` or their own; return the file.
+
+    Each image has another color, so that no two have the same content.
+    """
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
+    path = folder / "annotations" / f"{split}.json"
+    path.write_text(json.dumps(document))
+    for i, entry in enumerate(document["images"]):
+        file = folder / "images" / (names[i] if names else entry["file_name"])
+        color = (20 * i % 256, 7 * i % 256, sum(split.encode()) % 256)
+        Image.new("RGB", (int(entry["width"]), int(entry["height"])), color).save(file)
+    return path

@@ -1,0 +1,133 @@
+"""Worker processes where Python does not fork: without the main script, or with a check of its guard."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from sais.config import InputConfig
+from sais.data import workers
+from sais.data.formats import read_dataset
+from sais.data.loader import evaluation_loader
+from sais.errors import InputError
+
+SCRIPT = """
+import multiprocessing, sys
+multiprocessing.set_start_method("spawn")
+import sais
+from sais.config import *
+from sais.data.formats import read_dataset
+from dataclasses import replace
+
+{setup}
+tiny = Experiment(
+    input=InputConfig(size=(64, 64)),
+    model=ModelConfig(backbone="tf_efficientnet_lite0.in1k", channels=64, tower_depth=1, prototype_channels=16),
+    optim=OptimConfig(batch_size=4, lr=1e-4),
+    schedule=ScheduleConfig(epochs=1),
+    run=RunConfig(workers=1, device="cpu", loggers=()),
+)
+result = sais.train(tiny, {data}, "out", max_iterations=1, random_init=True)
+print("iterations", result.iterations)
+"""
+
+
+@pytest.fixture
+def spawning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python start processes as on Windows and macOS."""
+    monkeypatch.setattr(workers, "_start_method", lambda: "spawn")
+
+
+def main_script(monkeypatch: pytest.MonkeyPatch, path: Path, source: str) -> types.ModuleType:
+    """Make a script the main module, and return it."""
+    path.write_text(source)
+    main = types.ModuleType("__main__")
+    main.__file__, main.__spec__ = str(path), None
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec(compile(source, str(path), "exec"), main.__dict__)
+    return main
+
+
+def test_worker_context_is_python_s_own_where_it_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_start_method", lambda: "fork")
+    assert workers.worker_context([1], workers=2) is None
+
+
+@pytest.mark.usefixtures("spawning")
+def test_worker_context_starts_without_the_main_script() -> None:
+    assert workers.worker_context([1], workers=0) is None
+    context = workers.worker_context([1], workers=2)
+    assert isinstance(context, multiprocessing.context.SpawnContext)
+    assert issubclass(context.Process, workers._Process)
+    with workers._without_main_script():
+        assert getattr(sys.modules["__main__"], "__file__", None) is None
+
+
+@pytest.mark.usefixtures("spawning")
+def test_worker_context_needs_a_guard_for_functions_of_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = main_script(monkeypatch, tmp_path / "a.py", "def read():\n    return 1\n")
+    with pytest.raises(InputError, match=r"a\.py: the data set uses functions of this script.*Put its calls below"):
+        workers.worker_context([main.read], workers=1)
+    main = main_script(
+        monkeypatch, tmp_path / "b.py", 'def read():\n    return 1\nif __name__ == "__main__":\n    pass\n'
+    )
+    context = workers.worker_context([main.read], workers=1)
+    assert context is not None
+    assert not isinstance(context, workers._Context)
+
+
+@pytest.mark.usefixtures("spawning")
+def test_worker_context_refuses_what_cannot_be_sent() -> None:
+    with pytest.raises(InputError, match=r"data set: cannot be sent to the processes .*run\.workers=0"):
+        workers.worker_context([lambda: 1], workers=1)
+
+
+def test_check_main_process_refuses_a_process_that_is_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers.check_main_process()
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(InputError, match="a new process imports it and must not run it again"):
+        workers.check_main_process()
+
+
+def test_loaders_pin_memory_only_on_request(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # there is a GPU, but the run is on the CPU
+    split = read_dataset(shapes, "valid")
+    assert not evaluation_loader(split, InputConfig(size=(64, 64)), 2, 0).pin_memory
+    assert evaluation_loader(split, InputConfig(size=(64, 64)), 2, 0, pin_memory=True).pin_memory
+
+
+def run_script(folder: Path, data: str, setup: str = "") -> subprocess.CompletedProcess[str]:
+    (folder / "script.py").write_text(SCRIPT.format(data=data, setup=setup))
+    return subprocess.run([sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.slow
+def test_train_under_spawn_runs_from_a_script_without_a_guard(shapes: Path, tmp_path: Path) -> None:
+    done = run_script(tmp_path, repr(str(shapes)))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "iterations 1\n"
+
+
+@pytest.mark.slow
+def test_train_under_spawn_names_the_guard_where_the_script_is_needed(shapes: Path, tmp_path: Path) -> None:
+    setup = (
+        f"split = read_dataset({str(shapes)!r}, 'train')\n"
+        "def read():\n    from sais.io.images import read_image\n    return read_image(split.images[0].path)\n"
+        "split = replace(split, images=tuple(replace(r, source=read, size=(96, 128)) for r in split.images))"
+    )
+    done = run_script(tmp_path, "split", setup)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert "script.py: the data set uses functions of this script" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
