@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
 
 
+BOXES_ONLY = "note: the model was trained without masks (model.masks False): boxes only"
+"""Printed by every command that predicts with or exports such a model."""
+
+
 def check_model(path: Path) -> None:
     """Raise CheckpointError unless `path` exists: before anything slow is done."""
     if not path.exists():

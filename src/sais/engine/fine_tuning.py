@@ -143,7 +143,7 @@ def adopt_settings(experiment: Experiment, checkpoint: Checkpoint, path: Path) -
         pairs = {"architecture": pairs["architecture"]}
     elif stored.backbone.partition(".")[0] == model.backbone.partition(".")[0]:  # the same network
         del pairs["backbone"]
-    wrong = [f"model.{name} {theirs}, not {ours}" for name, (theirs, ours) in pairs.items() if theirs != ours]
+    wrong = [f"model.{name} {value}, not {own}" for name, (value, own) in pairs.items() if value != own]
     if wrong:
         raise CheckpointError(
             f"{path}: the weights do not fit the network of {experiment.name} ({'; '.join(wrong)}). Train with the "

@@ -13,9 +13,8 @@ from sais.config import Experiment
 from sais.config_ranges import check_ranges
 from sais.converters.for_training import for_training
 from sais.data.annotations import DatasetSplit
-from sais.device import choose_device
+from sais.device import check_precision, choose_device
 from sais.distributed import SINGLE_PROCESS, World
-from sais.engine.fine_tuning import initialize_from, read_initial_weights
 from sais.engine.logging.loggers import LOGGERS
 from sais.engine.mask_supervision import match_masks
 from sais.engine.optim import MovingAverage, build_optimizer, restore_optimizer
@@ -73,6 +72,8 @@ def start_run(inputs: RunInputs, random_init: bool, weights: str | Path | None) 
     experiment, remarks = match_masks(experiment, inputs.train_split, inputs.valid_split)
     initial = None
     if weights is not None:
+        from sais.engine.fine_tuning import initialize_from, read_initial_weights
+
         initial, experiment, changes = read_initial_weights(weights, experiment, inputs.world)
         remarks += changes
     device = choose_device(experiment.run.device)
@@ -229,6 +230,7 @@ def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]
 def _new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, device: torch.device) -> TrainState:
     """Return the initial state of a run, with `model` on its device and rewritten for training."""
     experiment = inputs.experiment
+    check_precision(experiment.run.precision, device)
     model = for_training(model, experiment, device)
     return TrainState(
         experiment,

@@ -27,6 +27,7 @@ from sais.engine.callbacks import Callback, Callbacks
 from sais.engine.checkpointing import (
     LoopContext,
     build_loader,
+    next_batches,
     notify,
     out_of_patience,
     readable_batch,
@@ -35,7 +36,6 @@ from sais.engine.checkpointing import (
     stop_or_save,
 )
 from sais.engine.environment import describe_convolutions
-from sais.engine.fine_tuning import check_initial_weights
 from sais.engine.logging.loggers import check_loggers
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.optim import learning_rate
@@ -171,6 +171,8 @@ def train(
     if world.is_main:
         check_loggers(experiment.run.loggers)
     if weights is not None and not resume:
+        from sais.engine.fine_tuning import check_initial_weights
+
         check_initial_weights(weights, experiment)
     with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
         splits = _read_data(data, dataset, valid_dataset)
@@ -285,7 +287,7 @@ def _train_iterations(run: TrainState, context: LoopContext, epoch: int) -> None
     settings, per_epoch = run.experiment, len(context.batches)
     run.network.train()
     start_time = time.monotonic()
-    for loaded in context.loader:
+    for loaded in next_batches(run, context):
         lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
         batch = readable_batch(run, loaded, context)
         with ignore_worker_deaths():

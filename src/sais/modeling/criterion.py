@@ -169,20 +169,18 @@ class SaisCriterion:
                 outputs.quality_logits[positive], quality, weight=weights, reduction="sum"
             )
             terms[self.quality_name] = quality_weight * sums / divisors["positives"]
-        terms["mask"] = mask_weight * self._mask_loss(outputs, batch, assignment) / divisors["mask"]
+        if outputs.prototypes is not None and outputs.coefficients is not None:
+            mask_loss = self._mask_loss(outputs.prototypes, outputs.coefficients, batch, assignment)
+            terms["mask"] = mask_weight * (outputs.class_logits.new_zeros(()) + mask_loss) / divisors["mask"]
         return terms | {name: function(outputs, batch, assignment) for name, function in self.extra_losses}
 
-    def _mask_loss(self, outputs: DenseOutputs, batch: Batch, assignment: Assignment) -> Tensor:
-        zero = outputs.class_logits.new_zeros(())
-        if outputs.prototypes is None or outputs.coefficients is None:
-            return zero
+    def _mask_loss(self, prototypes: Tensor, coefficients: Tensor, batch: Batch, assignment: Assignment) -> Tensor:
+        """Sum the mask loss of prototypes (B, K, h, w) and coefficients (B, L, K) over the sampled locations."""
         # Unbound, because the gradient of an indexed batch is as large as the batch, for every image of it.
         samples = assignment.mask_positives
-        coefficients = [values[rows] for values, rows in zip(outputs.coefficients.unbind(), samples, strict=True)]
+        sampled = [values[rows] for values, rows in zip(coefficients.unbind(), samples, strict=True)]
         index = [objects[rows] for objects, rows in zip(assignment.targets.object_index, samples, strict=True)]
-        return zero + mask_losses(
-            outputs.prototypes.unbind(), coefficients, index, batch.ground_truths, self.mask_margin
-        )
+        return mask_losses(prototypes.unbind(), sampled, index, batch.ground_truths, self.mask_margin)
 
 
 def count_normalizers(targets: DenseTargets, mask_positives: list[Tensor]) -> dict[str, Tensor]:

@@ -209,14 +209,14 @@ def _pyramid(state: dict[str, Tensor], detector: Detector) -> dict[str, Tensor]:
         if match is None or int(match[2]) < detector.first_level:
             continue
         kind, level, part = match[1], int(match[2]), match[3]
-        ours = f"fpn.pyramid.{kind}_blocks.{level - detector.first_level}.0"
+        target = f"fpn.pyramid.{kind}_blocks.{level - detector.first_level}.0"
         norm = f"backbone.fpn.{kind}_blocks.{level}.1"
         if f"{norm}.running_var" not in state:
-            tensors[f"{ours}.{part}"] = value
+            tensors[f"{target}.{part}"] = value
             continue
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + 1e-5).sqrt()
-        tensors[f"{ours}.weight"] = value * scale[:, None, None, None]
-        tensors[f"{ours}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+        tensors[f"{target}.weight"] = value * scale[:, None, None, None]
+        tensors[f"{target}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
     return tensors
 
 
