@@ -54,7 +54,7 @@ EXTRAS = {
     "torchvision": "train",
     "timm": "train",
     "safetensors": "train",
-    "faster_coco_eval": "train",
+    "faster_coco_eval": "eval",
     "tensorboard": "train",
     "av": "video",
     "supervision": "supervision",

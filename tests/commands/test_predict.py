@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sais.commands.predict import PredictionFile
+from sais.commands.prediction_file import PredictionFile
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
 
 
 def test_predictions_file_is_coco(tmp_path: Path) -> None:
-    predictions = PredictionFile(("cat", "dog"))
+    predictions = PredictionFile(("cat", "dog"), (3, 8))
     bits = np.ones((2, 3), bool)
     predictions.add(
         Detections((10, 20), np.zeros((0, 4)), np.zeros(0), np.zeros(0), ("cat", "dog")), file_name="empty.jpg"
@@ -22,14 +22,14 @@ def test_predictions_file_is_coco(tmp_path: Path) -> None:
         (10, 20), np.array([[1, 2, 4, 4]]), np.array([0.5]), np.array([1]), ("cat", "dog"), [CroppedMask(1, 2, bits)]
     )
     predictions.add(detections, file_name="one.jpg")
-    predictions.write(tmp_path / "out/predictions.json")
+    predictions.write(tmp_path / "out")
     read = json.loads((tmp_path / "out/predictions.json").read_text())
     assert [image["file_name"] for image in read["images"]] == ["empty.jpg", "one.jpg"]
     assert read["images"][1] == {"id": 2, "width": 20, "height": 10, "file_name": "one.jpg"}
     (entry,) = read["annotations"]
-    assert (entry["id"], entry["image_id"], entry["category_id"]) == (1, 2, 2)
+    assert (entry["id"], entry["image_id"], entry["category_id"]) == (1, 2, 8)
     assert entry["bbox"] == [1, 2, 3, 2]
     assert entry["segmentation"]["size"] == [10, 20]
-    assert read["categories"][1] == {"id": 2, "name": "dog"}
+    assert read["categories"][1] == {"id": 8, "name": "dog"}
     assert predictions.counts == {"dog": 1}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.json"]

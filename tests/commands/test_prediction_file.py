@@ -150,9 +150,8 @@ def test_strict_readers_accept_predictions(tmp_path: Path, polygons: bool) -> No
 def test_polygons_leave_out_holes(tmp_path: Path) -> None:
     bits = np.ones((9, 9), bool)
     bits[3:6, 3:6] = False
-    detections = Detections(
-        SIZE, np.array([[5, 5, 14, 14]]), np.array([0.5]), np.array([0]), NAMES, [CroppedMask(5, 5, bits)]
-    )
+    mask, box = CroppedMask(5, 5, bits), np.array([[5, 5, 14, 14]])
+    detections = Detections(SIZE, box, np.array([0.5]), np.array([0]), NAMES, [mask])
     predictions = PredictionFile(NAMES, IDS, polygons=True)
     predictions.add(detections, "a.jpg")
     (ring,) = predictions.annotations[0]["segmentation"]

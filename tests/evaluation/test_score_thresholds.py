@@ -115,7 +115,7 @@ def test_coco_metrics_with_another_limit_equal_pycocotools(limit: int) -> None:
             values = oracle.eval["precision"][:, :, :, area, 2]
             expected = values[values > -1].mean() if (values > -1).any() else math.nan
             assert getattr(scores, name) == pytest.approx(expected, abs=1e-6, nan_ok=True)
-        assert scores.AR100 == pytest.approx(oracle.eval["recall"][:, :, 0, 2].mean(), abs=1e-6)
+        assert pytest.approx(oracle.eval["recall"][:, :, 0, 2].mean(), abs=1e-6) == scores.AR100
     assert f"AR{limit}" in metrics.table()
     assert f"AP counts the best {limit} of each image (COCO: 100)" in metrics.table()
     assert metrics.to_dict()["max_detections"] == limit
