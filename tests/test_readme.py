@@ -16,7 +16,10 @@ from sais.cli import main
 from sais.data.synthetic import write_shapes
 
 QUICK = {
-    "train": ["--epochs", "2", "--size", "64", "--batch-size", "4", "--workers", "0"],
+    "train": [
+        *("--epochs", "2", "--size", "64", "--batch-size", "4", "--workers", "0"),
+        *("--model.tower-depth", "1", "--model.prototype-depth", "1"),
+    ],
     "bench": ["--image-size", "60", "80", "--objects", "5", "--repeats", "1", "--no-memory"],
     "reproduce": ["--epochs", "1", "--iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
 }
@@ -100,3 +103,18 @@ def test_readme_names_existing_recipes(root: Path) -> None:
     named = {n for n in re.findall(r"`((?:sais|fcos|paper)-[a-z0-9-]+)`", text) if n != "sais-seg"}
     assert named, "the README names no recipe"
     assert named <= set(RECIPES)
+
+
+def test_install_lines_of_the_readme_can_be_typed(root: Path) -> None:
+    """No placeholder, and only extras that exist."""
+    import tomllib
+
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    installs = re.findall(r"pip install [^`\n]*", text)
+    assert installs[0] == 'pip install -e ".[train,imagenet-lite]"'
+    for install in installs:
+        match = re.fullmatch(r'pip install -e "\.\[([\w,-]+)\]"', install)
+        assert match is not None, install
+        assert set(match[1].split(",")) <= extras.keys()

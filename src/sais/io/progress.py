@@ -1,6 +1,6 @@
 """Progress of long work, on stderr: a bar on a terminal and in a notebook, a plain line each 30 s elsewhere.
 
-stdout is for results. A bar is one line that is never wider than the terminal: where it is narrow, the least important
+stdout is for results. A bar is one line that is never wider than the terminal: where it is narrow, the less important
 parts are left out. `NO_COLOR` and `TERM=dumb` are honored by rich; a dumb terminal gets plain lines.
 """
 
@@ -177,7 +177,7 @@ class Progress:
         parts = self._parts()
         count = self._count
         label = self.label
-        # From most to least important: the time left, the values in their order, the speed; the label goes first.
+        # By importance: the time left, the values in their order, the speed; the label goes first.
         order = sorted(range(len(parts)), key=lambda i: (not parts[i].endswith(" left"), i))
         room = width - len(count) - 1 - MIN_BAR
         if cell_len(label) + 1 + sum(len(part) + 1 for part in parts) <= room or not parts:
