@@ -213,7 +213,7 @@ def kills(arguments: Arguments, command: str) -> str:
     return (
         f"`{command}`: {report.kills} kills in {report.runs} runs, {report.before_first_checkpoint} before the first "
         f"checkpoint, {report.while_writing} while a checkpoint was written. All checkpoints were readable, and all "
-        "runs ended with the weights of the uninterrupted run, bit for bit."
+        "runs ended with the weights of the uninterrupted run on the CPU, bit for bit."
     )
 
 

@@ -5,8 +5,8 @@
 A run on synthetic shapes is trained once without interruption. Then the same run is started in a process that is killed
 (SIGKILL) after a random time, resumed in another process that is killed as well, and so on until the run is complete;
 then the next run starts. After each kill, every checkpoint is read and its checksum verified. At the end of each run,
-weights, average, optimizer, counters and log must be equal to those of the uninterrupted run, bit for bit. Checkpoints
-are written after every iteration, so that many kills interrupt the writing of a checkpoint.
+weights, average, optimizer, counters and log must be equal to those of the uninterrupted run on the CPU, bit for bit.
+Checkpoints are written after every iteration, so that many kills interrupt the writing of a checkpoint.
 """
 
 from __future__ import annotations

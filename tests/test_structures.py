@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from sais.structures import Batch, GroundTruth, copies_overlap  # noqa: E402
+import torch
+
+from sais.structures import Batch, GroundTruth, copies_overlap
 
 
 @pytest.fixture

@@ -225,8 +225,8 @@ class RunConfig:
 
     seed: int = 0
     """Random seed. On a CPU, the same seed, data and machine give the same weights."""
-    workers: int = 2
-    """Number of processes that read images; 0: the main process reads them."""
+    workers: int | None = None
+    """Number of processes that read images; 0: the main process reads them. None: 2 on a CPU, up to 8 for a GPU."""
     device: str = "auto"
     """Device: auto (CUDA if available, else Apple's MPS, else the CPU), cpu, cuda or mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -6,7 +6,7 @@ option convolutions are recomputed too, and only the maps between the stages are
 
 It is based on `torch.utils.checkpoint`, which stops recomputing a part as soon as it has everything that backward asks
 for. A convolution asks only for its input, so a part that ends with a convolution does not compute it a second time.
-Results are equal to the bit: the same functions of the same numbers, in the same precision.
+On a CPU results are equal to the bit: the same functions of the same numbers, in the same precision.
 """
 
 from __future__ import annotations

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from sais.data.loader import EpochBatches, LoadedBatch, training_loader
+from sais.device import choose_workers
 from sais.engine.callbacks import Callbacks, EventKind, TrainingEvent
 from sais.engine.logging.run_log import NullLog, RunLog
-from sais.engine.signals import StopRequest, exit_by_signal
+from sais.engine.signals import StopRequest, exit_by_signal, ignore_worker_deaths
 from sais.engine.train_state import TrainState, save_train_state
 from sais.errors import InputError, ResourceError, SaisError
 from sais.structures import Batch
@@ -49,7 +52,8 @@ class LoopContext:
 def build_loader(run: TrainState) -> tuple[Any, EpochBatches]:
     """Return the loader of this rank's share of every batch, and its sampler."""
     settings, share = run.experiment, (run.world.rank, run.world.world_size)
-    seed, workers, margin = settings.run.seed, settings.run.workers, settings.criterion.mask_margin
+    workers = choose_workers(settings.run.workers, run.device)
+    seed, margin = settings.run.seed, settings.criterion.mask_margin
     inputs, batch_size = (settings.input, settings.augment), settings.optim.batch_size
     return training_loader(
         run.train_split, *inputs, batch_size, seed, workers, margin, share, pin_memory=run.device.type == "cuda"
@@ -75,6 +79,27 @@ def notify(run: TrainState, context: LoopContext, kind: EventKind, epoch: int, *
         stop = context.callbacks.call(TrainingEvent(kind, run.iteration, total, epoch + 1, epochs, **details))
     if run.world.broadcast(stop):
         context.last_iteration = run.iteration
+
+
+def next_batches(run: TrainState, context: LoopContext) -> Iterator[LoadedBatch]:
+    """Yield the batches of the loader.
+
+    A signal that is received while waiting for a batch ends the run at once: nothing is half done, and a loader that
+    never answers, as on a lost network drive, must not keep the process alive.
+    """
+    batches = iter(context.loader)
+    alone = run.world.world_size == 1  # ranks must agree on the step after which they stop
+    while True:
+        try:
+            with context.stop.immediately() if alone else contextlib.nullcontext():
+                loaded = next(batches)
+        except StopIteration:
+            return
+        except (KeyboardInterrupt, SystemExit):
+            with ignore_worker_deaths():
+                stop_or_save(run, context)
+            raise
+        yield loaded
 
 
 def stop_or_save(run: TrainState, context: LoopContext) -> None:

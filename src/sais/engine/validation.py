@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from sais.device import choose_workers
 from sais.engine.callbacks import evaluation_values
 from sais.engine.checkpointing import LoopContext, notify, out_of_patience
 from sais.engine.logging.run_log import NullLog, RunLog
@@ -72,9 +73,8 @@ def _evaluate(run: TrainState, context: LoopContext) -> Evaluation:
     try:
         share = -(-len(run.valid_split.images) // run.world.world_size)
         with context.log.evaluating(share) as progress:
-            return evaluate(
-                detector, run.valid_split, batch_size, settings.run.workers, skip_broken, progress, world=run.world
-            )
+            workers = choose_workers(settings.run.workers, run.device)
+            return evaluate(detector, run.valid_split, batch_size, workers, skip_broken, progress, world=run.world)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

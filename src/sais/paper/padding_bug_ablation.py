@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sais.data.annotations import DatasetSplit
+from sais.device import choose_device, choose_workers
 from sais.evaluation.evaluate import evaluate
 from sais.inference.predictor import Predictor
 from sais.inference.trained_model import load_model
@@ -63,7 +64,8 @@ def _evaluate_other(
     model = load_model(models[0])
     settings = replace_settings(model.experiment, "model", architecture=architecture)
     predictor = Predictor(replace(model, experiment=settings), device=device)
-    batch_size, workers = settings.optim.batch_size, settings.run.workers
+    batch_size = settings.optim.batch_size
+    workers = choose_workers(settings.run.workers, choose_device(device))
     metrics = evaluate(predictor, valid_split, batch_size, workers, skip_broken=True).metrics
     assert metrics is not None
     other = replace(

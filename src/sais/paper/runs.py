@@ -24,7 +24,7 @@ from sais.checkpoint import load_checkpoint
 from sais.config import Experiment, flatten, to_dict
 from sais.data.annotations import DatasetSplit
 from sais.data.paths import DataPaths
-from sais.device import choose_device
+from sais.device import choose_device, choose_workers
 from sais.engine.environment import describe_environment
 from sais.engine.trainer import train
 from sais.errors import InputError
@@ -261,7 +261,8 @@ def _evaluate_run(
     checkpoint = load_checkpoint(path)
     device = choose_device(plan.experiment.run.device)
     detector = Predictor(path, device=str(device))
-    batch_size, workers = plan.experiment.optim.batch_size, plan.experiment.run.workers
+    batch_size = plan.experiment.optim.batch_size
+    workers = choose_workers(plan.experiment.run.workers, device)
     evaluation = evaluate(detector, valid_split, batch_size, workers, skip_broken)
     metrics = evaluation.metrics
     assert metrics is not None
