@@ -223,6 +223,8 @@ def test_read_image_of_each_page(tmp_path: Path, suffix: str) -> None:
     pages[0].save(path, save_all=True, append_images=pages[1:], **({"lossless": True} if suffix == ".webp" else {}))
     assert count_pages(path) == 3
     assert [int(read_image(path, page=i)[0, 0, 0]) for i in range(3)] == [0, 80, 160]
+    with pytest.raises(InputError, match="no page 4; the file has 3"):
+        read_image(path, page=3)
     notes: Counter[str] = Counter()
     assert read_image(path, notes=notes).max() == 0
     assert notes[SEVERAL_PAGES] == 1

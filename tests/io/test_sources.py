@@ -108,6 +108,8 @@ def test_find_sources_counts_pipes_and_broken_links(tmp_path: Path) -> None:
     sources = find_sources([str(tmp_path)])
     assert file_names(sources) == ["a.png"]
     assert sources.left_out == {"pipe or device": 1, "broken link": 1}
+    os.mkfifo(tmp_path / "film.mp4")  # opened as a video it would wait for a writer
+    assert find_sources([str(tmp_path / "film.mp4")]).videos == []
 
 
 @pytest.mark.parametrize(

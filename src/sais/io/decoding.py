@@ -177,6 +177,19 @@ def page_positions(image: Image.Image, limit: int | None = None) -> list[int]:
     return positions
 
 
+def find_page(image: Image.Image, page: int) -> int:
+    """Return the position in the file of a page or frame, counted from 0.
+
+    Raises:
+        InputError: The file has fewer pages.
+    """
+    positions = page_positions(image, limit=page + 1)
+    if page >= len(positions):
+        name = printable(str(getattr(image, "filename", "") or "image"))
+        raise InputError(f"{name}: no page {page + 1}; the file has {len(positions)}. Use a lower number.", "missing")
+    return positions[page]
+
+
 def has_deep_color(image: Image.Image) -> bool:
     """Return whether an opened, not yet decoded file has color samples of 16 bits; Pillow keeps their high bytes."""
     return _rawmode(image) in {f"{mode};16{order}" for mode in ("RGB", "RGBX", "RGBA") for order in "BLN"}

@@ -56,8 +56,10 @@ def read_image(
         try:
             if page is None and notes is not None and len(decoding.page_positions(image, limit=2)) > 1:
                 notes[SEVERAL_PAGES] += 1
-            position = decoding.page_positions(image, limit=page + 1)[page] if page else 0
+            position = 0 if not page else decoding.find_page(image, page)
             return pixels.decode_page(image, source, position, white_level, notes)
+        except InputError:
+            raise
         except Exception as error:  # decoders raise exceptions of every class on corrupt data
             reason, name = decoding.one_line(error), decoding.source_name(source)
             kind = "truncated" if "truncated" in reason else "corrupt"
@@ -159,7 +161,9 @@ def _is_seekable(file: BinaryIO) -> bool:
 
 def _unsupported(source: object) -> InputError:
     if isinstance(source, (list, tuple)):
-        return InputError(f"image: a {type(source).__name__} of {len(source)} images. Give one image, or the list to Predictor.batch.")
+        return InputError(
+            f"image: a {type(source).__name__} of {len(source)} images. Give one image, or the list to Predictor.batch."
+        )
     return InputError(
         f"image: unsupported type {type(source).__name__}. "
         "Give a path, a Pillow image, the bytes of a file, or a numpy array (H, W, 3) of uint8 RGB."

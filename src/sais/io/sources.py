@@ -169,12 +169,14 @@ def _find(word: str, sources: Sources, single: bool) -> list[tuple[Path | str, s
     path = Path(word)
     if path.is_dir():
         return _find_in_folder(path, sources, single)
+    if not path.is_file():  # a pipe, a device or a broken link: reported when it is read
+        return [(path, path.name)]
     video = is_video(path)
-    kind = file_kind(path) if path.is_file() and (video or not is_image(path)) else ""
+    kind = file_kind(path) if video or not is_image(path) else ""
     if kind == "video" or (video and kind not in IMAGE_FORMATS):
         sources.videos.append(path)
         return []
-    if kind not in IMAGE_FORMATS and path.is_file() and path.suffix.lower() not in (*IMAGE_SUFFIXES, *RAW_SUFFIXES):
+    if kind not in IMAGE_FORMATS and path.suffix.lower() not in (*IMAGE_SUFFIXES, *RAW_SUFFIXES):
         if single:
             detail = f" ({kind})" if kind else ""
             raise InputError(f"{printable(word)}: not an image or video{detail}. Name an image, a folder or a video.")
