@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sais.config import InputConfig
-from sais.errors import ConfigError
 from sais.inference.assemble import assemble, to_numpy
 from sais.inference.backends import Backend, open_backend
 from sais.inference.options import InferenceOptions, merge_options
@@ -146,7 +145,6 @@ class Predictor:
         return results
 
     def _drop_overlaps(self, results: Sequence[Detections]) -> list[Detections]:
-        """Return the results without overlaps of different classes, if the options say so."""
         if not self.options.class_agnostic:
             return list(results)
         from sais.inference.class_agnostic import drop_overlaps
@@ -158,22 +156,9 @@ class Predictor:
         options, settings = self.options, self.experiment.input
         if not options.uses_tta:
             return self._at_input(settings, self.filter)
-        from sais.inference.tta import predict_tta, tta_inputs
+        from sais.inference.tta import compose_tta
 
-        inputs = tta_inputs(settings, options.tta_scales)
-        if self.backend.fixed_canvas is not None and inputs != [settings]:
-            height, width = self.backend.fixed_canvas
-            raise ConfigError(
-                f"tta_scales: the exported model has a fixed input of {height} x {width}. "
-                "Use 1.0 only, or export it with a dynamic shape."
-            )
-        functions = [self._at_input(scaled, replace(self.filter, minimum=None)) for scaled in inputs]
-
-        def detect(images: list[np.ndarray]) -> list[Detections]:
-            results = predict_tta(images, functions, options.tta_flip, self.filter.max_detections)
-            return [self.filter.select(merged) for merged in results]
-
-        return detect
+        return compose_tta(self._at_input, settings, options, self.filter, self.backend.fixed_canvas)
 
     def _at_input(self, settings: InputConfig, detection_filter: DetectionFilter) -> DetectFunction:
         """Return the function that detects on images (H, W, 3) resized to the input that `settings` describe."""

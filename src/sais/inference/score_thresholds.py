@@ -35,7 +35,7 @@ class ScoreThresholds:
     kind: str = "masks"
     """masks or boxes: what was compared with the ground truth."""
     per_class: dict[str, float] = field(default_factory=dict)
-    """Class name -> threshold, of classes with enough objects to tell."""
+    """Class name -> threshold, of classes with enough objects."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary for JSON."""

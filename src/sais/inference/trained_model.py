@@ -50,11 +50,9 @@ def load_model(path: str | Path) -> TrainedModel:
     architecture = find_architecture(checkpoint.experiment.model.architecture)
     network = architecture.build(checkpoint.experiment, len(checkpoint.class_names))
     load_weights(network, checkpoint.part("model"), path)
-    thresholds = None
-    if checkpoint.state.get("thresholds") is not None:
-        from sais.inference.score_thresholds import thresholds_from_dict
+    from sais.inference.score_thresholds import thresholds_from_dict
 
-        thresholds = thresholds_from_dict(checkpoint.state["thresholds"], str(path))
+    thresholds = thresholds_from_dict(checkpoint.state.get("thresholds"), str(path))
     return TrainedModel(network, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, thresholds)
 
 

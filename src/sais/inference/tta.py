@@ -14,8 +14,9 @@ Works with any predictor: `predict_tta` takes one detect function for each scale
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,10 @@ from sais.ops.letterbox import CANVAS_MULTIPLE
 from sais.ops.numpy_boxes import box_area, box_intersection, boxes_overlap
 from sais.results import mask_ops
 from sais.results.detections import DetectFunction, Detections
+
+if TYPE_CHECKING:
+    from sais.inference.options import InferenceOptions
+    from sais.inference.score_thresholds import DetectionFilter
 
 SAME_OBJECT_IOU = 0.5
 """Minimum IoU of two detections of one class that are one object."""
@@ -56,6 +61,41 @@ def tta_inputs(settings: InputConfig, scales: Sequence[float]) -> list[InputConf
             raise ConfigError(f"tta_scales: {first:g} and {scale:g} give the same input of {size}. Space them further.")
         inputs.append(scaled)
     return inputs
+
+
+def compose_tta(
+    at_input: Callable[[InputConfig, DetectionFilter], DetectFunction],
+    settings: InputConfig,
+    options: InferenceOptions,
+    detection_filter: DetectionFilter,
+    fixed_canvas: tuple[int, int] | None,
+) -> DetectFunction:
+    """Return the function that detects on images with test-time augmentation.
+
+    Args:
+        at_input: function from input settings and a filter to the function that detects at that input.
+        settings: input settings of the model.
+        options: inference options with the augmentation.
+        detection_filter: filter of the merged detections.
+        fixed_canvas: the only (height, width) that the model accepts; None: any multiples of 32.
+
+    Raises:
+        ConfigError: the model has a fixed input, and a scale differs from 1.
+    """
+    inputs = tta_inputs(settings, options.tta_scales)
+    if fixed_canvas is not None and inputs != [settings]:
+        height, width = fixed_canvas
+        raise ConfigError(
+            f"tta_scales: the exported model has a fixed input of {height} x {width}. "
+            "Use 1.0 only, or export it with a dynamic shape."
+        )
+    functions = [at_input(scaled, replace(detection_filter, minimum=None)) for scaled in inputs]
+
+    def detect(images: list[np.ndarray]) -> list[Detections]:
+        results = predict_tta(images, functions, options.tta_flip, detection_filter.max_detections)
+        return [detection_filter.select(merged) for merged in results]
+
+    return detect
 
 
 def predict_tta(
