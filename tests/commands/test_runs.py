@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sais.cli import main
-from sais.commands.runs import sparkline
+from sais.commands.runs import LIST_COLUMNS, _fitting_columns, sparkline
 from sais.config import Experiment, to_dict
 from sais.engine.lock import lock_run
 from sais.errors import SaisError
@@ -201,3 +201,25 @@ def test_sparkline_scales_and_thins_values() -> None:
     long = sparkline([i / 999 for i in range(1000)], 1.0)
     assert len(long) == 40
     assert (long[0], long[-1]) == ("▁", "█")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_list_leaves_out_columns_that_do_not_fit_the_terminal(width: int) -> None:
+    row = [
+        "runs/first",
+        "sais-lite",
+        "shapes",
+        "finished",
+        "0.512",
+        "30",
+        "0.508",
+        "0.551",
+        "12 min",
+        "27.3",
+        "2026-11-28",
+    ]
+    shown = [LIST_COLUMNS[number] for number in _fitting_columns(LIST_COLUMNS, [row], width)]
+    assert {"run", "recipe", "data", "state", "best AP", "mask AP"} <= set(shown)
+    cells = [max(name, cell, key=len) for name, cell in zip(LIST_COLUMNS, row, strict=True) if name in shown]
+    assert sum(len(cell) + 2 for cell in cells) - 2 <= width
+    assert ("images/s" in shown) == (width == 120)

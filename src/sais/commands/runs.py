@@ -29,6 +29,8 @@ FILE_WIDTH = 500
 BARS = "▁▂▃▄▅▆▇█"
 MAX_BARS = 40
 """Maximum length of a sparkline in characters."""
+OPTIONAL_COLUMNS = ("images/s", "started", "epoch", "time", "box AP")
+"""Columns that are left out on a narrow terminal, the first one first; `--json` has them all."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +209,22 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], text_col
     if not console.is_terminal:
         console = Console(markup=False, emoji=False, highlight=False, width=FILE_WIDTH)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < text_columns else "right", overflow="fold")
+    shown = _fitting_columns(columns, rows, console.width)
+    for number in shown:
+        table.add_column(columns[number], justify="left" if number < text_columns else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(row[number] for number in shown))
     console.print(table)
+
+
+def _fitting_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the indices of the columns to show, without those of `OPTIONAL_COLUMNS` that do not fit the terminal."""
+    from rich.cells import cell_len
+
+    widths = [2 + max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+    shown = list(range(len(columns)))
+    for name in OPTIONAL_COLUMNS:
+        if sum(widths[number] for number in shown) - 2 <= width:
+            break
+        shown = [number for number in shown if columns[number] != name]
+    return shown
