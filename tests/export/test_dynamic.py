@@ -49,7 +49,7 @@ def keep_ratio(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, 
 def dynamic(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, Path]:
     """Return a model with a fixed input, and the path of its export with a dynamic shape, graph detections."""
     model, path = random_model(backbone="resnet10t.c3_in1k"), tmp_path_factory.mktemp("dynamic") / "model.onnx"
-    export(model, path, graph="detections", dynamic_shape=True, max_detections=40)
+    export(model, path, graph="detections", dynamic_shape=True, max_detections=40, opset=18)
     return model, path
 
 
@@ -99,7 +99,10 @@ def test_dynamic_export_equals_torch_at_five_canvas_sizes(suffix: str, dynamic: 
 
 
 @pytest.mark.slow
-def test_export_stores_category_ids_and_settings(dynamic: tuple[TrainedModel, Path]) -> None:
+def test_export_stores_opset_category_ids_and_settings(dynamic: tuple[TrainedModel, Path]) -> None:
+    onnx = pytest.importorskip("onnx")
+    opsets = onnx.load(str(dynamic[1]), load_external_data=False).opset_import
+    assert [entry.version for entry in opsets if not entry.domain] == [18]
     backend = open_exported(dynamic[1], CPU)
     assert (backend.class_names, backend.category_ids) == (("a", "b", "c"), (1, 5, 9))
     assert backend.experiment.postprocess.max_detections == 40

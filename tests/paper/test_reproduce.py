@@ -273,18 +273,18 @@ def test_reproduce_reports_mistakes_in_one_line(
 @pytest.mark.slow
 def test_reproduce_makes_every_table_and_figure(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for key in ("table1", "table2", "table3"):
-        assert main(["reproduce", key, *words(shapes, out, "--seeds", "0", "1")]) == 0
+    for key, seeds in (("table1", "0"), ("table2", "0"), ("table3", "01")):
+        assert main(["reproduce", key, *words(shapes, out, "--seeds", *seeds)]) == 0
         text = (out / f"{key}.md").read_text()
         assert all(ROWS[row].title in text for row in TABLES[key].rows)
         assert "shapes" in text
         assert "paper" in text
         assert (out / f"{key}.csv").stat().st_size > 500
-    # Seven rows, each once for both seeds, though the tables name nine.
-    assert len(list((out / "results").glob("*.json"))) == 14
+    # Seven rows, each once, though the tables name nine; the two of Table III for another seed too.
+    assert len(list((out / "results").glob("*.json"))) == 9
     assert main(["reproduce", "figure2", *words(shapes, out)]) == 0
     assert main(["reproduce", "figure3", *words(shapes, out)]) == 0
-    assert len(list((out / "results").glob("*.json"))) == 14
+    assert len(list((out / "results").glob("*.json"))) == 9
     page = (out / "index.html").read_text()
     for heading in ("Table I", "Table II", "Table III", "Figure 2", "Figure 3"):
         assert heading in page

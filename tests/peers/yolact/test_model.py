@@ -128,20 +128,20 @@ def test_train_predict_and_evaluate(shapes: Path, tiny: Experiment, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_overfits_eight_images(tiny: Experiment, tmp_path: Path) -> None:
-    write_shapes(tmp_path / "eight", train=8, valid=1, size=(96, 96), seed=3)
+def test_overfits_four_images(tiny: Experiment, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "four", train=4, valid=1, size=(96, 96), seed=3)
     experiment = replace(
         tiny,
-        input=replace(tiny.input, size=(128, 128)),
+        input=replace(tiny.input, size=(96, 96)),
         augment=replace(tiny.augment, flip=0.0),
         model=replace(tiny.model, architecture=architecture.YOLACT_NAME),
         optim=replace(tiny.optim, lr=1e-3, grad_clip_norm=10.0),
-        schedule=replace(tiny.schedule, epochs=60),
+        schedule=replace(tiny.schedule, epochs=80),
     )
-    result = train(experiment, DataPaths(tmp_path / "eight"), tmp_path / "run")
-    assert result.iterations == 120
+    result = train(experiment, DataPaths(tmp_path / "four"), tmp_path / "run")
+    assert result.iterations == 80
     predictor = Predictor(tmp_path / "run" / "model.safetensors", device="cpu")
-    metrics = evaluate(predictor, read_dataset(tmp_path / "eight", "train"), workers=0).metrics
+    metrics = evaluate(predictor, read_dataset(tmp_path / "four", "train"), workers=0).metrics
     assert metrics is not None
     assert metrics.mask is not None
     print(f"mask AP50 {metrics.mask.AP50:.3f}, AP {metrics.mask.AP:.3f}, {result.seconds:.1f} s")
