@@ -167,7 +167,8 @@ def suggest(
         ConfigError: the input size cannot be chosen, because the aspect ratio is kept.
     """
     start = recipe if experiment is None else experiment
-    adapted, values, notes = start, dict.fromkeys(name for name in CHOSEN if name in choose), []
+    adapted, notes = start, list[str]()
+    values: dict[str, Any] = dict.fromkeys(name for name in CHOSEN if name in choose)
     if "input.size" in values:
         if start.input.mode != "fixed":
             raise ConfigError(
