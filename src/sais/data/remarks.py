@@ -13,9 +13,18 @@ from typing import Literal
 
 from sais.data.annotations import DatasetSplit, ImageRecord
 from sais.data.exif_frame import in_stored_frame
+from sais.data.formats.notes import (
+    BLANK_NAMES,
+    CATEGORY_ID_TEXTS,
+    IMAGE_ID_TEXTS,
+    MISSING_CLASSES,
+    MISSING_FILES,
+    RENAMED_FILES,
+)
 from sais.data.options import duplicate_files
 from sais.errors import SaisError
 
+_WITH_EXAMPLE = (MISSING_CLASSES, MISSING_FILES, RENAMED_FILES, CATEGORY_ID_TEXTS, IMAGE_ID_TEXTS, BLANK_NAMES)
 _USUAL_CROWDS = 0.05
 """Fraction of crowds up to which they are regions of many objects, as in COCO with 1 %, and not the export's format."""
 _NAMED = 5
@@ -33,12 +42,18 @@ def describe_split(split: DatasetSplit, use: Literal["train", "evaluate"] = "tra
         split: The split.
         use: What it is used for.
     """
-    remarks = [f"{what}: {count}" for what, count in split.notes.items()]
+    remarks = [f"{what}: {count}{_first_example(split, what)}" for what, count in split.notes.items()]
     found = (describe_crowds(split, use), describe_duplicates(split), describe_frames(split))
     remarks += [remark for remark in found if remark]
     if use == "train":
         remarks += [remark for remark in (describe_empty_classes(split),) if remark]
     return [f"{split.name}: {remark}" for remark in remarks]
+
+
+def _first_example(split: DatasetSplit, note: str) -> str:
+    """Return the first place of a note in parentheses, where it says more than an annotation id."""
+    examples = split.examples.get(note)
+    return f" (the first: {examples[0]})" if note in _WITH_EXAMPLE and examples else ""
 
 
 def describe_crowds(split: DatasetSplit, use: Literal["train", "evaluate"] = "train") -> str:
