@@ -40,6 +40,14 @@ MODELS = {
     "depthwise, batch-norm": replace(LITE, tower_kind="depthwise", norm="batch", coefficients_from="classification"),
     "boxes alone": replace(LITE, masks=False),
     "no towers": replace(LITE, tower_depth=0, prototype_depth=0),
+    "torchvision's head": replace(
+        LITE,
+        distance_unit="stride",
+        distance_activation="relu",
+        distance_origin="corner",
+        quality_from="regression",
+        tower_bias=True,
+    ),
 }
 
 

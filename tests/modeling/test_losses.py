@@ -72,6 +72,18 @@ def test_box_losses_equal_torchvision() -> None:
     assert giou_loss(predicted[:5], wanted[:5]).abs().max() < 1e-6
 
 
+def test_box_losses_of_boxes_that_do_not_contain_the_location() -> None:
+    """Distances from the center are negative there, when a head predicts them from the corner of a cell."""
+    predicted = torch.tensor([[6.0, 8.0, -2.0, 3.0], [9.0, 9.0, -4.0, -4.0]], requires_grad=True)
+    targets = torch.tensor([[5.0, 5.0, 5.0, 5.0], [3.0, 3.0, 4.0, 4.0]])  # the second pair is disjoint
+    signs = torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    expected = generalized_box_iou_loss(predicted * signs, targets * signs)
+    torch.testing.assert_close(giou_loss(predicted, targets), expected)
+    iou_loss(predicted, targets).sum().backward()
+    assert predicted.grad is not None
+    assert torch.isfinite(predicted.grad).all()
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.1])
 def test_mask_loss_and_gradients_equal_the_whole_map(margin: float) -> None:
     objects = [random_objects(5, 5, margin)]
