@@ -35,7 +35,7 @@ class _Process(SpawnProcess):
 class _Context(SpawnContext):
     """Start processes without the main script."""
 
-    Process = _Process  # type: ignore[assignment]
+    Process = _Process
 
 
 def worker_context(dataset: Any, workers: int) -> BaseContext | None:

@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 class TrainResult:
     """The result of a run.
 
-        result = sais.train("sais-lite", data="my_data")
-        detections = result.predictor(score=0.3)("image.jpg")
+    result = sais.train("sais-lite", data="my_data")
+    detections = result.predictor(score=0.3)("image.jpg")
     """
 
     out: Path
