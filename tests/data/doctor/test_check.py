@@ -53,3 +53,17 @@ def test_check_dataset_reports_all_kinds_of_findings(tmp_path: Path) -> None:
     clean = check_dataset(read_coco(tmp_path / "some.json", tmp_path))
     assert clean.ok
     assert "ERROR" not in clean.summary()
+
+
+def test_check_dataset_warns_of_a_split_without_outlines(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    document = copy.deepcopy(DOCUMENT)
+    for annotation in document["annotations"]:
+        annotation["segmentation"] = []
+        annotation["iscrowd"] = 0
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    report = check_dataset(read_coco(tmp_path / "boxes.json", tmp_path))
+    assert "WARNING: no object has an outline" in report.summary()
+    assert "makes a model without masks" in report.summary()
+    (tmp_path / "some.json").write_text(json.dumps(DOCUMENT))
+    assert "no object has an outline" not in check_dataset(read_coco(tmp_path / "some.json", tmp_path)).summary()

@@ -49,6 +49,7 @@ SAME_CONTENT = "images with the content of another one"
 SHARED_IMAGE = "images that are in another split as well"
 CROWDS = "crowds"
 EMPTY_CLASS = "classes without objects"
+NO_OUTLINES = "no object has an outline"
 
 ERRORS = (UNREADABLE_IMAGE, SIZE_MISMATCH, MALFORMED_MASK)
 """Findings that stop a training run or make it wrong; the others are warnings."""
@@ -93,6 +94,10 @@ class CheckReport:
         empty = describe_empty_classes(self.split)
         if empty:
             findings.append(Finding("NOTE", EMPTY_CLASS, int(empty.split()[0]), remark=empty.partition(": ")[2]))
+        objects = [a for record in self.split.images for a in record.annotations if not a.crowd]
+        if objects and all(a.segmentation is None for a in objects):
+            remark = "training on them makes a model without masks, which predicts boxes only"
+            findings.append(Finding("WARNING", NO_OUTLINES, len(objects), remark=remark))
         return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
     def summary(self) -> str:
