@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from sais.data.exif_frame import to_annotated_frame
 from sais.errors import InputError, SaisError
 from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, bounding_box
 
@@ -110,6 +109,8 @@ class ImageRecord:
         from sais.io import images
 
         if isinstance(self.source, Path):
+            from sais.data.exif_frame import to_annotated_frame
+
             upright = images.read_image(self.source, max_pixels, white_level=white_level, notes=notes)
             return to_annotated_frame(upright, self.source, self.size)
         try:

@@ -1,7 +1,7 @@
 """The frame of annotations of images that EXIF turns: upright, as images are read, or as the pixels are stored.
 
 Most tools label the upright image. Those that ignore EXIF write the stored width and height, and boxes in that frame.
-The annotated size tells the two apart for images that are turned by a quarter and not square.
+The annotated size distinguishes the two for images that are turned by a quarter and not square.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sais.data.objects import is_object_name, select_classes
-from sais.data.options import DataOptions
 from sais.errors import InputError
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
+    from sais.data.options import DataOptions
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class DataPaths:
     @property
     def options(self) -> DataOptions:
         """The options of reading."""
+        from sais.data.options import DataOptions
+
         return DataOptions(self.crowds_as_objects, self.merge_duplicate_images)
 
     def read_train(self) -> DatasetSplit:

@@ -246,9 +246,9 @@ def _annotations(path: Path, rows: _Rows, corners: np.ndarray, notes: Notes) -> 
     sizes = np.array(rows.sizes, np.float64)
     limits = np.tile(sizes[:, ::-1], 2)
     inner = corners.clip(0.0, limits)
-    no_area: np.ndarray = (corners[:, 2:] <= corners[:, :2]).any(axis=1)
-    outside: np.ndarray = ~no_area & (inner[:, 2:] <= inner[:, :2]).any(axis=1)
-    clipped: np.ndarray = (np.abs(inner - corners) > _ROUNDING).any(1)
+    no_area = np.any(corners[:, 2:] <= corners[:, :2], axis=1)
+    outside = ~no_area & np.any(inner[:, 2:] <= inner[:, :2], axis=1)
+    clipped = np.any(np.abs(inner - corners) > _ROUNDING, axis=1)
     unusable, is_clipped = (no_area | outside).tolist(), clipped.tolist()  # lists are read faster
     boxes = list(inner.astype(np.float32))
     annotations = []
