@@ -95,6 +95,12 @@ def test_dumb_terminals_get_plain_lines(variables: dict[str, str], monkeypatch: 
     assert console.file.getvalue().splitlines() == ["checking 50/100 · 1.67 images/s · 0:30 left"]
 
 
+def test_force_color_without_a_terminal_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert not Progress("checking", 100).shows_bar
+
+
 def test_no_color_removes_colors_and_keeps_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     console = terminal(80)

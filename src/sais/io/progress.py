@@ -64,7 +64,9 @@ class Progress:
         if console is None:
             from rich.console import Console
 
-            console = Console(stderr=True, soft_wrap=True)
+            # FORCE_COLOR colors the log of a CI job, which is no place for a bar all the same.
+            interactive = None if _is_terminal(sys.stderr) else False
+            console = Console(stderr=True, soft_wrap=True, force_interactive=interactive)
         self.label, self.total, self.done, self.unit = label, total, done, unit
         self.values: dict[str, str] = {}
         self._clock, self._line_interval, self._write_line = clock, line_interval, write_line

@@ -87,7 +87,7 @@ def test_resumed_log_equals_an_uninterrupted_one_and_text_keeps_everything(quiet
 def test_text_log_has_every_printed_message_also_on_a_terminal(
     quiet: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     with RunLog(tmp_path, 2, quiet) as log:
         assert log._progress.shows_bar
