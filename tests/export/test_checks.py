@@ -149,10 +149,11 @@ def test_export_command_reports_the_size_of_its_own_files(
 ) -> None:
     """A file of another export with the same name does not count."""
 
-    def write(source: Path, path: Path, *rest: Any) -> None:
+    def write(source: Path, path: Path, *rest: Any) -> GraphMetadata:
         path.write_bytes(b"x" * 1_200_000)
         if path.suffix == ".xml":
             path.with_suffix(".bin").write_bytes(b"x" * 2_000_000)
+        return GraphMetadata("detections", Experiment(), ("a",), (1,))
 
     monkeypatch.setattr(exporter, "export_model", write)
     monkeypatch.setattr(command, "_compare", lambda *arguments: None)

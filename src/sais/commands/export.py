@@ -50,18 +50,18 @@ def run(argv: Sequence[str]) -> int:
     options = arguments.options
     calibration, comparison = _check_request(arguments)
     prepare_torch("export")
-    from sais.checkpoint import find_checkpoint, load_checkpoint
+    from sais.checkpoint import find_checkpoint
     from sais.export.exporter import export_model
 
     source = find_checkpoint(arguments.model)
     path = arguments.out or source.with_suffix(FORMATS[options.format])
     print(f"{source}: exporting the graph '{options.graph}' ({options.precision}) to {path}, about a minute")
     with progress_bar("calibrating", len(calibration)) if calibration else nullcontext(lambda done: None) as progress:
-        export_model(source, path, options, calibration, progress)
+        metadata = export_model(source, path, options, calibration, progress)
     files = [file for file in written_files(path, options.format) if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     print(f"wrote {' and '.join(map(str, files))}, {size / 1e6:.1f} MB")
-    if not load_checkpoint(source).experiment.model.masks:
+    if not metadata.experiment.model.masks:
         print(BOXES_ONLY)
     if FORMATS.get(options.format) in EXPORTED_SUFFIXES:
         _compare(source, path, options.score, comparison)
