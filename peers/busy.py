@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sais.commands.threads import WAIT_VARIABLES
 from sais.data.synthetic import write_shapes
-from sais.device import WAIT_VARIABLES
 from sais.errors import ResourceError
 
 RECIPE = "sais-lite"
@@ -38,7 +38,7 @@ KINDS = ("train", "predict")
 IMAGES, LINKS = 64, 8000
 """Number of images, and of names that they have in the folder to predict on, so that prediction does not end."""
 BATCH_SIZE = 8
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 """Time after which a command that has done nothing yet is given up."""
 GOALS = {"one": 0.70, "all": 0.40}
 """Minimum fraction of the quiet throughput with one busy process, and with one for each core."""
@@ -166,7 +166,7 @@ def measure(repeats: int = 2, seconds: float = 8.0) -> dict[tuple[str, str], dic
                     command = Command(kind, variant, folder)
                     stack.callback(command.end)
                     commands.append(command)
-                    command.wait_until_running(5 * BATCH_SIZE)
+                    command.wait_until_running(2 * BATCH_SIZE)
                     command.signal(signal.SIGSTOP)
                 for _ in range(repeats):
                     for load, number in loads.items():

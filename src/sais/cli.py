@@ -78,7 +78,7 @@ FIXABLE_ERRORS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit code."""
     if argv is None:  # the process is ours: called with arguments, main runs in somebody else's
-        from sais.device import let_threads_sleep
+        from sais.commands.threads import let_threads_sleep
 
         let_threads_sleep()
     argv = list(sys.argv[1:] if argv is None else argv)

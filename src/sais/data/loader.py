@@ -9,6 +9,7 @@ import gc
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit
 from sais.data.dataset import AugmentedSamples, SampleKey, read_resized_sample, read_sample
 from sais.data.packed_records import PackedRecords
-from sais.data.workers import worker_context
 from sais.errors import ConfigError, InputError, SaisError
 from sais.io.images import LARGE_IMAGE_PIXELS
 from sais.ops.letterbox import PADDING, CanvasMap, letterbox
@@ -295,7 +295,7 @@ def full_image_loader(
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=init_worker,
-        multiprocessing_context=worker_context(dataset, workers),
+        multiprocessing_context=_worker_context(dataset, workers),
     )
 
 
@@ -324,5 +324,14 @@ def _batch_loader(
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED_BATCHES if workers else None,
         pin_memory=pin_memory,
-        multiprocessing_context=worker_context(dataset, workers),
+        multiprocessing_context=_worker_context(dataset, workers),
     )
+
+
+def _worker_context(dataset: Dataset[Any], workers: int) -> Any:
+    """Return the multiprocessing context of the worker processes; None for Python's default."""
+    if not workers:
+        return None
+    from sais.data.workers import worker_context
+
+    return worker_context(dataset, workers)

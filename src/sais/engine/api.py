@@ -53,61 +53,30 @@ def train(
         result = sais.train("sais-lite", data="my_data", epochs=30, optim={"weight_decay": 0.05})
         print(result.metrics["mask"]["AP"], result.model)
 
-    Ctrl-C and SIGTERM let the current step finish, save the run, and then raise KeyboardInterrupt or SystemExit.
-
     Args:
         experiment: name of a recipe, ``module:function``, a settings file, or an `Experiment`, which is used as it is.
         data: folder of a data set, ``module:attribute``, `DataPaths`, a training split, or splits by name.
         out: folder of the run; by default runs/RECIPE-DATA, numbered -2, -3 if it exists.
-        dataset: training split in memory, instead of `data`.
-        valid_dataset: validation split in memory, with the classes of the training split.
-        weights: checkpoint or run folder to fine-tune from, or a model of torchvision.
-        random_init: whether to initialize the backbone randomly; all of its layers are then trained.
-        resume: whether to resume from the last checkpoint in `out`, with the settings stored there. Those of `settings`
-            replace them, if they may (`sais.engine.resume.CHANGEABLE_SETTINGS`).
-        max_iterations: iteration of the whole run to stop after.
-        skip_broken: whether to skip and count unreadable images. After the first epoch they are always skipped.
-        callbacks: functions called with each `sais.engine.callbacks.TrainingEvent`.
+        dataset, valid_dataset: splits in memory, instead of `data`.
+        weights, random_init, max_iterations, skip_broken, callbacks: see `sais.engine.trainer.train`.
+        resume: whether to resume from the last checkpoint in `out`; of its settings, those given are replaced.
         verbose: whether to print lines and progress.
         settings: changed settings: short names (size, epochs, batch_size, lr, workers, seed, device), groups
-            (``optim={"lr": 1e-3}``) and dotted names (``**{"optim.lr": 1e-3}``). `size` and `epochs` accept "auto":
-            chosen from the data, as they are for recipes such as sais-lite where they are not given.
+            (``optim={"lr": 1e-3}``) and dotted names (``**{"optim.lr": 1e-3}``). "auto" chooses size or epochs.
 
     Raises:
-        ConfigError: an unknown setting, with the closest names, or a value out of range.
-        InputError: the data set is missing or malformed, or the main script lacks a guard that new processes need.
-        SaisError: another problem that the user can fix, with a subclass for its kind.
+        SaisError: a problem that the user can fix, such as an unknown setting (`ConfigError`, with the closest names).
     """
-    check_main_process()
-    if importlib.util.find_spec("torch") is None:
-        raise MissingDependencyError(
-            'sais.train: PyTorch is not installed. Run pip install "sais-seg[train]".', package="torch", extra="train"
-        )
+    _check_process()
     from sais.engine.trainer import train as train_experiment
 
     values, automatic = settings_by_name(settings)
-    given = isinstance(experiment, Experiment)
-    base = experiment if isinstance(experiment, Experiment) else recipe(str(experiment))
-    name = base.name if given else str(experiment)
-    changed, notes = apply_settings(base, values, "sais.train")
     paths, dataset, valid_dataset = _open_data(data, dataset, valid_dataset)
-    if paths is not None and dataset is None:
-        dataset = paths.read_train()
-    if dataset is None:
-        raise InputError("sais.train: no data. Give the folder of a data set (data) or a split in memory (dataset).")
-    if not resume:
-        choose = settings_to_choose(name if name in RECIPES and not given else "", tuple(values), automatic)
-        if choose:
-            changed, more = adapt(base, changed, dataset, choose)
-            notes = [*notes, *more]
-        check_experiment(changed)
-    if out is None:
-        label = (Path(name).stem if is_settings_file(name) else name).replace(":", ".")
-        out = numbered_folder(Path("runs"), f"{label}-{dataset.name if paths is None else paths.name}", resume)
+    changed, notes = _settle(experiment, values, automatic, None if resume else dataset)
     return train_experiment(
         changed,
         paths,
-        out,
+        out or _default_folder(experiment, dataset.name if paths is None else paths.name, resume),
         dataset=dataset,
         valid_dataset=valid_dataset,
         resume=resume,
@@ -120,6 +89,40 @@ def train(
         verbose=verbose,
         notes=notes,
     )
+
+
+def _check_process() -> None:
+    """Raise an error in a process that must not train or cannot."""
+    check_main_process()
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError(
+            'sais.train: PyTorch is not installed. Run pip install "sais-seg[train]".', package="torch", extra="train"
+        )
+
+
+def _settle(
+    experiment: str | Path | Experiment, values: dict[str, Any], automatic: tuple[str, ...], split: DatasetSplit | None
+) -> tuple[Experiment, list[str]]:
+    """Return the experiment with changed and chosen settings, and notes for the log; `split` is None when resuming."""
+    is_name = not isinstance(experiment, Experiment)
+    base = experiment if isinstance(experiment, Experiment) else recipe(str(experiment))
+    changed, notes = apply_settings(base, values, "sais.train")
+    if split is None:
+        return changed, notes
+    built_in = str(experiment) if is_name and str(experiment) in RECIPES else ""
+    choose = settings_to_choose(built_in, tuple(values), automatic)
+    if choose:
+        changed, more = adapt(base, changed, split, choose)
+        notes = [*notes, *more]
+    check_experiment(changed)
+    return changed, notes
+
+
+def _default_folder(experiment: str | Path | Experiment, data: str, resume: bool) -> Path:
+    """Return runs/RECIPE-DATA, numbered."""
+    name = experiment.name if isinstance(experiment, Experiment) else str(experiment)
+    name = (Path(name).stem if is_settings_file(name) else name).replace(":", ".")
+    return numbered_folder(Path("runs"), f"{name}-{data}", resume)
 
 
 def settings_by_name(settings: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -147,8 +150,9 @@ def settings_by_name(settings: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
 
 def _open_data(
     data: Data | None, dataset: DatasetSplit | None, valid_dataset: DatasetSplit | None
-) -> tuple[DataPaths | None, DatasetSplit | None, DatasetSplit | None]:
-    """Return the paths of a data set on disk, or its splits in memory."""
+) -> tuple[DataPaths | None, DatasetSplit, DatasetSplit | None]:
+    """Return the paths of a data set on disk, the training split, and the validation split in memory."""
+    paths = None
     if isinstance(data, DatasetSplit):
         data = {"train": data}
     if isinstance(data, Mapping):
@@ -156,7 +160,11 @@ def _open_data(
             raise InputError("sais.train: data maps names to something other than a DatasetSplit. Give splits by name.")
         if "train" not in data and dataset is None:
             raise InputError(f"sais.train: data has no split 'train', only {', '.join(map(str, data))}. Add it.")
-        valid = next((data[name] for name in ("valid", "val", "validation") if name in data), None)
-        return None, dataset or data.get("train"), valid_dataset or valid
-    paths = DataPaths(Path(data)) if isinstance(data, (str, Path)) else data
+        dataset = dataset or data["train"]
+        valid_dataset = valid_dataset or next((data[n] for n in ("valid", "val", "validation") if n in data), None)
+    elif data is not None:
+        paths = data if isinstance(data, DataPaths) else DataPaths(Path(data))
+        dataset = dataset or paths.read_train()
+    if dataset is None:
+        raise InputError("sais.train: no data. Give the folder of a data set (data) or a split in memory (dataset).")
     return paths, dataset, valid_dataset

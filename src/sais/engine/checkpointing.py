@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from sais.data.loader import EpochBatches, LoadedBatch, training_loader
-from sais.device import choose_workers
 from sais.engine.callbacks import Callbacks, EventKind, TrainingEvent
+from sais.engine.hardware import choose_workers
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.signals import StopRequest, exit_by_signal, ignore_worker_deaths
 from sais.engine.train_state import TrainState, save_train_state

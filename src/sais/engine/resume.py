@@ -13,10 +13,9 @@ from sais.config import Experiment
 from sais.config_ranges import check_ranges
 from sais.converters.for_training import for_training
 from sais.data.annotations import DatasetSplit
-from sais.device import check_precision, choose_device
+from sais.device import choose_device
 from sais.distributed import SINGLE_PROCESS, World
-from sais.engine.logging.loggers import LOGGERS
-from sais.engine.mask_supervision import match_masks
+from sais.engine.hardware import check_precision
 from sais.engine.optim import MovingAverage, build_optimizer, restore_optimizer
 from sais.engine.run_folder import LAST, PREVIOUS
 from sais.engine.train_state import TrainState
@@ -24,7 +23,6 @@ from sais.errors import CheckpointError, ConfigError, SaisError
 from sais.io.atomic import replace_file
 from sais.modeling.architecture import Architecture, find_architecture
 from sais.modeling.backbones import Backbone
-from sais.modeling.imagenet_weights import load_imagenet_weights
 
 CHANGEABLE_SETTINGS = (
     *("run.device", "run.workers", "run.loggers", "run.on_nonfinite_loss"),
@@ -69,6 +67,8 @@ def start_run(inputs: RunInputs, random_init: bool, weights: str | Path | None) 
     check_ranges(experiment)
     from_scratch = random_init or not experiment.model.pretrained
     experiment = replace(experiment, model=replace(experiment.model, pretrained=not from_scratch))
+    from sais.engine.mask_supervision import match_masks
+
     experiment, remarks = match_masks(experiment, inputs.train_split, inputs.valid_split)
     initial = None
     if weights is not None:
@@ -91,6 +91,8 @@ def start_run(inputs: RunInputs, random_init: bool, weights: str | Path | None) 
                 f"model.architecture {experiment.model.architecture!r}: its network has no Backbone to load ImageNet "
                 "weights into. Set model.pretrained to False."
             )
+        from sais.modeling.imagenet_weights import load_imagenet_weights
+
         notes = [load_imagenet_weights(backbone)]
     return _new_state(replace(inputs, experiment=experiment), architecture, model, device), [*remarks, *notes]
 
@@ -201,6 +203,8 @@ def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSpli
 
 def _drop_unrequested_loggers(stored: Experiment, given: Experiment) -> tuple[Experiment, list[str]]:
     """Remove loggers "module:function" that only the checkpoint names: a file must not choose the code that runs."""
+    from sais.engine.logging.loggers import LOGGERS
+
     loggers = tuple(name for name in stored.run.loggers if name in LOGGERS or name in given.run.loggers)
     removed = [name for name in stored.run.loggers if name not in loggers]
     notes = [f"logger {name} of the checkpoint is not used; name it in run.loggers to use it" for name in removed]

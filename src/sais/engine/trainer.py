@@ -35,11 +35,8 @@ from sais.engine.checkpointing import (
     save,
     stop_or_save,
 )
-from sais.engine.environment import describe_convolutions
-from sais.engine.logging.loggers import check_loggers
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.optim import learning_rate
-from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
 from sais.engine.resume import RunInputs, resume_run, start_run
 from sais.engine.run_folder import BEST, MODEL, PREVIOUS, SETTINGS, claim_run_folder
 from sais.engine.signals import StopRequest, ignore_worker_deaths
@@ -168,12 +165,7 @@ def train(
     """
     out = Path("runs", experiment.name) if out is None else Path(out)
     called = Callbacks(callbacks)
-    if world.is_main:
-        check_loggers(experiment.run.loggers)
-    if weights is not None and not resume:
-        from sais.engine.fine_tuning import check_initial_weights
-
-        check_initial_weights(weights, experiment)
+    _check_arguments(experiment, None if resume else weights, world)
     with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
         splits = _read_data(data, dataset, valid_dataset)
         if not resume:
@@ -184,6 +176,18 @@ def train(
         if world.is_main and (changed_settings or not resume):
             write_text(out / SETTINGS, json.dumps(to_dict(run.experiment), indent=2) + "\n")
         return _run(run, splits, [*notes, *remarks], _Options(max_iterations, skip_broken, called, verbose))
+
+
+def _check_arguments(experiment: Experiment, weights: str | Path | None, world: World) -> None:
+    """Raise an error for loggers that cannot start or weights that cannot be loaded, before anything slow is done."""
+    if world.is_main:
+        from sais.engine.logging.loggers import check_loggers
+
+        check_loggers(experiment.run.loggers)
+    if weights is not None:
+        from sais.engine.fine_tuning import check_initial_weights
+
+        check_initial_weights(weights, experiment)
 
 
 def _read_data(
@@ -220,6 +224,8 @@ def _run(run: TrainState, data: _Data, notes: list[str], options: _Options) -> T
     log: RunLog | NullLog = NullLog()
     if run.world.is_main:
         log = RunLog(run.out, total, run.experiment, run.iteration, run.evaluated_epochs, options.verbose)
+    from sais.engine.environment import describe_convolutions
+
     with log, StopRequest() as stop:
         log.start(data.name, data.paths, notes, run.device, describe_convolutions(run.model))
         remarks = [*(_data_remarks(data) if run.world.is_main else ()), *_no_objects_warning(data.train_split)]
@@ -312,6 +318,8 @@ def _step(run: TrainState, batch: Batch | None, epoch: int, lr: float, context: 
     try:
         terms = train_step(run, batch, epoch, lr)
     except (RuntimeError, MemoryError) as error:
+        from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
+
         if not is_out_of_memory(error):
             raise
         images = run.experiment.optim.micro_batch or run.experiment.optim.batch_size // run.world.world_size

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from sais.device import choose_workers
 from sais.engine.callbacks import evaluation_values
 from sais.engine.checkpointing import LoopContext, notify, out_of_patience
+from sais.engine.hardware import choose_workers
 from sais.engine.logging.run_log import NullLog, RunLog
-from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
 from sais.engine.run_folder import BEST
 from sais.engine.train_state import TrainState, save_model
 from sais.errors import SaisError
@@ -76,6 +75,8 @@ def _evaluate(run: TrainState, context: LoopContext) -> Evaluation:
             workers = choose_workers(settings.run.workers, run.device)
             return evaluate(detector, run.valid_split, batch_size, workers, skip_broken, progress, world=run.world)
     except (RuntimeError, MemoryError) as error:
+        from sais.engine.out_of_memory import is_out_of_memory, out_of_memory_error
+
         if not is_out_of_memory(error):
             raise
         raise out_of_memory_error(settings, run.device, batch_size) from error

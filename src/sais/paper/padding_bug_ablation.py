@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sais.data.annotations import DatasetSplit
-from sais.device import choose_device, choose_workers
+from sais.device import choose_device
+from sais.engine.hardware import choose_workers
 from sais.evaluation.evaluate import evaluate
 from sais.inference.predictor import Predictor
 from sais.inference.trained_model import load_model

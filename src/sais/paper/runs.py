@@ -24,8 +24,9 @@ from sais.checkpoint import load_checkpoint
 from sais.config import Experiment, flatten, to_dict
 from sais.data.annotations import DatasetSplit
 from sais.data.paths import DataPaths
-from sais.device import choose_device, choose_workers
+from sais.device import choose_device
 from sais.engine.environment import describe_environment
+from sais.engine.hardware import choose_workers
 from sais.engine.trainer import train
 from sais.errors import InputError
 from sais.evaluation.evaluate import evaluate

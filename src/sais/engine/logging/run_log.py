@@ -22,14 +22,10 @@ import torch
 
 from sais._version import __version__
 from sais.config import Experiment, to_dict
-from sais.engine.environment import describe_environment
 from sais.engine.logging.append_log import AppendLog
-from sais.engine.logging.loggers import Loggers
 from sais.engine.run_folder import LOG, TEXT_LOG
 from sais.errors import ResourceError, SaisError
-from sais.evaluation.coco_metrics import format_ap
 from sais.io.atomic import write_text
-from sais.io.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +57,9 @@ class RunLog:
         evaluated_epochs: int = 0,
         verbose: bool = True,
     ) -> None:
+        from sais.engine.logging.loggers import Loggers
+        from sais.io.progress import Progress
+
         self.path = folder / LOG
         self.total = total
         self._verbose = verbose
@@ -129,6 +128,8 @@ class RunLog:
             device: device that the run trains on.
             convolutions: how 3x3 convolutions are computed, see `describe_convolutions`.
         """
+        from sais.engine.environment import describe_environment
+
         self.write(
             "start",
             iteration=self._first_iteration,
@@ -178,6 +179,8 @@ class RunLog:
             evaluation: metrics and detections on the validation split.
             seconds: duration of the evaluation in seconds.
         """
+        from sais.evaluation.coco_metrics import format_ap
+
         assert evaluation.metrics is not None
         keep_best = self._experiment.schedule.patience > 0  # an early stop ends with the best weights
         self._evaluations = {
