@@ -152,6 +152,17 @@ def open_image(source: str | Path | BinaryIO, max_pixels: int | None = None) -> 
         ) from error
 
 
+def seekable(source: str | Path | BinaryIO) -> str | Path | BinaryIO:
+    """Return a source, or the content of an open file that can only be read once as a file in memory."""
+    if isinstance(source, (str, Path)):
+        return source
+    try:
+        can_seek = source.seekable()
+    except (AttributeError, ValueError):
+        can_seek = hasattr(source, "seek")
+    return source if can_seek else io.BytesIO(source.read())
+
+
 def page_positions(image: Image.Image, limit: int | None = None) -> list[int]:
     """Return the positions of the pages or frames of an image file, without reduced copies and masks in a TIFF.
 
@@ -218,6 +229,18 @@ def read_low_bytes(source: str | Path | BinaryIO, position: int) -> Image.Image:
     image.tile = tiles  # type: ignore[attr-defined]
     image.load()
     return image
+
+
+def unsupported_source(source: object) -> InputError:
+    """Return the error for an object that is not an image."""
+    if isinstance(source, (list, tuple)):
+        return InputError(
+            f"image: a {type(source).__name__} of {len(source)} images. Give one image, or the list to Predictor.batch."
+        )
+    return InputError(
+        f"image: unsupported type {type(source).__name__}. "
+        "Give a path, a Pillow image, the bytes of a file, or a numpy array (H, W, 3) of uint8 RGB."
+    )
 
 
 def source_name(source: object) -> str:

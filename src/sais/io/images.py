@@ -50,8 +50,7 @@ def read_image(
     """
     from sais.io import decoding, pixels
 
-    if not isinstance(source, (str, Path)) and not _is_seekable(source):
-        source = io.BytesIO(source.read())
+    source = decoding.seekable(source)
     with decoding.open_image(source, max_pixels) as image:
         try:
             if page is None and notes is not None and len(decoding.page_positions(image, limit=2)) > 1:
@@ -149,22 +148,6 @@ def as_image(
         from sais.io.pixels import array_from_tensor, rgb_from_array
 
         return rgb_from_array(array_from_tensor(source), white_level, notes)
-    raise _unsupported(source)
+    from sais.io.decoding import unsupported_source
 
-
-def _is_seekable(file: BinaryIO) -> bool:
-    try:
-        return file.seekable()
-    except (AttributeError, ValueError):
-        return hasattr(file, "seek")
-
-
-def _unsupported(source: object) -> InputError:
-    if isinstance(source, (list, tuple)):
-        return InputError(
-            f"image: a {type(source).__name__} of {len(source)} images. Give one image, or the list to Predictor.batch."
-        )
-    return InputError(
-        f"image: unsupported type {type(source).__name__}. "
-        "Give a path, a Pillow image, the bytes of a file, or a numpy array (H, W, 3) of uint8 RGB."
-    )
+    raise unsupported_source(source)
