@@ -75,11 +75,10 @@ def read_size(path: str | Path) -> tuple[int, int]:
         MissingDependencyError: A HEIC file without the extra `heif`.
         ResourceError: The image has too many pixels.
     """
-    from sais.io.decoding import open_image
-    from sais.io.pixels import upright_size
+    from sais.io import decoding, pixels
 
-    with open_image(path) as image:
-        return upright_size(image)
+    with decoding.open_image(path) as image:
+        return pixels.upright_size(image)
 
 
 def count_pages(path: str | Path) -> int:
