@@ -19,6 +19,8 @@ from sais.results.draw import draw
 
 HEIGHT, WIDTH = 303, 384
 """Size of the images in pixels, that of the photograph."""
+SCALE_JITTER = (0.6, 1.5)
+"""Range of the random zoom in training."""
 OUTLINE = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 """Angles of the points of an outline."""
 
@@ -32,16 +34,13 @@ def smooth_noise(random: np.random.Generator, size: tuple[int, int], radius: flo
 
 def draw_coin(random: np.random.Generator, image: np.ndarray, x: float, y: float, radius: float) -> list[float]:
     """Draw one coin on an image (H, W) of float32; return the points of its outline: x, y, x, y, ..."""
-    left, top = (max(0, int(center - 1.5 * radius)) for center in (x, y))
-    window = image[top : int(y + 1.5 * radius), left : int(x + 1.5 * radius)]  # a view: the image is changed
     harmonics = [(k, random.normal(0, 0.035 / k), random.uniform(0, 6.28)) for k in (2, 3, 4, 5)]
     outline = radius * (1 + sum(a * np.cos(k * OUTLINE + phase) for k, a, phase in harmonics))
-    rows, columns = np.mgrid[: window.shape[0], : window.shape[1]].astype(np.float32) + 0.5
-    rows, columns = rows + top, columns + left
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32) + 0.5
     angle = np.arctan2(rows - y, columns - x)
     edge = radius * (1 + sum(a * np.cos(k * angle + phase) for k, a, phase in harmonics))
     distance = edge - np.hypot(rows - y, columns - x)  # positive inside, in pixels
-    relief = smooth_noise(random, window.shape, random.uniform(1.5, 3.5)) + smooth_noise(random, window.shape, 6)
+    relief = smooth_noise(random, image.shape, random.uniform(1.5, 3.5)) + smooth_noise(random, image.shape, 6)
     relief += 2 * np.clip(1 - distance / random.uniform(3, 7), 0, 1) * random.uniform(-1, 1)  # a raised or worn rim
     light = random.uniform(0, 6.28)
     slope = np.gradient(relief)
@@ -50,7 +49,8 @@ def draw_coin(random: np.random.Generator, image: np.ndarray, x: float, y: float
     face = random.uniform(85, 175) + contrast * shade + random.uniform(4, 18) * relief
     cover = np.clip(distance + 0.5, 0, 1)
     shadow = np.clip(1 - np.abs(distance + 2) / 3, 0, 1) * random.uniform(0, 0.5)
-    window[:] = window * (1 - shadow) * (1 - cover) + face * cover
+    image *= 1 - shadow
+    image[:] = image * (1 - cover) + face * cover
     points = np.stack([x + outline * np.cos(OUTLINE), y + outline * np.sin(OUTLINE)], 1)
     return (points.clip(0, [image.shape[1], image.shape[0]])).round(2).ravel().tolist()
 
@@ -95,20 +95,27 @@ def write_split(folder: Path, split: str, count: int, seed: int) -> None:
     (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
 
 
+def draw_result(model: Path, photograph: np.ndarray, path: Path) -> None:
+    """Write the photograph (H, W) next to the detections in it, at twice its size."""
+    image = Image.fromarray(photograph).convert("RGB")
+    large = np.asarray(image.resize((2 * image.width, 2 * image.height), Image.Resampling.LANCZOS))
+    detections = sais.Predictor(model, score=0.3)(large)
+    print(detections.summary())
+    drawing = draw(large, detections, 0, boxes=False, color_by="instance")
+    gap = np.full((large.shape[0], 12, 3), 255, np.uint8)
+    Image.fromarray(np.concatenate([large, gap, drawing], axis=1)).save(path, quality=88)
+
+
 def main(out: Path) -> None:
     """Write the data, train, predict on the photograph and draw."""
     from skimage import data as photographs
 
     write_split(out / "data", "train", count=160, seed=0)
     write_split(out / "data", "valid", count=16, seed=1)
-    result = sais.train("sais-lite", data=out / "data", out=out / "run", size=224, epochs=8, batch_size=4)
-    photograph = np.stack([photographs.coins()] * 3, 2)
-    detections = sais.Predictor(result.out, score=0.3)(photograph)
-    print(detections.summary())
-    ratio = 2  # the photograph is small
-    large = Image.fromarray(photograph).resize((ratio * photograph.shape[1], ratio * photograph.shape[0]))
-    drawing = draw(np.asarray(large), sais.Predictor(result.out, score=0.3)(np.asarray(large)), 0, color_by="instance")
-    Image.fromarray(drawing).save(out / "coins.jpg", quality=92)
+    settings = {"size": 224, "epochs": 8, "batch_size": 4, "lr": 0.0007071, "workers": 0}
+    augment = {"scale_jitter": SCALE_JITTER}
+    result = sais.train("sais-lite", data=out / "data", out=out / "run", verbose=True, augment=augment, **settings)
+    draw_result(result.model, photographs.coins(), out / "coins.jpg")
 
 
 if __name__ == "__main__":
