@@ -221,9 +221,9 @@ def test_predict_command_accepts_a_folder_a_glob_and_an_image(
     assert [c["name"] for c in content["categories"]] == list(predictor.class_names)
     assert f"wrote {tmp_path / 'a'}" in out
     assert "4 images: " in out
-    annotations = content["annotations"]
+    annotations, totals = content["annotations"], out.split("4 images: ")[1].splitlines()[0]
     assert len({a["id"] for a in annotations}) == len(annotations) > 0
-    assert sum(int(word) for word in out.split("4 images: ")[1].split() if word.isdigit()) == len(annotations)
+    assert sum(int(word) for word in totals.split() if word.isdigit()) == len(annotations)
     drawing = np.asarray(Image.open(tmp_path / "a" / "valid_00002.jpg"))
     original = read_image(folder / "valid_00002.jpg")
     assert drawing.shape == original.shape
@@ -282,7 +282,7 @@ def test_predict_command_with_tiles_equals_the_predictor(
     assert "4 images: " in out
     predictor = Predictor(trained, device="cpu", score=0.03, batch_size=2, **options)
     for entry in content["images"]:
-        expected = predictor(entry["file_name"])
+        expected = predictor(folder / entry["file_name"])
         annotations = [a for a in content["annotations"] if a["image_id"] == entry["id"]]
         assert len(annotations) == len(expected)
         np.testing.assert_allclose([a["score"] for a in annotations], expected.scores, atol=1e-6)
