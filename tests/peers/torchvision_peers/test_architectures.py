@@ -248,24 +248,24 @@ def test_micro_batches_are_rejected(shapes: Path, tiny: Experiment, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("architecture", "lr", "epochs"), [(MASK_RCNN, 2e-3, 60), (FCOS, 1e-3, 45)])
-def test_overfits_eight_images(
+@pytest.mark.parametrize(("architecture", "lr", "epochs"), [(MASK_RCNN, 2e-3, 120), (FCOS, 1e-3, 60)])
+def test_overfits_four_images(
     architecture: Architecture, lr: float, epochs: int, tiny: Experiment, tmp_path: Path
 ) -> None:
-    write_shapes(tmp_path / "eight", train=8, valid=1, size=(96, 96), seed=3)
+    write_shapes(tmp_path / "four", train=4, valid=1, size=(96, 96), seed=3)
     masks = architecture is MASK_RCNN
     experiment = replace(
         tiny,
-        input=replace(tiny.input, size=(128, 128)),
+        input=replace(tiny.input, size=(96, 96)),
         augment=replace(tiny.augment, flip=0.0),
         model=replace(tiny.model, masks=masks, architecture=NAMES[architecture.name]),
         postprocess=replace(tiny.postprocess, score_threshold=0.05),
         optim=replace(tiny.optim, lr=lr, grad_clip_norm=10.0),
         schedule=replace(tiny.schedule, epochs=epochs),
     )
-    result = train(experiment, DataPaths(tmp_path / "eight"), tmp_path / "run")
+    result = train(experiment, DataPaths(tmp_path / "four"), tmp_path / "run")
     predictor = Predictor(tmp_path / "run" / "model.safetensors", device="cpu")
-    metrics = evaluate(predictor, read_dataset(tmp_path / "eight", "train"), workers=0).metrics
+    metrics = evaluate(predictor, read_dataset(tmp_path / "four", "train"), workers=0).metrics
     assert metrics is not None
     assert metrics.box is not None
     assert (metrics.mask is not None) == masks
