@@ -217,3 +217,14 @@ def test_contact_sheet_keeps_aspect_ratios_and_writes_captions() -> None:
     for images_, columns, captions in (([], 2, None), (images, 0, None), (images, 2, ["one"])):
         with pytest.raises(ValueError, match="contact sheet"):
             contact_sheet(images_, columns, captions=captions)
+
+
+def test_contact_sheet_writes_captions_of_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.full((60, 60, 3), 40, np.uint8)
+    greek, latin = (contact_sheet([image], captions=[name]) for name in ("Ωμέγα.jpg", "Omega.jpg"))
+    assert greek.shape == latin.shape
+    assert (greek != latin).any()
+    monkeypatch.setattr(sais.results.draw, "font_for", lambda text, size: None)
+    np.testing.assert_array_equal(
+        contact_sheet([image], captions=["\U00013000.jpg"]), contact_sheet([image], captions=["?.jpg"])
+    )

@@ -160,8 +160,8 @@ def contact_sheet(
             "at least one image and column, and one caption per image or None"
         )
     (height, width), columns = tile, min(columns, len(images))
-    font = default_font(max(11, round(width / 22)))
-    line_height = round(1.6 * getattr(font, "size", 11)) if captions else 0
+    font_size = max(11, round(width / 22))
+    line_height = round(1.6 * font_size) if captions else 0
     rows = -(-len(images) // columns)
     step_y, step_x = height + line_height + gap, width + gap
     sheet = Image.new("RGB", (columns * step_x + gap, rows * step_y + gap), _SHEET_BACKGROUND)
@@ -175,7 +175,10 @@ def contact_sheet(
         )
         sheet.paste(pillow, (left + (width - pillow.width) // 2, top + (height - pillow.height) // 2))
         if captions:
-            text = _shorten(captions[i], font, width)
+            caption_font = font_for(captions[i], font_size)
+            text = captions[i] if caption_font else captions[i].encode("ascii", "replace").decode()
+            font = caption_font or default_font(font_size)
+            text = _shorten(text, font, width)
             pen.text((left + width / 2, top + height + line_height / 2), text, fill=_SHEET_TEXT, font=font, anchor="mm")
     return np.asarray(sheet).copy()
 
