@@ -1,4 +1,4 @@
-"""What a predictor left out of the detections of an image: those below the minimum score, and those beyond the limit."""
+"""What a predictor left out of the detections of an image: scores below the minimum, and those beyond the limit."""
 
 from __future__ import annotations
 
