@@ -31,7 +31,7 @@ RECIPE = "sais-lite"
 VARIANTS: dict[str, dict[str, str]] = {
     "default of torch": {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
     "sais": {},
-    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "short busy wait": {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"},
 }
 """How threads wait -> variables of the process. The first is what a process without any of them does."""
 KINDS = ("train", "predict")
@@ -139,7 +139,7 @@ def busy_processes(number: int) -> Iterator[None]:
             process.wait()
 
 
-def measure(repeats: int = 2, seconds: float = 8.0) -> dict[tuple[str, str], dict[str, float]]:
+def measure(repeats: int = 2, seconds: float = 10.0) -> dict[tuple[str, str], dict[str, float]]:
     """Measure all commands.
 
     Args:

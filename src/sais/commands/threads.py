@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
-WAIT_SETTINGS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
-"""Variable of an OpenMP runtime -> value with which its threads wait for each other without keeping a core busy: GNU's
-(torch on Linux), and LLVM's and Intel's (torch on macOS and Windows)."""
-WAIT_VARIABLES = ("OMP_WAIT_POLICY", *WAIT_SETTINGS)
+WAIT_SETTINGS = {"OMP_WAIT_POLICY": "passive"}
+"""Variable of OpenMP -> value with which threads wait for each other without keeping a core busy. GNU's runtime (torch
+on Linux) and LLVM's and Intel's (torch on macOS and Windows) read it. A short busy wait, `GOMP_SPINCOUNT=1000`, is not
+faster on a quiet machine and slower on a busy one (docs/performance.md)."""
+WAIT_VARIABLES = (*WAIT_SETTINGS, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables by which a user chooses how threads wait."""
 
 
