@@ -119,6 +119,26 @@ def test_train_chooses_what_a_settings_file_leaves_open(train: Calls, shapes: Pa
     assert train.values["out"] == Path("runs/board-shapes")
 
 
+def test_train_never_scales_a_learning_rate_that_is_given(train: Calls, shapes: Path) -> None:
+    lr = recipe("sais-lite").optim.lr
+    data = ["--data", str(shapes)]
+    chosen = train(["sais-lite", *data, "--lr", str(lr)])
+    assert (chosen.optim.batch_size, chosen.optim.lr) == (2, lr)
+    Path("board.json").write_text(json.dumps({"name": "sais-lite", "lr": lr}))
+    assert train(["board.json", *data]).optim.lr == lr
+    assert train(["board.json", *data, "--batch-size", "4"]).optim.lr == lr
+
+
+@pytest.mark.parametrize("words", [["board.json"], ["--config", "board.json"], ["sais-lite", "--config", "board.json"]])
+def test_train_prints_a_command_that_keeps_the_settings_file(train: Calls, shapes: Path, words: list[str]) -> None:
+    name = {} if words[0] == "sais-lite" else {"name": "sais-lite"}
+    Path("board.json").write_text(json.dumps({**name, "lr": 0.002, "optim": {"weight_decay": 0.1}}))
+    chosen = train([*words, "--data", str(shapes), "--size", "auto"])
+    (line,) = [note for note in train.values["notes"] if note.startswith("the same by hand")]
+    assert train(shlex.split(line.partition("sais train ")[2])) == chosen
+    assert (chosen.optim.weight_decay, chosen.optim.lr) == (0.1, 0.002)
+
+
 def test_open_recipe_lets_the_config_override_the_file_before_it(tmp_path: Path) -> None:
     for name, content in (("a.json", {"name": "sais-lite", "lr": 1.0, "seed": 1}), ("b.json", {"lr": 2.0})):
         (tmp_path / name).write_text(json.dumps(content))

@@ -103,6 +103,14 @@ def test_train_applies_settings_and_chooses_the_others(
     assert calls[-1][0] == recipe("sais-lite")
     sais.train("paper-lite0", shapes)
     assert calls[-1][0] == recipe("paper-lite0")
+    lr = recipe("sais-lite").optim.lr
+    sais.train("sais-lite", shapes, lr=lr)
+    assert calls[-1][0].optim.lr == lr
+    Path("board.json").write_text(json.dumps({"name": "sais-lite", "size": 64, "lr": lr}))
+    sais.train("board.json", shapes, seed=3)  # as on the command line: the rest is chosen
+    experiment = calls[-1][0]
+    assert (experiment.input.size, experiment.run.seed) == ((64, 64), 3)
+    assert (experiment.optim.batch_size, experiment.optim.lr) == (2, lr)
 
 
 def test_settings_by_name_names_the_closest_setting() -> None:

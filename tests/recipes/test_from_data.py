@@ -121,8 +121,8 @@ def test_suggest_bounds_the_pixels_of_a_batch(pixels: float) -> None:
 def test_suggest_scales_the_learning_rate_with_the_batch_size() -> None:
     data = statistics(80, 35, 512)
     assert suggest(data, LITE).experiment.optim.lr == pytest.approx(5e-4)
-    own_rate = replace_settings(LITE, "optim", lr=3e-3)
-    assert suggest(data, LITE, own_rate).experiment.optim.lr == 3e-3
+    for lr in (3e-3, LITE.optim.lr):  # given, also where it is the recipe's
+        assert suggest(data, LITE, replace_settings(LITE, "optim", lr=lr), keep_lr=True).experiment.optim.lr == lr
 
 
 def test_suggest_zooms_in_long_runs_only() -> None:

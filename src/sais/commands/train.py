@@ -89,7 +89,10 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(TrainArguments, words, PROG, default=default)
     require_recipe(start.name, "sais train")
     fields = check_command_line(TrainArguments, words, "sais train")
-    keep_lr = bool({"lr", "optim.lr"} & set(fields))
+    # A file with both, such as the experiment.json of a run, has the rate of its own batch size.
+    keep_lr = bool({"lr", "optim.lr"} & set(fields)) or (
+        "optim.lr" in start.given and "optim.batch_size" not in start.given
+    )
     experiment, notes = settle(start.experiment, arguments, keep_lr)
     paths = DataPaths(
         arguments.recipe.data,
@@ -105,7 +108,7 @@ def run(argv: Sequence[str]) -> int:
     prepare_torch("train")
     from sais.distributed import process_group
 
-    command = Command(start, arguments, paths, tuple(words), fields, keep_lr)
+    command = Command(start, arguments, paths, tuple(argv), fields, keep_lr)
     with process_group(experiment.run.device) as world:
         return _train(command, experiment, [*start.notes, *notes], world)
 
@@ -118,11 +121,11 @@ class Command:
     arguments: TrainArguments
     paths: DataPaths
     words: tuple[str, ...]
-    """The command line after the recipe."""
+    """The command line after `sais train`."""
     fields: tuple[str, ...]
     """Fields of the options that were given: "lr", "model.masks"."""
     keep_lr: bool
-    """Whether the learning rate was given, so that another batch size does not scale it."""
+    """Whether the learning rate was given without a batch size, so that another batch size does not scale it."""
 
     @property
     def automatic(self) -> tuple[str, ...]:
@@ -141,6 +144,7 @@ class Command:
 def _train(command: Command, experiment: Experiment, notes: list[str], world: World) -> int:
     """Train as one rank of `world`. Rank 0 chooses the folder and prints."""
     from sais.distributed import is_restarted
+    from sais.engine.data_options import restore_data_options
     from sais.engine.trainer import train
 
     arguments, paths = command.arguments, command.paths
@@ -148,11 +152,12 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
     chosen = choose_folder(arguments.out, name, arguments.resume, is_restarted()) if world.is_main else (Path(), False)
     out, resume = world.broadcast(chosen)
     check_writable(out)
+    paths, data_notes = world.broadcast(restore_data_options(paths, out) if resume else (paths, []))
     split = paths.read_train()
     changes: tuple[str, ...] = ()
     if resume:
         changes = tuple(name for name in changed_settings(command.fields) if name not in command.automatic)
-        notes = _resume_notes(command, out, changes)
+        notes = [*_resume_notes(command, out, changes), *data_notes]
     else:
         if arguments.resume:
             notes = [*notes, f"{out}: no checkpoint was saved before the run stopped; starting it from the beginning"]
@@ -201,7 +206,8 @@ def choose_settings(
     choose = settings_to_choose(command.start.recipe_name, given, requested)
     notes: list[str] = []
     if choose:
-        suggestion = suggest(measure(split), command.start.recipe, experiment, choose, world.world_size)
+        recipe, keep_lr = command.start.recipe, command.keep_lr
+        suggestion = suggest(measure(split), recipe, experiment, choose, world.world_size, keep_lr)
         experiment = suggestion.experiment
         notes = [*suggestion.notes, f"the same by hand: {ready_command(command, suggestion)}", *suggestion.advice]
     if fit_memory:
@@ -229,9 +235,7 @@ def ready_command(command: Command, suggestion: Suggestion) -> str:
             del words[position : position + (1 if value else 2)]
         else:
             position += 1
-    recipe = command.start.recipe_name or command.start.name
-    head = ["sais", "train", *([] if "--config" in " ".join(words) else [recipe])]
-    return f"{shlex.join([*head, *words])} {format_options(suggestion.settings)}"
+    return f"{shlex.join(['sais', 'train', *words])} {format_options(suggestion.settings)}"
 
 
 def _resume_notes(command: Command, out: Path, changes: tuple[str, ...]) -> list[str]:
@@ -281,7 +285,10 @@ def _write_report(result: TrainResult) -> str:
 
     missing = ""
     if result.evaluation is None:
-        missing = "The final weights were not evaluated: there is no validation split. `sais report` evaluates them."
+        missing = (
+            "The final weights were not evaluated at the end of this run: it has no validation split, or it ended "
+            "before an evaluation. `sais report` evaluates them."
+        )
     try:
         return f"report: {write_report(result.out, result.evaluation, missing)}"
     except Exception as error:

@@ -16,12 +16,13 @@ from sais.data.annotations import DatasetSplit
 from sais.data.paths import DataPaths
 from sais.data.workers import check_main_process
 from sais.engine.callbacks import Callback
+from sais.engine.data_options import restore_data_options
 from sais.engine.run_folder import numbered_folder
 from sais.errors import ConfigError, InputError, MissingDependencyError
 from sais.recipes import RECIPES, recipe
 from sais.recipes.adjust import check_experiment
 from sais.recipes.from_data import adapt, settings_to_choose
-from sais.recipes.settings_file import SHORT_NAMES, apply_settings, check_names, is_settings_file
+from sais.recipes.settings_file import SHORT_NAMES, apply_settings, check_names, is_settings_file, read_recipe
 
 if TYPE_CHECKING:
     from sais.engine.trainer import TrainResult
@@ -71,12 +72,13 @@ def train(
     from sais.engine.trainer import train as train_experiment
 
     values, automatic = settings_by_name(settings)
-    paths, dataset, valid_dataset = _open_data(data, dataset, valid_dataset)
-    changed, notes = _settle(experiment, values, automatic, None if resume else dataset)
+    data, out, notes = _locate(experiment, data, out, resume)
+    dataset, valid_dataset = _open_data(data, dataset, valid_dataset)
+    changed, more = _settle(experiment, values, automatic, None if resume else dataset)
     return train_experiment(
         changed,
-        paths,
-        out or _default_folder(experiment, dataset.name if paths is None else paths.name, resume),
+        data if isinstance(data, DataPaths) else None,
+        out or _default_folder(experiment, dataset.name, resume),
         dataset=dataset,
         valid_dataset=valid_dataset,
         resume=resume,
@@ -87,7 +89,7 @@ def train(
         changed_settings=tuple(setting for setting in values if "." in setting),
         callbacks=callbacks,
         verbose=verbose,
-        notes=notes,
+        notes=[*notes, *more],
     )
 
 
@@ -104,18 +106,31 @@ def _settle(
     experiment: str | Path | Experiment, values: dict[str, Any], automatic: tuple[str, ...], split: DatasetSplit | None
 ) -> tuple[Experiment, list[str]]:
     """Return the experiment with changed and chosen settings, and notes for the log; `split` is None when resuming."""
-    is_name = not isinstance(experiment, Experiment)
-    base = experiment if isinstance(experiment, Experiment) else recipe(str(experiment))
-    changed, notes = apply_settings(base, values, "sais.train")
+    base, built_in, stored = _open_recipe(experiment)
+    start, notes = apply_settings(base, stored, str(experiment)) if stored else (base, [])
+    if "optim.lr" in stored and "optim.batch_size" not in stored:  # given for any batch size, as an argument is
+        values = {"optim.lr": stored["optim.lr"], **values}
+    changed, more = apply_settings(start, values, "sais.train")
+    notes = [*notes, *more]
     if split is None:
         return changed, notes
-    built_in = str(experiment) if is_name and str(experiment) in RECIPES else ""
-    choose = settings_to_choose(built_in, tuple(values), automatic)
+    given = [name for name in (*stored, *values) if name not in automatic]
+    choose = settings_to_choose(built_in, given, automatic)
     if choose:
-        changed, more = adapt(base, changed, split, choose)
+        changed, more = adapt(base, changed, split, choose, keep_lr="optim.lr" in values)
         notes = [*notes, *more]
     check_experiment(changed)
     return changed, notes
+
+
+def _open_recipe(experiment: str | Path | Experiment) -> tuple[Experiment, str, dict[str, Any]]:
+    """Return the recipe to start from, its name if it is built in, and the values of a settings file."""
+    if isinstance(experiment, Experiment):
+        return experiment, "", {}
+    name, stored = str(experiment), dict[str, Any]()
+    if is_settings_file(name) and name not in RECIPES:
+        name, stored = read_recipe(Path(name), RECIPES)
+    return recipe(name) if name else Experiment(), name if name in RECIPES else "", stored
 
 
 def _default_folder(experiment: str | Path | Experiment, data: str, resume: bool) -> Path:
@@ -148,11 +163,22 @@ def settings_by_name(settings: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
     return values, tuple(automatic)
 
 
+def _locate(
+    experiment: str | Path | Experiment, data: Data | None, out: str | Path | None, resume: bool
+) -> tuple[DataPaths | DatasetSplit | Mapping[str, DatasetSplit] | None, str | Path | None, list[str]]:
+    """Return the data, with paths for a data set on disk, the folder of its run, and notes for the log."""
+    paths = DataPaths(Path(data)) if isinstance(data, (str, Path)) else data
+    if not isinstance(paths, DataPaths):
+        return paths, out, []
+    out = out or _default_folder(experiment, paths.name, resume)
+    paths, notes = restore_data_options(paths, Path(out)) if resume else (paths, [])
+    return paths, out, notes
+
+
 def _open_data(
     data: Data | None, dataset: DatasetSplit | None, valid_dataset: DatasetSplit | None
-) -> tuple[DataPaths | None, DatasetSplit, DatasetSplit | None]:
-    """Return the paths of a data set on disk, the training split, and the validation split in memory."""
-    paths = None
+) -> tuple[DatasetSplit, DatasetSplit | None]:
+    """Return the training split, and the validation split in memory."""
     if isinstance(data, DatasetSplit):
         data = {"train": data}
     if isinstance(data, Mapping):
@@ -162,9 +188,8 @@ def _open_data(
             raise InputError(f"sais.train: data has no split 'train', only {', '.join(map(str, data))}. Add it.")
         dataset = dataset or data["train"]
         valid_dataset = valid_dataset or next((data[n] for n in ("valid", "val", "validation") if n in data), None)
-    elif data is not None:
-        paths = data if isinstance(data, DataPaths) else DataPaths(Path(data))
-        dataset = dataset or paths.read_train()
+    elif isinstance(data, DataPaths):
+        dataset = dataset or data.read_train()
     if dataset is None:
         raise InputError("sais.train: no data. Give the folder of a data set (data) or a split in memory (dataset).")
-    return paths, dataset, valid_dataset
+    return dataset, valid_dataset

@@ -189,11 +189,14 @@ def _check_more_epochs(stored: Experiment, epochs: int) -> None:
 
 def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSplit) -> None:
     """Raise CheckpointError if a checkpoint is not of a run with this data."""
-    same_data = "Resume with the data it was started on."
+    same_data = "Resume with the data, and the choice of classes, that it was started with."
     if not checkpoint.part("optimizer"):
         raise CheckpointError(f"{path}: contains a model without training state. Resume from the {LAST} of a run.")
     if checkpoint.class_names != train_split.class_names:
-        raise CheckpointError(f"{path}: trained on other classes than those of {train_split.name}. {same_data}")
+        stored, own = (", ".join(names) for names in (checkpoint.class_names, train_split.class_names))
+        raise CheckpointError(
+            f"{path}: trained on the classes {stored:.200}, but {train_split.name} has {own:.200}. {same_data}"
+        )
     if checkpoint.state["images"] != len(train_split.images):
         raise CheckpointError(
             f"{path}: trained on {checkpoint.state['images']} images, but {train_split.name} has "

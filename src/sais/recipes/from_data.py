@@ -127,7 +127,12 @@ def settings_to_choose(
 
 
 def adapt(
-    recipe: Experiment, experiment: Experiment, split: DatasetSplit, choose: Collection[str], world_size: int = 1
+    recipe: Experiment,
+    experiment: Experiment,
+    split: DatasetSplit,
+    choose: Collection[str],
+    world_size: int = 1,
+    keep_lr: bool = False,
 ) -> tuple[Experiment, list[str]]:
     """Adapt an experiment to a training split.
 
@@ -137,13 +142,14 @@ def adapt(
         split: the training split.
         choose: names of the settings to choose, as `settings_to_choose` returns them.
         world_size: number of processes that train together.
+        keep_lr: as for `suggest`.
 
     Returns:
         The experiment, and lines for the log.
     """
     if not choose:
         return experiment, []
-    suggestion = suggest(measure(split), recipe, experiment, choose, world_size)
+    suggestion = suggest(measure(split), recipe, experiment, choose, world_size, keep_lr)
     return suggestion.experiment, [*suggestion.notes, *suggestion.advice]
 
 
@@ -153,6 +159,7 @@ def suggest(
     experiment: Experiment | None = None,
     choose: Collection[str] = CHOSEN,
     world_size: int = 1,
+    keep_lr: bool = False,
 ) -> Suggestion:
     """Choose settings for a training split.
 
@@ -162,6 +169,7 @@ def suggest(
         experiment: the recipe with the settings that the user gave; None for the recipe.
         choose: names of the settings to choose, of `CHOSEN`; all others stay as they are.
         world_size: number of processes that train together; the batch size is a multiple of it.
+        keep_lr: whether the user gave the learning rate, so that a chosen batch size does not scale it.
 
     Raises:
         ConfigError: the input size cannot be chosen, because the aspect ratio is kept.
@@ -187,7 +195,7 @@ def suggest(
             adapted = replace_settings(adapted, "augment", scale_jitter=(1.0, 1.0))
         else:
             del values["augment.scale_jitter"]
-    if "optim.batch_size" in values and start.optim.lr == recipe.optim.lr:
+    if "optim.batch_size" in values and not keep_lr:
         adapted, notes = scale_lr(start, adapted)
     values = {name: _setting(adapted, name) for name in values}
     reason = _reason(data, adapted, values)

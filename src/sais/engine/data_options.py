@@ -1,0 +1,43 @@
+"""Options of reading the data of a resumed run: those it was started with, from its log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sais.data.paths import DataPaths
+from sais.engine.run_folder import LOG
+
+RESTORED = ("classes", "crowds_as_objects", "merge_duplicate_images")
+"""Fields of `DataPaths` without which a resumed run would train on other objects."""
+
+
+def restore_data_options(paths: DataPaths, out: Path) -> tuple[DataPaths, list[str]]:
+    """Return paths with the classes and the options of reading that a run was started with, unless they are given.
+
+    Args:
+        paths: data set to resume with.
+        out: folder of the run.
+
+    Returns:
+        The paths, and a line for the log if options were restored.
+    """
+    stored = _stored_paths(out / LOG)
+    restored = {name: stored[name] for name in RESTORED if stored.get(name) and not getattr(paths, name)}
+    if not restored:
+        return paths, []
+    values = (f"{name} {', '.join(value) if name == 'classes' else value}" for name, value in restored.items())
+    return replace(paths, **restored), [f"data options, as at the start of the run: {'; '.join(values)}"]
+
+
+def _stored_paths(log: Path) -> dict[str, Any]:
+    """Return the fields of `DataPaths` in the first entry of a log; empty if there are none."""
+    try:
+        with log.open(encoding="utf-8", errors="replace") as file:
+            entry = json.loads(file.readline())
+    except (OSError, ValueError):
+        return {}
+    paths = entry.get("paths") if isinstance(entry, dict) else None
+    return paths if isinstance(paths, dict) else {}
