@@ -119,7 +119,9 @@ def test_train_with_half_of_the_outlines_uses_those(
         schedule=replace(tiny.schedule, epochs=1),
     )
     result = train(augmented, data, tmp_path / "run")
-    assert "train: 3 of 6 objects have no outline: they train class and box, but no mask" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "train: 3 of 6 objects have no outline: they train class and box, but no mask" in output
+    assert "train: objects without a mask" not in output  # the reader's note of the same
     assert load_checkpoint(tmp_path / "run/model.safetensors").experiment.model.masks
     assert result.metrics is not None
     assert result.metrics["mask"] is not None

@@ -19,6 +19,7 @@ from sais.data.formats.notes import (
     IMAGE_ID_TEXTS,
     MISSING_CLASSES,
     MISSING_FILES,
+    NO_MASK,
     RENAMED_FILES,
 )
 from sais.data.options import duplicate_files
@@ -42,12 +43,19 @@ def describe_split(split: DatasetSplit, use: Literal["train", "evaluate"] = "tra
         split: The split.
         use: What it is used for.
     """
-    remarks = [f"{what}: {count}{_first_example(split, what)}" for what, count in split.notes.items()]
+    notes = dict(split.notes)
+    if use == "train" and NO_MASK in notes and _has_outlines(split):
+        del notes[NO_MASK]  # `engine.mask_supervision` reports how many of the objects these are
+    remarks = [f"{what}: {count}{_first_example(split, what)}" for what, count in notes.items()]
     found = (describe_crowds(split, use), describe_duplicates(split), describe_frames(split))
     remarks += [remark for remark in found if remark]
     if use == "train":
         remarks += [remark for remark in (describe_empty_classes(split),) if remark]
     return [f"{split.name}: {remark}" for remark in remarks]
+
+
+def _has_outlines(split: DatasetSplit) -> bool:
+    return any(a.segmentation is not None for record in split.images for a in record.annotations if not a.crowd)
 
 
 def _first_example(split: DatasetSplit, note: str) -> str:
