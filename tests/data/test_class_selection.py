@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from sais.data.annotations import DatasetSplit, ImageRecord, make_annotation
-from sais.data.class_selection import MERGED, NOT_CHOSEN, choose_classes, with_classes_of_model
+from sais.data.class_selection import MERGED, NOT_CHOSEN, choose_classes, name_others, with_classes_of_model
 from sais.data.paths import DataPaths
 from sais.errors import InputError
+from tests.data.formats.coco_samples import make_document, write_split
 
 NAMES = ("car", "cat", "truck", "a+b", "polar bear")
 
@@ -98,3 +99,18 @@ def test_data_paths_choose_classes_in_both_splits(shapes: Path) -> None:
     assert train.class_names == valid.class_names == ("both",)
     count = sum(a.label < 2 for record in everything.images for a in record.annotations)
     assert sum(len(record.annotations) for record in train.images) == count
+
+
+def test_read_valid_takes_all_others_of_the_training_split(tmp_path: Path) -> None:
+    document = make_document()
+    write_split(tmp_path, "valid", document)
+    document["categories"].append({"id": 2, "name": "rare"})  # missing in the validation split
+    write_split(tmp_path, "train", document)
+    paths = DataPaths(tmp_path, classes=("new=part", "*"))
+    class_names = paths.read_train().class_names
+    assert class_names == ("new", "rare")
+    valid = paths.read_valid(class_names)
+    assert valid is not None
+    assert valid.class_names == class_names
+    assert len(labels(valid)[0]) == 2
+    assert name_others(("new=a", "*"), ("new", "b", "c")) == ("new=a", "b", "c")

@@ -99,6 +99,20 @@ def parse_classes(
     return _with_others(groups, others)
 
 
+def name_others(classes: Sequence[str], class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return a choice of classes with ``*`` replaced by its classes in the training split, which another may lack.
+
+    Args:
+        classes: the choice.
+        class_names: names that it gave in the training split.
+    """
+    if ALL_OTHERS not in classes:
+        return tuple(classes)
+    named = {text if text in class_names else text.partition("=")[0].strip() for text in classes}
+    others = [name for name in class_names if name not in named]
+    return (*(text for text in classes if text != ALL_OTHERS), *others)
+
+
 def with_classes_of_model(split: DatasetSplit, class_names: tuple[str, ...]) -> DatasetSplit:
     """Return a split with chosen classes for the evaluation of a model that may have more classes.
 

@@ -101,7 +101,7 @@ class DataPaths:
         Raises:
             InputError: The split is missing or malformed.
         """
-        from sais.data.class_selection import choose_classes
+        from sais.data.class_selection import choose_classes, name_others
         from sais.data.formats import list_splits, read_dataset, read_dataset_files
 
         names = None if self.classes else classes  # chosen classes have names of their own
@@ -113,7 +113,8 @@ class DataPaths:
             split = read_dataset(self.data, self.valid, names, options=self.options)
         if not self.classes:
             return split
-        split = choose_classes(split, self.classes, allow_missing=True)
+        chosen = self.classes if classes is None else name_others(self.classes, classes)
+        split = choose_classes(split, chosen, allow_missing=True)
         return split if classes is None else select_classes(split, classes)
 
     def _lacks_valid(self, splits: list[str]) -> bool:
