@@ -37,6 +37,21 @@ def test_check_of_healthy_data_finds_nothing(tmp_path: Path, capsys: pytest.Capt
     assert output.count("no problems found") == 2
 
 
+def test_check_of_a_held_out_split_recommends_no_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path, make_document())
+    assert "recommended: sais train" in check(capsys, data)[1]
+    assert "recommended" not in check(capsys, data, "--split", "valid")[1]
+
+
+def test_check_names_an_unknown_class_of_a_training_split_with_a_year(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_split(tmp_path, "train2017", make_document())
+    code, output = check(capsys, str(tmp_path), "--classes", "nothing")
+    assert code == 2
+    assert "train2017: no class 'nothing'" in output
+
+
 def test_check_lists_errors_warnings_and_notes_of_every_split(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(CheckArguments, argv, "sais check DIR")
     from sais.data.doctor.check import check_across
     from sais.data.formats import list_splits
-    from sais.data.formats.unsplit import describe_remedy, whole_sets
+    from sais.data.formats.unsplit import describe_remedy, is_held_out, whole_sets
     from sais.data.paths import locate
 
     if arguments.data.is_file():
@@ -100,7 +100,7 @@ def run(argv: Sequence[str]) -> int:
         print("fix the entries marked ERROR" + (", or train with --skip-broken" if unreadable else ""))
     elif data.is_dir() and not arguments.split and not any(name.startswith("train") for name in names):
         print(f"no split is called train. {describe_remedy(data, [])}")
-    elif reports:
+    elif reports and not is_held_out(arguments.split):
         print(*recommend(reports[0].split, _data_options(arguments)), sep="\n")
     return 0 if ok else 2
 
@@ -125,12 +125,13 @@ def _check_split(arguments: CheckArguments, data: Path, name: str) -> _SplitResu
     from sais.data.formats import read_dataset, read_dataset_files
 
     problems: dict[str, list[str]] = {}
+    is_main = name in ("", arguments.split) or name.startswith("train")
     try:
         if name:
             split = read_dataset(data, name, options=arguments.reading, problems=problems)
         else:
             split = read_dataset_files(data, arguments.images or data.parent, None, arguments.reading, problems)
-        split = choose_classes(split, arguments.classes, allow_missing=name not in ("", "train", arguments.split))
+        split = choose_classes(split, arguments.classes, allow_missing=not is_main)
     except SaisError as error:
         messages = [message for group in problems.values() for message in group]
         return _SplitResult(None, [*messages, str(error)], [])

@@ -61,9 +61,13 @@ def describe_contents(folder: Path) -> str:
     return f"It contains no COCO JSON, but {kinds}" if kinds else "It is empty"
 
 
+def is_held_out(name: str) -> bool:
+    """Return whether a split of this name is usually not trained on."""
+    return name.startswith(_HELD_OUT)
+
+
 def _is_held_out(path: Path) -> bool:
-    names = (path.stem.removeprefix("instances_"), path.parent.name)
-    return any(name.startswith(_HELD_OUT) for name in names)
+    return is_held_out(path.stem.removeprefix("instances_")) or is_held_out(path.parent.name)
 
 
 def _is_coco(path: Path) -> bool:
