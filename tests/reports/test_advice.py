@@ -152,6 +152,7 @@ def test_still_rising_only_in_a_short_run_that_ended_with_its_best() -> None:
 def test_missing_validation(split: DatasetSplit) -> None:
     assert "no validation images" in missing_validation(record(evaluations=[]), None)[0]
     assert missing_validation(record(), None) == []
+    assert missing_validation(replace(record(evaluations=[]), state="stopped"), None) == []  # before an evaluation
     empty = replace(split, images=(replace(split.images[0], annotations=()),))
     assert "have no objects" in missing_validation(record(), Evaluation(None, [], empty, []))[0]
     assert missing_validation(record(), Evaluation(None, [], split, [])) == []

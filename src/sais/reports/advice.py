@@ -80,7 +80,7 @@ def missing_validation(record: RunRecord, evaluation: Evaluation | None) -> list
         evaluation: evaluation of its weights; None without one.
     """
     if evaluation is None:
-        if record.evaluations or record.state == "running":
+        if record.evaluations or record.state != "finished":  # it may have ended before its first evaluation
             return []
         return ["The run had no validation images, so that nothing shows how good it is: `sais split` creates a split."]
     split = evaluation.dataset_split
