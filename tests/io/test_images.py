@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -21,8 +22,9 @@ COLORS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200,
 """(2, 3, 3) all pixels different."""
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_read_image_applies_exif_orientation(tmp_path: Path, orientation: int) -> None:
+def test_read_image_applies_exif_orientation_once(tmp_path: Path, orientation: int, suffix: str) -> None:
     # The stored pixels for each orientation, from the EXIF standard's "row 0 is ..., column 0 is ...".
     stored = {
         1: lambda a: a,
@@ -36,9 +38,12 @@ def test_read_image_applies_exif_orientation(tmp_path: Path, orientation: int) -
     }[orientation](COLORS)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "turned.png"
+    path = tmp_path / f"turned{suffix}"
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
     np.testing.assert_array_equal(read_image(path), COLORS)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(as_image(image), COLORS)
+        np.testing.assert_array_equal(as_image(image), COLORS)  # decoded before
     assert read_size(path) == (2, 3)
     assert read_image(path).flags.c_contiguous
 
@@ -230,6 +235,22 @@ def test_read_image_of_each_page(tmp_path: Path, suffix: str) -> None:
     assert notes[SEVERAL_PAGES] == 1
 
 
+def test_count_pages_counts_the_first_corrupt_page(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 50, 3), np.uint8)) for i in range(4)]
+    for name in ("cut.tif", "cut.gif"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    tiff, gif = ((tmp_path / name).read_bytes() for name in ("cut.tif", "cut.gif"))
+    (tmp_path / "cut.tif").write_bytes(tiff[: int(0.4 * len(tiff))])
+    assert count_pages(tmp_path / "cut.tif") == 3
+    np.testing.assert_array_equal(read_image(tmp_path / "cut.tif", page=0), pages[0])
+    with pytest.raises(InputError, match=r"cut\.tif: corrupt image"):
+        read_image(tmp_path / "cut.tif", page=2)
+    for length in range(20, len(gif), len(gif) // 40):
+        (tmp_path / "cut.gif").write_bytes(gif[:length])
+        with contextlib.suppress(InputError):  # and no other error
+            assert 1 <= count_pages(tmp_path / "cut.gif") <= 4
+
+
 def test_count_pages_leaves_out_reduced_copies(tmp_path: Path) -> None:
     path = tmp_path / "pyramid.tif"
     pages = [Image.fromarray(np.full((8 // 2**i, 8 // 2**i, 3), 80 * i, np.uint8)) for i in range(3)]
@@ -302,11 +323,15 @@ def test_to_array_in_strips_copies_all_pixels(strip: int, monkeypatch: pytest.Mo
     assert array.flags.c_contiguous
 
 
-def test_read_image_limits_pixels_for_one_call_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "large.png")
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_read_image_limits_pixels_for_one_call_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"large{suffix}"
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)  # Pillow rejects images above twice the limit
     for _ in range(2):
         with pytest.raises(ResourceError, match="too many pixels"):
-            read_image(tmp_path / "large.png")
-        assert read_image(tmp_path / "large.png", max_pixels=2000).shape == (40, 50, 3)
+            read_image(path)
+        assert read_image(path, max_pixels=2000).shape == (40, 50, 3)
         assert Image.MAX_IMAGE_PIXELS == 900

@@ -142,14 +142,37 @@ def open_image(source: str | Path | BinaryIO, max_pixels: int | None = None) -> 
     except UnidentifiedImageError as error:
         raise _unidentified(source, name) from error
     except Image.DecompressionBombError as error:
-        raise ResourceError(
-            f"{name}: too many pixels ({one_line(error)}). Use sliced inference, or save the image in parts."
-        ) from error
+        raise decoding_error(error, name) from error
     except Exception as error:  # a corrupt header that the decoder does not handle, or missing permission
         kind = "no permission" if isinstance(error, PermissionError) else "corrupt"
         raise InputError(
             f"{name}: cannot be opened ({one_line(error)}). Restore the file or remove it.", kind
         ) from error
+
+
+def decoding_error(error: Exception, name: str) -> InputError | ResourceError:
+    """Return the error for an exception that a decoder has raised; decoders raise those of every class."""
+    reason = one_line(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return ResourceError(f"{name}: too many pixels ({reason}). Use sliced inference, or save the image in parts.")
+    if isinstance(error, MemoryError):
+        return ResourceError(f"{name}: not enough memory to decode it. Free memory, or save the image in parts.")
+    kind = "truncated" if "truncated" in reason else "corrupt"
+    return InputError(f"{name}: corrupt image ({reason}). Restore the file or remove it.", kind)
+
+
+@contextlib.contextmanager
+def decoding_limit(image: Image.Image, max_pixels: int | None) -> Iterator[None]:
+    """Apply `max_pixels` also while an opened image is decoded, where Pillow checks the size of a TIFF again.
+
+    Images that are not above Pillow's own limit are decoded in parallel.
+    """
+    with _OPEN_LOCK:
+        usual = Image.MAX_IMAGE_PIXELS
+    with contextlib.ExitStack() as stack:
+        if max_pixels is not None and usual is not None and image.width * image.height > usual:
+            stack.enter_context(_pixel_limit(max_pixels))
+        yield
 
 
 def seekable(source: str | Path | BinaryIO) -> str | Path | BinaryIO:
@@ -166,24 +189,39 @@ def seekable(source: str | Path | BinaryIO) -> str | Path | BinaryIO:
 def page_positions(image: Image.Image, limit: int | None = None) -> list[int]:
     """Return the positions of the pages or frames of an image file, without reduced copies and masks in a TIFF.
 
+    The last page may be corrupt.
+
     Args:
         image: An opened file; it is at its first page afterwards.
         limit: Number of pages after which the search ends.
+
+    Raises:
+        InputError: The file is corrupt, so that its frames cannot be counted.
+        ResourceError: A frame has too many pixels.
     """
-    if image.format not in PAGED_FORMATS or not getattr(image, "is_animated", False):
+    if image.format not in PAGED_FORMATS:
         return [0]
-    if image.format != "TIFF":
-        count = int(getattr(image, "n_frames", 1))
+    try:
+        has_pages = getattr(image, "is_animated", False)
+        count = int(getattr(image, "n_frames", 1)) if has_pages and image.format != "TIFF" else 1
+    except Exception as error:
+        raise decoding_error(error, _file_name(image)) from error
+    if not has_pages or image.format != "TIFF":
         return list(range(count if limit is None else min(count, limit)))
-    positions: list[int] = []
-    with contextlib.suppress(EOFError):
-        position = 0
-        while limit is None or len(positions) < limit:
+    positions = [0]
+    position = 1
+    while limit is None or len(positions) < limit:
+        try:
             image.seek(position)
             subfile_type = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
-            if position == 0 or not subfile_type & _REDUCED_OR_MASK:
+            if not subfile_type & _REDUCED_OR_MASK:
                 positions.append(position)
-            position += 1
+        except EOFError:
+            break
+        except Exception:  # a corrupt page, which is reported when it is read; no page after it can be found
+            positions.append(position)
+            break
+        position += 1
     image.seek(0)
     return positions
 
@@ -196,8 +234,9 @@ def find_page(image: Image.Image, page: int) -> int:
     """
     positions = page_positions(image, limit=page + 1)
     if page >= len(positions):
-        name = printable(str(getattr(image, "filename", "") or "image"))
-        raise InputError(f"{name}: no page {page + 1}; the file has {len(positions)}. Use a lower number.", "missing")
+        raise InputError(
+            f"{_file_name(image)}: no page {page + 1}; the file has {len(positions)}. Use a lower number.", "missing"
+        )
     return positions[page]
 
 
@@ -227,7 +266,8 @@ def read_low_bytes(source: str | Path | BinaryIO, position: int) -> Image.Image:
         arguments = low if isinstance(tile[3], str) else (low, *tile[3][1:])
         tiles.append(type(tile)(tile[0], tile[1], tile[2], arguments))
     image.tile = tiles  # type: ignore[attr-defined]
-    image.load()
+    with decoding_limit(image, 2**31):
+        image.load()
     return image
 
 
@@ -328,6 +368,10 @@ def _unidentified(source: str | Path | BinaryIO, name: str) -> InputError | Miss
     detail = f" ({kind})" if kind else ""
     remedy = "Convert it to JPEG or PNG, or remove it."
     return InputError(f"{name}: not an image that Pillow can read{detail}. {remedy}", kind or "not an image")
+
+
+def _file_name(image: Image.Image) -> str:
+    return printable(str(getattr(image, "filename", "") or "image"))
 
 
 def _rawmode(image: Image.Image) -> str:

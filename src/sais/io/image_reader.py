@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sais.errors import InputError
 from sais.io import decoding
 from sais.io.images import SEVERAL_PAGES, as_image, read_image
 from sais.io.pixels import decode_page
@@ -59,12 +58,11 @@ class ImageReader:
             self._positions = decoding.page_positions(self._file)
         try:
             self._file.seek(self._positions[page])
-            return decode_page(self._file, path, self._positions[page], self.white_level, self.notes)
-        except Exception as error:  # decoders raise exceptions of every class on corrupt data
+            with decoding.decoding_limit(self._file, self.max_pixels):
+                return decode_page(self._file, path, self._positions[page], self.white_level, self.notes)
+        except Exception as error:
             self.close()
-            name = f"{decoding.source_name(path)} page {page + 1}"
-            reason = decoding.one_line(error)
-            raise InputError(f"{name}: corrupt ({reason}). Restore the file or remove it.", "corrupt") from error
+            raise decoding.decoding_error(error, f"{decoding.source_name(path)} page {page + 1}") from error
 
 
 def conversion_notes(notes: Counter[str], pages_option: str = "") -> list[str]:

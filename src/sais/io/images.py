@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from sais.errors import InputError
+from sais.errors import InputError, SaisError
 
 LARGE_IMAGE_PIXELS = 2**30
 """Value of `max_pixels` for images that are predicted in tiles."""
@@ -56,13 +56,12 @@ def read_image(
             if page is None and notes is not None and len(decoding.page_positions(image, limit=2)) > 1:
                 notes[SEVERAL_PAGES] += 1
             position = 0 if not page else decoding.find_page(image, page)
-            return pixels.decode_page(image, source, position, white_level, notes)
-        except InputError:
+            with decoding.decoding_limit(image, max_pixels):
+                return pixels.decode_page(image, source, position, white_level, notes)
+        except SaisError:
             raise
-        except Exception as error:  # decoders raise exceptions of every class on corrupt data
-            reason, name = decoding.one_line(error), decoding.source_name(source)
-            kind = "truncated" if "truncated" in reason else "corrupt"
-            raise InputError(f"{name}: corrupt image ({reason}). Restore the file or remove it.", kind) from error
+        except Exception as error:
+            raise decoding.decoding_error(error, decoding.source_name(source)) from error
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -89,7 +88,7 @@ def count_pages(path: str | Path) -> int:
     """
     from sais.io.decoding import open_image, page_positions
 
-    with open_image(path) as image:
+    with open_image(path, LARGE_IMAGE_PIXELS) as image:  # no pixels are decoded
         return len(page_positions(image))
 
 

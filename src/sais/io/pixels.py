@@ -84,6 +84,7 @@ def upright_array(
         notes: As for `sais.io.images.read_image`.
         low_bytes: As for `rgb_from_pillow`.
     """
+    image.load()  # turns a TIFF upright and removes its orientation, which must not be applied again
     transpose = _TRANSPOSES.get(_orientation(image))
     if image.mode != "RGB" or low_bytes is not None or image.has_transparency_data:
         image = rgb_from_pillow(image, white_level, notes, low_bytes)
@@ -95,7 +96,8 @@ def upright_array(
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return the size (H, W) of an image after it is turned as its EXIF data states."""
     width, height = image.size
-    return (width, height) if _orientation(image) >= 5 else (height, width)
+    turned = image.format != "TIFF" and _orientation(image) >= 5  # Pillow states the upright size of a TIFF
+    return (width, height) if turned else (height, width)
 
 
 def rgb_from_pillow(
