@@ -186,6 +186,13 @@ def test_find_sources_reads_a_list(tmp_path: Path, separator: str) -> None:
         find_sources(["-"], listing=b"\n")
 
 
+def test_find_sources_names_folders_of_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shots").mkdir()
+    monkeypatch.chdir(tmp_path / "shots")
+    sources = find_sources(["-"], listing=b".\n..\n/\n")  # as `find .` lists its folder
+    assert file_names(sources) == ["shots", tmp_path.name, "root"]
+
+
 def test_find_sources_expands_pages(tmp_path: Path) -> None:
     pages = [Image.fromarray(np.full((4, 6, 3), 80 * i, np.uint8)) for i in range(3)]
     pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])

@@ -258,7 +258,7 @@ def _listed(listing: bytes, sources: Sources) -> list[tuple[Path | str, str]]:
         elif is_video(line):
             sources.videos.append(Path(line))
         else:
-            found.append((Path(line), Path(line).name or line))
+            found.append((Path(line), Path(os.path.abspath(line)).name or "root"))  # the names of . and / are empty
     return found
 
 
