@@ -121,6 +121,15 @@ def test_backend_receives_the_settings_of_the_options() -> None:
     assert override_settings(default, InferenceOptions(max_detections=10)).pre_nms_topk == 1000
 
 
+def test_scores_of_classes_alone_keep_the_class_threshold_of_the_model() -> None:
+    predictor, _ = predict(SCORES, LABELS, score=None, class_scores={"cat": 0.6})
+    assert isinstance(predictor.backend, FixedBackend)
+    assert predictor.backend.settings[0].score_threshold == PostprocessConfig().score_threshold
+    predictor, _ = predict(SCORES, LABELS, score=0.2, class_scores={"cat": 0.6})
+    assert isinstance(predictor.backend, FixedBackend)
+    assert predictor.backend.settings[0].score_threshold == pytest.approx(0.1)
+
+
 def test_evaluations_ignore_the_stored_threshold_only() -> None:
     predictor, _ = predict(SCORES, LABELS)
     assert len(predictor.for_evaluation()(IMAGE)) == len(SCORES)

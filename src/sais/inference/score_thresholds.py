@@ -74,6 +74,8 @@ class DetectionFilter:
     """Maximum number of detections of an image."""
     origin: str
     """Where the minimum scores come from."""
+    keep_class_threshold: bool = False
+    """Whether classes without a minimum score remain limited by the model's class threshold."""
 
     @property
     def score(self) -> float:
@@ -97,7 +99,9 @@ class DetectionFilter:
 
         No score exceeds its class probability. Detections above half are counted (`Omitted.below`).
         """
-        return settings if self.minimum is None else replace(settings, score_threshold=self.score / 2)
+        if self.minimum is None or self.keep_class_threshold:
+            return settings
+        return replace(settings, score_threshold=self.score / 2)
 
     def drop(self, scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[Omitted]]:
         """Set the scores of unwanted detections to 0.
@@ -148,17 +152,18 @@ def make_filter(
         ConfigError: an option names a class that the model does not have.
     """
     scores, origin = _scores(options, class_names, thresholds)
+    keep_class_threshold = scores is None
     for text in options.class_scores:
         name, _, number = text.rpartition("=")
         _check_name(name, class_names, "class_scores")
         scores = [0.0] * len(class_names) if scores is None else scores
         scores = [float(number) if other == name else score for other, score in zip(class_names, scores, strict=True)]
-        origin = f"{origin}, and those given of classes" if "classes" not in origin else origin
+        origin = f"{origin}, except for the classes with a given score" if "classes" not in origin else origin
     for name in options.classes:
         _check_name(name, class_names, "classes")
     wanted = np.array([name in options.classes for name in class_names]) if options.classes else None
     minimum = None if scores is None else np.array(scores, np.float32)
-    return DetectionFilter(minimum, wanted, settings.max_detections, origin)
+    return DetectionFilter(minimum, wanted, settings.max_detections, origin, keep_class_threshold)
 
 
 def override_settings(settings: PostprocessConfig, options: InferenceOptions) -> PostprocessConfig:
