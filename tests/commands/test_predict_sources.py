@@ -102,6 +102,32 @@ def test_predict_takes_several_sources_lists_and_addresses(
     assert "skipped 1 unreadable images: 1 missing" in out
 
 
+def test_predict_that_stops_keeps_the_images_so_far(
+    trained: Path, kinds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("kinds/d_broken.png").write_bytes(b"")
+    stopping = ["predict", str(trained), "kinds", "--batch-size", "1", "--no-skip-broken"]
+    assert cli.main(stopping) == 2
+    assert "d_broken.png" in capsys.readouterr().err
+    content = json.loads(Path("predictions/predictions.json").read_text())
+    assert not content["info"]["complete"]
+    assert [entry["file_name"] for entry in content["images"]] == ["a.jpg", "b.jfif", "c.JPE", "d.jp2"]
+    assert content["info"]["drawings"]["a.jpg"] == Path("predictions/a.jpg").stat().st_size
+    Path("kinds/d_broken.png").unlink()
+    assert cli.main(stopping) == 0  # its own drawings are not in the way
+    assert len(read_entries(Path("predictions"))) == len(drawing_stems(Path("predictions"))) == 11
+
+
+def test_predict_opens_videos_before_it_predicts(
+    trained: Path, kinds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av")
+    Path("film.mp4").write_bytes(b"no video")
+    assert cli.main(["predict", str(trained), "kinds/a.jpg", "film.mp4"]) == 2
+    assert "film.mp4: not a readable video" in capsys.readouterr().err
+    assert not Path("predictions/predictions.json").exists()
+
+
 def test_predict_of_unreadable_images_only_fails(
     trained: Path, kinds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

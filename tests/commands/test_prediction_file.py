@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sais.commands.prediction_file import LabelIds, PredictionFile, check_drawings, read_drawings, remove_drawings
+from sais.commands.prediction_file import (
+    LabelIds,
+    PredictionFile,
+    check_drawings,
+    check_results,
+    read_drawings,
+    remove_drawings,
+)
 from sais.data.formats.coco import read_coco
 from sais.errors import InputError
 from sais.evaluation.coco_metrics import coco_metrics
@@ -218,6 +225,16 @@ def test_an_interrupted_prediction_leaves_its_drawings_listed(tmp_path: Path) ->
 def test_files_of_other_programs_list_no_drawings(tmp_path: Path, content: str) -> None:
     (tmp_path / "predictions.json").write_text(content)
     assert read_drawings(tmp_path) == {}
+
+
+def test_check_results_protects_files_of_other_programs(tmp_path: Path) -> None:
+    check_results(tmp_path, overwrite=False)
+    (tmp_path / "predictions.json").write_text('[{"image_id": 1}]')
+    with pytest.raises(InputError, match=r"predictions\.json: exists.*--overwrite"):
+        check_results(tmp_path, overwrite=False)
+    check_results(tmp_path, overwrite=True)
+    PredictionFile(NAMES, IDS).write(tmp_path)
+    check_results(tmp_path, overwrite=False)
 
 
 def test_check_drawings_protects_source_images(tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ import tyro
 
 from sais.commands.arguments import FLAT, Count, check_writable, make_folder, parse
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
-from sais.commands.prediction_file import LabelIds, PredictionFile, check_drawings, read_drawings, remove_drawings
+from sais.commands.prediction_file import (
+    LabelIds,
+    PredictionFile,
+    check_drawings,
+    check_results,
+    read_drawings,
+    remove_drawings,
+)
 from sais.inference.options import InferenceOptions
 
 if TYPE_CHECKING:
@@ -44,7 +51,7 @@ class PredictArguments:
     color_by: Literal["class", "instance"] = "class"
     """Colors of drawings: the same for all objects of a class, or the next one for each object."""
     overwrite: bool = False
-    """Let drawings replace files that an earlier prediction did not write; never source images."""
+    """Replace files in --out that an earlier prediction did not write; never source images."""
     like: Path | None = None
     """COCO file of the same images, such as valid.json: predictions.json takes over its image and category ids."""
     polygons: bool = False
@@ -65,6 +72,8 @@ def run(argv: Sequence[str]) -> int:
 
     sources = open_sources(arguments.sources, arguments.pages)
     check_writable(arguments.out)
+    check_results(arguments.out, arguments.overwrite)
+    _check_videos(sources.videos)
     names = _drawing_names(sources) if arguments.draw else []
     if arguments.draw:
         check_drawings(arguments.out, names, _source_files(sources), arguments.overwrite)
@@ -74,13 +83,19 @@ def run(argv: Sequence[str]) -> int:
     info = {"model": str(arguments.model), "score": str(predictor.filter)}
     predictions = PredictionFile(tuple(predictor.class_names), category_ids, labels, arguments.polygons, info)
     earlier = read_drawings(arguments.out)
-    predictions.drawings = earlier | {name.as_posix(): None for name in names}
-    predictions.write(arguments.out, complete=False)  # an interrupted prediction leaves no drawing without its entry
+    planned = earlier | {name.as_posix(): None for name in names}
+    predictions.drawings = planned
+    predictions.write(arguments.out, complete=False)  # a killed prediction leaves no drawing without its entry
     predictions.drawings = {}
     print(predictor.filter)
-    summary = _predict_images(arguments, predictor, predictions, sources.images) if sources.images else []
-    if sources.videos:
-        _predict_videos(arguments, predictor, predictions, sources.videos)
+    try:
+        summary = _predict_images(arguments, predictor, predictions, sources.images) if sources.images else []
+        if sources.videos:
+            _predict_videos(arguments, predictor, predictions, sources.videos)
+    except BaseException:  # also Ctrl-C: what has been predicted is not lost
+        predictions.drawings = planned | predictions.drawings
+        predictions.write(arguments.out, complete=False)
+        raise
     remove_drawings(arguments.out, earlier, predictions.drawings)
     predictions.write(arguments.out)
     unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
@@ -92,6 +107,15 @@ def run(argv: Sequence[str]) -> int:
 
 def _source_files(sources: Sources) -> list[Path]:
     return [*(image.location for image in sources.images if isinstance(image.location, Path)), *sources.videos]
+
+
+def _check_videos(paths: list[Path]) -> None:
+    """Raise SaisError for a video that cannot be opened, before any image is predicted."""
+    if paths:
+        from sais.io.video import video_info
+
+        for path in paths:
+            video_info(path)
 
 
 def _drawing_names(sources: Sources) -> list[Path]:

@@ -21,6 +21,9 @@ FILE_NAME = "predictions.json"
 WRITER = "sais predict"
 """Value of `info.written_by`, by which a file of an earlier prediction is recognized."""
 
+_INFO_BYTES = 512
+"""Number of bytes at the start of predictions.json that contain the writer."""
+
 
 class LabelIds:
     """Image and category ids of a COCO file, which predictions take over so that they can be compared with it.
@@ -135,6 +138,30 @@ def read_drawings(out: Path) -> dict[str, int | None]:
         return {str(name): size for name, size in drawings.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def check_results(out: Path, overwrite: bool) -> None:
+    """Check that predictions.json replaces no file of another program.
+
+    Args:
+        out: output folder.
+        overwrite: whether files of unknown origin are replaced.
+
+    Raises:
+        InputError: a predictions.json exists that `PredictionFile` has not written.
+    """
+    path = out / FILE_NAME
+    if overwrite or not path.exists():
+        return
+    start = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(_INFO_BYTES)
+    if f'"written_by": "{WRITER}"'.encode() not in start:
+        raise InputError(
+            f"{path}: exists, and sais predict has not written it. Choose another folder with --out, or replace it "
+            "with --overwrite."
+        )
 
 
 def check_drawings(out: Path, names: Iterable[Path], sources: Iterable[Path], overwrite: bool) -> None:
