@@ -104,6 +104,8 @@ def run(argv: Sequence[str]) -> int:
         print(f"note: {evaluation.limit_note().replace('a higher max_detections', 'a higher --max-detections')}")
     if thresholds is not None:
         print(f"best F1 of {thresholds.kind}: {thresholds.f1:.3f} at score >= {thresholds.overall:.3g}{saved}")
+    if arguments.save_thresholds and thresholds is None:
+        print("note: no detection is correct, so that no thresholds were stored")
     if unreadable:
         print(f"skipped {len(unreadable)} unreadable images, the first: {unreadable[0]}")
     if arguments.json:
