@@ -14,6 +14,7 @@ from sais.data.formats import read_dataset
 from sais.data.split import split_document
 from sais.data.synthetic import write_shapes
 from sais.errors import InputError
+from tests.data.formats.coco_samples import make_document, write_split
 
 
 def document(count: int, seed: int = 0) -> dict[str, Any]:
@@ -120,3 +121,14 @@ def test_split_document_keeps_entries_of_an_image_together() -> None:
     assert not files[0] & files[1]
     assert (len(files[0]), len(files[1])) == (7, 3)
     assert len(train["annotations"]) + len(valid["annotations"]) == len(original["annotations"])
+
+
+def test_split_command_needs_no_sizes_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = make_document(5)
+    path = write_split(tmp_path, "all", document)  # the images are in another folder
+    for image in document["images"]:
+        del image["height"], image["width"]
+    path.write_text(json.dumps(document))
+    assert cli.main(["split", str(path)]) == 0
+    assert "valid: 1 images, 2 objects of 1 classes" in capsys.readouterr().out
+    assert read_dataset(tmp_path, "train").images[0].size == (96, 128)

@@ -17,6 +17,8 @@ from sais.data.formats.notes import Notes
 from sais.errors import InputError, SaisError
 
 Document = dict[str, Any]
+_UNKNOWN_SIZE = (2**20, 2**20)
+"""(H, W) of an image without a size in its entry, where images are not read: no object is outside of it."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def read_images(path: Path, entries: list[Any], folders: Sequence[Path] | None, 
             continue
         file = locate(entry["file_name"])
         try:
-            sizes[image_id] = _size(path, file, entry, notes)
+            sizes[image_id] = _size(path, file if folders is not None or file.is_file() else None, entry, notes)
         except SaisError as error:
             notes.problem(kinds.BAD_IMAGE, str(error))
             continue
@@ -188,7 +190,7 @@ def _valid_entries(path: Path, entries: list[Any], notes: Notes) -> list[dict[st
         if not isinstance(entry, dict) or not is_id(entry.get("id")):
             text = f"{path}: not COCO: images[{position}] is an image without an 'id'. Export it as COCO instances."
             notes.problem(kinds.BAD_IMAGE, text)
-        elif not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
+        elif not isinstance(entry.get("file_name"), str) or not entry["file_name"] or "\0" in entry["file_name"]:
             text = f"{path}: not COCO: image {entry['id']} lacks 'file_name'. Export it as COCO instances."
             notes.problem(kinds.BAD_IMAGE, text)
         else:
@@ -230,10 +232,12 @@ class _Locator:
         return file
 
 
-def _size(path: Path, file: Path, entry: dict[str, Any], notes: Notes) -> tuple[int, int]:
-    """Return (H, W) of an image as its entry states it, or else from the file."""
+def _size(path: Path, file: Path | None, entry: dict[str, Any], notes: Notes) -> tuple[int, int]:
+    """Return (H, W) of an image as its entry states it, or else from the file, or `_UNKNOWN_SIZE` without a file."""
     height, width = entry.get("height"), entry.get("width")
     if height is None or width is None:
+        if file is None:
+            return _UNKNOWN_SIZE
         from sais.io.images import read_size
 
         size = read_size(file)
