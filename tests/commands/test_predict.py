@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pytest
 
+from sais.commands.predict import _notes
 from sais.commands.prediction_file import PredictionFile
+from sais.config import Experiment, PostprocessConfig
+from sais.inference.options import InferenceOptions
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
 
@@ -33,3 +39,24 @@ def test_predictions_file_is_coco(tmp_path: Path) -> None:
     assert read["categories"][1] == {"id": 8, "name": "dog"}
     assert predictions.counts == {"dog": 1}
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.json"]
+
+
+@pytest.mark.parametrize(
+    ("graph", "limit", "remedy"),
+    [
+        ("raw", 4, "raise --max-detections"),
+        ("masks", 3, "raise --max-detections"),
+        ("masks", 4, "export the model with a higher --max-detections"),
+    ],
+)
+def test_note_on_the_limit_of_detections_names_what_can_raise_it(graph: str, limit: int, remedy: str) -> None:
+    experiment = Experiment(postprocess=PostprocessConfig(max_detections=4))
+    predictor: Any = SimpleNamespace(
+        experiment=experiment,
+        options=InferenceOptions(),
+        filter=SimpleNamespace(max_detections=limit),
+        backend=SimpleNamespace(graph=graph, experiment=experiment),
+    )
+    assert _notes(predictor, PredictionFile((), (), limited=2)) == [
+        f"{limit} detections: the limit of 2 images; {remedy}"
+    ]

@@ -133,7 +133,10 @@ def _notes(predictor: Predictor, predictions: PredictionFile) -> list[str]:
     limit = predictor.filter.max_detections
     if predictions.limited:
         where = "a tile of " if predictor.options.tiles is not None else ""
-        notes.append(f"{limit} detections: the limit of {where}{predictions.limited} images; raise --max-detections")
+        backend = predictor.backend
+        in_graph = getattr(backend, "graph", "raw") != "raw" and limit == backend.experiment.postprocess.max_detections
+        remedy = "export the model with a higher --max-detections" if in_graph else "raise --max-detections"
+        notes.append(f"{limit} detections: the limit of {where}{predictions.limited} images; {remedy}")
     if predictions.labels is not None and predictions.labels.unknown:
         notes.append(f"{predictions.labels.unknown} images are not in {predictions.labels.path}; their ids are new")
     return notes
