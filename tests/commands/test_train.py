@@ -139,6 +139,27 @@ def test_train_prints_a_command_that_keeps_the_settings_file(train: Calls, shape
     assert (chosen.optim.weight_decay, chosen.optim.lr) == (0.1, 0.002)
 
 
+def test_draw_augmented_draws_what_train_would_train(
+    train: Calls, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(shapes), "--batch-size", "4"]
+    chosen = train(["sais-lite", *data])
+    assert chosen.augment.scale_jitter != recipe("sais-lite").augment.scale_jitter
+    (reason,) = [note for note in train.values["notes"] if note.startswith("from the data")]
+    sheet = ["--images", "4"]
+    assert main(["draw-augmented", "sais-lite", *data, *sheet, "--out", "a.jpg"]) == 0
+    assert reason in capsys.readouterr().out
+    settings = ["--size", "256", "--schedule.epochs", str(chosen.schedule.epochs), "--augment.scale-jitter", "1", "1"]
+    assert main(["draw-augmented", "sais-lite", *data, *settings, *sheet, "--out", "b.jpg"]) == 0
+    assert Path("a.jpg").read_bytes() == Path("b.jpg").read_bytes()
+    assert "from the data" not in capsys.readouterr().out
+
+
+def test_train_names_a_config_without_a_value(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", "--data", str(shapes)]) == 2
+    assert "--config" in capsys.readouterr().err
+
+
 def test_open_recipe_lets_the_config_override_the_file_before_it(tmp_path: Path) -> None:
     for name, content in (("a.json", {"name": "sais-lite", "lr": 1.0, "seed": 1}), ("b.json", {"lr": 2.0})):
         (tmp_path / name).write_text(json.dumps(content))

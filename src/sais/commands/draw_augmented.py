@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from sais.commands.arguments import check_writable, make_folder, parse
-from sais.commands.options import FLAT, Count, Minimum
-from sais.commands.recipe_options import RecipeOptions, apply_short_options, open_recipe, require_recipe
+from sais.commands.options import FLAT, Count, Minimum, check_command_line
+from sais.commands.recipe_options import (
+    RecipeOptions,
+    apply_short_options,
+    changed_settings,
+    open_recipe,
+    require_recipe,
+)
 from sais.errors import InputError
 from sais.recipes.adjust import check_experiment
+from sais.recipes.from_data import adapt, settings_to_choose
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -50,6 +57,9 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(DrawAugmentedArguments, words, PROG, default=default)
     require_recipe(start.name, "sais draw-augmented")
     options = arguments.recipe
+    given = [*changed_settings(check_command_line(DrawAugmentedArguments, words, "sais draw-augmented")), *start.given]
+    requested = ["input.size"] if options.size == "auto" else []
+    choose = settings_to_choose(start.recipe_name, [name for name in given if name not in requested], requested)
     short = {"batch_size": arguments.batch_size, "seed": options.seed, "size": options.size}
     settings = apply_short_options(options.experiment, short)
     check_experiment(settings)
@@ -70,6 +80,8 @@ def run(argv: Sequence[str]) -> int:
         **vars(options.reading),
     )
     split = paths.read_train()
+    settings, notes = adapt(start.recipe, settings, split, choose, keep_lr=True)  # as in training
+    print(*notes, sep="\n", end="\n" if notes else "")
     settings, _ = choose_white_level(settings, split)
     samples = AugmentedSamples(split, settings.input, settings.augment, settings.run.seed)
     keys = _keys(arguments, split, settings.optim.batch_size)

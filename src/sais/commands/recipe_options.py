@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -104,8 +104,9 @@ def _value_of(words: Sequence[str], option: str) -> str:
     """Return the value of an option on a command line, empty where it is not given."""
     value = ""
     for position, word in enumerate(words):
-        if word == option and position + 1 < len(words):
-            value = words[position + 1]
+        following = "".join(words[position + 1 : position + 2])
+        if word == option and not following.startswith("--"):  # a missing value is reported by the parser
+            value = following
         elif word.startswith(f"{option}="):
             value = word.partition("=")[2]
     return value
@@ -131,6 +132,17 @@ def require_recipe(name: str, command: str) -> None:
         raise ConfigError(
             f"{command}: RECIPE missing. Give one of {', '.join(RECIPES)}, module:function, or a settings file."
         )
+
+
+def changed_settings(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the settings among the options given: nothing else chooses them.
+
+    Args:
+        given: fields of options, as `check_command_line` returns them: "lr", "model.masks".
+    """
+    groups = {group.name for group in fields(Experiment)}
+    names = [SHORT_OPTIONS.get(name, name) for name in given]
+    return tuple(dict.fromkeys(name for name in names if "." in name and name.partition(".")[0] in groups))
 
 
 def apply_short_options(experiment: Experiment, values: Mapping[str, object]) -> Experiment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from sais.commands.recipe_options import (
     RecipeOptions,
     RecipeStart,
     apply_short_options,
+    changed_settings,
     open_recipe,
     require_recipe,
 )
@@ -293,17 +293,6 @@ def _write_report(result: TrainResult) -> str:
         return f"report: {write_report(result.out, result.evaluation, missing)}"
     except Exception as error:
         return f"no report was written ({type(error).__name__}: {error}); try sais report {result.out}"
-
-
-def changed_settings(given: Sequence[str]) -> tuple[str, ...]:
-    """Return the settings among the options given: a resumed run takes these instead of its stored ones, if it may.
-
-    Args:
-        given: fields of options, as `check_command_line` returns them: "lr", "model.masks".
-    """
-    groups = {group.name for group in dataclasses.fields(Experiment)}
-    names = [SHORT_OPTIONS.get(field, field) for field in given]
-    return tuple(dict.fromkeys(name for name in names if "." in name and name.partition(".")[0] in groups))
 
 
 def settle(start: Experiment, arguments: TrainArguments, keep_lr: bool) -> tuple[Experiment, list[str]]:
