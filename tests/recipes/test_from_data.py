@@ -187,3 +187,10 @@ def test_epochs_to_learn_counts_steps(epochs: int, batch_size: int, expected: in
         schedule=replace(LITE.schedule, epochs=epochs),
     )
     assert epochs_to_learn(64, short) == expected
+
+
+def test_suggest_replaces_a_given_size_where_it_was_asked_to() -> None:
+    """A settings file with another size and a request to choose it: the size that the rule gives, not the given."""
+    given = replace_settings(LITE, "input", size=(512, 512))
+    chosen = suggest(statistics(700, 300, 512), LITE, given, ("input.size",))
+    assert chosen.experiment.input.size == LITE.input.size

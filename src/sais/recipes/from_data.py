@@ -183,7 +183,7 @@ def suggest(
                 f"input.size: cannot be chosen from the data where input.mode is {start.input.mode}. Give two numbers."
             )
         side = choose_side(data, max(recipe.input.size))
-        if side != max(recipe.input.size):
+        if side != max(adapted.input.size):
             adapted = replace_settings(adapted, "input", size=(side, side))
     if "schedule.epochs" in values:
         adapted, _ = set_epochs(adapted, choose_epochs(data.images, max(adapted.input.size), recipe))
