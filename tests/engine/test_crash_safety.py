@@ -190,11 +190,11 @@ def test_train_replaces_killed_workers(
     deaths.mkdir()
     count = iter(range(1, 1000))
 
-    def dying(path: Path, max_pixels: int | None = None) -> Any:
+    def dying(*arguments: Any, **options: Any) -> Any:
         if os.getpid() != main and next(count) == 3 and len(list(deaths.iterdir())) < 3:
             (deaths / str(os.getpid())).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(path, max_pixels)
+        return read(*arguments, **options)
 
     monkeypatch.setattr(images, "read_image", dying)
     with_workers = replace(tiny, run=replace(tiny.run, workers=1))
