@@ -219,18 +219,18 @@ def test_predictor_with_tta_flip_merges_the_mirrored_view(trained: Path, image: 
             box, [width - box_mirrored[2], box_mirrored[1], width - box_mirrored[0], box_mirrored[3]], atol=1e-4
         )
         assert (mask == np.fliplr(mask_mirrored)).all()
-    actual = Predictor(trained, device="cpu", tta_flip=True)(image)
+    actual = Predictor(trained, device="cpu", score=None, tta_flip=True)(image)
     assert_same(actual, loop_merge([plain(image), restored])[:100])
 
 
 def test_predictor_with_tta_scales_merges_all_views(trained: Path, image: np.ndarray) -> None:
-    base = Predictor(trained, device="cpu")
+    base = Predictor(trained, device="cpu", score=None)
     experiment = replace(base.experiment, input=replace(base.experiment.input, size=(96, 96)))
-    other = Predictor(replace(load_model(trained), experiment=experiment), device="cpu")
+    other = Predictor(replace(load_model(trained), experiment=experiment), device="cpu", score=None)
     views = [predictor(p) for predictor in (base, other) for p in (image, np.ascontiguousarray(image[:, ::-1]))]
     expected = loop_merge([views[0], hflip(views[1]), views[2], hflip(views[3])])
     assert len(expected) > 3
-    both = Predictor(trained, device="cpu", tta_flip=True, tta_scales=(1.0, 1.5))
+    both = Predictor(trained, device="cpu", score=None, tta_flip=True, tta_scales=(1.0, 1.5))
     assert_same(both(image), expected[:100])
     assert both.experiment.input.size == (64, 64)  # unchanged
     threshold = float(np.median([score for _, score, _, _ in expected]))
