@@ -178,6 +178,10 @@ def test_label_ids_are_found_by_path_then_by_unique_name(tmp_path: Path) -> None
     assert ids.category_ids(["cat"]) == ("7",)
     with pytest.raises(InputError, match="no category cow"):
         ids.category_ids(["cow"])
+    assert ids.category_ids(["cow", "cat"], detected=["cat"]) == (None, "7")
+    predictions = PredictionFile(("cow", "cat"), ids.category_ids(["cow", "cat"], detected=["cat"]))
+    predictions.write(tmp_path)
+    assert json.loads((tmp_path / "predictions.json").read_text())["categories"] == [{"id": "7", "name": "cat"}]
     (tmp_path / "other.json").write_text("[1]")
     for path in (tmp_path / "other.json", tmp_path / "nothing.json"):
         with pytest.raises(InputError, match=path.name):

@@ -79,7 +79,11 @@ def run(argv: Sequence[str]) -> int:
         check_drawings(arguments.out, names, _source_files(sources), arguments.overwrite)
     labels = None if arguments.like is None else LabelIds(arguments.like)
     predictor = open_predictor("predict", arguments.model, arguments.inference)
-    category_ids = predictor.category_ids if labels is None else labels.category_ids(predictor.class_names)
+    category_ids = (
+        predictor.category_ids
+        if labels is None
+        else labels.category_ids(predictor.class_names, arguments.inference.classes)
+    )
     info = {"model": str(arguments.model), "score": str(predictor.filter)}
     predictions = PredictionFile(tuple(predictor.class_names), category_ids, labels, arguments.polygons, info)
     earlier = read_drawings(arguments.out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -66,16 +66,23 @@ class LabelIds:
         self._taken.add(number)
         return number
 
-    def category_ids(self, class_names: Sequence[str]) -> tuple[Any, ...]:
-        """Return the ids of C classes.
+    def category_ids(self, class_names: Sequence[str], detected: Collection[str] = ()) -> tuple[Any, ...]:
+        """Return the ids of C classes; None for a class that the file lacks and that is not detected.
+
+        Args:
+            class_names: names of the classes.
+            detected: names of the classes that are detected; empty for all.
 
         Raises:
-            InputError: the file lacks a class.
+            InputError: the file lacks a class that is detected.
         """
-        missing = [name for name in class_names if name not in self._categories]
+        missing = [name for name in detected or class_names if name not in self._categories]
         if missing:
-            raise InputError(f"{self.path}: no category {', '.join(missing)}, which the model detects. Add it.")
-        return tuple(self._categories[name] for name in class_names)
+            raise InputError(
+                f"{self.path}: no category {', '.join(missing)}, which the model detects. Add it, or choose the "
+                "classes to detect."
+            )
+        return tuple(self._categories.get(name) for name in class_names)
 
 
 @dataclass
@@ -124,7 +131,7 @@ class PredictionFile:
         content = {
             "info": info | self.info | {"drawings": self.drawings},
             "images": self.images,
-            "categories": [{"id": category_id, "name": name} for category_id, name in names],
+            "categories": [{"id": number, "name": name} for number, name in names if number is not None],
             "annotations": self.annotations,
         }
         write_text(out / FILE_NAME, json.dumps(content))
