@@ -364,6 +364,7 @@ def test_sais_report_without_data_or_model(
     (moved / "log.jsonl").write_text(log.replace('"valid": "valid"', '"valid": ""'))
     assert main(["report", str(moved)]) == 0
     assert "no validation split" in Page((moved / "report.html").read_text()).text
+    (moved / "log.jsonl").write_text(log.replace(str(shapes), "/nowhere/at/all"))  # so --data is another data set
     assert main(["report", str(moved), "--data", str(shapes), "--split", "train", "--workers", "0"]) == 0
     page = Page((moved / "report_shapes_train.html").read_text())
     assert "Evaluated: model.safetensors, on 12 images of train with" in page.text
