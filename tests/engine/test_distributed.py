@@ -20,7 +20,7 @@ from sais.commands.train import TrainArguments, changed_settings
 from sais.data.loader import EpochBatches
 from sais.errors import ConfigError, SaisError
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
 OPTIONS = ("--size", "64", "--batch-size", "4", "--epochs", "2", "--workers", "0", "--device", "cpu", "--no-report")
 
 DYING = """
