@@ -252,7 +252,7 @@ def test_train_refuses_folders_and_data_that_do_not_fit(
     with pytest.raises(InputError, match="contains a run already"):
         train(tiny, DataPaths(shapes), trained)
     renamed = changed(shapes, tmp_path / "renamed", lambda d: d["categories"][0].update(name="hoop"))
-    with pytest.raises(CheckpointError, match="trained on other classes"):
+    with pytest.raises(CheckpointError, match="trained on the classes ring"):
         train(tiny, renamed, trained, resume=True)
     assert (trained / "log.jsonl").read_bytes() == before
     with pytest.raises(CheckpointError, match="no run to resume"):

@@ -122,7 +122,7 @@ def test_eval_command_writes_the_results_that_it_scores(
 
 def test_evaluate_on_whole_images_equals_canvases(trained: Path, shapes: Path) -> None:
     """The loader's canvases, or whole images for a function that resizes them."""
-    predictor, split = Predictor(trained, device="cpu"), read_dataset(shapes, "train")
+    predictor, split = Predictor(trained, device="cpu", score=None), read_dataset(shapes, "train")
     done: list[int] = []
     by_canvas = evaluate(predictor, split, batch_size=5, workers=0)
     by_image = evaluate(predictor, split, batch_size=5, workers=0, progress=done.append, detect_images=predictor.batch)
@@ -151,7 +151,7 @@ def test_eval_command_uses_test_time_augmentation(
     assert (report["tta_flip"], report["tta_scales"]) == (True, [1.0, 1.5])
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         check_scores(report["metrics"][name], pycocotools_metrics(shapes / "annotations/train.json", written, kind))
-    predictor = Predictor(trained, device="cpu", tta_flip=True, tta_scales=(1.0, 1.5))
+    predictor = Predictor(trained, device="cpu", score=None, tta_flip=True, tta_scales=(1.0, 1.5))
     record = read_dataset(shapes, "train").images[3]
     scores = sorted((result["score"] for result in written if result["image_id"] == record.id), reverse=True)
     np.testing.assert_allclose(scores, predictor(record.path).scores, atol=1e-5)
@@ -240,7 +240,7 @@ def test_eval_command_uses_tiles(
     assert cli.main([*words, "--tiles", "48", "--tile-overlap", "0.4", "--results", str(results)]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["tiles"] == 48
-    split, predictor = read_dataset(shapes, "valid"), Predictor(trained, device="cpu", tiles=48, tile_overlap=0.4)
+    split, predictor = read_dataset(shapes, "valid"), Predictor(trained, device="cpu", score=None, tiles=48, tile_overlap=0.4)
     expected = [d for r in split.images for d in predictor(r.path).to_coco(r.id, split.category_ids)]
     written = json.loads(results.read_text())
     assert len(written) == len(expected) > 0
@@ -256,7 +256,7 @@ def test_eval_command_uses_tiles(
 def test_evaluate_opens_models_and_data_sets_by_path(trained: Path, shapes: Path) -> None:
     expected = evaluate(Predictor(trained), read_dataset(shapes, "valid"), workers=0)
     assert evaluate(trained, str(shapes), workers=0).results == expected.results
-    with pytest.raises(InputError, match="no validation split"):
+    with pytest.raises(InputError, match="no split"):
         evaluate(trained, DataPaths(shapes, valid=""), workers=0)
     tiled = evaluate(Predictor(trained, tiles=48), shapes, batch_size=1, workers=0)
     assert tiled.results != expected.results
