@@ -240,7 +240,10 @@ def test_eval_command_uses_tiles(
     assert cli.main([*words, "--tiles", "48", "--tile-overlap", "0.4", "--results", str(results)]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["tiles"] == 48
-    split, predictor = read_dataset(shapes, "valid"), Predictor(trained, device="cpu", score=None, tiles=48, tile_overlap=0.4)
+    split, predictor = (
+        read_dataset(shapes, "valid"),
+        Predictor(trained, device="cpu", score=None, tiles=48, tile_overlap=0.4),
+    )
     expected = [d for r in split.images for d in predictor(r.path).to_coco(r.id, split.category_ids)]
     written = json.loads(results.read_text())
     assert len(written) == len(expected) > 0
