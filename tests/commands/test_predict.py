@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sais import cli
 from sais.commands.predict import _notes
 from sais.commands.prediction_file import PredictionFile
 from sais.config import Experiment, PostprocessConfig
 from sais.inference.options import InferenceOptions
+from sais.io import image_writer
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
 
@@ -60,3 +62,22 @@ def test_note_on_the_limit_of_detections_names_what_can_raise_it(graph: str, lim
     assert _notes(predictor, PredictionFile((), (), limited=2)) == [
         f"{limit} detections: the limit of 2 images; {remedy}"
     ]
+
+
+def test_predict_replaces_no_png_file_where_a_drawing_is_too_large_for_jpeg(
+    trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drawing becomes a PNG file, whose name can be that of a file which sais has not written."""
+    monkeypatch.setitem(image_writer.MAX_SIDES, ".jpg", 8)
+    source = sorted((shapes / "images/valid").iterdir())[0]
+    out = tmp_path / "out"
+    out.mkdir()
+    own = out / f"{source.stem}.png"
+    own.write_bytes(b"mine")
+    words = ["predict", str(trained), str(source), "--out", str(out), "--device", "cpu"]
+    assert cli.main(words) == 2
+    assert own.read_bytes() == b"mine"
+    own.unlink()
+    assert cli.main(words) == 0
+    assert own.is_file()
+    assert cli.main(words) == 0  # its own drawing is replaced

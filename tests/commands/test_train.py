@@ -92,7 +92,8 @@ def test_train_does_not_adapt_an_own_recipe(train: Calls, shapes: Path, monkeypa
 def test_train_warns_of_too_few_steps(train: Calls, shapes: Path) -> None:
     words = ["paper-lite0", "--data", str(shapes), "--epochs", "2"]
     train(words)
-    assert train.values["notes"] == ["warning: 2 steps are too few to learn anything; train with --epochs 300 or more"]
+    warning = "warning: 2 steps are too few to learn anything; train 300 epochs or more (--epochs)"
+    assert train.values["notes"] == [warning]
     train([*words, "--max-iterations", "2"])  # a trial
     assert train.values["notes"] == []
     enough = train([*words[:-1], "300"])

@@ -14,10 +14,10 @@ pytest.importorskip("torch")
 import sais
 from sais.config import Experiment
 from sais.data.formats import read_dataset
-from sais.engine.api import settings_by_name
 from sais.engine.callbacks import Callbacks, TrainingEvent
 from sais.errors import ConfigError, InputError
 from sais.recipes import recipe
+from sais.recipes.settings_file import settings_by_name
 
 
 def stored(out: Path) -> dict[str, Any]:
@@ -115,11 +115,11 @@ def test_train_applies_settings_and_chooses_the_others(
 
 def test_settings_by_name_names_the_closest_setting() -> None:
     with pytest.raises(ConfigError, match=r"sais\.train: .*epoch.*: unknown setting.*'epochs'"):
-        settings_by_name({"epoch": 3})
+        settings_by_name({"epoch": 3}, "sais.train")
     with pytest.raises(ConfigError, match=r"optim\.learning_rate: unknown setting"):
-        settings_by_name({"optim": {"learning_rate": 3}})
+        settings_by_name({"optim": {"learning_rate": 3}}, "sais.train")
     with pytest.raises(ConfigError, match="optim.lr is given twice"):
-        settings_by_name({"lr": 1.0, "optim.lr": 2.0})
+        settings_by_name({"lr": 1.0, "optim.lr": 2.0}, "sais.train")
 
 
 def test_train_and_evaluate_take_splits_in_memory(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
@@ -141,3 +141,15 @@ def test_train_numbers_the_default_folder(
     monkeypatch.chdir(tmp_path)
     outs = [sais.train(tiny, shapes, max_iterations=1).out for _ in range(2)]
     assert outs == [Path("runs/tiny-shapes"), Path("runs/tiny-shapes-2")]
+
+
+def test_train_warns_of_too_few_steps(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **options: Any) -> None:
+        noted.append(options["notes"])
+
+    noted: list[list[str]] = []
+    monkeypatch.setattr("sais.engine.trainer.train", stop)
+    sais.train("sais-lite", data=shapes, epochs=1, batch_size=4)
+    assert any("too few to learn anything" in line for line in noted[0])
+    sais.train("sais-lite", data=shapes, epochs=1, batch_size=4, max_iterations=1)  # a trial
+    assert not any("too few to learn anything" in line for line in noted[1])

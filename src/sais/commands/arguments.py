@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +11,8 @@ from typing import TypeVar
 import tyro
 
 from sais.commands.options import FLAT, Count, Minimum, check_command_line, option_names, options_of
-from sais.errors import InputError, MissingDependencyError, ResourceError
+from sais.errors import MissingDependencyError, ResourceError
+from sais.io.atomic import check_writable
 
 __all__ = [
     "FLAT",
@@ -73,17 +73,6 @@ def progress_bar(label: str, total: int, unit: str = "images") -> Iterator[Calla
 
     with Progress(label, total, unit) as progress:
         yield progress.advance
-
-
-def check_writable(folder: Path) -> None:
-    """Raise InputError unless `folder` exists or can be created, and can be written to. Creates nothing."""
-    parent = folder.absolute()
-    while not os.path.lexists(parent):
-        parent = parent.parent
-    if not parent.is_dir():
-        raise InputError(f"{folder}: {parent} is not a folder. Choose another output folder.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"{folder}: {parent} is not writable. Choose another output folder or change the permissions.")
 
 
 def make_folder(folder: Path) -> None:

@@ -161,7 +161,7 @@ def _predict_images(
     """Predict on the images of the sources; return lines about how they were read."""
     from sais.commands.source_images import BatchReader
     from sais.io.image_reader import ImageReader
-    from sais.io.image_writer import write_image
+    from sais.io.image_writer import image_path, write_image
     from sais.io.images import LARGE_IMAGE_PIXELS
     from sais.io.progress import Progress
     from sais.io.result_names import drawing_names
@@ -181,6 +181,9 @@ def _predict_images(
                 if arguments.draw:
                     drawing = draw(image, detections, 0, color_by=arguments.color_by)
                     target = arguments.out / f"{drawings[source]}.jpg"
+                    png = image_path(target, drawing)
+                    if png != target:  # its name was not checked before the prediction
+                        check_drawings(arguments.out, [png.relative_to(arguments.out)], [], arguments.overwrite)
                     predictions.add_drawing(arguments.out, write_image(target, drawing))
                 progress.advance()
     return batches.summary()

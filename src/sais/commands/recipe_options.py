@@ -43,10 +43,6 @@ class RecipeOptions:
     """Settings of the recipe."""
 
 
-SHORT_OPTIONS = SHORT_NAMES
-"""Short option -> the setting it changes."""
-
-
 @dataclass(frozen=True)
 class RecipeStart:
     """What a command line starts from: a recipe, changed by settings files."""
@@ -141,7 +137,7 @@ def changed_settings(given: Sequence[str]) -> tuple[str, ...]:
         given: fields of options, as `check_command_line` returns them: "lr", "model.masks".
     """
     groups = {group.name for group in fields(Experiment)}
-    names = [SHORT_OPTIONS.get(name, name) for name in given]
+    names = [SHORT_NAMES.get(name, name) for name in given]
     return tuple(dict.fromkeys(name for name in names if "." in name and name.partition(".")[0] in groups))
 
 
@@ -150,7 +146,7 @@ def apply_short_options(experiment: Experiment, values: Mapping[str, object]) ->
 
     Args:
         experiment: the settings.
-        values: value by short option, of `SHORT_OPTIONS`; None, () and a size "auto" leave the setting as it is.
+        values: value by short option, of `SHORT_NAMES`; None, () and a size "auto" leave the setting as it is.
 
     Raises:
         ConfigError: `size` has the wrong number of values.
@@ -160,7 +156,7 @@ def apply_short_options(experiment: Experiment, values: Mapping[str, object]) ->
             continue
         if option == "size" and isinstance(value, tuple):
             value = input_size(value, experiment)
-        group, _, name = SHORT_OPTIONS[option].partition(".")
+        group, _, name = SHORT_NAMES[option].partition(".")
         experiment = replace_settings(experiment, group, **{name: value})
     return experiment
 

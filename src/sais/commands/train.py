@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.commands.options import FLAT, Count, check_command_line
 from sais.commands.recipe_options import (
-    SHORT_OPTIONS,
     RecipeOptions,
     RecipeStart,
     apply_short_options,
@@ -24,8 +23,8 @@ from sais.commands.run_folders import choose_folder
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
-from sais.recipes.from_data import Suggestion, epochs_to_learn, measure, settings_to_choose, steps_per_epoch, suggest
-from sais.recipes.settings_file import format_options
+from sais.recipes.from_data import Suggestion, measure, settings_to_choose, suggest, too_few_steps
+from sais.recipes.settings_file import SHORT_NAMES, format_options
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -132,7 +131,7 @@ class Command:
         """The settings whose option was given as auto."""
         values = {name: getattr(self.arguments, name) for name in ("epochs", "batch_size")}
         values["size"] = self.arguments.recipe.size
-        return tuple(SHORT_OPTIONS[name] for name, value in values.items() if value == "auto")
+        return tuple(SHORT_NAMES[name] for name, value in values.items() if value == "auto")
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -214,10 +213,8 @@ def choose_settings(
         experiment, more = fit_batch(experiment, split, world, command.keep_lr)
         notes += more
     check_experiment(experiment)
-    epochs = epochs_to_learn(len(split.images), experiment)
-    if epochs is not None and command.arguments.max_iterations is None:
-        steps = experiment.schedule.epochs * steps_per_epoch(len(split.images), experiment.optim.batch_size)
-        notes.append(f"warning: {steps} steps are too few to learn anything; train with --epochs {epochs} or more")
+    if command.arguments.max_iterations is None:
+        notes += [line.replace("(epochs)", "(--epochs)") for line in too_few_steps(len(split.images), experiment)]
     return experiment, notes
 
 

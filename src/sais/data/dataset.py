@@ -18,6 +18,7 @@ from sais.data.transforms.augment import augment, resolve_augmentation
 from sais.data.transforms.geometric import resize_sample
 from sais.data.transforms.multi_scale import batch_input_size
 from sais.errors import InputError, SaisError
+from sais.ops.letterbox import letterbox
 from sais.structures import Sample
 
 PARTNER_TRIES = 10
@@ -89,6 +90,21 @@ class AugmentedSamples:
             return None
 
         return augment(sample, replace(self.settings, size=size), options, random, draw_sample), errors
+
+
+def canvas_batches(split: DatasetSplit, settings: InputConfig, batch_size: int) -> list[list[int]]:
+    """Return the positions of the images of each batch; all canvases of a batch have one size.
+
+    Args:
+        split: Dataset split.
+        settings: Mode and size of the canvas.
+        batch_size: Maximum number of images in a batch.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, record in enumerate(split.images):
+        canvas = letterbox(record.size, settings.mode, settings.size).canvas_size
+        groups.setdefault(canvas, []).append(position)
+    return [g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size)]
 
 
 def read_resized_sample(record: ImageRecord, settings: InputConfig) -> Sample:

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-_ORIENTATION = 0x0112
-"""EXIF tag of the orientation."""
+from sais.errors import SaisError
+
 _QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 
 
-def read_orientation(path: Path) -> int:
-    """Return the EXIF orientation of an image file, 1 to 8; 1 if there is none."""
+def file_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 if there is none, or the file cannot be opened."""
     from sais.io.decoding import open_image
+    from sais.io.pixels import read_orientation
 
     try:
         with open_image(path) as image:
-            orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # malformed EXIF; the image itself has been read
+            return read_orientation(image)
+    except SaisError:
         return 1
-    return orientation if orientation in range(1, 9) else 1
 
 
 def in_stored_frame(upright: tuple[int, int], annotated: tuple[int, int], path: Path) -> bool:
@@ -38,7 +38,7 @@ def in_stored_frame(upright: tuple[int, int], annotated: tuple[int, int], path: 
     """
     if upright[0] == upright[1] or tuple(annotated) != (upright[1], upright[0]):
         return False
-    return read_orientation(path) in _QUARTER_TURNS
+    return file_orientation(path) in _QUARTER_TURNS
 
 
 def to_annotated_frame(image: np.ndarray, path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -52,7 +52,7 @@ def to_annotated_frame(image: np.ndarray, path: Path, size: tuple[int, int]) -> 
     height, width = image.shape[:2]
     if (height, width) == tuple(size) or not in_stored_frame((height, width), size, path):
         return image
-    orientation = read_orientation(path)
+    orientation = file_orientation(path)
     if orientation in (6, 8):
         return np.ascontiguousarray(np.rot90(image, 1 if orientation == 6 else -1))
     transposed = image.swapaxes(0, 1)

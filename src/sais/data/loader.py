@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit
-from sais.data.dataset import AugmentedSamples, SampleKey, read_resized_sample, read_sample
+from sais.data.dataset import AugmentedSamples, SampleKey, canvas_batches, read_resized_sample, read_sample
 from sais.data.packed_records import PackedRecords
 from sais.errors import ConfigError, InputError, SaisError
 from sais.io.images import LARGE_IMAGE_PIXELS
-from sais.ops.letterbox import PADDING, CanvasMap, letterbox
+from sais.ops.letterbox import PADDING, CanvasMap
 from sais.ops.rasterize import coverages
 from sais.structures import MASK_STRIDE, Batch, GroundTruth, Sample
 
@@ -276,11 +276,7 @@ def evaluation_loader(
         share: (rank, world size); each rank receives a part of the batches.
         pin_memory: Whether batches are copied to page-locked memory, which makes sense for CUDA only.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for position, record in enumerate(split.images):
-        canvas = letterbox(record.size, settings.mode, settings.size).canvas_size
-        groups.setdefault(canvas, []).append(position)
-    batches = [g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size)]
+    batches = canvas_batches(split, settings, batch_size)
     return _batch_loader(EvaluationDataset(split, settings), batches[share[0] :: share[1]], workers, pin_memory)
 
 

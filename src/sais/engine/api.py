@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sais.config import Experiment, flatten
+from sais.config import Experiment
 from sais.data.annotations import DatasetSplit
 from sais.data.paths import DataPaths
 from sais.data.workers import check_main_process
 from sais.engine.callbacks import Callback
 from sais.engine.data_options import restore_data_options
 from sais.engine.run_folder import numbered_folder
-from sais.errors import ConfigError, InputError, MissingDependencyError
+from sais.errors import InputError, MissingDependencyError
 from sais.recipes import RECIPES, recipe
 from sais.recipes.adjust import check_experiment
-from sais.recipes.from_data import adapt, settings_to_choose
-from sais.recipes.settings_file import SHORT_NAMES, apply_settings, check_names, is_settings_file, read_recipe
+from sais.recipes.from_data import adapt, settings_to_choose, too_few_steps
+from sais.recipes.settings_file import apply_settings, is_settings_file, read_recipe, settings_by_name
 
 if TYPE_CHECKING:
     from sais.engine.trainer import TrainResult
@@ -71,10 +71,12 @@ def train(
     _check_process()
     from sais.engine.trainer import train as train_experiment
 
-    values, automatic = settings_by_name(settings)
+    values, automatic = _take_automatic(settings_by_name(settings, "sais.train"))
     data, out, notes = _locate(experiment, data, out, resume)
     dataset, valid_dataset = _open_data(data, dataset, valid_dataset)
     changed, more = _settle(experiment, values, automatic, None if resume else dataset)
+    if not resume and max_iterations is None:
+        more += too_few_steps(len(dataset.images), changed)
     return train_experiment(
         changed,
         data if isinstance(data, DataPaths) else None,
@@ -140,27 +142,10 @@ def _default_folder(experiment: str | Path | Experiment, data: str, resume: bool
     return numbered_folder(Path("runs"), f"{name}-{data}", resume)
 
 
-def settings_by_name(settings: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the changed settings by their dotted names, and the names of those to choose from the data.
-
-    Args:
-        settings: values by short name, dotted name or group, as `train` takes them.
-
-    Raises:
-        ConfigError: an unknown name, or a setting that is given twice.
-    """
-    values: dict[str, Any] = {}
-    automatic = []
-    for name, value in flatten(settings).items():
-        setting = SHORT_NAMES.get(name, name)
-        if setting in values or setting in automatic:
-            raise ConfigError(f"sais.train: {setting} is given twice. Remove one of the two values.")
-        if value == "auto" and setting in AUTOMATIC:
-            automatic.append(setting)
-        else:
-            values[setting] = [value, value] if setting == "input.size" and isinstance(value, int) else value
-    check_names("sais.train", values)
-    return values, tuple(automatic)
+def _take_automatic(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the settings with a value, and the names of those to choose from the data."""
+    automatic = tuple(name for name in AUTOMATIC if values.get(name) == "auto")
+    return {name: value for name, value in values.items() if name not in automatic}, automatic
 
 
 def _locate(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sais.config import Experiment
-from sais.data.annotations import DatasetSplit
+from sais.data.annotations import DatasetSplit, trainable
 from sais.data.objects import select_classes
 from sais.data.paths import DataPaths
 from sais.errors import InputError
@@ -54,23 +54,17 @@ class Evaluation:
     """One line for each unreadable image that was skipped."""
     max_detections: int = COCO_MAX_DETECTIONS
     """Number of detections of an image that AP counts, those with the highest scores."""
-
     score: float = DEFAULT_SCORE
     """Minimum score of the detections that reports analyze and draw: the model's threshold, 0.3 if it has none."""
 
-    @property
-    def crowded_images(self) -> int:
-        """Number of images with more objects than AP counts detections."""
-        counts = (sum(not a.crowd for a in record.annotations) for record in self.dataset_split.images)
-        return sum(count > self.max_detections for count in counts)
-
     def limit_note(self) -> str:
         """Return a sentence if images have more objects than AP counts detections, else an empty string."""
-        if not self.crowded_images:
+        counts = [len(trainable(record)) for record in self.dataset_split.images]
+        crowded = [count for count in counts if count > self.max_detections]
+        if not crowded:
             return ""
-        most = max(sum(not a.crowd for a in record.annotations) for record in self.dataset_split.images)
         return (
-            f"{self.crowded_images} images have more than {self.max_detections} objects (up to {most}), but AP counts "
+            f"{len(crowded)} images have more than {self.max_detections} objects (up to {max(crowded)}), but AP counts "
             f"the best {self.max_detections} detections of an image; evaluate with a higher max_detections"
         )
 

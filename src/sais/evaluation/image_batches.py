@@ -15,10 +15,10 @@ import numpy as np
 
 from sais.config import InputConfig
 from sais.data.annotations import DatasetSplit, ImageRecord
-from sais.data.dataset import read_resized_sample, read_sample
+from sais.data.dataset import canvas_batches, read_resized_sample, read_sample
 from sais.errors import SaisError
 from sais.io.images import LARGE_IMAGE_PIXELS
-from sais.ops.letterbox import CanvasMap, letterbox
+from sais.ops.letterbox import CanvasMap
 from sais.structures import Sample
 
 AHEAD = 2
@@ -42,15 +42,6 @@ class CanvasBatch:
     """One line for each unreadable image."""
 
 
-def canvas_groups(split: DatasetSplit, settings: InputConfig, batch_size: int) -> list[list[int]]:
-    """Return the positions of the images of each batch; all canvases of a batch have one size."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for position, record in enumerate(split.images):
-        canvas = letterbox(record.size, settings.mode, settings.size).canvas_size
-        groups.setdefault(canvas, []).append(position)
-    return [g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size)]
-
-
 def read_canvases(split: DatasetSplit, settings: InputConfig, batch_size: int, threads: int) -> Iterator[CanvasBatch]:
     """Yield all images on their canvases, without objects; a batch has B <= `batch_size` readable images."""
 
@@ -60,7 +51,7 @@ def read_canvases(split: DatasetSplit, settings: InputConfig, batch_size: int, t
         except SaisError as error:
             return str(error)
 
-    batches = canvas_groups(split, settings, batch_size)
+    batches = canvas_batches(split, settings, batch_size)
     items = _map_ahead(read, [split.images[i] for batch in batches for i in batch], threads)
     for batch in batches:
         samples, unreadable = _sort([next(items) for _ in batch])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sais.errors import ConfigError, InputError, MissingDependencyError
 from sais.export.options import FORMATS, GRAPHS, MIN_OPSET, PRECISIONS, ExportOptions
+from sais.io.atomic import check_writable
 from sais.ops.letterbox import letterbox
 from sais.resolve import resolve
 
@@ -87,13 +87,7 @@ def check_output(path: Path, format_name: str) -> None:
         raise ConfigError(f"{path}: not a file of format {format_name}. Give a name that ends with {suffix}.")
     if path.is_dir():
         raise InputError(f"{path}: is a folder. Give the name of a file.")
-    folder = path.absolute().parent
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    if not folder.is_dir():
-        raise InputError(f"{path}: {folder} is not a folder. Choose another output folder.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: {folder} is not writable. Choose another output folder or change the permissions.")
+    check_writable(path.parent)
 
 
 def input_size(options: ExportOptions, experiment: Experiment) -> tuple[int, int]:

@@ -71,7 +71,7 @@ class Predictor:
         self._detect_images = self._compose()
 
     def __call__(self, image: ImageSource) -> Detections:
-        """Detect the objects of one image: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8."""
+        """Detect the objects of one image, of any kind that `sais.io.images.as_image` converts, such as a path."""
         return self.batch([image])[0]
 
     def batch(
@@ -80,7 +80,7 @@ class Predictor:
         """Detect the objects of several images, as the options say: in tiles, with test-time augmentation, or plainly.
 
         Args:
-            images: paths, PIL images or arrays (H, W), (H, W, 3) or (H, W, 4) of uint8.
+            images: paths, Pillow images, arrays or others that `sais.io.images.as_image` converts.
             progress: function called with the number of tiles (without slicing: images) done since its last call.
 
         Returns:

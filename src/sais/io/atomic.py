@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sais.errors import ResourceError
+from sais.errors import InputError, ResourceError
 
 REPLACE_SECONDS = 2.0
 """Maximum time that `replace_file` waits on Windows for another process to close a file."""
@@ -116,3 +116,14 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InputError unless `folder` exists or can be created, and can be written to. Creates nothing."""
+    parent = folder.absolute()
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
+        raise InputError(f"{folder}: {parent} is not a folder. Choose another output folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: {parent} is not writable. Choose another output folder or change the permissions.")

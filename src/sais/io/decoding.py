@@ -296,8 +296,8 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def one_line(error: BaseException) -> str:
-    """Return the message of an error in one line."""
+def one_line(error: object) -> str:
+    """Return the message of an error, or its reason, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

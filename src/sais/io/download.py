@@ -9,7 +9,7 @@ from urllib.parse import quote
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from sais.errors import InputError, ResourceError
-from sais.io.decoding import SIGNATURE_BYTES, content_kind
+from sais.io.decoding import SIGNATURE_BYTES, content_kind, one_line
 
 URL_SCHEMES = ("http://", "https://")
 """Beginnings of the addresses that are downloaded."""
@@ -51,8 +51,7 @@ def download_image(url: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOU
     except HTTPError as error:
         raise InputError(f"{url}: HTTP error {error.code} {error.reason}. Check the address.", "HTTP error") from error
     except (URLError, OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        text = " ".join(str(reason).split()) or type(error).__name__
+        text = one_line(getattr(error, "reason", None) or error)
         raise InputError(
             f"{url}: cannot be downloaded ({text}). Check the address and the network connection.", "not downloaded"
         ) from error

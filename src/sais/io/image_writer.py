@@ -13,6 +13,11 @@ MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 """Suffix -> maximum side in pixels that the encoder accepts; other formats have no limit in practice."""
 
 
+def image_path(path: Path, image: np.ndarray) -> Path:
+    """Return `path`, or the same with the suffix .png if a side of the image (H, W, 3) exceeds `MAX_SIDES`."""
+    return path.with_suffix(".png") if max(image.shape[:2]) > MAX_SIDES.get(path.suffix.lower(), 2**31) else path
+
+
 def write_image(path: Path, image: np.ndarray, quality: int = 92) -> Path:
     """Write an image atomically; see `sais.io.atomic.atomic_write`.
 
@@ -22,13 +27,12 @@ def write_image(path: Path, image: np.ndarray, quality: int = 92) -> Path:
         quality: Quality of JPEG and WebP, 1 to 100.
 
     Returns:
-        The file written: `path`, or the same with the suffix .png if a side exceeds `MAX_SIDES`.
+        The file written, see `image_path`.
 
     Raises:
         ResourceError: The file cannot be written.
     """
-    if max(image.shape[:2]) > MAX_SIDES.get(path.suffix.lower(), 2**31):
-        path = path.with_name(f"{path.stem}.png")
+    path = image_path(path, image)
     Image.preinit()
     if path.suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"{path}: no image format has this suffix")

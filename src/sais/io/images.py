@@ -124,13 +124,13 @@ def as_image(
 
         return rgb_from_array(source, white_level, notes)
     if isinstance(source, Image.Image):
+        from sais.io.decoding import decoding_error
         from sais.io.pixels import upright_array
 
         try:
             return upright_array(source, white_level, notes)
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"Pillow image: cannot be read ({reason}). Open a valid file.") from error
+            raise decoding_error(error, "Pillow image") from error
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         from sais.io.download import download_image
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from sais.errors import InputError
-from sais.io.decoding import has_deep_color, open_image, read_low_bytes
+from sais.io.decoding import decoding_error, has_deep_color, open_image, read_low_bytes
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of the sensors and converters whose values are stored in 16."""
@@ -85,7 +85,7 @@ def upright_array(
         low_bytes: As for `rgb_from_pillow`.
     """
     image.load()  # turns a TIFF upright and removes its orientation, which must not be applied again
-    transpose = _TRANSPOSES.get(_orientation(image))
+    transpose = _TRANSPOSES.get(read_orientation(image))
     if image.mode != "RGB" or low_bytes is not None or image.has_transparency_data:
         image = rgb_from_pillow(image, white_level, notes, low_bytes)
     if transpose is not None:
@@ -96,7 +96,7 @@ def upright_array(
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return the size (H, W) of an image after it is turned as its EXIF data states."""
     width, height = image.size
-    turned = image.format != "TIFF" and _orientation(image) >= 5  # Pillow states the upright size of a TIFF
+    turned = image.format != "TIFF" and read_orientation(image) >= 5  # Pillow states the upright size of a TIFF
     return (width, height) if turned else (height, width)
 
 
@@ -211,8 +211,8 @@ def file_white_level(path: Path) -> int | None:
                 image.load()
                 return _smallest_white_level(_join_bytes(image, read_low_bytes(path, 0)))
             return _stated_white_level(image) or _smallest_white_level(np.asarray(image))
-        except Exception as error:  # decoders raise exceptions of every class on corrupt data
-            raise InputError(f"{path}: corrupt image ({error}). Restore the file or remove it.", "corrupt") from error
+        except Exception as error:
+            raise decoding_error(error, str(path)) from error
 
 
 def array_white_level(array: np.ndarray) -> int | None:
@@ -273,11 +273,13 @@ def _smallest_white_level(samples: np.ndarray) -> int:
     return next((2**bits - 1 for bits in DEPTHS if maximum < 2**bits), maximum)
 
 
-def _orientation(image: Image.Image) -> int:
+def read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 to 8; 1 if there is none."""
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # corrupt EXIF data is common and does not affect the pixels
         return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _stated_white_level(image: Image.Image) -> int | None:

@@ -279,6 +279,20 @@ def epochs_to_learn(images: int, experiment: Experiment) -> int | None:
     return math.ceil(LEARNING_STEPS / per_epoch)
 
 
+def too_few_steps(images: int, experiment: Experiment) -> list[str]:
+    """Return a warning if a run has too few steps to learn anything; empty otherwise.
+
+    Args:
+        images: number of training images.
+        experiment: settings of the run.
+    """
+    epochs = epochs_to_learn(images, experiment)
+    if epochs is None:
+        return []
+    steps = experiment.schedule.epochs * steps_per_epoch(images, experiment.optim.batch_size)
+    return [f"warning: {steps} steps are too few to learn anything; train {epochs} epochs or more (epochs)"]
+
+
 def _setting(experiment: Experiment, name: str) -> Any:
     group, _, setting = name.partition(".")
     return getattr(getattr(experiment, group), setting)

@@ -65,13 +65,26 @@ def read_settings(path: Path) -> dict[str, Any]:
     document = _parse(path, text)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: not a group of settings. Write settings as in the experiment.json of a run.")
+    return settings_by_name({str(key): value for key, value in document.items()}, str(path))
+
+
+def settings_by_name(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings by their dotted names.
+
+    Args:
+        settings: values by short name, dotted name or group.
+        where: the file or function that the settings come from, for error messages.
+
+    Raises:
+        ConfigError: an unknown name, or a setting that is given twice.
+    """
     values: dict[str, Any] = {}
-    for name, value in flatten({str(key): value for key, value in document.items()}).items():
+    for name, value in flatten(settings).items():
         setting = SHORT_NAMES.get(name, name)
         if setting in values:
-            raise ConfigError(f"{path}: {setting} is given twice. Remove one of the two values.")
+            raise ConfigError(f"{where}: {setting} is given twice. Remove one of the two values.")
         values[setting] = [value, value] if setting == "input.size" and isinstance(value, int) else value
-    check_names(str(path), values)
+    check_names(where, values)
     return values
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, summarize
 from sais.data.doctor.findings import SEVERITIES, Finding, note_severity
-from sais.data.exif_frame import in_stored_frame, read_orientation
+from sais.data.exif_frame import file_orientation, in_stored_frame
 from sais.data.options import duplicate_files
 from sais.data.remarks import describe_crowds, describe_empty_classes, file_digest
 from sais.errors import SaisError
@@ -194,7 +194,7 @@ def _check_image(report: CheckReport, record: ImageRecord, decode: bool, unknown
     if decode and isinstance(record.source, Path):
         _check_content(report, record)
     size = (height, width)
-    turned = read_orientation(record.source) if isinstance(record.source, Path) else 1
+    turned = file_orientation(record.source) if isinstance(record.source, Path) else 1
     if turned > 1:
         upright = size if not decode else read_size(record.path)
         if in_stored_frame(upright, record.size, record.path):
