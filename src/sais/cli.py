@@ -109,7 +109,7 @@ def overview() -> str:
             "",
             "example:",
             "  sais train sais-lite --data my_images --out runs/first",
-            "  sais predict runs/first/best.safetensors some_folder",
+            "  sais predict runs/first some_folder",
             "",
             "--debug (or SAIS_DEBUG=1) shows the traceback of an error.",
         ]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sais import cli
-from sais.data.formats import read_dataset
+from sais.data.formats import list_splits, read_dataset
 from sais.data.split import split_document
 from sais.data.synthetic import write_shapes
 from sais.errors import InputError
@@ -63,6 +63,18 @@ def test_split_document_without_annotations_and_with_one_image() -> None:
         split_document(document(1), 0.5, 0)
 
 
+def test_split_document_with_a_test_part() -> None:
+    """Three parts share the images and a class of ten objects as the fractions ask for."""
+    train, valid, test = split_document(document(100, 1), 0.2, 0, 0.3)
+    images = [{image["id"] for image in part["images"]} for part in (train, valid, test)]
+    assert [len(part) for part in images] == [50, 20, 30]
+    assert set.union(*images) == set(range(100))
+    rare = [sum(item["category_id"] == 7 for item in part["annotations"]) for part in (train, valid, test)]
+    assert rare == [5, 2, 3]
+    with pytest.raises(InputError, match="fewer images than parts"):
+        split_document(document(2), 0.4, 0, 0.4)
+
+
 def test_split_command_writes_both_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "mine"
     write_shapes(data, train=12, valid=1, size=(64, 64))
@@ -86,6 +98,12 @@ def test_split_command_writes_both_parts(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["split", str(file), "--out", str(elsewhere)]) == 0
     assert f"copy or link the images into {elsewhere / 'images'}" in capsys.readouterr().out
     assert len(json.loads((elsewhere / "annotations/valid.json").read_text())["images"]) == 2
+    assert not (elsewhere / "annotations/test.json").exists()
+    for name in ("train", "valid"):
+        (data / f"annotations/{name}.json").unlink()
+    assert cli.main(["split", str(file), "--valid", "0.25", "--test", "0.25"]) == 0
+    assert [len(read_dataset(data, name).images) for name in list_splits(data)] == [6, 3, 12, 3]
+    assert list_splits(data) == ["train", "valid", "all", "test"]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +112,8 @@ def test_split_command_writes_both_parts(tmp_path: Path, capsys: pytest.CaptureF
         (["missing.json"], "no such annotation file"),
         (["all.json", "--valid", "20"], "--valid 20: not between 0 and 1"),
         (["all.json", "--valid", "nan"], "--valid nan: not between 0 and 1"),
+        (["all.json", "--valid", "0.5", "--test", "0.5"], "--test 0.5: with --valid 0.5, no images are left"),
+        (["all.json", "--test", "nan"], "--test nan: "),
         (["all.json"], "not COCO: the key 'images' is missing"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,10 @@ def run(argv: Sequence[str]) -> int:
         print(f"no split is called train. {describe_remedy(data, [])}")
     elif reports and not is_held_out(arguments.split):
         print(*recommend(reports[0].split, _data_options(arguments)), sep="\n")
+        if data.is_file():
+            print(
+                f"first, unless you have validation images in another file: {shlex.join(['sais', 'split', str(data)])}"
+            )
     return 0 if ok else 2
 
 

@@ -18,7 +18,7 @@ FIRST_RECIPE = "sais-lite"
 
 
 def recommend(split: DatasetSplit, options: Sequence[str]) -> list[str]:
-    """Return a line with the training command that suits a split, and the reasons.
+    """Return lines with the training command for a split, what it chooses from the data, and the same with options.
 
     Args:
         split: the training split.
@@ -29,7 +29,8 @@ def recommend(split: DatasetSplit, options: Sequence[str]) -> list[str]:
     suggestion = suggest(measure(split), recipe(FIRST_RECIPE))
     command = shlex.join(["sais", "train", FIRST_RECIPE, *options])
     return [
-        f"recommended: {command} {format_options(suggestion.settings)}",
+        f"recommended: {command}",
         suggestion.notes[0],
+        f"the same by hand: {command} {format_options(suggestion.settings)}",
         *suggestion.advice,
     ]

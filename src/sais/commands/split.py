@@ -1,4 +1,4 @@
-"""`sais split FILE`: split one COCO file into a training and a validation split."""
+"""`sais split FILE`: split one COCO file into a training, a validation and perhaps a test split."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from sais.errors import ConfigError, InputError, SaisError
 class SplitArguments:
     """Split one COCO file into a training and a validation split, stratified by class. Images are not moved.
 
+    With --test, a third split is for the evaluation of the final model.
+
     Images that belong together, such as the frames of a video, must be in the same split: split those yourself.
     """
 
@@ -25,9 +27,11 @@ class SplitArguments:
     """COCO JSON with all images, or the folder of the only one."""
     valid: float = 0.2
     """Fraction of the images in the validation split, between 0 and 1."""
+    test: float = 0.0
+    """Fraction of the images in the test split; 0 for none."""
     out: Path | None = None
-    """Folder of the data set, for annotations/train.json and annotations/valid.json. Default: the folder of FILE, or
-    its parent if that folder is called annotations."""
+    """Folder of the data set, for annotations/train.json, valid.json and test.json. Default: the folder of FILE, or its
+    parent if that folder is called annotations."""
     seed: int = 0
     """Random seed; the same seed gives the same split."""
 
@@ -37,6 +41,9 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(SplitArguments, argv, "sais split FILE")
     if not 0 < arguments.valid < 1:
         raise ConfigError(f"--valid {arguments.valid:g}: not between 0 and 1. Give 0.2 for a fifth of the images.")
+    if not 0 <= arguments.test < 1 - arguments.valid:
+        message = f"--test {arguments.test:g}: with --valid {arguments.valid:g}, no images are left for training."
+        raise ConfigError(f"{message} Give 0.2 for a fifth of the images.")
     from sais.data.annotations import summarize
     from sais.data.formats import read_dataset
     from sais.data.formats.coco import read_coco
@@ -47,12 +54,13 @@ def run(argv: Sequence[str]) -> int:
     read_coco(file, None)  # raises an error for a malformed file
     folder = file.parent if file.parent.name else file.parent.resolve()
     out = arguments.out or (folder.parent if folder.name == "annotations" else file.parent)
-    paths = [out / "annotations" / f"{name}.json" for name in ("train", "valid")]
+    names = ("train", "valid", "test") if arguments.test else ("train", "valid")
+    paths = [out / "annotations" / f"{name}.json" for name in names]
     for path in paths:
         if path.exists():
             raise InputError(f"{path}: the file exists. Choose another folder with --out.")
     check_writable(out)
-    parts = split_document(json.loads(file.read_bytes()), arguments.valid, arguments.seed)
+    parts = split_document(json.loads(file.read_bytes()), arguments.valid, arguments.seed, arguments.test)
     for path, part in zip(paths, parts, strict=True):
         write_text(path, json.dumps(part))
         print(f"wrote {path}: {len(part['images'])} images")

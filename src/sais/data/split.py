@@ -1,4 +1,4 @@
-"""Stratified split of one COCO document into a training and a validation part, each image with its objects."""
+"""Stratified split of one COCO document into training, validation and test parts, each image with its objects."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DRAWS = 100
 Document = dict[str, Any]
 
 
-def split_document(document: Document, fraction: float, seed: int) -> tuple[Document, Document]:
-    """Split a COCO document into a training and a validation part; everything but images and annotations is in both.
+def split_document(document: Document, fraction: float, seed: int, test_fraction: float = 0.0) -> tuple[Document, ...]:
+    """Split a COCO document into parts for training, validation and test; the other keys are in all of them.
 
     Entries of one image file are in the same part.
 
@@ -25,28 +25,37 @@ def split_document(document: Document, fraction: float, seed: int) -> tuple[Docu
         document: Document with `images`, `categories` and perhaps `annotations`, as `formats.coco` checks it.
         fraction: Fraction of the image files in the validation part, between 0 and 1; each part has at least one.
         seed: Seed of the draws.
+        test_fraction: Fraction of the image files in the test part; 0 for two parts only.
 
     Raises:
-        InputError: There is only one image.
+        InputError: There are fewer images than parts.
     """
+    if not test_fraction:
+        return _split_in_two(document, fraction, seed)
+    rest, test = _split_in_two(document, test_fraction, seed)
+    return *_split_in_two(rest, fraction / (1 - test_fraction), seed), test
+
+
+def _split_in_two(document: Document, fraction: float, seed: int) -> tuple[Document, Document]:
+    """Return the documents without and with a fraction of the image files."""
     groups: dict[str, list[int]] = {}  # file name -> positions of its entries
     for position, image in enumerate(document["images"]):
         groups.setdefault(str(image.get("file_name", position)).replace("\\", "/"), []).append(position)
     if len(groups) < 2:
-        raise InputError("split: one image cannot be split. Train on it without a validation split.")
+        raise InputError("split: fewer images than parts. Train on them without a validation split.")
     numbers = number_ids([image["id"] for image in document["images"]], _ignore, _ignore)
     by_image = _count_objects(document, numbers)
     counts = np.stack([by_image[positions].sum(0) for positions in groups.values()])
     target = fraction * counts.sum(0)
-    valid_count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
+    chosen_count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
     random = np.random.default_rng(seed)
-    draws = [np.sort(random.permutation(len(groups))[:valid_count]) for _ in range(DRAWS)]
+    draws = [np.sort(random.permutation(len(groups))[:chosen_count]) for _ in range(DRAWS)]
     errors = [float((np.abs(counts[draw].sum(0) - target) / np.maximum(target, 1)).sum()) for draw in draws]
     chosen = set(draws[int(np.argmin(errors))].tolist())
-    valid = {position for row, positions in enumerate(groups.values()) if row in chosen for position in positions}
+    in_second = {position for row, positions in enumerate(groups.values()) if row in chosen for position in positions}
     parts: tuple[list[Any], list[Any]] = ([], [])
     for position, image in enumerate(document["images"]):
-        parts[position in valid].append(image)
+        parts[position in in_second].append(image)
     return _select_images(document, parts[0], numbers), _select_images(document, parts[1], numbers)
 
 

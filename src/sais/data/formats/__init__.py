@@ -114,12 +114,12 @@ def read_dataset_files(
 
 
 def list_splits(data: Path | str) -> list[str]:
-    """Return the names of the splits of a data set, as `read_dataset` accepts them; sorted, train first."""
+    """Return the names of the splits of a data set, as `read_dataset` accepts them: train, valid, then the others."""
     if is_object_name(data):
         names = set(open_object(str(data)))
     else:
         names = {name for row in FORMATS.values() for name in row.list_splits(Path(data))}
-    return sorted(names, key=lambda name: (not name.startswith("train"), name))
+    return sorted(names, key=lambda name: (not name.startswith("train"), not name.startswith("val"), name))
 
 
 def _object_split(data: str, split: str, classes: ClassNames) -> DatasetSplit:
