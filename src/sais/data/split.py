@@ -32,8 +32,8 @@ def split_document(document: Document, fraction: float, seed: int, test_fraction
     """
     if not test_fraction:
         return _split_in_two(document, fraction, seed)
-    rest, test = _split_in_two(document, test_fraction, seed)
-    return *_split_in_two(rest, fraction / (1 - test_fraction), seed), test
+    others, test = _split_in_two(document, test_fraction, seed)
+    return *_split_in_two(others, fraction / (1 - test_fraction), seed), test
 
 
 def _split_in_two(document: Document, fraction: float, seed: int) -> tuple[Document, Document]:
