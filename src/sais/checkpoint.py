@@ -8,8 +8,11 @@ the whole content detects corruption by a disk or a copy.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sais.config import Experiment, from_dict, to_dict
+from sais.config_ranges import check_stored_settings, read_classes
 from sais.errors import CheckpointError, ResourceError
 
 FORMAT = "sais-1"
 NAMES = ("model", "best", "last")
 """Names of the checkpoints in a run folder, in the order in which they are searched."""
+READ_BYTES = 2**22
+SPARE_PARAMETERS = 50_000_000
+"""Parameters that a network may have in addition to its stored ones: a backbone is built with its classifier."""
 
 
 @dataclass
@@ -82,13 +90,16 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint. Nothing is built with its settings, and no code that they name is imported.
 
     Raises:
         CheckpointError: no such file, a truncated or corrupted file, or not a checkpoint of sais.
+        ConfigError: a setting in the file is unknown or out of range.
+        ResourceError: the file cannot be read at the moment, for example without permission, or memory is short.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file. Give a .safetensors file written by `sais train`.")
+    _read_once(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -96,7 +107,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise CheckpointError(f"{path}: not a checkpoint of sais. Give a .safetensors file of `sais train`.")
             # Copies: a tensor of safetensors is a part of the mapped file, which Windows then does not let us replace.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, it is no dict
-    except (SafetensorError, OSError) as error:
+    except (RuntimeError, MemoryError) as error:  # torch cannot allocate
+        raise ResourceError(f"{path}: not enough memory to read it ({error}). Free memory.") from error
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({error}). Copy it again, or use last.safetensors of the run."
         ) from error
@@ -104,13 +117,77 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: corrupted (checksum mismatch). Copy it again, or use another checkpoint of the run."
         )
-    return Checkpoint(
-        experiment=from_dict(Experiment, json.loads(metadata["experiment"]), str(path)),
-        class_names=tuple(json.loads(metadata["class_names"])),
-        category_ids=tuple(json.loads(metadata["category_ids"])),
-        tensors=tensors,
-        state=json.loads(metadata["state"]),
+    experiment = from_dict(Experiment, _parse(metadata, "experiment", path), str(path))
+    check_stored_settings(experiment, str(path))
+    class_names, category_ids = read_classes(
+        _parse(metadata, "class_names", path), _parse(metadata, "category_ids", path), str(path)
     )
+    state = _parse(metadata, "state", path)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: state is not a group of values. Use another checkpoint of the run.")
+    return Checkpoint(experiment, class_names, category_ids, tensors, state)
+
+
+def _read_once(path: Path) -> None:
+    """Read a file to its end: in the mapped file, an error of the disk would end the process.
+
+    Raises:
+        ResourceError: the file cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            while file.read(READ_BYTES):
+                pass
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk, and try again."
+        ) from error
+
+
+def _parse(metadata: dict[str, str], entry: str, path: Path) -> Any:
+    """Return an entry of the metadata, which is JSON.
+
+    Raises:
+        CheckpointError: the entry is missing or not JSON.
+    """
+    try:
+        return json.loads(metadata[entry])
+    except (KeyError, ValueError, RecursionError):
+        raise CheckpointError(
+            f"{path}: {entry} is missing or not JSON. Use a file that `sais train` has written."
+        ) from None
+
+
+@contextlib.contextmanager
+def limit_parameters(tensors: dict[str, Tensor], path: Path) -> Iterator[None]:
+    """Stop the building of a network that is far larger than its stored weights, before its memory is used.
+
+    Args:
+        tensors: weights (of any shape) of the network.
+        path: path of their file, for the error message.
+
+    Raises:
+        CheckpointError: the network that is built in the `with` block has too many parameters.
+    """
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    limit, count, thread = 3 * stored + SPARE_PARAMETERS, 0, threading.get_ident()
+
+    def add(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal count
+        if parameter is None or threading.get_ident() != thread:
+            return
+        count += parameter.numel()
+        if count > limit:
+            raise CheckpointError(
+                f"{path}: its settings describe a network of more than {count} parameters, but it has weights for "
+                f"{stored}. Use a file that `sais train` has written."
+            )
+
+    handle = register_module_parameter_registration_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -10,6 +10,7 @@ own code. The paper's tables are fields: I `input.mode`, `input.size`; II `crite
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -306,10 +307,12 @@ def from_dict(kind: type, values: dict[str, Any], where: str = "settings") -> An
         ConfigError: an unknown setting (with the closest names), or a value of the wrong type.
     """
     hints = typing.get_type_hints(kind)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected a group of settings, got {_shorten(values)}.")
     separator = "." if ": " in where else ": "  # "experiment.json: optim.lr"
     for key in values:
         if key not in hints:
-            raise ConfigError(f"{where}: unknown setting {key!r}{suggest(key, hints)}")
+            raise ConfigError(f"{where}: unknown setting {_shorten(key)}{suggest(str(key)[:100], hints)}")
     return kind(**{key: _value(hints[key], value, f"{where}{separator}{key}") for key, value in values.items()})
 
 
@@ -317,22 +320,30 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     """Return a value from JSON as the type that `hint` describes."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: expected a group of settings, got {value!r}.")
         return from_dict(typing.cast(type, hint), value, where)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}.")
+            raise ConfigError(f"{where}: {_shorten(value)} is not one of {', '.join(map(repr, args))}.")
         return value
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _value(args[0], value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or (args[-1] is not Ellipsis and len(value) != len(args)):
             length = "a list" if args[-1] is Ellipsis else f"{len(args)} values"
-            raise ConfigError(f"{where}: expected {length}, got {value!r}.")
+            raise ConfigError(f"{where}: expected {length}, got {_shorten(value)}.")
         return tuple(_value(args[0], item, where) for item in value)
+    if isinstance(value, int) and abs(value) >= 2**63:  # neither a float nor a text of any length can hold it
+        raise ConfigError(f"{where}: a number of {value.bit_length()} bits. Give one that fits 64 bits.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}.")
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {_shorten(value)}.")
     return value
+
+
+def _shorten(value: Any) -> str:
+    """Return a value of any size, such as one from a damaged file, as a short text."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a huge number"

@@ -11,6 +11,9 @@ from typing import Any
 
 from sais.errors import ConfigError
 
+NAMED_MODULES: set[str] = set()
+"""Modules of your own code that this process has imported by name: `sais.trust` trusts them."""
+
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return a hint with the known words most similar to `word`.
@@ -60,8 +63,10 @@ def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{kind} {name!r}: no module {error.name!r}. Install it, or run from its folder.") from error
-    except (ImportError, SyntaxError, TypeError, AttributeError) as error:
+    except (ImportError, SyntaxError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{kind} {name!r}: module {module!r} cannot be imported ({error}). Fix it.") from error
+    if module.partition(".")[0] != __name__.partition(".")[0]:
+        NAMED_MODULES.add(module)
     try:
         return getattr(loaded, attribute)
     except AttributeError as error:

@@ -170,10 +170,12 @@ def experiment_of(model: str) -> Experiment:
     """Return the settings of a recipe, a checkpoint or a run. Weights do not change latency.
 
     Raises:
+        ConfigError: a file names code that is not trusted (`sais.trust`).
         InputError: neither a recipe nor a file or folder.
     """
     from sais.checkpoint import find_checkpoint, load_checkpoint
     from sais.recipes import RECIPES, recipe
+    from sais.trust import check_trusted, own_code
 
     if model in RECIPES or (":" in model and not Path(model).exists()):
         return recipe(model)
@@ -181,7 +183,9 @@ def experiment_of(model: str) -> Experiment:
         raise InputError(
             f"{model}: neither a recipe nor a checkpoint, run or exported graph. `sais recipes` lists the recipes."
         )
-    return load_checkpoint(find_checkpoint(Path(model))).experiment
+    experiment = load_checkpoint(find_checkpoint(Path(model))).experiment
+    check_trusted(own_code(experiment), model, trust=None)
+    return experiment
 
 
 def num_classes_of(request: ModelsRequest) -> int:

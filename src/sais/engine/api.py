@@ -47,6 +47,7 @@ def train(
     skip_broken: bool = False,
     callbacks: Sequence[Callback] = (),
     verbose: bool = False,
+    trust: bool = False,
     **settings: Any,
 ) -> TrainResult:
     """Train a model.
@@ -59,7 +60,7 @@ def train(
         data: folder of a data set, ``module:attribute``, `DataPaths`, a training split, or splits by name.
         out: folder of the run; by default runs/RECIPE-DATA, numbered -2, -3 if it exists.
         dataset, valid_dataset: splits in memory, instead of `data`.
-        weights, random_init, max_iterations, skip_broken, callbacks: see `sais.engine.trainer.train`.
+        weights, random_init, max_iterations, skip_broken, callbacks, trust: see `sais.engine.trainer.train`.
         resume: whether to resume from the last checkpoint in `out`; of its settings, those given are replaced.
         verbose: whether to print lines and progress.
         settings: changed settings: short names (size, epochs, batch_size, lr, workers, seed, device), groups
@@ -92,6 +93,7 @@ def train(
         callbacks=callbacks,
         verbose=verbose,
         notes=[*notes, *more],
+        trust=trust,
     )
 
 

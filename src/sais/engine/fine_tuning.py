@@ -22,6 +22,7 @@ from sais.modeling.torchvision_weights import (
     match_settings,
     read_detector_weights,
 )
+from sais.trust import check_trusted, own_code
 
 ADOPTED_SETTINGS = (
     "distance_unit",
@@ -59,7 +60,7 @@ class InitialWeights:
 
 
 def read_initial_weights(
-    source: str | Path, experiment: Experiment, world: World
+    source: str | Path, experiment: Experiment, world: World, trust: bool = False
 ) -> tuple[InitialWeights, Experiment, list[str]]:
     """Read the weights that a run starts from.
 
@@ -67,13 +68,15 @@ def read_initial_weights(
         source: checkpoint, run folder, or ``torchvision:NAME`` as in `sais.modeling.torchvision_weights`.
         experiment: settings of the run.
         world: processes of the run. Rank 0 downloads what the others then read.
+        trust: whether code outside of sais that the checkpoint names may be adopted; see `sais.trust`.
 
     Returns:
         The weights, the settings with the head variant that they need, and remarks for the user.
 
     Raises:
         CheckpointError: there are no such weights, or they do not fit the settings.
-        ConfigError: no such detector of torchvision, or settings for which it has no weights.
+        ConfigError: no such detector of torchvision, or settings for which it has no weights; or the checkpoint names
+            a quality target that is not trusted.
         ResourceError: the weights cannot be downloaded.
     """
     if is_torchvision_name(str(source)):
@@ -83,7 +86,10 @@ def read_initial_weights(
         return _detector_weights(weights or read_detector_weights(str(source))), experiment, notes
     path = find_checkpoint(check_source(source))
     checkpoint = load_checkpoint(path)
-    experiment, notes = adopt_settings(experiment, checkpoint, path)
+    adopted, notes = adopt_settings(experiment, checkpoint, path)
+    if adopted.model.quality != experiment.model.quality:
+        check_trusted(own_code(adopted, ("model.quality",)), str(path), trust)
+    experiment = adopted
     return InitialWeights(str(path), checkpoint.part("model"), checkpoint.class_names), experiment, notes
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from sais.checkpoint import Checkpoint, load_checkpoint, load_weights
+from sais.checkpoint import Checkpoint, limit_parameters, load_checkpoint, load_weights
 from sais.config import Experiment
 from sais.config_ranges import check_ranges
 from sais.converters.for_training import for_training
@@ -19,10 +22,11 @@ from sais.engine.hardware import check_precision
 from sais.engine.optim import MovingAverage, build_optimizer, restore_optimizer
 from sais.engine.run_folder import LAST, PREVIOUS
 from sais.engine.train_state import TrainState
-from sais.errors import CheckpointError, ConfigError, SaisError
+from sais.errors import CheckpointError, ConfigError
 from sais.io.atomic import replace_file
 from sais.modeling.architecture import Architecture, find_architecture
 from sais.modeling.backbones import Backbone
+from sais.trust import check_trusted, is_trusted, own_code
 
 CHANGEABLE_SETTINGS = (
     *("run.device", "run.workers", "run.loggers", "run.on_nonfinite_loss"),
@@ -40,6 +44,25 @@ RESUMED_FIELDS = (
 """Fields of `TrainState` that a checkpoint stores under the same name."""
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+STATE_RULES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("iteration", "evaluations_since_best", "evaluated_epochs", "skipped_batches"), _is_count),
+    **dict.fromkeys(("consecutive_skips", "updates", "images"), _is_count),
+    **dict.fromkeys(("best_score", "seconds"), _is_number),
+    "metrics": lambda value: value is None or isinstance(value, dict),
+    "recent_losses": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    "unreadable_images": lambda value: isinstance(value, list) and all(isinstance(line, str) for line in value),
+}
+"""Entry of the state of a checkpoint -> whether a value is possible."""
+
+
 @dataclass(frozen=True)
 class RunInputs:
     """Inputs of a run that do not come from a checkpoint."""
@@ -50,6 +73,8 @@ class RunInputs:
     train_split: DatasetSplit
     valid_split: DatasetSplit | None
     world: World = SINGLE_PROCESS
+    trust: bool = False
+    """Whether code outside of sais that a checkpoint names is imported and run; see `sais.trust`."""
 
 
 def start_run(inputs: RunInputs, random_init: bool, weights: str | Path | None) -> tuple[TrainState, list[str]]:
@@ -74,7 +99,7 @@ def start_run(inputs: RunInputs, random_init: bool, weights: str | Path | None) 
     if weights is not None:
         from sais.engine.fine_tuning import initialize_from, read_initial_weights
 
-        initial, experiment, changes = read_initial_weights(weights, experiment, inputs.world)
+        initial, experiment, changes = read_initial_weights(weights, experiment, inputs.world, inputs.trust)
         remarks += changes
     device = choose_device(experiment.run.device)
     torch.manual_seed(experiment.run.seed)
@@ -110,27 +135,37 @@ def resume_run(
         The state of the run, and remarks for the user.
 
     Raises:
-        CheckpointError: there is no run to resume, or it was trained with other data.
-        ConfigError: a changed setting is not changeable.
+        CheckpointError: there is no run to resume, it was trained with other data, or its state is damaged.
+        ConfigError: a changed setting is not changeable, or the checkpoint names code that is not trusted.
+        ResourceError: the checkpoint cannot be read at the moment.
     """
     train_split = inputs.train_split
     checkpoint, path, notes = _last_readable(inputs.out, inputs.world)
     experiment, changes = change_settings(checkpoint.experiment, inputs.experiment, changed_settings)
-    experiment, removals = _drop_unrequested_loggers(experiment, inputs.experiment)
+    experiment, removals = _drop_unrequested_loggers(experiment, inputs)
+    given = own_code(inputs.experiment)
+    check_trusted({k: v for k, v in own_code(experiment).items() if given.get(k) != v}, str(path), inputs.trust)
     _check_same_run(checkpoint, path, train_split)
     device = choose_device(experiment.run.device)
     architecture = find_architecture(experiment.model.architecture)
-    model = architecture.build(experiment, len(train_split.class_names))
     weights, raw = checkpoint.part("model"), checkpoint.part("raw")
+    with limit_parameters(weights, path):
+        model = architecture.build(experiment, len(train_split.class_names))
     load_weights(model, raw or weights, path)
     run = _new_state(replace(inputs, experiment=experiment), architecture, model, device)
     state = checkpoint.state
     if run.average:
         load_weights(run.average.model, weights, path)
         run.average.updates = state["updates"]
-    restore_optimizer(run.optimizer, model, checkpoint.part("optimizer"))
-    if state.get("scaler"):
-        run.scaler.load_state_dict(state["scaler"])
+    try:
+        restore_optimizer(run.optimizer, model, checkpoint.part("optimizer"))
+        if state.get("scaler"):
+            run.scaler.load_state_dict(state["scaler"])
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: its optimizer state does not fit the network ({error}). Resume from another checkpoint of the "
+            "run."
+        ) from error
     for name in RESUMED_FIELDS:
         setattr(run, name, state[name])
     run.unreadable_images = set(state["unreadable_images"])
@@ -192,6 +227,12 @@ def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSpli
     same_data = "Resume with the data, and the choice of classes, that it was started with."
     if not checkpoint.part("optimizer"):
         raise CheckpointError(f"{path}: contains a model without training state. Resume from the {LAST} of a run.")
+    for name, valid in STATE_RULES.items():
+        if name not in checkpoint.state or not valid(checkpoint.state[name]):
+            raise CheckpointError(
+                f"{path}: the training state is damaged ({name} is {checkpoint.state.get(name)!r:.100}). Resume from "
+                "another checkpoint of the run."
+            )
     if checkpoint.class_names != train_split.class_names:
         stored, own = (", ".join(names) for names in (checkpoint.class_names, train_split.class_names))
         raise CheckpointError(
@@ -204,11 +245,10 @@ def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSpli
         )
 
 
-def _drop_unrequested_loggers(stored: Experiment, given: Experiment) -> tuple[Experiment, list[str]]:
-    """Remove loggers "module:function" that only the checkpoint names: a file must not choose the code that runs."""
-    from sais.engine.logging.loggers import LOGGERS
-
-    loggers = tuple(name for name in stored.run.loggers if name in LOGGERS or name in given.run.loggers)
+def _drop_unrequested_loggers(stored: Experiment, inputs: RunInputs) -> tuple[Experiment, list[str]]:
+    """Remove loggers "module:function" that only the checkpoint names, unless they are trusted."""
+    given = inputs.experiment.run.loggers
+    loggers = tuple(n for n in stored.run.loggers if ":" not in n or n in given or inputs.trust or is_trusted(n))
     removed = [name for name in stored.run.loggers if name not in loggers]
     notes = [f"logger {name} of the checkpoint is not used; name it in run.loggers to use it" for name in removed]
     return replace(stored, run=replace(stored.run, loggers=loggers)), notes
@@ -217,14 +257,15 @@ def _drop_unrequested_loggers(stored: Experiment, given: Experiment) -> tuple[Ex
 def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]]:
     """Return the last readable checkpoint of a run, its path and remarks.
 
-    A corrupt `last.safetensors` is renamed, so that it never replaces an intact `previous.safetensors`.
+    A corrupt `last.safetensors` is renamed, so that it never replaces an intact `previous.safetensors`. A file that
+    cannot be read at the moment (ResourceError) or that another version of sais wrote (ConfigError) is not corrupt.
     """
     last, previous = out / LAST, out / PREVIOUS
     if not last.exists() and not previous.exists():
         raise CheckpointError(f"{last}: no run to resume. Start a new run instead.")
     try:
         return load_checkpoint(last), last, []
-    except SaisError as error:
+    except CheckpointError as error:
         if not previous.exists():
             raise
         reason = str(error)

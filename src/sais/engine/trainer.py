@@ -89,13 +89,13 @@ class TrainResult:
         """Load the network of `model` with its settings and class names."""
         from sais.inference.trained_model import load_model
 
-        return load_model(self.model)
+        return load_model(self.model, trust=True)  # trained by this process
 
     def predictor(self, **options: Any) -> Predictor:
         """Open `model` as a predictor; `options` are those of `sais.Predictor`."""
         from sais.inference.predictor import Predictor
 
-        return Predictor(self.model, **options)
+        return Predictor(self.model, **{"trust": True, **options})
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     verbose: bool = True,
     notes: Sequence[str] = (),
+    trust: bool = False,
 ) -> TrainResult:
     """Train a model.
 
@@ -151,14 +152,14 @@ def train(
         max_iterations: iteration of the whole run to stop after.
         skip_broken: whether to skip and count unreadable images. After the first epoch they are always skipped.
         random_init: whether to initialize the backbone randomly; all of its layers are then trained.
-        weights: checkpoint or run folder to fine-tune from, instead of ImageNet weights, or a detector of torchvision
-            (``torchvision:fcos_resnet50_fpn``, see `sais.modeling.torchvision_weights`). If its classes differ, the
-            classification layers are re-initialized, except for classes with the same name.
+        weights: checkpoint or run folder to fine-tune from, or a detector ``torchvision:fcos_resnet50_fpn``. If its
+            classes differ, the classification layers are re-initialized, except for classes with the same name.
         world: processes that train together, as `sais.distributed.process_group` yields them.
         changed_settings: names of settings of a resumed run that are taken from `experiment`, of `CHANGEABLE_SETTINGS`.
         callbacks: functions called with the events of the run, see `sais.engine.callbacks`; the same on all ranks.
         verbose: whether rank 0 prints lines and progress; the log files are written in any case.
         notes: lines for the log about the origin of the settings.
+        trust: whether code outside of sais that only the checkpoint names is imported and run, see `sais.trust`.
 
     Raises:
         SaisError: a problem that the user can fix, with a subclass for its kind.
@@ -171,7 +172,7 @@ def train(
         if not resume:
             experiment, white_level_notes = choose_white_level(experiment, splits.train_split)
             notes = [*notes, *white_level_notes]
-        inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, world)
+        inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, world, trust)
         run, remarks = resume_run(inputs, changed_settings) if resume else start_run(inputs, random_init, weights)
         if world.is_main and (changed_settings or not resume):
             write_text(out / SETTINGS, json.dumps(to_dict(run.experiment), indent=2) + "\n")
@@ -364,14 +365,13 @@ def _finish(run: TrainState, finished: bool, log: RunLog | NullLog) -> int:
         log.print(f"{len(run.unreadable_images)} unreadable images skipped: see log.jsonl")
     if run.skipped_batches:
         log.print(f"{run.skipped_batches} batches skipped because of their loss (run.on_nonfinite_loss): see log.jsonl")
-    unreadable_images = sorted(run.unreadable_images)
-    log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), unreadable_images=unreadable_images)
+    unreadable = sorted(run.unreadable_images)
+    log.write("end", iteration=run.iteration, seconds=round(run.seconds, 1), unreadable_images=unreadable)
     return model_iteration
 
 
 def _device_text(run: TrainState) -> str:
-    world_size = run.world.world_size
-    return f"{run.device}, {world_size} processes" if world_size > 1 else str(run.device)
+    return f"{run.device}, {run.world.world_size} processes" if run.world.world_size > 1 else str(run.device)
 
 
 def _data_remarks(data: _Data) -> list[str]:

@@ -79,6 +79,7 @@ def evaluate(
     detect_images: DetectFunction | None = None,
     world: World | None = None,
     split: str = "valid",
+    trust: bool = False,
 ) -> Evaluation:
     """Predict every image of a dataset split and score the detections.
 
@@ -97,11 +98,12 @@ def evaluate(
         world: processes that evaluate together; None for a single one. Each predicts its share; rank 0 scores and has
             all results, the other ranks receive the metrics only.
         split: name of the split to evaluate on, where `data` has several.
+        trust: whether code outside of sais that a model file names is imported and run; see `sais.trust`.
 
     Raises:
         InputError: the classes differ from the model's, or an image is unreadable and `skip_broken` is False.
     """
-    detector = _open_detector(model)
+    detector = _open_detector(model, trust)
     dataset = _open_split(data, split, detector.class_names)
     _check_classes(dataset, detector)
     options = getattr(detector, "options", None)  # only predictors have options
@@ -148,14 +150,14 @@ def _collect(
     return results, unreadable, read_ids
 
 
-def _open_detector(model: Detector | TrainedModel | str | Path) -> Detector:
+def _open_detector(model: Detector | TrainedModel | str | Path, trust: bool = False) -> Detector:
     if hasattr(model, "for_evaluation"):
         model = model.for_evaluation()
     if hasattr(model, "detect"):
         return cast("Detector", model)
     from sais.inference.predictor import Predictor
 
-    return Predictor(model, score=None)
+    return Predictor(model, score=None, trust=trust)
 
 
 def _open_split(

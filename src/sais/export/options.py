@@ -45,6 +45,11 @@ class ExportOptions:
     """Accept any height and width (multiples of 32), as exports of models that keep the aspect ratio always do."""
     opset: int | None = None
     """Version of the ONNX operator set, 18 or higher; format onnx only. None: 20."""
+    trust: bool = False
+    """Import and run code outside of sais that the model file names, such as a head of your own. The environment
+    variable SAIS_TRUST lists modules that are always trusted."""
+    overwrite: bool = False
+    """Replace any existing file, not only an earlier export; never one that is read."""
 
 
 def written_files(path: Path, format_name: str) -> list[Path]:

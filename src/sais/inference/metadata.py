@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sais._version import __version__
 from sais.config import Experiment, from_dict, to_dict
-from sais.errors import CheckpointError, SaisError
+from sais.config_ranges import check_stored_settings, read_classes
+from sais.errors import CheckpointError
 from sais.inference.score_thresholds import ScoreThresholds, thresholds_from_dict
 from sais.structures import MASK_STRIDE, STRIDES
 
 FORMAT = "sais-graph-2"
 
 GraphName = Literal["raw", "detections", "masks"]
+JSON_ENTRIES = ("experiment", "class_names", "category_ids", "dynamic_shape", "strides", "mask_stride")
+"""Entries of the metadata whose text is JSON."""
+MAX_LEVELS, MAX_STRIDE = 16, 1024
+"""Maximum number of strides, and of canvas pixels of each."""
 
 INPUT_RULES = (
     "images: uint8 (B, 3, height, width), RGB, sides multiples of 32; normalization is inside. "
@@ -72,7 +77,8 @@ def metadata_from_text(text: dict[str, str], where: str) -> GraphMetadata:
     """Return the metadata that `GraphMetadata.to_text` wrote.
 
     Raises:
-        CheckpointError: the file was not exported by sais, or by a version with another format.
+        CheckpointError: the file was not exported by sais, or by a version with another format, or is damaged.
+        ConfigError: a setting in the file is unknown or out of range.
     """
     if text.get("format") != FORMAT:
         raise CheckpointError(
@@ -82,18 +88,31 @@ def metadata_from_text(text: dict[str, str], where: str) -> GraphMetadata:
     if graph not in ("raw", "detections", "masks"):
         raise CheckpointError(f"{where}: unknown graph {graph!r}. Export it again.")
     try:
-        return GraphMetadata(
-            graph=graph,  # type: ignore[arg-type]
-            experiment=from_dict(Experiment, json.loads(text["experiment"]), where),
-            class_names=tuple(json.loads(text["class_names"])),
-            category_ids=tuple(json.loads(text["category_ids"])),
-            precision=text["precision"],
-            dynamic_shape=bool(json.loads(text["dynamic_shape"])),
-            strides=tuple(json.loads(text["strides"])),
-            mask_stride=int(json.loads(text["mask_stride"])),
-            thresholds=thresholds_from_dict(json.loads(text.get("thresholds", "null")), where),
-        )
-    except SaisError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{where}: damaged metadata ({error}). Export it again.") from error
+        values = {name: json.loads(text[name]) for name in JSON_ENTRIES} | {
+            "thresholds": json.loads(text.get("thresholds", "null"))
+        }
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: damaged metadata ({error!r:.200}). Export it again.") from error
+    experiment = from_dict(Experiment, values["experiment"], where)
+    check_stored_settings(experiment, where)
+    strides, mask_stride = values["strides"], values["mask_stride"]
+    if not (isinstance(strides, list) and 0 < len(strides) <= MAX_LEVELS and all(map(_is_stride, strides))):
+        raise CheckpointError(f"{where}: strides is not a list of numbers of pixels. Export it again.")
+    if not _is_stride(mask_stride):
+        raise CheckpointError(f"{where}: mask_stride is not a number of pixels. Export it again.")
+    class_names, category_ids = read_classes(values["class_names"], values["category_ids"], where)
+    return GraphMetadata(
+        graph=graph,  # type: ignore[arg-type]
+        experiment=experiment,
+        class_names=class_names,
+        category_ids=category_ids,
+        precision=str(text.get("precision")),
+        dynamic_shape=bool(values["dynamic_shape"]),
+        strides=tuple(strides),
+        mask_stride=mask_stride,
+        thresholds=thresholds_from_dict(values["thresholds"], where),
+    )
+
+
+def _is_stride(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_STRIDE

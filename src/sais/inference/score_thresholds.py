@@ -52,14 +52,20 @@ def thresholds_from_dict(values: dict[str, Any] | None, where: str) -> ScoreThre
         return None
     try:
         return ScoreThresholds(
-            float(values["overall"]),
-            float(values["f1"]),
+            _fraction(values["overall"]),
+            _fraction(values["f1"]),
             str(values["split"]),
             str(values["kind"]),
-            {str(name): float(score) for name, score in values["per_class"].items()},
+            {str(name): _fraction(score) for name, score in values["per_class"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise CheckpointError(f"{where}: damaged score thresholds ({error}). Evaluate the model again.") from error
+
+
+def _fraction(value: Any) -> float:
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{value!r:.50} is not between 0 and 1")
+    return float(value)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from sais.checkpoint import find_checkpoint, load_checkpoint, load_weights
+from sais.checkpoint import find_checkpoint, limit_parameters, load_checkpoint, load_weights
 from sais.config import Experiment
 from sais.modeling.architecture import find_architecture
 from sais.resolve import resolve
+from sais.trust import NETWORK_CODE, check_trusted, own_code
 
 if TYPE_CHECKING:
     from sais.inference.score_thresholds import ScoreThresholds
@@ -35,21 +36,26 @@ class TrainedModel:
     """Score thresholds with the best F1 on the validation split; None if the model was not evaluated."""
 
 
-def load_model(path: str | Path) -> TrainedModel:
-    """Load a trained model.
+def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
+    """Load a trained model. No network connection is used: all of its weights are in the file.
 
     Args:
         path: path of a checkpoint, or of a run folder (its `model`, `best` or `last`, the first that exists).
+        trust: whether code outside of sais that the file names is imported and run; see `sais.trust`.
 
     Raises:
         CheckpointError: the file is missing, corrupted or not a checkpoint, or its weights do not fit its settings.
-        ConfigError: the checkpoint names an architecture or a module that is not installed.
+        ConfigError: the checkpoint names code that is not trusted, or an architecture or a module that is not
+            installed; or a setting in it is out of range.
+        ResourceError: the file cannot be read at the moment.
     """
     path = find_checkpoint(Path(path))
     checkpoint = load_checkpoint(path)
-    architecture = find_architecture(checkpoint.experiment.model.architecture)
-    network = architecture.build(checkpoint.experiment, len(checkpoint.class_names))
-    load_weights(network, checkpoint.part("model"), path)
+    check_trusted(own_code(checkpoint.experiment, NETWORK_CODE), str(path), trust)
+    architecture, weights = find_architecture(checkpoint.experiment.model.architecture), checkpoint.part("model")
+    with limit_parameters(weights, path):
+        network = architecture.build(checkpoint.experiment, len(checkpoint.class_names))
+    load_weights(network, weights, path)
     from sais.inference.score_thresholds import thresholds_from_dict
 
     thresholds = thresholds_from_dict(checkpoint.state.get("thresholds"), str(path))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sais.config_ranges import check_backbone
 from sais.errors import ConfigError
 from sais.resolve import suggest
 
@@ -104,6 +105,7 @@ def parameters_through(network: nn.Module, last: str) -> list[nn.Parameter]:
 
 
 def _create(name: str) -> nn.Module:
+    check_backbone(name)
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, features_only=True)
     except Exception as error:  # timm raises many kinds for an unknown name or a network without feature maps

@@ -63,7 +63,7 @@ def open_backend(source: str | Path | TrainedModel | Backend, options: Inference
 
     Raises:
         CheckpointError: the file is missing, corrupted or of another kind.
-        ConfigError: the backend does not support the options.
+        ConfigError: the backend does not support the options, or the file names code that is not trusted.
         MissingDependencyError: torch or the file's runtime is not installed.
         ResourceError: the machine has no such device.
     """
@@ -85,4 +85,4 @@ def open_backend(source: str | Path | TrainedModel | Backend, options: Inference
     from sais.inference.backends.torch import TorchBackend
     from sais.inference.trained_model import load_model
 
-    return TorchBackend(load_model(path), options)
+    return TorchBackend(load_model(path, options.trust), options)

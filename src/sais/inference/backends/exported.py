@@ -11,9 +11,15 @@ import numpy as np
 from sais.config import PostprocessConfig
 from sais.errors import CheckpointError, ConfigError, InputError
 from sais.inference.metadata import GraphMetadata
-from sais.inference.numpy_postprocess import postprocess
+from sais.inference.numpy_postprocess import level_sizes, postprocess
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.structures import Instances
+
+RAW_OUTPUTS = {"class_logits": "BLC", "distances": "BL4"}
+DETECTION_OUTPUTS = {"boxes": "BL4", "scores": "BL", "labels": "BL"}
+MASK_OUTPUTS = {"coefficients": "BLK", "prototypes": "BKhw"}
+"""Name of each output -> its axes; L are locations, or detections after NMS."""
+INPUTS = {"images", "image_sizes"}
 
 
 class Session(Protocol):
@@ -85,6 +91,7 @@ class ExportedBackend:
         """Return the graph's outputs by name for canvases (B, 3, height, width) uint8.
 
         Raises:
+            CheckpointError: the graph cannot run, or its outputs are not those of an exported model.
             InputError: the graph was exported for another canvas size.
         """
         size = tuple(canvases.shape[2:])
@@ -95,7 +102,41 @@ class ExportedBackend:
                 "Export it with a dynamic shape."
             )
         images = np.ascontiguousarray(canvases)
-        return self.session.run({"images": images, "image_sizes": np.array(content_sizes, np.float32)})
+        try:
+            outputs = self.session.run({"images": images, "image_sizes": np.array(content_sizes, np.float32)})
+        except Exception as error:  # the runtimes' exceptions have no common base class
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{self.path}: the graph cannot run ({reason}). Export it again.") from error
+        self._check_outputs(outputs, len(images), (int(size[0]), int(size[1])))
+        return outputs
+
+    def _check_outputs(self, outputs: dict[str, np.ndarray], batch: int, canvas: tuple[int, int]) -> None:
+        """Raise CheckpointError unless a graph's outputs fit each other, the canvas (height, width) and the classes."""
+        names = RAW_OUTPUTS if self.graph == "raw" else DETECTION_OUTPUTS
+        names |= MASK_OUTPUTS if "coefficients" in outputs or "prototypes" in outputs else {}
+        if "quality_logits" in outputs:
+            names |= {"quality_logits": "BL"}
+        sizes = {"B": batch, "4": 4}
+        if self.graph == "raw":
+            locations = sum(height * width for height, width in level_sizes(canvas, self.strides))
+            sizes |= {"C": len(self.class_names), "L": locations}
+        for name, axes in names.items():
+            shape = outputs[name].shape if name in outputs else ()
+            if len(shape) != len(axes) or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
+                raise CheckpointError(
+                    f"{self.path}: the output {name} of its graph has shape {shape} instead of ({', '.join(axes)}), "
+                    f"{', '.join(f'{axis} = {size}' for axis, size in sizes.items())}. Export it again."
+                )
+            if outputs[name].dtype.kind not in ("iu" if name == "labels" else "f"):
+                raise CheckpointError(
+                    f"{self.path}: the output {name} of its graph is of type {outputs[name].dtype}. Export it again."
+                )
+        labels = outputs.get("labels")
+        if labels is not None and labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+            raise CheckpointError(
+                f"{self.path}: its graph returns labels {labels.min()} to {labels.max()}, but it has "
+                f"{len(self.class_names)} class names. Export it again."
+            )
 
     def postprocess(
         self,
@@ -114,7 +155,8 @@ class ExportedBackend:
         """
         coefficients, prototypes = outputs.get("coefficients"), outputs.get("prototypes")
         if self.graph != "raw":
-            return Instances(outputs["boxes"], outputs["scores"], outputs["labels"], coefficients, prototypes)
+            scores = np.where(np.isfinite(outputs["boxes"]).all(2), outputs["scores"], 0)
+            return Instances(outputs["boxes"], scores, outputs["labels"], coefficients, prototypes)
         return postprocess(
             outputs["class_logits"],
             outputs.get("quality_logits"),
