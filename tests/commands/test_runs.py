@@ -14,7 +14,8 @@ from sais.commands.runs import LIST_COLUMNS, _fitting_columns, sparkline
 from sais.config import Experiment, to_dict
 from sais.engine.lock import lock_run
 from sais.errors import SaisError
-from sais.reports.run_record import find_runs, read_log, read_run
+from sais.reports.log_entries import read_log
+from sais.reports.run_record import find_runs, read_run
 
 Entry = dict[str, Any]
 

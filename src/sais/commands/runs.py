@@ -87,7 +87,7 @@ def sparkline(values: Sequence[float], maximum: float) -> str:
         values = [values[round(i * (len(values) - 1) / (MAX_BARS - 1))] for i in range(MAX_BARS)]
     if maximum <= 0:
         return BARS[0] * len(values)
-    return "".join(BARS[min(len(BARS) - 1, int(value / maximum * len(BARS)))] for value in values)
+    return "".join(BARS[max(0, min(len(BARS) - 1, int(value / maximum * len(BARS))))] for value in values)
 
 
 def _compare(arguments: CompareArguments) -> int:

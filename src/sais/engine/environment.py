@@ -38,12 +38,12 @@ def describe_convolutions(network: nn.Module) -> str:
 
 def format_environment(environment: dict[str, Any]) -> str:
     """Format a dictionary of `describe_environment` as one line of text."""
-    if environment["device"] != "cpu":
-        kind = "" if environment["device"] == "cuda" else f" ({environment['device']})"
-        return f"{environment['name']}{kind}, torch {environment['torch']}"
-    threads = environment["threads"]
-    threads_text = f"{threads} thread{'s' if threads != 1 else ''} of {environment['cores']} cores"
-    return f"{environment['name']}, {threads_text}, no GPU, torch {environment['torch']}"
+    device, name, threads = (environment.get(key, "?") for key in ("device", "name", "threads"))
+    version = f"torch {environment.get('torch', '?')}"
+    if device != "cpu":
+        return f"{name}{'' if device == 'cuda' else f' ({device})'}, {version}"
+    threads_text = f"{threads} thread{'s' if threads != 1 else ''} of {environment.get('cores', '?')} cores"
+    return f"{name}, {threads_text}, no GPU, {version}"
 
 
 def processor_name() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sais.paper.comparison import MAIN_METRIC, NOT_RUN, RowSummary, summarize_rows
 from sais.paper.tables import ROWS, PaperTable
 from sais.reports.charts import INK, MEASURED, PAPER, SERIES_COLORS, loss_limits, render_svg, smooth
-from sais.reports.run_record import read_log
+from sais.reports.log_entries import read_log
 
 if TYPE_CHECKING:
     from sais.paper.runs import RunResult

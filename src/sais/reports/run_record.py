@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from sais.engine.lock import is_locked
 from sais.errors import CheckpointError, InputError
+from sais.reports.log_entries import clean_metrics, read_log
 
 MAX_LOG_AGE = 15 * 60.0
 """Seconds without a log entry after which a run counts as stopped, on systems without file locks."""
@@ -105,31 +106,6 @@ class RunRecord:
         return f"{self.state} in epoch {self.epoch} of {self.epochs}" if self.epoch else f"{self.state} at the start"
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the entries of a log.jsonl.
-
-    Args:
-        path: the file, or the folder that contains it.
-
-    Returns:
-        All complete entries; empty where there is no file.
-    """
-    path = path / "log.jsonl" if path.is_dir() else path
-    entries = []
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # the line that a running process is writing
-                if isinstance(entry, dict) and "kind" in entry:
-                    entries.append(entry)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    return entries
-
-
 def read_run(folder: Path) -> RunRecord:
     """Read the record of a run.
 
@@ -143,14 +119,14 @@ def read_run(folder: Path) -> RunRecord:
         entries = read_log(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-    starts = [entry for entry in entries if entry["kind"] == "start" and entry.keys() >= REQUIRED_AT_START]
+    starts = [entry for entry in entries if entry["kind"] == "start"]
     if not starts:
         raise CheckpointError(
             f"{path}: has no start entry of `sais train`; the file is incomplete or of another program. "
             "Give the folder of a run of `sais train`."
         )
-    iterations = [e for e in entries if e["kind"] == "iteration" and _has_integers(e, "iteration", "epoch")]
-    evaluations = [e for e in entries if e["kind"] == "evaluation" and _has_integers(e, "epoch")]
+    iterations = [entry for entry in entries if entry["kind"] == "iteration"]
+    evaluations = [entry for entry in entries if entry["kind"] == "evaluation"]
     if not evaluations:
         evaluations = _evaluations_of_result(folder, iterations)
     stops = [entry for entry in entries if entry["kind"] in ("end", "stop")]
@@ -159,29 +135,25 @@ def read_run(folder: Path) -> RunRecord:
     finished = reached_total or ((folder / "model.safetensors").is_file() and not _was_extended(entries))
     reason = ""
     if entries[-1]["kind"] == "stop":
-        reason = str(entries[-1].get("reason", ""))
+        reason = entries[-1]["reason"]
     elif entries[-1]["kind"] == "end" and not finished:
         reason = "limit on the number of iterations"
     return RunRecord(
         folder=folder,
         experiment=last["experiment"],
-        data=str(last["data"]),
-        paths=dict(last["paths"]),
-        machine=dict(last["machine"]),
-        notes=[str(note) for note in starts[0].get("notes", [])],
+        data=last["data"],
+        paths=last["paths"],
+        machine=last["machine"],
+        notes=starts[0]["notes"],
         state="running" if _is_running(path, entries, finished) else "finished" if finished else "stopped",
         reason=reason,
         total=last["total"],
         iterations=iterations,
-        evaluations=[entry for entry in evaluations if isinstance(entry.get("metrics"), dict)],
-        started=_time(starts[0]),
+        evaluations=evaluations,
+        started=starts[0]["time"],
         seconds=_working_seconds(entries),
-        unreadable_images=len(stops[-1].get("unreadable_images") or []) if stops else 0,
+        unreadable_images=len(stops[-1]["unreadable_images"]) if stops else 0,
     )
-
-
-REQUIRED_AT_START = {"experiment", "data", "paths", "machine", "total"}
-"""Keys of the entry that `sais train` logs at its start."""
 
 
 def find_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
@@ -235,8 +207,10 @@ def _candidates(folder: Path) -> Iterable[Path]:
 def _evaluations_of_result(folder: Path, iterations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The evaluation in result.json: `sais reproduce` evaluates a run after its end."""
     try:
-        metrics = json.loads((folder / "result.json").read_text(encoding="utf-8"))["metrics"]
-    except (OSError, ValueError, KeyError, TypeError):
+        metrics = clean_metrics(json.loads((folder / "result.json").read_text(encoding="utf-8"))["metrics"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    if metrics is None:
         return []
     epoch = iterations[-1]["epoch"] if iterations else 0
     return [{"kind": "evaluation", "epoch": epoch, "metrics": metrics}]
@@ -244,7 +218,7 @@ def _evaluations_of_result(folder: Path, iterations: list[dict[str, Any]]) -> li
 
 def _was_extended(entries: list[dict[str, Any]]) -> bool:
     """Return whether a finished run was resumed with more epochs, which are not done yet."""
-    totals = [entry["total"] for entry in entries if entry["kind"] == "start" and "total" in entry]
+    totals = [entry["total"] for entry in entries if entry["kind"] == "start"]
     ends = [entry.get("iteration") for entry in entries if entry["kind"] == "end"]
     return any(total < totals[-1] and total in ends for total in totals) and totals[-1] not in ends
 
@@ -252,7 +226,7 @@ def _was_extended(entries: list[dict[str, Any]]) -> bool:
 def _is_running(path: Path, entries: list[dict[str, Any]], finished: bool) -> bool:
     locked = is_locked(path.parent)
     if locked is None:
-        recent = time.time() - _time(entries[-1]) < MAX_LOG_AGE
+        recent = time.time() - entries[-1]["time"] < MAX_LOG_AGE
         return not finished and entries[-1]["kind"] != "stop" and recent
     return locked
 
@@ -263,21 +237,11 @@ def _working_seconds(entries: list[dict[str, Any]]) -> float:
     for entry in entries:
         if entry["kind"] == "start":
             seconds += 0.0 if started is None else last - started
-            started = _time(entry)
-        last = _time(entry) or last
+            started = entry["time"]
+        last = entry["time"] or last
     return max(0.0, seconds + (0.0 if started is None else last - started))
 
 
-def _time(entry: dict[str, Any]) -> float:
-    value = entry.get("time")
-    return float(value) if isinstance(value, (int, float)) else 0.0
-
-
-def _has_integers(entry: dict[str, Any], *names: str) -> bool:
-    return all(isinstance(entry.get(name), int) for name in names)
-
-
 def _score(evaluation: dict[str, Any], kind: str, name: str = "AP") -> float | None:
-    scores = evaluation["metrics"].get(kind)
-    value = scores.get(name) if isinstance(scores, dict) else None
-    return float(value) if isinstance(value, (int, float)) else None
+    value = (evaluation["metrics"].get(kind) or {}).get(name)
+    return None if value is None else float(value)
