@@ -12,6 +12,7 @@
     kills        kill a training run at random times and resume it; nothing may be lost
     gpu          verify and measure training, inference and export on one device
     busy         throughput of training and prediction next to other busy processes
+    fuzz         mutated files and odd command lines: only errors of sais, in time, in memory, without other effects
 
 Results are written to --out, the folder of `sais reproduce`, and shown on its page.
 """
@@ -30,7 +31,9 @@ import tyro
 from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.errors import SaisError
 
-Command = Literal["accuracy", "speed", "ratios", "memory", "training", "evaluation", "loader", "kills", "gpu", "busy"]
+Command = Literal[
+    "accuracy", "speed", "ratios", "memory", "training", "evaluation", "loader", "kills", "gpu", "busy", "fuzz"
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Arguments:
     kills: kill a training run at random times and resume it; nothing may be lost.
     gpu: verify and measure training, inference and export on one device, about 8 minutes.
     busy: throughput of training and prediction next to other busy processes, about 7 minutes.
+    fuzz: mutated files and odd command lines, for --minutes or --cases of each kind.
     """
 
     command: tyro.conf.Positional[Command]
@@ -92,7 +96,7 @@ class Arguments:
     images: int = 500
     """evaluation, loader: maximum number of images."""
     only: tuple[str, ...] = ()
-    """memory, training: names of the systems to measure. Default: all."""
+    """memory, training: names of the systems to measure. fuzz: kinds of input. Default: all."""
     batch_size: int = 2
     """training: number of images in a timed step."""
     quick: bool = False
@@ -100,7 +104,13 @@ class Arguments:
     seconds: float = 8.0
     """busy: length of each measurement."""
     minutes: float = 8.0
-    """gpu: skip the remaining measurements after this time; verification always runs."""
+    """gpu: skip the remaining measurements after this time; verification always runs. fuzz: start no case after it."""
+    cases: int | None = None
+    """fuzz: number of cases of each kind, instead of --minutes."""
+    seed: int = 0
+    """fuzz: seed of the first case of each kind; that of the next is one higher."""
+    processes: int = 2
+    """fuzz: number of processes that run cases."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -217,6 +217,28 @@ def kills(arguments: Arguments, command: str) -> str:
     )
 
 
+def fuzz(arguments: Arguments, command: str) -> str:
+    """Run mutated files and odd command lines; print each fault with the command that reproduces it."""
+    from peers.fuzz import session
+
+    minutes = arguments.minutes if arguments.cases is None else None
+    summaries = session.fuzz(
+        arguments.out / "fuzz",
+        minutes,
+        arguments.cases,
+        arguments.seed,
+        arguments.only,
+        arguments.processes,
+        report=lambda fault: print(fault.report(), end="\n\n", flush=True),
+    )
+    table = session.table(summaries)
+    faults = sum(len(summary.faults) for summary in summaries.values())
+    if faults:
+        print(table)
+        raise SaisError(f"fuzz: {faults} faults, printed above with their commands. Fix them.")
+    return f"`{command}`: {_environment('cpu')}.\n\n{table}"
+
+
 def gpu(arguments: Arguments, command: str) -> str:
     """Verify and measure training, inference and export on one device."""
     from peers.gpu import verify_and_measure
