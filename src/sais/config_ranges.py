@@ -12,6 +12,7 @@ import re
 import typing
 from typing import Any, Literal
 
+from sais import input_limits
 from sais.config import Experiment
 from sais.errors import CheckpointError, ConfigError
 
@@ -170,6 +171,11 @@ def read_classes(names: Any, ids: Any, where: str) -> tuple[tuple[str, ...], tup
     """
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{where}: class_names is not a list of texts. Use a file that sais has written.")
+    if len(names) > input_limits.MAX_CATEGORIES or max(map(len, names)) > input_limits.MAX_NAME_LETTERS:
+        raise CheckpointError(
+            f"{where}: {len(names)} class names of up to {max(map(len, names))} letters. Models have at most "
+            f"{input_limits.MAX_CATEGORIES} classes with names of at most {input_limits.MAX_NAME_LETTERS} letters."
+        )
     if not isinstance(ids, list) or len(ids) != len(names):
         raise CheckpointError(
             f"{where}: category_ids is not a list of {len(names)} ids, one for each class. Use a file that sais has "

@@ -99,7 +99,7 @@ def test_read_settings_names_the_line_of_broken_yaml(write: Any) -> None:
 
 
 def test_read_settings_of_a_missing_file() -> None:
-    with pytest.raises(InputError, match=r"nowhere\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"nowhere\.json: no such settings file"):
         read_settings(Path("nowhere.json"))
 
 

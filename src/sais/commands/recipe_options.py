@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,9 @@ from sais.errors import ConfigError
 from sais.recipes import RECIPES, recipe
 from sais.recipes.adjust import replace_settings
 from sais.recipes.settings_file import SHORT_NAMES, apply_settings, is_settings_file, read_recipe, read_settings
+
+MAX_TITLE = 100
+"""Maximum length of the name of a run's folder that comes from a settings file."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def open_recipe(argv: Sequence[str]) -> tuple[RecipeStart, list[str]]:
         notes += more
         given += [name for name in settings if "." in name]
     title = Path(first).stem if first in files else first or (Path(config).stem if config else "")
-    title = experiment.name if title == "experiment" else title
+    if title == "experiment":  # the name is from the file, and becomes a part of the run's folder
+        title = re.sub(r"[^\w.+-]+", "-", experiment.name)[:MAX_TITLE].strip(".-") or title
     built_in = named if named in RECIPES else ""
     return RecipeStart(title.replace(":", "."), built_in, start, experiment, tuple(given), tuple(notes)), words
 

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sais.config import Experiment, flatten, from_dict, to_dict
+from sais.config_ranges import check_ranges
 from sais.errors import ConfigError, InputError, MissingDependencyError
+from sais.io.regular_file import read_regular_file
 from sais.recipes.adjust import scale_lr, set_epochs
 from sais.resolve import suggest
 
@@ -36,6 +39,8 @@ SHORT_NAMES = {
 """Short name -> the setting; also the short options of the commands."""
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.IGNORECASE)
 """A number such as 1e-3, which YAML 1.1 reads as a text because it has no decimal point."""
+MAX_VALUES, MAX_DEPTH = 10_000, 8
+"""Maximum number and nesting of the values in a settings file; a complete one has about 100 values."""
 
 
 def is_settings_file(name: str) -> bool:
@@ -58,14 +63,13 @@ def read_settings(path: Path) -> dict[str, Any]:
         MissingDependencyError: PyYAML is not installed.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError(f"{path}: cannot be read ({reason}). Give a settings file in JSON or YAML.") from error
-    document = _parse(path, text)
+        text = read_regular_file(path, "settings file").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file. Give a settings file in JSON or YAML.") from error
+    document = _copy(path, _parse(path, text))
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: not a group of settings. Write settings as in the experiment.json of a run.")
-    return settings_by_name({str(key): value for key, value in document.items()}, str(path))
+    return settings_by_name(document, str(path))
 
 
 def settings_by_name(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def apply_settings(experiment: Experiment, values: Mapping[str, Any], where: str
         The experiment, and notes for the log.
 
     Raises:
-        ConfigError: a value of the wrong type.
+        ConfigError: a value of the wrong type or out of range.
     """
     nested = to_dict(experiment)
     for name, value in values.items():
@@ -113,6 +117,7 @@ def apply_settings(experiment: Experiment, values: Mapping[str, Any], where: str
         else:
             nested[group] = value
     changed: Experiment = from_dict(Experiment, nested, where)
+    check_ranges(changed, where)
     notes: list[str] = []
     if "schedule.epochs" in values and "schedule.milestones" not in values:
         epochs = changed.schedule.epochs
@@ -146,7 +151,7 @@ def read_recipe(path: Path, known: Iterable[str]) -> tuple[str, dict[str, Any]]:
         return "", values
     if not name:
         raise ConfigError(f"{path}: names no recipe. Add name, one of {', '.join(names)}.")
-    raise ConfigError(f"{path}: name {name!r} is not a recipe{suggest(name, names)}")
+    raise ConfigError(f"{path}: name {name[:100]!r} is not a recipe{suggest(name[:100], names)}")
 
 
 def format_options(settings: Mapping[str, Any]) -> str:
@@ -177,12 +182,14 @@ def check_names(where: str, values: Mapping[str, Any]) -> None:
     groups = {name.partition(".")[0] for name in known if "." in name}
     for name, value in values.items():
         if name in groups:
-            raise ConfigError(f"{where}: {name}: {value!r} is not a group of settings. Write its settings below it.")
+            raise ConfigError(
+                f"{where}: {name}: {reprlib.repr(value)} is not a group of settings. Write its settings below it."
+            )
         if name not in known:
             group, _, setting = name.rpartition(".")
             inside = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == group]
-            close = suggest(setting, inside) if inside and group else suggest(name, [*known, *SHORT_NAMES])
-            raise ConfigError(f"{where}: {name}: unknown setting{close}")
+            close = suggest(setting[:100], inside) if inside and group else suggest(name[:100], [*known, *SHORT_NAMES])
+            raise ConfigError(f"{where}: {name[:100]}: unknown setting{close}")
 
 
 def _parse(path: Path, text: str) -> Any:
@@ -191,6 +198,8 @@ def _parse(path: Path, text: str) -> Any:
             return json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path}: not JSON (line {error.lineno}: {error.msg}). Correct the file.") from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: not settings ({error!s:.100}). Correct the file.") from error
     try:
         import yaml
     except ImportError as error:
@@ -198,19 +207,38 @@ def _parse(path: Path, text: str) -> Any:
             f'{path}: PyYAML is not installed. Run pip install "sais-seg[train]", or write JSON.', "yaml", "train"
         ) from error
     try:
-        return _plain(yaml.safe_load(text))
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f" (line {mark.line + 1}: {getattr(error, 'problem', '')})"
         raise ConfigError(f"{path}: not YAML{place}. Correct the file.") from error
+    except Exception as error:  # PyYAML raises others for an impossible date, a deep nesting and more
+        raise ConfigError(f"{path}: not YAML ({error!s:.100}). Correct the file.") from error
 
 
-def _plain(value: Any) -> Any:
-    """Return a value of a YAML file with the numbers and the None that YAML 1.1 reads as texts."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    return None if value == "None" else value
+def _copy(path: Path, document: Any) -> Any:
+    """Return the content of a settings file with the numbers and the None that YAML 1.1 reads as texts.
+
+    Raises:
+        ConfigError: the content is larger or nested deeper than settings can be; aliases of YAML can repeat a part any
+            number of times.
+    """
+    count = 0
+
+    def copy(value: Any, depth: int) -> Any:
+        nonlocal count
+        count += 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise ConfigError(
+                f"{path}: more than {MAX_VALUES} values, or groups nested more than {MAX_DEPTH} deep. Remove what is "
+                "no setting."
+            )
+        if isinstance(value, dict):
+            return {str(key): copy(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list):
+            return [copy(item, depth + 1) for item in value]
+        if isinstance(value, str) and path.suffix != ".json":
+            return float(value) if _EXPONENT.fullmatch(value) else None if value == "None" else value
+        return value
+
+    return copy(document, 0)
