@@ -142,3 +142,16 @@ def test_select_classes_reorders_labels_and_counts_dropped_objects() -> None:
     assert selected.notes == {UNKNOWN_CLASS: 2}
     with pytest.raises(InputError, match="cow"):
         select_classes(split, ("cow",))
+
+
+@pytest.mark.parametrize("name", ["", ".", "/tmp/train", "../train", "a" * 300, "tr\0ain"])
+def test_read_dataset_refuses_what_is_no_name_of_a_split(shapes: Path, name: str) -> None:
+    """An absolute path once raised a ValueError of pathlib, and an empty name one of its patterns."""
+    with pytest.raises(InputError, match="not the name of a split"):
+        read_dataset(shapes, name)
+
+
+@pytest.mark.parametrize("name", ["**", "[", "*", "tr?in", "[a-z]*", "*/train"])
+def test_a_name_of_a_split_is_no_pattern(shapes: Path, name: str) -> None:
+    with pytest.raises(InputError, match="no annotations of split"):
+        read_dataset(shapes, name)

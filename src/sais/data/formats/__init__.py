@@ -13,6 +13,7 @@ To add a format, add a row to `FORMATS` with a reader in a file of this folder. 
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ _PREFIX = "instances_"
 _ROBOFLOW = "_annotations.coco.json"
 _OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_")
 """Prefixes of the annotation files of COCO's other tasks."""
+_MAX_NAME = 200
+"""Length of a split's name in letters; file systems allow 255 bytes with what is added."""
 _DEFAULTS = DataOptions()
 
 ClassNames = tuple[str, ...] | None
@@ -76,6 +79,7 @@ def read_dataset(
     folder = Path(data)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such data folder. Check the path.")
+    _check_name(folder, split)
     rows: list[Any] = list(FORMATS.values()) if format == "auto" else [resolve(format, FORMATS, "format")]
     searched: list[str] = []
     for row in rows:
@@ -130,6 +134,13 @@ def _object_split(data: str, split: str, classes: ClassNames) -> DatasetSplit:
     return dataset_split if classes is None else select_classes(dataset_split, classes)
 
 
+def _check_name(folder: Path, split: str) -> None:
+    """Raise InputError for a name that is no part of a path below `folder`."""
+    path = Path(split)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in split or len(split) > _MAX_NAME:
+        raise InputError(f"{folder}: split {split[:100]!r}: not the name of a split. Give a name, such as train.")
+
+
 def _read_coco_split(
     folder: Path, split: str, classes: ClassNames, searched: list[str], problems: Problems | None
 ) -> DatasetSplit | None:
@@ -159,7 +170,7 @@ def _find_coco_file(folder: Path, names: list[str], searched: list[str]) -> Path
     for path in exact:
         if path.is_file():
             return path
-    patterns = [prefix + f"*{name}*.json" for prefix in (_PREFIX, "") for name in names]
+    patterns = [prefix + f"*{glob.escape(name)}*.json" for prefix in (_PREFIX, "") for name in names]
     for pattern in patterns:
         matches = sorted(p for p in (folder / "annotations").glob(pattern) if not p.name.startswith(_OTHER_TASKS))
         if len(matches) == 1:
