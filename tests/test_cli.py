@@ -46,7 +46,9 @@ def test_overview_lists_every_command(argv: list[str], capsys: pytest.CaptureFix
 def test_version_is_printed_by_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert cli.main(["version"]) == 0
-    assert capsys.readouterr().out.startswith(f"{__version__}\nsais {__version__}, Python 3.")
+    output = capsys.readouterr().out
+    assert output.startswith(f"{__version__}\nsais {__version__}, Python 3.")
+    assert all(f"\n{package} " in output for package in ("torch", "onnxruntime", "openvino"))
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

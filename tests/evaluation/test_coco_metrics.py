@@ -230,6 +230,7 @@ def test_metrics_table_distinguishes_categories_with_the_same_name() -> None:
     lines = text.splitlines()
     assert lines[0].split() == list(COLUMNS)
     assert len(set(map(len, lines[:3]))) == 1
+    assert len(lines[0]) < 80
     assert lines[1].split()[:2] == ["box", "1.000"]
     assert lines[2].split()[6] == "-"
     assert "bear (3)" in text

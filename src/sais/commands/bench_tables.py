@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from sais.benchmark.masks import MaskCase, MaskInputs, MaskMeasurement
     from sais.benchmark.models import ModelRow
@@ -34,7 +35,22 @@ def environment(device: str) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
-    """Print a table whose first column is text and whose other columns are numbers, and a note below it."""
+    """Print a table whose first column is text and whose other columns are numbers, and a note below it.
+
+    On a terminal that is too narrow for it, rows and columns are exchanged.
+    """
+    console = _console()
+    table = _make_table(title, columns, rows)
+    unlimited = console.options.update(max_width=10_000)
+    if console.is_terminal and console.measure(table, options=unlimited).maximum > console.width:
+        columns, *rows = zip(columns, *rows, strict=True)
+        table = _make_table(title, columns, rows)
+    console.print(table)
+    if note:
+        console.print(note, soft_wrap=not console.is_terminal)
+
+
+def _make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -42,10 +58,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = _console()
-    console.print(table)
-    if note:
-        console.print(note, soft_wrap=True)
+    return table
 
 
 def _console() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,16 @@ def open_predictor(command: str, path: Path, options: InferenceOptions) -> Predi
         keep_big_blocks()
     else:
         prepare_torch(command)
+        _report_unfinished(path)
     from sais.inference.predictor import Predictor
 
     return Predictor(path, options)
+
+
+def _report_unfinished(path: Path) -> None:
+    """Print which weights a run without final weights is used with; on stderr, as results go to stdout."""
+    from sais.checkpoint import find_checkpoint
+
+    checkpoint = find_checkpoint(path)
+    if path.is_dir() and checkpoint.name != "model.safetensors":
+        print(f"note: {path} is not finished: {checkpoint.name} is used", file=sys.stderr)

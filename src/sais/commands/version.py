@@ -10,7 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from sais._version import __version__
 from sais.commands.arguments import parse
 
-PACKAGES = ("numpy", "pillow", "torch", "torchvision", "timm", "safetensors", "faster-coco-eval")
+PACKAGES = (
+    *("numpy", "pillow", "torch", "torchvision", "timm", "safetensors", "faster-coco-eval"),
+    *("onnx", "onnxruntime", "openvino"),
+)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Metrics:
         scores = {kind: numbers for kind, numbers in (("box", self.box), ("mask", self.mask)) if numbers is not None}
         rows = [["", *(f"AR{self.max_detections}" if name == "AR100" else name for name in COLUMNS)]]
         rows += [[kind, *(format_ap(getattr(numbers, name)) for name in COLUMNS)] for kind, numbers in scores.items()]
-        text = _align(rows)
+        text = _align(rows, gap=1)  # 77 characters, for a terminal of 80
         if per_class and scores:
             names = next(iter(scores.values())).per_class
             rows = [["class", *(f"{kind} AP" for kind in scores)]]
@@ -112,12 +112,12 @@ def format_ap(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def _align(rows: list[list[str]]) -> str:
+def _align(rows: list[list[str]], gap: int = 2) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
+        lines.append((" " * gap).join([row[0].ljust(widths[0]), *cells]))
     return "\n".join(lines)
 
 
