@@ -7,6 +7,7 @@ that `sais --help` is fast and needs no torch.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
@@ -84,6 +85,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAIS_DEBUG", "") not in ("", "0")
     argv = [word for word in argv if word != "--debug"]
+    try:
+        code = _dispatch(argv, debug)
+        sys.stdout.flush()  # not left to the end of Python, which would print a traceback
+        return code
+    except BrokenPipeError:  # the reader has closed the pipe: `sais recipes | head`
+        _discard_output()
+        return 0
+    except OSError as error:
+        if debug or error.errno not in FIXABLE_ERRORS:
+            raise
+        _discard_output()
+        return _print_error(f"output cannot be written: {error.strerror}. Free disk space, or choose another place.")
+
+
+def _dispatch(argv: list[str], debug: bool) -> int:
+    """Run a command line and return the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -92,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _print_error(_unknown_command(argv[0]))
+    if _is_directory_deleted():  # PyTorch's libraries end the process there, without an exception
+        return _print_error("the working directory has been deleted. Change to a folder that exists.")
     return _run(argv[0], argv[1:], debug)
 
 
@@ -136,9 +155,6 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
         return int(importlib.import_module(f"sais.commands.{COMMANDS[command].module}").run(argv))
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else 0
-    except BrokenPipeError:  # the reader has closed the pipe: `sais recipes | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print(f"sais: {command} interrupted", file=sys.stderr)
         return 130
@@ -155,6 +171,20 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
         if debug or error.errno not in FIXABLE_ERRORS or error.filename is None:
             raise
         return _print_error(f"{error.filename}: {error.strerror}. Choose another path or change the permissions.")
+
+
+def _discard_output() -> None:
+    """Let nothing more be written to the standard output, so that the end of Python reports no error."""
+    with contextlib.suppress(OSError, ValueError):  # it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_directory_deleted() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _format_warning(

@@ -23,6 +23,7 @@ from sais.commands.prediction_file import (
 from sais.data.formats.coco import read_coco
 from sais.errors import InputError
 from sais.evaluation.coco_metrics import coco_metrics
+from sais.io.image_writer import write_image
 from sais.ops.rle import encode_cropped
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
@@ -209,7 +210,7 @@ def test_drawings_of_the_last_prediction_are_removed_and_nothing_else(tmp_path: 
     earlier = read_drawings(tmp_path)
     check_drawings(tmp_path, [Path("again.jpg"), Path("new.jpg")], [], overwrite=False)
     for name in ("own.jpg", "changed.jpg"):
-        with pytest.raises(InputError, match="--overwrite"):
+        with pytest.raises(InputError, match="overwrite=True"):
             check_drawings(tmp_path, [Path(name)], [], overwrite=False)
         check_drawings(tmp_path, [Path(name)], [], overwrite=True)
     assert remove_drawings(tmp_path, earlier, ["again.jpg"]) == 1
@@ -220,7 +221,10 @@ def test_drawings_of_the_last_prediction_are_removed_and_nothing_else(tmp_path: 
 def test_an_interrupted_prediction_leaves_its_drawings_listed(tmp_path: Path) -> None:
     predictions = PredictionFile(NAMES, IDS, drawings={"a.jpg": None})
     predictions.write(tmp_path, complete=False)
-    (tmp_path / "a.jpg").write_bytes(b"any size")
+    (tmp_path / "a.jpg").write_bytes(b"a photograph that was put there since")
+    with pytest.raises(InputError, match=r"a\.jpg: exists"):
+        check_drawings(tmp_path, [Path("a.jpg")], [], overwrite=False)
+    write_image(tmp_path / "a.jpg", np.zeros((9, 9, 3), np.uint8), writer="sais predict")
     check_drawings(tmp_path, [Path("a.jpg")], [], overwrite=False)
     assert remove_drawings(tmp_path, read_drawings(tmp_path), []) == 1
 
@@ -232,13 +236,15 @@ def test_files_of_other_programs_list_no_drawings(tmp_path: Path, content: str) 
 
 
 def test_check_results_protects_files_of_other_programs(tmp_path: Path) -> None:
-    check_results(tmp_path, overwrite=False)
+    check_results(tmp_path, [], overwrite=False)
     (tmp_path / "predictions.json").write_text('[{"image_id": 1}]')
-    with pytest.raises(InputError, match=r"predictions\.json: exists.*--overwrite"):
-        check_results(tmp_path, overwrite=False)
-    check_results(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match=r"predictions\.json: exists.*overwrite=True"):
+        check_results(tmp_path, [], overwrite=False)
+    check_results(tmp_path, [], overwrite=True)
     PredictionFile(NAMES, IDS).write(tmp_path)
-    check_results(tmp_path, overwrite=False)
+    check_results(tmp_path, [], overwrite=False)
+    with pytest.raises(InputError, match="that is read"):
+        check_results(tmp_path, [tmp_path / "predictions.json"], overwrite=True)
 
 
 def test_check_drawings_protects_source_images(tmp_path: Path) -> None:
@@ -250,5 +256,5 @@ def test_check_drawings_protects_source_images(tmp_path: Path) -> None:
     for folder in (source.parent, link):
         with pytest.raises(InputError, match="the folder of the source images"):
             check_drawings(folder, [Path("b.jpg")], [source], overwrite=True)
-    with pytest.raises(InputError, match="a source image"):
+    with pytest.raises(InputError, match="that is read"):
         check_drawings(tmp_path, [Path("images/a.jpg")], [source], overwrite=True)

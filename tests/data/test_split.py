@@ -93,7 +93,7 @@ def test_split_command_writes_both_parts(tmp_path: Path, capsys: pytest.CaptureF
     assert train.class_names == valid.class_names
     assert file.read_bytes() == before
     assert cli.main(["split", str(file)]) == 2
-    assert "train.json: the file exists" in capsys.readouterr().err
+    assert "train.json: exists" in capsys.readouterr().err
     elsewhere = tmp_path / "elsewhere"
     assert cli.main(["split", str(file), "--out", str(elsewhere)]) == 0
     assert f"copy or link the images into {elsewhere / 'images'}" in capsys.readouterr().out

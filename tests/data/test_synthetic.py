@@ -14,7 +14,7 @@ from PIL import Image
 from sais.data.annotations import object_mask
 from sais.data.formats import list_splits, read_dataset
 from sais.data.synthetic import CLASS_NAMES, SyntheticScene, make_scene, write_shapes
-from sais.errors import ConfigError, ResourceError
+from sais.errors import ConfigError, InputError
 from sais.ops.rasterize import inside
 
 SCENES = 40
@@ -151,7 +151,7 @@ def test_make_scene_of_other_sizes_and_write_shapes_with_invalid_arguments(tmp_p
     assert wide.image.shape == (128, 320, 3)
     assert wide.visible.shape == (len(wide.labels), 128, 320)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match=r"file: cannot be written"):
+    with pytest.raises(InputError, match=r"file is not a folder"):
         write_shapes(tmp_path / "file", 1, 1)
     with pytest.raises(ConfigError, match="at least 1"):
         write_shapes(tmp_path / "none", 0, 1)

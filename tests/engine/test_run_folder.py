@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sais.engine.trainer as engine
-from sais.config import Experiment
+from sais.config import Experiment, to_dict
 from sais.data.paths import DataPaths
 from sais.engine.run_folder import RUN_FILES, claim_run_folder, is_unstarted
 from sais.engine.trainer import train
@@ -52,6 +52,43 @@ def test_claim_run_folder_refuses_each_name_of_a_run_file(name: str, tmp_path: P
     assert read_files(tmp_path) == {name: "content"}
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["experiment.json", "log.jsonl", "log.txt", "tensorboard/events"])
+def test_claim_run_folder_refuses_files_of_others_next_to_a_lock_or_a_checkpoint(
+    name: str, resume: bool, tmp_path: Path
+) -> None:
+    """Neither a file called run.lock nor a copied checkpoint makes the log of another program one of sais."""
+    files = {name: FOREIGN[name], "last.safetensors" if resume else "notes.md": "content"}
+    if not resume and name in ("experiment.json", "log.jsonl"):
+        files["run.lock"] = ""
+    write_files(tmp_path, files)
+    with pytest.raises(InputError, match="files of another program"), claim_run_folder(tmp_path, resume):
+        raise AssertionError("the folder was claimed")
+    assert read_files(tmp_path) == files
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.txt", "tensorboard", "run.lock", "last.safetensors"])
+def test_claim_run_folder_follows_no_links(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    write_files(out, {"run.lock": "", "experiment.json": json.dumps(to_dict(Experiment()))})
+    (out / name).unlink(missing_ok=True)
+    (tmp_path / "own").write_text("own")
+    (out / name).symlink_to(tmp_path / "own")
+    for resume in (False, True):
+        with pytest.raises(InputError, match=f"{name}: is a symbolic link"), claim_run_folder(out, resume):
+            raise AssertionError("the folder was claimed")
+    assert (tmp_path / "own").read_text() == "own"
+
+
+def test_claim_run_folder_resumes_copied_runs(tmp_path: Path) -> None:
+    log = '{"kind": "start"}\n'
+    for number, files in enumerate(({}, {"log.jsonl": log, "log.txt": "text"}, {"run.lock": "", "log.txt": "text"})):
+        out = tmp_path / str(number)
+        write_files(out, {"last.safetensors": "content", **files})
+        with claim_run_folder(out, resume=True):
+            pass
+
+
 def test_train_keeps_other_files_if_the_first_step_fails(
     tiny: Experiment, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +108,8 @@ def test_train_keeps_other_files_if_the_first_step_fails(
 
 def test_claim_run_folder_restarts_a_run_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    write_files(out, {"run.lock": "", "log.jsonl": "", "experiment.json": "{}", "tensorboard/events": "curves"})
+    settings = json.dumps(to_dict(Experiment()))
+    write_files(out, {"run.lock": "", "log.jsonl": "", "experiment.json": settings, "tensorboard/events": "curves"})
     assert is_unstarted(out)
     with pytest.raises(KeyboardInterrupt), claim_run_folder(out):
         write_files(out, {"wandb/run": "run"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sais.errors import ResourceError
+from sais.errors import InputError, ResourceError
 from sais.io.image_writer import write_image
 from sais.io.images import read_image
 
@@ -24,7 +24,7 @@ def test_write_image_beyond_the_limit_of_a_format_writes_png(tmp_path: Path, suf
 
 
 def test_write_image_without_a_known_suffix_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="suffix"):
+    with pytest.raises(InputError, match="suffix"):
         write_image(tmp_path / "a.xyz", np.zeros((2, 2, 3), np.uint8))
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot be written"):

@@ -15,6 +15,7 @@ from typing import Any
 
 from sais.benchmark.masks import BOX_LOCAL, CHUNKED, METHODS, MaskCase, make_inputs, measured_memory, measured_times
 from sais.errors import InputError, MissingDependencyError
+from sais.io.outputs import mark_text
 
 MAX_PIXELS = 3e9
 """Maximum number of objects times pixels of full-frame masks: about half a minute per run, and 3 GB of masks."""
@@ -112,7 +113,7 @@ def plot(curves: dict[str, list[ScalingPoint]], title: str) -> bytes:
         panels[0][0].legend(frameon=False)
         figure.suptitle(title)
         file = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(file)
+        FigureCanvasAgg(figure).print_png(file, metadata={"Comment": mark_text("sais bench")})
     return file.getvalue()
 
 

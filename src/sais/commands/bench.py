@@ -10,10 +10,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sais.commands.arguments import check_writable, make_folder, need_torch, parse, progress_bar
+from sais.commands.arguments import make_folder, need_torch, parse, progress_bar
+from sais.commands.input_files import model_files
 from sais.errors import ConfigError, InputError
 from sais.inference.options import EXPORTED_SUFFIXES
 from sais.io.atomic import write_bytes, write_text
+from sais.io.outputs import check_outputs, written_by
+
+WRITER = "sais bench"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class BenchArguments:
     """models, masks, scaling: measure memory; --no-memory measures time only."""
     out: Path | None = None
     """models, scaling, training: folder for the measurements as JSON, and for the plot."""
+    overwrite: bool = False
+    """Replace any existing file, not only earlier measurements."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -75,7 +81,9 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(BenchArguments, argv, "sais bench WHAT")
     _check_options(arguments)
     if arguments.out is not None:
-        check_writable(arguments.out)
+        names = [f"{arguments.what}.json", *(["scaling.png"] if arguments.what == "scaling" else [])]
+        inputs = [file for model in arguments.models for file in model_files(Path(model))]
+        check_outputs([arguments.out / name for name in names], inputs, arguments.overwrite, own=written_by(WRITER))
     if not _is_torch_free(arguments):
         need_torch("bench")
     run = {"models": _models, "masks": _masks, "scaling": _scaling, "training": _training}[arguments.what]
@@ -214,5 +222,5 @@ def _square(side: int | None) -> tuple[int, int] | None:
 
 def _write(path: Path, measurements: dict[str, Any]) -> None:
     make_folder(path.parent)
-    write_text(path, json.dumps(measurements, indent=1) + "\n")
+    write_text(path, json.dumps({"written_by": WRITER, **measurements}, indent=1) + "\n")
     print(f"wrote {path}")

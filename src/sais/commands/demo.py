@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sais.commands.arguments import check_writable, parse, prepare_torch, progress_bar
+from sais.commands.arguments import parse, prepare_torch, progress_bar
 from sais.commands.options import Count
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.io.atomic import write_text
+from sais.io.outputs import PAGE, check_outputs, written_by
 from sais.recipes import recipe
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
     from sais.inference.predictor import Predictor
+
+
+WRITER = "sais demo"
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,17 @@ class DemoArguments:
     """Stop after this number of iterations, for a trial."""
     seed: int = 0
     """Random seed; the same seed gives the same images and, on a CPU, the same run."""
+    overwrite: bool = False
+    """Replace existing files in --out that an earlier demo did not write."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais demo`."""
     arguments = parse(DemoArguments, argv, "sais demo")
     prepare_torch("demo")
-    check_writable(arguments.out)
+    for name in ("metrics.json", "predictions.jpg", "report.html"):
+        own = written_by(PAGE if name.endswith(".html") else WRITER)
+        check_outputs([arguments.out / name], (), arguments.overwrite, arguments.out, own)
     from sais.engine.trainer import train
     from sais.evaluation.evaluate import evaluate
     from sais.inference.predictor import Predictor
@@ -72,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
     print("4/4 drawing")
     _draw(predictor, split, arguments.out)
     minutes = (time.perf_counter() - started) / 60
-    write_text(arguments.out / "metrics.json", json.dumps(metrics.to_dict(), indent=2))
+    write_text(arguments.out / "metrics.json", json.dumps({"written_by": WRITER} | metrics.to_dict(), indent=2))
     write_report(folder, evaluation, out=arguments.out / "report.html")
     print(f"\ndone in {minutes:.1f} minutes; open {arguments.out / 'report.html'}\n\nnext:")
     print(f"  sais predict {folder} {paths.data}/images/valid   (the model knows these shapes only)")
@@ -96,6 +104,7 @@ def _make_shapes(arguments: DemoArguments) -> Path:
             valid=arguments.valid,
             seed=arguments.seed,
             progress=lambda done, total: progress(1),
+            overwrite=arguments.overwrite,
         )
     write_text(folder / "complete", "written by sais demo\n")
     return folder
@@ -127,9 +136,8 @@ def _new_run_folder(out: Path) -> Path:
 
 def _draw(predictor: Predictor, split: DatasetSplit, out: Path, count: int = 12) -> None:
     """Write predictions.jpg: pairs of ground truth (left) and predictions (right)."""
-    from PIL import Image
-
     from sais.evaluation.visualize import ground_truth_detections
+    from sais.io.image_writer import write_image
     from sais.results.draw import contact_sheet, draw, draw_objects
 
     tiles: list[np.ndarray] = []
@@ -141,4 +149,4 @@ def _draw(predictor: Predictor, split: DatasetSplit, out: Path, count: int = 12)
         tiles += [draw_objects(image, truth.boxes, truth.labels, truth.class_names, truth.cropped_masks)]
         tiles += [draw(image, detections, 0)]
         captions += ["ground truth", f"predicted: {detections.summary()}"]
-    Image.fromarray(contact_sheet(tiles, columns=4, captions=captions)).save(out / "predictions.jpg", quality=92)
+    write_image(out / "predictions.jpg", contact_sheet(tiles, columns=4, captions=captions), writer=WRITER)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from sais.commands.arguments import check_writable, make_folder, parse
+from sais.commands.arguments import parse
+from sais.commands.input_files import annotation_files, image_files
 from sais.commands.options import FLAT, Count, Minimum, check_command_line
 from sais.commands.recipe_options import (
     RecipeOptions,
@@ -17,6 +18,7 @@ from sais.commands.recipe_options import (
     require_recipe,
 )
 from sais.errors import InputError
+from sais.io.outputs import check_outputs, written_by
 from sais.recipes.adjust import check_experiment
 from sais.recipes.from_data import adapt, settings_to_choose
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from sais.data.dataset import SampleKey
 
 PROG = "sais draw-augmented RECIPE"
+
+WRITER = "sais draw-augmented"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ class DrawAugmentedArguments:
     columns: Count = 4
     """Number of images in a row."""
     out: Path = Path("augmented.jpg")
-    """Image file to write."""
+    """Image file to write: .jpg, .png, .webp, .tif or .bmp."""
+    overwrite: bool = False
+    """Replace any existing file, not only an earlier drawing; never one that is read."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -63,9 +69,11 @@ def run(argv: Sequence[str]) -> int:
     short = {"batch_size": arguments.batch_size, "seed": options.seed, "size": options.size}
     settings = apply_short_options(options.experiment, short)
     check_experiment(settings)
-    check_writable(arguments.out.parent)
-    from PIL import Image
+    from sais.io.image_writer import check_image_suffix, image_path, write_image
 
+    check_image_suffix(arguments.out)
+    inputs = [*annotation_files(options.data, options.train_annotations), *([options.config] if options.config else [])]
+    check_outputs([arguments.out], inputs, arguments.overwrite, own=written_by(WRITER))
     from sais.data.dataset import AugmentedSamples
     from sais.data.paths import DataPaths
     from sais.data.visualize import draw_samples
@@ -80,17 +88,20 @@ def run(argv: Sequence[str]) -> int:
         **vars(options.reading),
     )
     split = paths.read_train()
+    check_outputs([arguments.out], image_files(split), arguments.overwrite, own=written_by(WRITER))
     settings, notes = adapt(start.recipe, settings, split, choose, keep_lr=True)  # as in training
     print(*notes, sep="\n", end="\n" if notes else "")
     settings, _ = choose_white_level(settings, split)
     samples = AugmentedSamples(split, settings.input, settings.augment, settings.run.seed)
     keys = _keys(arguments, split, settings.optim.batch_size)
     sheet, unreadable = draw_samples(samples, keys, split.class_names, arguments.columns)
-    make_folder(arguments.out.parent)
-    Image.fromarray(sheet).save(arguments.out, quality=85)
+    path = image_path(arguments.out, sheet)
+    if path != arguments.out:  # too large for the format, so that this name was not checked
+        check_outputs([path], image_files(split), arguments.overwrite, own=written_by(WRITER))
+    write_image(path, sheet, 85, WRITER)
     for line in unreadable:
         print(f"skipped: {line}")
-    print(f"wrote {arguments.out}")
+    print(f"wrote {path}")
     return 0
 
 

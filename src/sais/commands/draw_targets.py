@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from sais.commands.arguments import FLAT, check_writable, need_torch, parse
+from sais.commands.arguments import FLAT, need_torch, parse
+from sais.commands.input_files import annotation_files, image_files
 from sais.data.options import DataOptions
 from sais.errors import InputError
+from sais.io.outputs import check_outputs, written_by
 
 if TYPE_CHECKING:
-    from sais.data.annotations import ImageRecord
+    from sais.data.annotations import DatasetSplit, ImageRecord
+
+WRITER = "sais draw-targets"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class DrawTargetsArguments:
     recipe: str = "sais-r50-768"
     """Recipe of the input size and mode."""
     out: Path = Path("targets.png")
-    """Image file to write."""
+    """Image file to write: .png, .jpg, .webp, .tif or .bmp."""
+    overwrite: bool = False
+    """Replace any existing file, not only an earlier drawing; never one that is read."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -43,7 +49,10 @@ def run(argv: Sequence[str]) -> int:
     if (arguments.scene is None) == (arguments.data is None):
         raise InputError("sais draw-targets: no input. Give either --scene figure2 or --data DIR.")
     need_torch("draw-targets")
-    check_writable(arguments.out.parent)
+    from sais.io.image_writer import check_image_suffix, write_image
+
+    check_image_suffix(arguments.out)
+    check_outputs([arguments.out], annotation_files(arguments.data), arguments.overwrite, own=written_by(WRITER))
     from sais.paper.target_maps import draw_scene, draw_target_maps
     from sais.recipes import recipe
 
@@ -52,21 +61,22 @@ def run(argv: Sequence[str]) -> int:
     if arguments.scene is not None:
         image = draw_scene(arguments.scene, assigners)
     else:
-        image = draw_target_maps(_record(arguments), settings, assigners)
-    from PIL import Image
-
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(arguments.out)
-    print(f"wrote {arguments.out}")
+        split = _split(arguments)
+        check_outputs([arguments.out], image_files(split), arguments.overwrite, own=written_by(WRITER))
+        image = draw_target_maps(_record(arguments, split), settings, assigners)
+    print(f"wrote {write_image(arguments.out, image, writer=WRITER)}")
     return 0
 
 
-def _record(arguments: DrawTargetsArguments) -> ImageRecord:
+def _split(arguments: DrawTargetsArguments) -> DatasetSplit:
     from sais.data.formats import read_dataset
     from sais.data.paths import locate
 
     assert arguments.data is not None
-    split = read_dataset(locate(arguments.data), arguments.split, options=arguments.reading)
+    return read_dataset(locate(arguments.data), arguments.split, options=arguments.reading)
+
+
+def _record(arguments: DrawTargetsArguments, split: DatasetSplit) -> ImageRecord:
     if arguments.image_id is None:
         return split.images[0]
     for record in split.images:

@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import FLAT, check_writable, parse, progress_bar
+from sais.commands.arguments import FLAT, parse, progress_bar
 from sais.commands.data_remarks import name_data_options
+from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
 from sais.data.options import DataOptions
 from sais.errors import InputError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.io.atomic import write_text
+from sais.io.outputs import check_outputs, written_by
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
     from sais.evaluation.evaluate import Evaluation
     from sais.inference.predictor import Predictor
     from sais.inference.score_thresholds import ScoreThresholds
+
+WRITER = "sais eval"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class EvalArguments:
     """Write the metrics to this file as JSON; - prints them instead of the table."""
     results: Path | None = None
     """Write all detections to this file in the COCO submission format."""
+    overwrite: bool = False
+    """Replace any existing file of --json and --results, except those that are read."""
     save_thresholds: bool = False
     """Store the score thresholds with the best F1 on these images in the model file; predictions then use them."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
@@ -62,9 +68,9 @@ class EvalArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais eval`."""
     arguments = parse(EvalArguments, argv, "sais eval MODEL")
-    for file in (arguments.results, Path(arguments.json) if arguments.json not in ("", "-") else None):
-        if file is not None:
-            check_writable(file.parent)
+    outputs = [*([arguments.results] if arguments.results else []), *_json_file(arguments)]
+    inputs = [*model_files(arguments.model), *annotation_files(arguments.data, arguments.annotations)]
+    check_outputs(outputs, inputs, arguments.overwrite, own=written_by(WRITER))
     check_model(arguments.model)
     _check_data(arguments)
     if arguments.save_thresholds and arguments.model.suffix in EXPORTED_SUFFIXES:
@@ -76,6 +82,7 @@ def run(argv: Sequence[str]) -> int:
     from sais.evaluation.evaluate import evaluate
 
     predictor, split = _open(arguments)
+    check_outputs(outputs, image_files(split), arguments.overwrite, own=written_by(WRITER))
     options = predictor.options
     if arguments.json != "-":
         for line in describe_split(split, "evaluate"):
@@ -116,12 +123,18 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _json_file(arguments: EvalArguments) -> list[Path]:
+    """Return the file of --json, if it is one."""
+    return [Path(arguments.json)] if arguments.json not in ("", "-") else []
+
+
 def _to_dict(
     arguments: EvalArguments, options: InferenceOptions, evaluation: Evaluation, thresholds: ScoreThresholds | None
 ) -> dict[str, Any]:
     """Return the result as a dictionary for JSON."""
     metrics = evaluation.metrics
     return {
+        "written_by": WRITER,
         "model": str(arguments.model),
         "data": str(arguments.annotations or arguments.data),
         "split": None if arguments.annotations else arguments.split,

@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from sais.commands.arguments import FLAT, Count, need_torch, parse, prepare_torch, progress_bar
+from sais.commands.input_files import model_files
 from sais.commands.open_predictor import BOXES_ONLY, check_model
 from sais.errors import ConfigError, InputError, MissingDependencyError
 from sais.export.checks import check_options, check_output, check_packages, is_installed
@@ -89,14 +90,16 @@ def _check_request(arguments: ExportArguments) -> tuple[list[Path], list[Path]]:
     if out is None and options.format not in FORMATS:
         raise InputError(f"sais export: no name for the file of --format {options.format}. Give it with --out FILE.")
     name = model / "model.safetensors" if model.is_dir() else model  # its name is chosen once PyTorch is loaded
-    check_output(out or name.with_suffix(FORMATS[options.format]), options.format)
     if arguments.calibrate is not None and options.precision != "int8":
         raise ConfigError("sais export: --calibrate has no effect without --precision int8. Leave out one of them.")
     if arguments.check is not None and FORMATS.get(options.format) not in EXPORTED_SUFFIXES:
         raise ConfigError(f"sais export: --check has no effect with --format {options.format}. Leave it out.")
     if options.precision == "int8" and arguments.calibrate is None:
         raise InputError("sais export: --precision int8 needs images. Give them with --calibrate FOLDER.")
-    return _find(arguments.calibrate, arguments.max_images), _find(arguments.check, arguments.max_images)
+    images = _find(arguments.calibrate, arguments.max_images), _find(arguments.check, arguments.max_images)
+    inputs = [*model_files(model), *images[0], *images[1]]
+    check_output(out or name.with_suffix(FORMATS[options.format]), options.format, inputs, options.overwrite)
+    return images
 
 
 def _find(source: str | None, limit: int) -> list[Path]:

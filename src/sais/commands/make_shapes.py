@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from sais.commands.arguments import check_writable, parse, progress_bar
+from sais.commands.arguments import parse, progress_bar
 from sais.commands.options import Count, Minimum
 
 
@@ -27,12 +27,13 @@ class MakeShapesArguments:
     """Side of the images in pixels."""
     seed: int = 0
     """Random seed; the same seed gives the same images."""
+    overwrite: bool = False
+    """Replace existing files of the same names, not only those of an earlier make-shapes."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais make-shapes`."""
     arguments = parse(MakeShapesArguments, argv, "sais make-shapes DIR")
-    check_writable(arguments.folder)
     from sais.data.synthetic import write_shapes
 
     with progress_bar("drawing", arguments.train + arguments.valid) as progress:
@@ -43,6 +44,7 @@ def run(argv: Sequence[str]) -> int:
             size=(arguments.size, arguments.size),
             seed=arguments.seed,
             progress=lambda done, total: progress(1),
+            overwrite=arguments.overwrite,
         )
     print(f"{arguments.train} training and {arguments.valid} validation images in {arguments.folder}")
     print(f"next: sais train sais-lite --data {arguments.folder}")

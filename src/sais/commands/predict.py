@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 import tyro
 
-from sais.commands.arguments import FLAT, Count, check_writable, make_folder, parse
+from sais.commands.arguments import FLAT, Count, make_folder, parse
+from sais.commands.input_files import model_files
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
 from sais.commands.prediction_file import (
+    WRITER,
     LabelIds,
     PredictionFile,
     check_drawings,
@@ -51,7 +53,7 @@ class PredictArguments:
     color_by: Literal["class", "instance"] = "class"
     """Colors of drawings: the same for all objects of a class, or the next one for each object."""
     overwrite: bool = False
-    """Replace files in --out that an earlier prediction did not write; never source images."""
+    """Replace files in --out that an earlier prediction did not write; never those that are read."""
     like: Path | None = None
     """COCO file of the same images, such as valid.json: predictions.json takes over its image and category ids."""
     polygons: bool = False
@@ -71,12 +73,12 @@ def run(argv: Sequence[str]) -> int:
     from sais.commands.source_images import open_sources
 
     sources = open_sources(arguments.sources, arguments.pages)
-    check_writable(arguments.out)
-    check_results(arguments.out, arguments.overwrite)
-    _check_videos(sources.videos)
+    inputs = [*model_files(arguments.model), *([] if arguments.like is None else [arguments.like])]
+    check_results(arguments.out, [*inputs, *_source_files(sources)], arguments.overwrite)
     names = _drawing_names(sources) if arguments.draw else []
     if arguments.draw:
         check_drawings(arguments.out, names, _source_files(sources), arguments.overwrite)
+    _check_videos(sources.videos)
     labels = None if arguments.like is None else LabelIds(arguments.like)
     predictor = open_predictor("predict", arguments.model, arguments.inference)
     category_ids = (
@@ -100,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
         predictions.drawings = planned | predictions.drawings
         predictions.write(arguments.out, complete=False)
         raise
-    remove_drawings(arguments.out, earlier, predictions.drawings)
+    remove_drawings(arguments.out, earlier, predictions.drawings, _source_files(sources))
     predictions.write(arguments.out)
     unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
     totals = ", ".join(f"{count} {name}" for name, count in predictions.counts.most_common()) or "no objects"
@@ -183,8 +185,9 @@ def _predict_images(
                     target = arguments.out / f"{drawings[source]}.jpg"
                     png = image_path(target, drawing)
                     if png != target:  # its name was not checked before the prediction
-                        check_drawings(arguments.out, [png.relative_to(arguments.out)], [], arguments.overwrite)
-                    predictions.add_drawing(arguments.out, write_image(target, drawing))
+                        files = [file for file in (source.location,) if isinstance(file, Path)]
+                        check_drawings(arguments.out, [png.relative_to(arguments.out)], files, arguments.overwrite)
+                    predictions.add_drawing(arguments.out, write_image(target, drawing, writer=WRITER))
                 progress.advance()
     return batches.summary()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sais._version import __version__
 from sais.errors import InputError
 from sais.io.atomic import write_text
+from sais.io.outputs import check_outputs, file_identities, written_by
 
 if TYPE_CHECKING:
     from sais.results.detections import Detections
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 FILE_NAME = "predictions.json"
 WRITER = "sais predict"
 """Value of `info.written_by`, by which a file of an earlier prediction is recognized."""
-
-_INFO_BYTES = 512
-"""Number of bytes at the start of predictions.json that contain the writer."""
 
 
 class LabelIds:
@@ -147,63 +145,63 @@ def read_drawings(out: Path) -> dict[str, int | None]:
         return {}
 
 
-def check_results(out: Path, overwrite: bool) -> None:
-    """Check that predictions.json replaces no file of another program.
+def check_results(out: Path, inputs: Iterable[Path], overwrite: bool) -> None:
+    """Check that predictions.json replaces no file that is read, nor one of others.
 
     Args:
         out: output folder.
-        overwrite: whether files of unknown origin are replaced.
+        inputs: files that are read.
+        overwrite: whether a file of others is replaced.
 
     Raises:
-        InputError: a predictions.json exists that `PredictionFile` has not written.
+        InputError: such a file exists.
     """
-    path = out / FILE_NAME
-    if overwrite or not path.exists():
-        return
-    start = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(_INFO_BYTES)
-    if f'"written_by": "{WRITER}"'.encode() not in start:
-        raise InputError(
-            f"{path}: exists, and sais predict has not written it. Choose another folder with --out, or replace it "
-            "with --overwrite."
-        )
+    check_outputs([out / FILE_NAME], inputs, overwrite, out, written_by(WRITER))
 
 
 def check_drawings(out: Path, names: Iterable[Path], sources: Iterable[Path], overwrite: bool) -> None:
-    """Check that drawings replace no file but those of the last prediction.
+    """Check that drawings replace no file that is read, and none of others but drawings of the last prediction.
 
     Args:
         out: output folder.
         names: paths of the drawings below it.
-        sources: files that are predicted.
-        overwrite: whether files of unknown origin are replaced.
+        sources: files that are read.
+        overwrite: whether files of others are replaced.
 
     Raises:
-        InputError: the output folder is that of a source, or a drawing would replace another file.
+        InputError: the output folder is that of a source, or a drawing would replace such a file.
     """
     sources = list(sources)
-    if out.resolve() in {source.resolve().parent for source in sources}:
+    if file_identities([out]) & file_identities({source.parent for source in sources}):
         raise InputError(f"{out}: the folder of the source images. Choose another folder with --out, or use --no-draw.")
-    known, source_files = read_drawings(out), {source.resolve() for source in sources}
-    for name in names:
-        path = out / name
-        if path.resolve() in source_files:
-            raise InputError(f"{path}: a source image. Choose another folder with --out, or use --no-draw.")
-        if path.exists() and not overwrite and not _is_drawing(path, known.get(name.as_posix(), -1)):
-            raise InputError(
-                f"{path}: exists, and the last prediction has not written it. Choose another folder with --out, or "
-                "replace it with --overwrite."
-            )
+    known = read_drawings(out)
+
+    def is_known(path: Path) -> bool:
+        return _is_drawing(path, known.get(path.relative_to(out).as_posix(), -1))
+
+    check_outputs((out / name for name in names), sources, overwrite, out, is_known)
 
 
-def remove_drawings(out: Path, drawings: dict[str, int | None], remaining: Iterable[str]) -> int:
-    """Delete drawings of an earlier prediction, unless they have been replaced or changed, and return their number."""
+def remove_drawings(
+    out: Path, drawings: dict[str, int | None], remaining: Iterable[str], sources: Iterable[Path] = ()
+) -> int:
+    """Delete drawings of an earlier prediction, unless they have been replaced, changed or read.
+
+    Args:
+        out: output folder.
+        drawings: drawings of the earlier prediction, as `read_drawings` returns them.
+        remaining: names of those that have been replaced.
+        sources: files that were read.
+
+    Returns:
+        The number of files deleted.
+    """
     removed, root = 0, out.resolve()
+    read = file_identities(sources) if drawings else set()
     for name in set(drawings) - set(remaining):
         path = out / name
-        if path.resolve().is_relative_to(root) and _is_drawing(path, drawings[name]):
+        unread = not file_identities([path]) & read
+        if unread and path.resolve().is_relative_to(root) and _is_drawing(path, drawings[name]):
             path.unlink()
             removed += 1
     return removed
@@ -211,7 +209,11 @@ def remove_drawings(out: Path, drawings: dict[str, int | None], remaining: Itera
 
 def _is_drawing(path: Path, size: int | None) -> bool:
     """Return whether a file is a drawing as it was written; `size` in bytes is None where a run was interrupted."""
-    return path.is_file() and not path.is_symlink() and size in (None, path.stat().st_size)
+    if not path.is_file() or path.is_symlink():
+        return False
+    if size is None and path.suffix != ".mp4":  # it may be a file of others that was put there since
+        return written_by(WRITER)(path)
+    return size in (None, path.stat().st_size)
 
 
 def _key(file_name: str) -> str:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import FLAT, check_writable, need_torch, parse, progress_bar
+from sais.commands.arguments import FLAT, need_torch, parse, progress_bar
+from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.open_predictor import open_predictor
 from sais.data.options import DataOptions
 from sais.errors import InputError, SaisError
 from sais.inference.options import InferenceOptions
+from sais.io.outputs import PAGE, check_outputs, written_by
 from sais.reports.run_record import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class ReportArguments:
     """Options of reading --data."""
     out: Path | None = None
     """HTML file to write; default: report.html in the folder of the run, report_SPLIT.html for another split."""
+    overwrite: bool = False
+    """Replace any existing file, not only a report; never one that is read."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     workers: int = 2
     """Number of processes that read images."""
@@ -51,7 +55,8 @@ def run(argv: Sequence[str]) -> int:
     need_torch("report")
     record = read_run(arguments.run)
     out = arguments.out or arguments.run / _file_name(arguments, record)
-    check_writable(out.parent)
+    inputs = [*model_files(arguments.run), *annotation_files(arguments.data)]
+    check_outputs([out], inputs, arguments.overwrite, own=written_by(PAGE))
     from sais.evaluation.evaluate import evaluate
     from sais.reports.run_report import write_report
 
@@ -64,6 +69,7 @@ def run(argv: Sequence[str]) -> int:
         predictor = open_predictor("report", arguments.run, options)
         split, missing = _dataset_split(arguments, record, tuple(predictor.class_names))
         if split is not None:
+            check_outputs([out], image_files(split), arguments.overwrite, own=written_by(PAGE))
             with progress_bar("evaluating", len(split.images)) as progress:
                 evaluation = evaluate(
                     predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from sais.commands.arguments import Count, Minimum, check_writable, parse, prepare_torch
+from sais.commands.arguments import Count, Minimum, parse, prepare_torch
+from sais.commands.input_files import annotation_files, model_files
 from sais.commands.options import check_command_line
 from sais.data.paths import DataPaths
 from sais.errors import CheckpointError, InputError, MissingDependencyError
@@ -98,6 +99,8 @@ class ReproduceArguments:
     """figure2: id of the image; default: an image on which the assigners differ."""
     model: Path | None = None
     """figure3: run or model file; default: the row `sais`, trained first if needed."""
+    overwrite: bool = False
+    """Replace existing files in --out that an earlier `sais reproduce` did not write."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -108,9 +111,11 @@ def run(argv: Sequence[str]) -> int:
     _check(arguments, keys)
     prepare_torch("reproduce")
     _require_report_packages()
-    check_writable(arguments.out)
     from sais.checkpoint import find_checkpoint
     from sais.paper import experiments
+
+    inputs = [*annotation_files(arguments.data), *(model_files(arguments.model) if arguments.model else [])]
+    experiments.check_files(arguments.out, keys, inputs, arguments.overwrite)
     from sais.paper.sweep import base_experiment
     from sais.paper.tables import find_row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Annotated
 
 import tyro
 
-from sais.commands.arguments import check_writable, parse
+from sais.commands.arguments import parse
 from sais.errors import ConfigError, InputError, SaisError
+from sais.io.outputs import check_outputs
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class SplitArguments:
     parent if that folder is called annotations."""
     seed: int = 0
     """Random seed; the same seed gives the same split."""
+    overwrite: bool = False
+    """Replace existing files; never FILE. An unchanged earlier split needs no --overwrite."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -48,7 +52,6 @@ def run(argv: Sequence[str]) -> int:
     from sais.data.formats import read_dataset
     from sais.data.formats.coco import read_coco
     from sais.data.split import split_document
-    from sais.io.atomic import write_text
 
     file = _find_file(arguments.file)
     read_coco(file, None)  # raises an error for a malformed file
@@ -56,13 +59,15 @@ def run(argv: Sequence[str]) -> int:
     out = arguments.out or (folder.parent if folder.name == "annotations" else file.parent)
     names = ("train", "valid", "test") if arguments.test else ("train", "valid")
     paths = [out / "annotations" / f"{name}.json" for name in names]
-    for path in paths:
-        if path.exists():
-            raise InputError(f"{path}: the file exists. Choose another folder with --out.")
-    check_writable(out)
-    parts = split_document(json.loads(file.read_bytes()), arguments.valid, arguments.seed, arguments.test)
-    for path, part in zip(paths, parts, strict=True):
-        write_text(path, json.dumps(part))
+    document = json.loads(file.read_bytes())
+    if isinstance(document.get("info"), dict):
+        document["info"].pop("written_by", None)  # the mark of another command
+    parts = dict(zip(paths, split_document(document, arguments.valid, arguments.seed, arguments.test), strict=True))
+    contents = {path: json.dumps(part) for path, part in parts.items()}
+    # Files that would not change are those of an earlier, perhaps interrupted split.
+    check_outputs(paths, [file], arguments.overwrite, out, lambda path: path.read_bytes() == contents[path].encode())
+    _write(contents)
+    for path, part in parts.items():
         print(f"wrote {path}: {len(part['images'])} images")
     try:
         for path in paths:
@@ -71,6 +76,21 @@ def run(argv: Sequence[str]) -> int:
         print(f"copy or link the images into {out / 'images'} ({error})")
     print(f"next: sais check {out}")
     return 0
+
+
+def _write(contents: dict[Path, str]) -> None:
+    """Write files; if that is interrupted, those that are new are removed, so that there is no half of a split."""
+    from sais.io.atomic import write_text
+
+    new = [path for path in contents if not path.exists()]
+    try:
+        for path, content in contents.items():
+            write_text(path, content)
+    except BaseException:  # also Ctrl-C
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
 
 
 def _find_file(path: Path) -> Path:

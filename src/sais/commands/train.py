@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from sais.commands.arguments import check_writable, parse, prepare_torch
+from sais.commands.input_files import annotation_files
 from sais.commands.options import FLAT, Count, check_command_line
 from sais.commands.recipe_options import (
     RecipeOptions,
@@ -22,9 +23,12 @@ from sais.commands.recipe_options import (
 from sais.commands.run_folders import choose_folder
 from sais.config import Experiment
 from sais.data.paths import DataPaths
+from sais.engine.run_folder import RUN_FILES
+from sais.errors import InputError
+from sais.io.outputs import file_identities
 from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
 from sais.recipes.from_data import Suggestion, measure, settings_to_choose, suggest, too_few_steps
-from sais.recipes.settings_file import SHORT_NAMES, format_options
+from sais.recipes.settings_file import SHORT_NAMES, format_options, is_settings_file
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -158,6 +162,7 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
         changes = tuple(name for name in changed_settings(command.fields) if name not in command.automatic)
         notes = [*_resume_notes(command, out, changes), *data_notes]
     else:
+        _check_inputs(command, out)
         if arguments.resume:
             notes = [*notes, f"{out}: no checkpoint was saved before the run stopped; starting it from the beginning"]
         experiment, more = choose_settings(command, experiment, split, world)
@@ -183,6 +188,16 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
             print(_write_report(result))
         print(f"next: sais predict {result.out} YOUR_IMAGES")
     return 0
+
+
+def _check_inputs(command: Command, out: Path) -> None:
+    """Raise InputError if the run would replace a file that it reads, such as the settings of an unstarted run."""
+    recipe, arguments = command.arguments.recipe, command.arguments
+    settings = [Path(word) for word in (*command.words[:1], recipe.config) if word and is_settings_file(str(word))]
+    read = file_identities([*settings, *annotation_files(None, recipe.train_annotations, arguments.valid_annotations)])
+    for name in RUN_FILES:
+        if file_identities([out / name]) & read:
+            raise InputError(f"{out / name}: would replace a file that is read. Choose another --out.")
 
 
 def choose_settings(

@@ -7,6 +7,7 @@ learn shape: boxes filled as masks score below 0.35 mask AP. Image i of a split 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections.abc import Callable
@@ -18,12 +19,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from sais.errors import ConfigError, ResourceError
+from sais.io.atomic import write_text
+from sais.io.image_writer import write_image
+from sais.io.outputs import check_outputs, written_by
 from sais.ops.numpy_boxes import window_slices
 from sais.ops.rasterize import Polygons, coverage
 from sais.ops.rle import encode_cropped
 
 CLASS_NAMES = ("ring", "star", "triangle", "crescent", "cross")
 """Class names, label 0 first; the category id in the JSON file is label + 1. Only the ring has a hole."""
+
+WRITER = "sais make-shapes"
 
 _MIN_VISIBLE = 0.7
 """Minimum visible fraction of an object."""
@@ -54,51 +60,79 @@ def write_shapes(
     size: tuple[int, int] = (256, 256),
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a data set: folder/images/{train,valid}/*.jpg and folder/annotations/{train,valid}.json.
 
+    The annotations of a split are written after its images, and those of an earlier call are removed before, so that an
+    interrupted call leaves no split that looks complete. If it is not killed, it removes the images as well.
+
     Args:
-        folder: Folder of the data set, created if needed; files of the same names are overwritten.
+        folder: Folder of the data set, created if needed; a data set of an earlier call in it is replaced.
         train: Number of training images.
         valid: Number of validation images.
         size: (H, W) of every image in pixels, at least 64.
         seed: Seed of the images.
         progress: Function called after each image with the number of images done and the total number.
+        overwrite: Whether existing files of the same names are replaced that this function has not written.
 
     Raises:
         ConfigError: A size or number is too small.
+        InputError: A file exists that this function has not written.
         ResourceError: The folder cannot be written.
     """
     if min(train, valid) < 1:
         raise ConfigError(f"shapes: {train} train and {valid} valid images. Ask for at least 1 of each.")
     if min(size) < 64:
         raise ConfigError(f"shapes: images of {size[0]} x {size[1]} pixels. Ask for at least 64 x 64.")
-    folder, done = Path(folder), 0
-    for split, count in (("train", train), ("valid", valid)):
-        categories = [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASS_NAMES)]
-        document: dict[str, Any] = {
-            "info": {"description": f"sais shapes, seed {seed}"},
-            "images": [],
-            "annotations": [],
-            "categories": categories,
-        }
-        try:
-            images = folder / "images" / split
-            images.mkdir(parents=True, exist_ok=True)
-            (folder / "annotations").mkdir(exist_ok=True)
-            for i in range(count):
+    folder = Path(folder)
+    counts = {"train": train, "valid": valid}
+    documents = {split: folder / "annotations" / f"{split}.json" for split in counts}
+    images = {split: [_image_path(folder, split, i) for i in range(count)] for split, count in counts.items()}
+    outputs = [*documents.values(), *(path for paths in images.values() for path in paths)]
+    folders = [folder, *sorted({path.parent for path in outputs} | {folder / "images"})]
+    new_folders = [path for path in folders if not path.exists()]
+    check_outputs(outputs, overwrite=overwrite, folder=folder, own=written_by(WRITER))
+    done: list[Path] = []
+    try:
+        for path in documents.values():
+            path.unlink(missing_ok=True)
+        for split in counts:
+            document = _empty_document(seed)
+            for i, path in enumerate(images[split]):
                 scene = make_scene(seed, split, i, size)
-                name = f"{split}_{i:05d}.jpg"
-                Image.fromarray(scene.image).save(images / name, quality=92)
-                document["images"].append({"id": i + 1, "file_name": name, "height": size[0], "width": size[1]})
+                done.append(write_image(path, scene.image, writer=WRITER))
+                document["images"].append({"id": i + 1, "file_name": path.name, "height": size[0], "width": size[1]})
                 document["annotations"] += _to_coco(scene, i + 1, len(document["annotations"]) + 1)
-                done += 1
                 if progress is not None:
-                    progress(done, train + valid)
-            # Written last, so that an interrupted run leaves no split that looks complete.
-            (folder / "annotations" / f"{split}.json").write_text(json.dumps(document))
-        except OSError as error:
+                    progress(len(done), train + valid)
+            write_text(documents[split], json.dumps(document))
+    except BaseException as error:  # also Ctrl-C
+        _remove([*done, *documents.values()], new_folders)
+        if isinstance(error, OSError):
             raise ResourceError(f"{folder}: cannot be written ({error}). Choose another folder.") from error
+        raise
+
+
+def _image_path(folder: Path, split: str, number: int) -> Path:
+    return folder / "images" / split / f"{split}_{number:05d}.jpg"
+
+
+def _empty_document(seed: int) -> dict[str, Any]:
+    """Return a COCO file without images; its first entry is the mark of sais."""
+    categories = [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASS_NAMES)]
+    info = {"written_by": WRITER, "description": f"sais shapes, seed {seed}"}
+    return {"info": info, "images": [], "annotations": [], "categories": categories}
+
+
+def _remove(files: list[Path], folders: list[Path]) -> None:
+    """Remove files, and those of the folders, parents first, that are empty then."""
+    with contextlib.suppress(OSError):
+        for path in files:
+            path.unlink(missing_ok=True)
+        for path in reversed(folders):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def _to_coco(scene: SyntheticScene, image_id: int, first_id: int) -> list[dict[str, Any]]:

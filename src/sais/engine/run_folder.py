@@ -1,12 +1,15 @@
 """The folder of a run: the names of its files, and the guarantee that nothing else in it is overwritten or removed.
 
-A folder belongs to a run of sais if it holds `run.lock` or a checkpoint to resume from. In any other folder, files with
-the names of a run's files belong to another program: training there is refused.
+A folder belongs to a run of sais if it holds `run.lock`, or a log or settings that sais has written. In any other
+folder, files with the names of a run's files belong to another program: training there, also resuming, is refused. So
+are symbolic links in place of a run's files, which would be followed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,6 +24,9 @@ CHECKPOINTS = (LAST, PREVIOUS, BEST, MODEL)
 SETTINGS, LOG, TEXT_LOG, LOGGER_IDS = "experiment.json", "log.jsonl", "log.txt", "loggers.json"
 RUN_FILES = (*CHECKPOINTS, SETTINGS, LOG, TEXT_LOG, LOGGER_IDS, "report.html", "tensorboard", "wandb")
 """Names of everything that a run writes into its folder."""
+_LOG_START = b'{"kind": "'
+_SETTINGS_GROUPS = {"input", "model", "optim", "schedule"}
+"""Groups of settings in every `experiment.json`."""
 
 
 def is_unstarted(folder: Path) -> bool:
@@ -59,11 +65,12 @@ def claim_run_folder(folder: Path, resume: bool = False) -> Iterator[None]:
         resume: whether the run is resumed from a checkpoint in this folder.
 
     Raises:
-        InputError: the folder holds a run already, or files of another program that the run would overwrite.
+        InputError: the folder holds a run already, or files of another program that the run would change.
         ResourceError: another process is training in this folder, or it cannot be written.
     """
     existed = folder.exists()
-    present = {name for name in (*RUN_FILES, LOCK_FILE) if (folder / name).exists()}
+    present = {name for name in (*RUN_FILES, LOCK_FILE) if os.path.lexists(folder / name)}
+    _check_own(folder, present, resume)
     if not resume and not is_locked(folder):  # while another process trains there, locking fails below
         _check_free(folder, present)
     lock = lock_run(folder)
@@ -84,13 +91,41 @@ def claim_run_folder(folder: Path, resume: bool = False) -> Iterator[None]:
 
 
 def _check_free(folder: Path, present: set[str]) -> None:
+    """Raise InputError if a new run would replace an earlier one."""
     for name in CHECKPOINTS:
         if name in present:
             raise InputError(f"{folder}: contains a run already ({name}). Resume it, or choose another output folder.")
-    if present and LOCK_FILE not in present:
-        raise InputError(
-            f"{folder}: contains files of another program ({', '.join(sorted(present))}). Choose another output folder."
-        )
+
+
+def _check_own(folder: Path, present: set[str], resume: bool) -> None:
+    """Raise InputError if files with the names of a run's files belong to another program."""
+    for name in sorted(present):
+        if (folder / name).is_symlink():
+            raise InputError(f"{folder / name}: is a symbolic link, which is not followed. Choose another folder.")
+    own = {name for name, is_own in ((LOG, _is_own_log), (SETTINGS, _is_own_settings)) if is_own(folder / name)}
+    marked = LOCK_FILE in present or (resume and own)  # a run that is resumed may have been copied without its lock
+    foreign = (present & {LOG, SETTINGS}) - own if marked else present - set(CHECKPOINTS)
+    if foreign:
+        names = ", ".join(sorted(foreign))
+        raise InputError(f"{folder}: contains files of another program ({names}). Choose another output folder.")
+
+
+def _is_own_log(path: Path) -> bool:
+    """Return whether `log.jsonl` begins as sais writes it; it is empty or incomplete if a run was killed early."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _LOG_START.startswith(file.read(len(_LOG_START)))
+
+
+def _is_own_settings(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _SETTINGS_GROUPS
 
 
 def _remove(paths: list[Path]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sais.errors import ConfigError, InputError, MissingDependencyError
-from sais.export.options import FORMATS, GRAPHS, MIN_OPSET, PRECISIONS, ExportOptions
-from sais.io.atomic import check_writable
+from sais.errors import ConfigError, MissingDependencyError
+from sais.export.options import FORMATS, GRAPHS, MIN_OPSET, PRECISIONS, ExportOptions, written_files
+from sais.io.outputs import EXPORT, check_outputs, written_by
 from sais.ops.letterbox import letterbox
 from sais.resolve import resolve
 
@@ -75,19 +76,23 @@ def is_installed(package: str) -> bool:
         return False
 
 
-def check_output(path: Path, format_name: str) -> None:
+def check_output(path: Path, format_name: str, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
     """Check that the file of a format can be written. Creates nothing.
+
+    Args:
+        path: file to write.
+        format_name: name of the format.
+        inputs: files that are read.
+        overwrite: whether files that sais has not written are replaced.
 
     Raises:
         ConfigError: the suffix is that of another format.
-        InputError: `path` is a folder, or its folder cannot be created or written to.
+        InputError: the files of the format must not be written, see `check_outputs`.
     """
     suffix = FORMATS.get(format_name, path.suffix)
     if path.suffix != suffix:
         raise ConfigError(f"{path}: not a file of format {format_name}. Give a name that ends with {suffix}.")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder. Give the name of a file.")
-    check_writable(path.parent)
+    check_outputs(written_files(path, format_name), inputs, overwrite, own=written_by(EXPORT))
 
 
 def input_size(options: ExportOptions, experiment: Experiment) -> tuple[int, int]:

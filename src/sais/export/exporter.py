@@ -60,7 +60,8 @@ def export_model(
     Raises:
         CheckpointError: the checkpoint is missing or corrupted.
         ConfigError: an unknown format, options that do not go together, or a model that cannot be exported.
-        InputError: no calibration images, one that cannot be read, or a path that cannot be written.
+        InputError: no calibration images, one that cannot be read, or a path that cannot be written or holds a file
+            that sais has not written.
         MissingDependencyError: a package that the format needs is not installed.
         ResourceError: the file cannot be written.
         SaisError: a converter failed.
@@ -69,8 +70,9 @@ def export_model(
     options = choose_format(merge_options(options, changes), path)
     check_options(options)
     check_packages(options)
-    check_output(path, options.format)
     images = find_images(calibration) if isinstance(calibration, (str, Path)) else calibration
+    inputs = [*images, *(() if isinstance(source, TrainedModel) else _model_files(Path(source)))]
+    check_output(path, options.format, inputs, options.overwrite)
     if options.precision == "int8" and not images:
         raise InputError("int8: no calibration images. Give some dozens of the kind that the model will see.")
     model = source if isinstance(source, TrainedModel) else load_model(source)
@@ -90,6 +92,10 @@ def export_model(
         if options.format == "openvino":
             write_openvino(quantized, metadata, path)
     return metadata
+
+
+def _model_files(source: Path) -> list[Path]:
+    return sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
 
 
 def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph | DetectionsGraph, GraphMetadata]:

@@ -48,7 +48,6 @@ def write_onnx(
     if written != opset:
         raise ConfigError(f"opset: the installed exporter writes {written} instead of {opset}. Give {written}.")
     _name_dimensions(model)
-    model.producer_name = "sais"
     save_onnx(model, metadata, path)
 
 
@@ -61,6 +60,7 @@ def save_onnx(model: Any, metadata: GraphMetadata, path: Path) -> None:
     """
     import onnx
 
+    model.producer_name = "sais"  # by which `sais.io.outputs` recognizes the file
     del model.metadata_props[:]
     for key, value in metadata.to_text().items():
         entry = model.metadata_props.add()

@@ -36,7 +36,8 @@ def write_openvino(onnx_file: Path, metadata: GraphMetadata, path: Path) -> None
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / "graph.xml"
             openvino.save_model(model, str(temporary), compress_to_fp16=metadata.precision == "fp16")
-            for suffix in (".bin", ".xml"):  # the weights first, so that an .xml never reads those of another model
+            path.unlink(missing_ok=True)  # a killed process leaves no .xml with the weights of another model
+            for suffix in (".bin", ".xml"):
                 os.replace(temporary.with_suffix(suffix), path.with_suffix(suffix))
     except (OSError, RuntimeError) as error:
         raise ResourceError(f"{path}: cannot be written ({error}). Choose another folder.") from None

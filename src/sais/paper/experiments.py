@@ -7,7 +7,7 @@ experiments whose state is in the folder, whichever command made them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.errors import CheckpointError, ConfigError, InputError
 from sais.io.atomic import write_text
+from sais.io.outputs import PAGE, check_outputs, written_by
 from sais.paper import figures, padding_bug_ablation, padding_bug_upper_bound, table4
 from sais.paper.comparison import csv_report, markdown_list, markdown_report, markdown_table
 from sais.paper.page import Section, table_section, write_page
@@ -35,6 +36,10 @@ FIGURE_TEXTS = {
     "figure3": ("Figure 3: predictions", "Detections of a model, a color for each object."),
 }
 """Title and introduction of the figures."""
+
+
+FILE_SUFFIXES = {"figure2": (".png", "-scene.png"), "figure3": (".jpg",)}
+"""Experiment -> suffixes of the files next to its state; those of tables are .md and .csv."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,24 @@ class ReproductionRequest:
         if self.data is None:
             raise InputError("reproduce: no data set. Give a folder of images with annotations.")
         return self.data
+
+
+def check_files(out: Path, keys: Sequence[str], inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
+    """Check that experiments replace no file that is read, nor one that an earlier call has not written.
+
+    Args:
+        out: folder of runs and results.
+        keys: experiments: "table1", "figure2".
+        inputs: files that are read.
+        overwrite: whether files of others are replaced.
+
+    Raises:
+        InputError: such a file exists.
+    """
+    names = [f"{key}{suffix}" for key in keys for suffix in (".json", *FILE_SUFFIXES.get(key, (".md", ".csv")))]
+    inputs = list(inputs)
+    check_outputs([out / name for name in names], inputs, overwrite, out, written_by(figures.WRITER))
+    check_outputs([out / "index.html"], inputs, overwrite, out, written_by(PAGE))
 
 
 def select_rows(key: str, wanted: Sequence[str]) -> list[str]:
@@ -174,8 +197,9 @@ def write_index(out: Path) -> Path:
     sections = []
     for key in SECTIONS:
         path = out / f"{key}.json"
-        if path.is_file():
-            sections.append(_section(key, json.loads(path.read_text(encoding="utf-8")), out))
+        state = _read_state(path) if path.is_file() else {}
+        if state:
+            sections.append(_section(key, state, out))
     return write_page(out, sections)
 
 
@@ -195,7 +219,7 @@ def _earlier_results(key: str, results: Sequence[RunResult], request: Reproducti
     path = request.out / f"{key}.json"
     if not path.is_file():
         return []
-    earlier = [RunResult(**values) for values in json.loads(path.read_text(encoding="utf-8"))["results"]]
+    earlier = [RunResult(**values) for values in _read_state(path).get("results", [])]
     seeds = sorted({result.seed for result in earlier})
     try:
         plans = plan_runs(TABLES[key].rows, seeds, request.budget)
@@ -256,9 +280,19 @@ def _notes(state: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((name, note) for name, note in state.get("notes", []))
 
 
+def _read_state(path: Path) -> dict[str, Any]:
+    """Return the state of an experiment; empty for a file of another program."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return state if isinstance(state, dict) and state.keys() >= {"kind", "command"} else {}
+
+
 def _write_figure_state(request: ReproductionRequest, key: str, images: Sequence[tuple[Path, str]]) -> None:
     _write_state(request, key, {"kind": "figure", "images": [[path.name, caption] for path, caption in images]})
 
 
 def _write_state(request: ReproductionRequest, key: str, state: dict[str, Any]) -> None:
-    write_text(request.out / f"{key}.json", json.dumps(state | {"command": request.command}, indent=1) + "\n")
+    state = {"written_by": figures.WRITER} | state | {"command": request.command}
+    write_text(request.out / f"{key}.json", json.dumps(state, indent=1) + "\n")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from sais.config import InputConfig
 from sais.data.annotations import DatasetSplit, ImageRecord
 from sais.errors import InputError
 from sais.inference.predictor import Predictor
+from sais.io.image_writer import write_image
 from sais.paper.target_maps import draw_scene, draw_target_maps
 from sais.results.draw import contact_sheet, draw
+
+WRITER = "sais reproduce"
 
 SEARCHED_IMAGES = 2000
 """Number of images among which Figure 2 chooses."""
@@ -47,14 +49,12 @@ def figure2(
         record = records[0]
     assigners = ("area", "center")
     scene, maps = draw_scene("figure2", assigners), draw_target_maps(record, settings, assigners)
-    out.mkdir(parents=True, exist_ok=True)
     figures = []
     for name, image, caption in (
         ("figure2-scene.png", scene, "The paper's scene: a small object over the center of a large one."),
         ("figure2.png", maps, f"Image {record.id} of {split.name}."),
     ):
-        Image.fromarray(image).save(out / name)
-        figures.append((out / name, caption))
+        figures.append((write_image(out / name, image, writer=WRITER), caption))
     return figures
 
 
@@ -94,7 +94,6 @@ def figure3(
         detections = predictor(image)
         images.append(draw(image, detections))
         captions.append(detections.summary())
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "figure3.jpg"
-    Image.fromarray(contact_sheet(images, columns=4, captions=captions)).save(path, quality=90)
+    sheet = contact_sheet(images, columns=4, captions=captions)
+    path = write_image(out / "figure3.jpg", sheet, quality=90, writer=WRITER)
     return [(path, f"{predictor.experiment.name} on {split.name}, minimum score {SCORE}; a color for each object.")]

@@ -192,15 +192,20 @@ class Detections:
 
         return to_supervision(self)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write a JSON file that `Detections.load` reads; the write is atomic.
 
+        Args:
+            path: File to write.
+            overwrite: Whether a file that sais has not written is replaced.
+
         Raises:
+            InputError: The file exists, and sais has not written it.
             ResourceError: The file cannot be written.
         """
         from sais.results.json_file import save
 
-        save(self, path)
+        save(self, path, overwrite)
 
     @staticmethod
     def load(path: str | Path) -> Detections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ def save(detections: Detections, path: str | Path, overwrite: bool = False) -> N
         InputError: The file exists, and sais has not written it.
         ResourceError: The file cannot be written.
     """
-    check_outputs([Path(path)], overwrite=overwrite, own=starts_with(f'{{"format": "{_FORMAT}"'))
+    if os.path.lexists(path):
+        check_outputs([Path(path)], overwrite=overwrite, own=starts_with(f'{{"format": "{_FORMAT}"'))
     segmentations = detections.rle() if detections.cropped_masks else [None] * len(detections)
     objects = [
         {
