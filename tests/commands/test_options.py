@@ -11,7 +11,17 @@ import pytest
 import tyro
 
 from sais.commands.arguments import parse
-from sais.commands.options import FLAT, Count, Minimum, check_command_line, option_names, options_of
+from sais.commands.options import (
+    FLAT,
+    Count,
+    Maximum,
+    Minimum,
+    Seed,
+    Side,
+    check_command_line,
+    option_names,
+    options_of,
+)
 from sais.errors import ConfigError
 
 
@@ -131,3 +141,54 @@ def test_parse_builds_the_nested_dataclasses() -> None:
     arguments: Any = parse(Arguments, words, "sais test MODEL")
     assert arguments.shared == Shared(score=0.3, tiles="auto", scales=(2.0,))
     assert arguments.group == Group(size=(3, 4))
+
+
+@dataclass(frozen=True)
+class Limited:
+    """Arguments with limits."""
+
+    sizes: tuple[Side, ...] = (64,)
+    """Sides."""
+    seed: Seed = 0
+    """Seed."""
+    share: Annotated[float, Minimum(0), Maximum(1)] = 0.5
+    """Fraction."""
+    number: int = 0
+    """Any number."""
+    out: Path | None = None
+    """File."""
+    folders: tuple[Path, ...] = ()
+    """Folders."""
+    text: str = ""
+    """Any text."""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--sizes 64 0", "less than the minimum. Give 1 or more"),
+        ("--sizes 64 16385", "more than the maximum. Give 16384 or less"),
+        ("--seed -1", "less than the minimum. Give 0 or more"),
+        ("--seed 4294967296", "more than the maximum. Give 4294967295 or less"),
+        ("--share nan", "less than the minimum"),
+        ("--share inf", "more than the maximum"),
+        ("--share -0.5", "less than the minimum"),
+        ("--number 9223372036854775808", "not a valid value"),
+        ("--number " + "9" * 5000, "not a valid value"),
+        ("--out=", "not a valid value. Give a path"),
+        ("--folders=", "not a valid value. Give any number of a path"),
+        ("--text=\0", "not a valid value"),
+    ],
+)
+def test_values_beyond_limits_are_refused(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_command_line(Limited, words.split(" "), "sais limited")
+    assert str(caught.value).startswith("sais limited: --")
+
+
+def test_blank_paths_are_refused_and_limits_are_allowed() -> None:
+    """An empty path is the working directory, and usually a variable of the shell that is not set."""
+    with pytest.raises(ConfigError, match="--out  : not a valid value"):
+        check_command_line(Limited, ["--out", " "], "sais limited")
+    words = ["--sizes", "1", "16384", "--seed", "0", "--share", "1", "--number", "-5", "--text", "", "--out", "a b"]
+    assert parse(Limited, words, "sais limited") == Limited((1, 16384), 0, 1.0, -5, Path("a b"), (), "")

@@ -10,7 +10,17 @@ from typing import TypeVar
 
 import tyro
 
-from sais.commands.options import FLAT, Count, Minimum, check_command_line, option_names, options_of
+from sais.commands.options import (
+    FLAT,
+    Count,
+    Minimum,
+    Seed,
+    Side,
+    Workers,
+    check_command_line,
+    option_names,
+    options_of,
+)
 from sais.errors import MissingDependencyError, ResourceError
 from sais.io.atomic import check_writable
 
@@ -18,6 +28,9 @@ __all__ = [
     "FLAT",
     "Count",
     "Minimum",
+    "Seed",
+    "Side",
+    "Workers",
     "check_writable",
     "make_folder",
     "need_torch",

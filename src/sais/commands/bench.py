@@ -12,6 +12,7 @@ import tyro
 
 from sais.commands.arguments import make_folder, need_torch, parse, progress_bar
 from sais.commands.input_files import model_files
+from sais.commands.options import Count, Maximum, Minimum, Side
 from sais.errors import ConfigError, InputError
 from sais.inference.options import EXPORTED_SUFFIXES
 from sais.io.atomic import write_bytes, write_text
@@ -37,22 +38,22 @@ class BenchArguments:
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")] = ()
     """models: recipes, checkpoints, run folders, or exported graphs (.onnx, .xml). training: recipes, checkpoints, run
     folders."""
-    objects: int | None = None
+    objects: Annotated[int | None, Minimum(1), Maximum(100_000)] = None
     """models, masks: number of objects on the image, default 100. training: default 10."""
-    image_size: tuple[int, int] = (960, 1280)
+    image_size: tuple[Side, Side] = (960, 1280)
     """models, masks: height and width of the image in pixels."""
-    repeats: int = 7
+    repeats: Count = 7
     """Number of runs; the median counts."""
-    input_size: int | None = None
+    input_size: Side | None = None
     """models, training: side of the square network input in pixels. Default: that of the model."""
     precisions: tuple[Literal["fp32", "bf16", "fp16"], ...] = ("fp32",)
     """models, training: precisions to measure; unsupported ones are skipped (fp16 on CPUs and in OpenVINO, all but that
     of the file in .onnx). training: fp32, bf16."""
     compile: bool = False
     """models: measure with torch.compile as well."""
-    batch_sizes: tuple[int, ...] = (1,)
+    batch_sizes: tuple[Count, ...] = (1,)
     """models: numbers of images in one forward pass."""
-    batch_size: int = 2
+    batch_size: Count = 2
     """training: number of images in one step."""
     activation_checkpointing: tuple[Literal["none", "norms", "all"], ...] = ("none", "norms", "all")
     """training: modes to measure, as --run.activation-checkpointing of `sais train`."""
@@ -64,9 +65,9 @@ class BenchArguments:
     """models: names of the peers to measure. training: names of all systems to measure."""
     device: str = "auto"
     """models, training: auto, cpu, cuda or mps."""
-    object_counts: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)
+    object_counts: tuple[Count, ...] = (1, 3, 10, 30, 100, 300, 1000)
     """scaling: numbers of objects."""
-    megapixels: tuple[float, ...] = (0.3, 1, 3, 12, 25, 50)
+    megapixels: Annotated[tuple[float, ...], Minimum(0.001), Maximum(1000)] = (0.3, 1, 3, 12, 25, 50)
     """scaling: sizes of the image."""
     memory: bool = True
     """models, masks, scaling: measure memory; --no-memory measures time only."""

@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from sais.commands.arguments import parse, prepare_torch, progress_bar
-from sais.commands.options import Count
+from sais.commands.options import Count, Maximum, Minimum, Seed
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.io.atomic import write_text
@@ -36,15 +36,15 @@ class DemoArguments:
     """Folder to write to."""
     recipe: str = "sais-lite"
     """Recipe to train."""
-    train: Count = 400
+    train: Annotated[int, Minimum(1), Maximum(10**6)] = 400
     """Number of training images."""
-    valid: Count = 80
+    valid: Annotated[int, Minimum(1), Maximum(10**6)] = 80
     """Number of validation images."""
     epochs: Count = 10
     """Number of epochs."""
     max_iterations: Count | None = None
     """Stop after this number of iterations, for a trial."""
-    seed: int = 0
+    seed: Seed = 0
     """Random seed; the same seed gives the same images and, on a CPU, the same run."""
     overwrite: bool = False
     """Replace existing files in --out that an earlier demo did not write."""

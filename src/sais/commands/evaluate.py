@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import FLAT, parse, progress_bar
+from sais.commands.arguments import FLAT, Workers, parse, progress_bar
 from sais.commands.data_remarks import name_data_options
 from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
@@ -59,7 +59,7 @@ class EvalArguments:
     save_thresholds: bool = False
     """Store the score thresholds with the best F1 on these images in the model file; predictions then use them."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
-    workers: int = 2
+    workers: Workers = 2
     """Number of processes (for exported models: threads) that read images."""
     skip_broken: bool = False
     """Skip and count unreadable images instead of stopping at the first."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from sais.commands.arguments import parse, progress_bar
-from sais.commands.options import Count, Minimum
+from sais.commands.options import Maximum, Minimum, Seed
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class MakeShapesArguments:
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """Folder to write to: images/SPLIT and annotations/SPLIT.json."""
-    train: Count = 400
+    train: Annotated[int, Minimum(1), Maximum(10**6)] = 400
     """Number of training images."""
-    valid: Count = 80
+    valid: Annotated[int, Minimum(1), Maximum(10**6)] = 80
     """Number of validation images."""
-    size: Annotated[int, Minimum(64)] = 256
+    size: Annotated[int, Minimum(64), Maximum(16_384)] = 256
     """Side of the images in pixels."""
-    seed: int = 0
+    seed: Seed = 0
     """Random seed; the same seed gives the same images."""
     overwrite: bool = False
     """Replace existing files of the same names, not only those of an earlier make-shapes."""

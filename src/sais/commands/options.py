@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -32,8 +33,23 @@ class Minimum:
     value: float
 
 
-Count = Annotated[int, Minimum(1)]
+@dataclass(frozen=True)
+class Maximum:
+    """Largest value of an option: ``Annotated[int, Minimum(1), Maximum(9)]``."""
+
+    value: float
+
+
+Count = Annotated[int, Minimum(1), Maximum(10**9)]
 """A whole number of 1 or more."""
+Seed = Annotated[int, Minimum(0), Maximum(2**32 - 1)]
+"""A random seed."""
+Side = Annotated[int, Minimum(1), Maximum(16_384)]
+"""Height or width of an image in pixels."""
+Workers = Annotated[int, Minimum(0), Maximum(1024)]
+"""A number of processes or threads that read images."""
+_MAX_WHOLE_NUMBER = 2**63
+"""Whole numbers beyond it fit into no array and no file."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,7 @@ class Option:
         hint: its type, without `Annotated`.
         default: its default, `dataclasses.MISSING` where a value is required.
         minimum: the smallest number allowed, or None.
+        maximum: the largest number allowed, or None.
         positional: whether it is given by place instead of by name.
         aliases: further names.
     """
@@ -55,6 +72,7 @@ class Option:
     hint: Any
     default: Any
     minimum: float | None = None
+    maximum: float | None = None
     positional: bool = False
     aliases: tuple[str, ...] = ()
 
@@ -144,6 +162,7 @@ def _options(kind: type, default: Any, prefix: str) -> Iterator[Option]:
             hint,
             value,
             next((extra.value for extra in extras if isinstance(extra, Minimum)), None),
+            next((extra.value for extra in extras if isinstance(extra, Maximum)), None),
             positional,
             tuple(getattr(configuration, "aliases", None) or ()),
         )
@@ -157,6 +176,10 @@ def _without_extras(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         members = [_without_extras(member) for member in typing.get_args(hint)]
         return typing.Union[tuple(inner for inner, _ in members)], tuple(e for _, extras in members for e in extras)  # noqa: UP007
+    if typing.get_origin(hint) is tuple:
+        members = [_without_extras(member) for member in typing.get_args(hint)]
+        extras = tuple(extra for _, extras in members for extra in extras)
+        return tuple[tuple(inner for inner, _ in members)], extras  # type: ignore[misc]
     return hint, ()
 
 
@@ -197,15 +220,18 @@ def _check_values(option: Option, values: list[str], command: str) -> None:
     if not _fits(option.hint, values):
         what = f"{' '.join(values)!r} is not valid" if option.positional else "not a valid value"
         raise ConfigError(f"{command}: {where}: {what}. Give {describe(option.hint)}.")
-    if option.minimum is not None and any(_is_below(value, option.minimum) for value in values):
-        raise ConfigError(f"{command}: {where}: less than the minimum. Give {option.minimum:g} or more.")
+    for number in (number for number in map(_number, values) if number is not None):
+        if option.minimum is not None and not number >= option.minimum:
+            raise ConfigError(f"{command}: {where}: less than the minimum. Give {option.minimum:.10g} or more.")
+        if option.maximum is not None and not number <= option.maximum:
+            raise ConfigError(f"{command}: {where}: more than the maximum. Give {option.maximum:.10g} or less.")
 
 
-def _is_below(value: str, minimum: float) -> bool:
+def _number(value: str) -> float | None:
     try:
-        return float(value) < minimum
+        return float(value)
     except ValueError:  # a word such as "auto"
-        return False
+        return None
 
 
 def _max_values(hint: Any) -> float:
@@ -239,10 +265,11 @@ def _fits(hint: Any, values: Sequence[str]) -> bool:
         return values[0] in ("True", "False")
     if hint in (int, float):
         try:
-            hint(values[0])
+            number = hint(values[0])
         except ValueError:
             return False
-    return True
+        return hint is float or abs(number) < _MAX_WHOLE_NUMBER
+    return "\0" not in values[0] and not (hint is Path and not values[0].strip())
 
 
 def describe(hint: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import FLAT, need_torch, parse, progress_bar
+from sais.commands.arguments import FLAT, Workers, need_torch, parse, progress_bar
 from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.open_predictor import open_predictor
 from sais.data.options import DataOptions
@@ -43,7 +43,7 @@ class ReportArguments:
     overwrite: bool = False
     """Replace any existing file, not only a report; never one that is read."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
-    workers: int = 2
+    workers: Workers = 2
     """Number of processes that read images."""
     skip_broken: bool = False
     """Skip and count images that cannot be read, instead of stopping."""

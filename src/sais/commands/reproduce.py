@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from sais.commands.arguments import Count, Minimum, parse, prepare_torch
+from sais.commands.arguments import Count, Minimum, Seed, Side, Workers, parse, prepare_torch
 from sais.commands.input_files import annotation_files, model_files
 from sais.commands.options import check_command_line
 from sais.data.paths import DataPaths
@@ -56,7 +56,7 @@ class ReproduceArguments:
     """Folder of runs and results, with a page of all of them, index.html."""
     base: str = "sais-r50-768"
     """Recipe that the rows change: the paper's, or paper-lite0 for a machine without a GPU."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Seeds; each row is trained once for each, and the tables show the spread."""
     rows: tuple[str, ...] = ()
     """Rows; default: all of the table. keep-ratio-padding-bug keep-ratio sais-area | fcos-area fcos-center
@@ -74,11 +74,11 @@ class ReproduceArguments:
     follows 768x768."""
     backbone: str | None = None
     """Any timm model instead of the recipe's backbone."""
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Minimum(0)] = 0
     """Number of epochs between evaluations, for curves of AP; 0: only after the last epoch."""
     random_init: bool = False
     """Initialize the backbone randomly instead of from ImageNet weights."""
-    workers: int | None = None
+    workers: Workers | None = None
     """Number of processes that read images."""
     device: str | None = None
     """Device: auto, cpu, cuda or mps."""
@@ -91,7 +91,7 @@ class ReproduceArguments:
     """table4: module:function of further candidates; in a checkout of sais: peers.candidates:paper."""
     objects: Count = 100
     """table4: number of objects in the image, at most 100."""
-    image_size: Annotated[tuple[int, int], Minimum(1)] = (960, 1280)
+    image_size: tuple[Side, Side] = (960, 1280)
     """table4: height and width of the image in pixels."""
     repeats: Count = 5
     """table4: number of timed runs of each system; medians are reported."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from sais.commands.arguments import parse
+from sais.commands.arguments import Seed, parse
 from sais.errors import ConfigError, InputError, SaisError
 from sais.io.outputs import check_outputs
 
@@ -34,7 +34,7 @@ class SplitArguments:
     out: Path | None = None
     """Folder of the data set, for annotations/train.json, valid.json and test.json. Default: the folder of FILE, or its
     parent if that folder is called annotations."""
-    seed: int = 0
+    seed: Seed = 0
     """Random seed; the same seed gives the same split."""
     overwrite: bool = False
     """Replace existing files; never FILE. An unchanged earlier split needs no --overwrite."""
