@@ -48,3 +48,7 @@ class MissingDependencyError(SaisError):
 
 class ResourceError(SaisError):
     """Memory, disk space, a device or another process prevents the operation."""
+
+
+class OutOfMemoryError(ResourceError):
+    """Memory ran out while an image was read, which may be sound: it must not be skipped as unreadable."""

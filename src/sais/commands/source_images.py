@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from sais.errors import InputError, SaisError
+from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.io.image_reader import ImageReader, conversion_notes
 from sais.io.sources import STANDARD_INPUT, Pages, SourceImage, Sources, find_sources, unreadable_kind
 
@@ -103,6 +103,8 @@ class BatchReader:
         for image in images:
             try:
                 loaded.append((image, self.reader.read(image)))
+            except OutOfMemoryError:
+                raise
             except SaisError as error:
                 loaded.append((image, error))
         return loaded

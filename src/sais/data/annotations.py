@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from sais import input_limits
+from sais.data.annotation_limits import classes_problem, crowding_problem, outline_problem, size_problem
 from sais.errors import InputError, SaisError
 from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, bounding_box
 
@@ -216,19 +218,26 @@ def check_split(split: DatasetSplit) -> None:
     """Check a split that was built in Python.
 
     Raises:
-        InputError: An id occurs twice, a label has no class, a box is not inside its image, or a size is not positive.
+        InputError: An id occurs twice, a label has no class, a box is not inside its image, a size is not positive, or
+            something is beyond `sais.input_limits`.
     """
     if len(split.category_ids) != len(split.class_names) or not split.class_names:
         raise InputError(
             f"{split.name}: {len(split.class_names)} class names and {len(split.category_ids)} category ids. "
             "Give at least one class and one category id for each."
         )
+    problem = classes_problem(split.class_names)
+    if problem:
+        raise InputError(f"{split.name}: {problem}.")
     _check_unique(split.name, "image id", [record.id for record in split.images])
     _check_unique(split.name, "annotation id", [a.id for record in split.images for a in record.annotations])
     for record in split.images:
         height, width = record.size
         if height < 1 or width < 1:
             raise InputError(f"{split.name}: {record.location}: size {record.size}. Give (height, width) in pixels.")
+        problem = size_problem(height, width) or crowding_problem(record.annotations, record.size)
+        if problem:
+            raise InputError(f"{split.name}: {record.location} {problem}.")
         for annotation in record.annotations:
             where = f"{split.name}: {record.location}: annotation {annotation.id}"
             if not 0 <= annotation.label < len(split.class_names):
@@ -247,6 +256,9 @@ def _check_outline(annotation: Annotation, size: tuple[int, int], where: str) ->
     """Raise InputError for a polygon that is not near the image (H, W), which evaluators take gigabytes to fill."""
     if not isinstance(annotation.segmentation, list):
         return
+    problem = outline_problem(annotation.segmentation, 3 * sum(size))
+    if problem:
+        raise InputError(f"{where}: {problem}.")
     side = max(size)
     for part in annotation.segmentation:
         if part and not (math.isfinite(sum(part)) and -side <= min(part) and max(part) <= 2 * side):
@@ -286,6 +298,46 @@ def object_mask(annotation: Annotation, size: tuple[int, int]) -> ObjectMask | N
     return rasterize_segmentation(annotation.segmentation, size, f"annotation {annotation.id}")
 
 
+def segmentation_bounds(annotation: Annotation, size: tuple[int, int]) -> np.ndarray | None:
+    """Return the bounding box of a mask without decoding it, (4,) float32 x1 y1 x2 y2; None if there is no mask.
+
+    Args:
+        annotation: One of `ImageRecord.annotations`.
+        size: (H, W) of the image.
+
+    Raises:
+        InputError: As for `object_mask`.
+    """
+    where = f"annotation {annotation.id}"
+    if not isinstance(annotation.segmentation, dict):
+        mask = rasterize_segmentation(annotation.segmentation, size, where)
+        return None if mask is None else bounding_box(mask)
+    from sais.ops.rle import bounds
+
+    _check_rle_size(annotation.segmentation, size, where)
+    try:
+        return np.array(bounds(annotation.segmentation), np.float32)
+    except ValueError as error:
+        raise InputError(f"{where}: malformed mask ({error}). Export it again.") from error
+
+
+def object_masks(record: ImageRecord, annotations: Sequence[Annotation]) -> list[ObjectMask | None]:
+    """Return `object_mask` of N annotations of one image, whose bitmaps are held in memory together.
+
+    Raises:
+        InputError: An RLE is malformed or has another size than the image, or the bitmaps have too many pixels.
+    """
+    masks, pixels = [], 0
+    for annotation in annotations:
+        mask = object_mask(annotation, record.size)
+        pixels += mask.bits.size if isinstance(mask, Bitmap) else 0
+        if pixels > input_limits.MAX_BITMAP_PIXELS:
+            limit = input_limits.MAX_BITMAP_PIXELS
+            raise InputError(f"its RLE masks have more than {limit} pixels. Cut the image into parts.")
+        masks.append(mask)
+    return masks
+
+
 def rasterize_segmentation(segmentation: Segmentation, size: tuple[int, int] | None, where: str) -> ObjectMask | None:
     """Return the shape of a segmentation in COCO's form in image pixels; None if there is none.
 
@@ -303,17 +355,23 @@ def rasterize_segmentation(segmentation: Segmentation, size: tuple[int, int] | N
         return Polygons(tuple(np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation))
     from sais.ops.rle import decode_cropped
 
-    rle_size = tuple(segmentation["size"])
-    if size is not None and rle_size != tuple(size):
-        raise InputError(
-            f"{where}: RLE of {rle_size[0]} x {rle_size[1]} in an image of {size[0]} x {size[1]} (height x width). "
-            "Export it again."
-        )
+    if size is not None:
+        _check_rle_size(segmentation, size, where)
     try:
         bits, x, y = decode_cropped(segmentation)
     except ValueError as error:
         raise InputError(f"{where}: malformed mask ({error}). Export it again.") from error
     return Bitmap(bits, (float(x), float(y), float(x + bits.shape[1]), float(y + bits.shape[0])))
+
+
+def _check_rle_size(rle: dict[str, Any], size: tuple[int, int], where: str) -> None:
+    """Raise InputError for an RLE of another size than the image (H, W)."""
+    height, width = rle["size"]
+    if (height, width) != tuple(size):
+        raise InputError(
+            f"{where}: RLE of {height} x {width} in an image of {size[0]} x {size[1]} (height x width). "
+            "Export it again."
+        )
 
 
 def summarize(split: DatasetSplit, with_notes: bool = True) -> str:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from sais.config import AugmentConfig, InputConfig
-from sais.data.annotations import DatasetSplit, ImageRecord, object_mask, trainable
+from sais.data.annotations import DatasetSplit, ImageRecord, object_masks, trainable
 from sais.data.packed_records import PackedRecords
 from sais.data.transforms.augment import augment, resolve_augmentation
 from sais.data.transforms.geometric import resize_sample
 from sais.data.transforms.multi_scale import batch_input_size
-from sais.errors import InputError, SaisError
+from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.ops.letterbox import letterbox
 from sais.structures import Sample
 
@@ -85,6 +85,8 @@ class AugmentedSamples:
                 try:
                     record = self.records[int(positions[random.integers(len(positions))])]
                     return read_sample(record, white_level=white_level)
+                except OutOfMemoryError:
+                    raise
                 except SaisError as error:
                     errors.append(str(error))
             return None
@@ -130,6 +132,7 @@ def read_sample(
     Raises:
         InputError: The image or a mask cannot be read, or the image has another size than the annotations state.
         ResourceError: The image has too many pixels.
+        OutOfMemoryError: Memory does not suffice.
     """
     image = record.read(max_pixels, white_level)
     if image.shape[:2] != tuple(record.size):
@@ -139,9 +142,13 @@ def read_sample(
         )
     annotations = trainable(record) if with_objects else ()
     try:
-        masks = [object_mask(a, record.size) for a in annotations]
+        masks = object_masks(record, annotations)
     except InputError as error:
         raise InputError(f"{record.location}: {error}") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{record.location}: not enough memory for its masks. Free memory, or read images in fewer processes."
+        ) from error
     return Sample(
         image_id=record.id,
         image=image,

@@ -5,11 +5,8 @@ Legend: B images, N objects of one image, H W a canvas.
 
 from __future__ import annotations
 
-import gc
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +17,8 @@ from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit
 from sais.data.dataset import AugmentedSamples, SampleKey, canvas_batches, read_resized_sample, read_sample
 from sais.data.packed_records import PackedRecords
-from sais.errors import ConfigError, InputError, SaisError
+from sais.data.workers import init_worker, worker_context
+from sais.errors import ConfigError, InputError, OutOfMemoryError, SaisError
 from sais.io.images import LARGE_IMAGE_PIXELS
 from sais.ops.letterbox import PADDING, CanvasMap
 from sais.ops.rasterize import coverages
@@ -29,6 +27,9 @@ from sais.structures import MASK_STRIDE, Batch, GroundTruth, Sample
 PREFETCHED_BATCHES = 2
 """Number of batches that each worker holds ready in shared memory, of which a container may have as little as 64 MB: a
 batch of 16 at 768 x 768 takes 28 MB."""
+
+FullImage = Sample | str | OutOfMemoryError
+"""An image, or the message about an unreadable image, or the error to raise where memory ran out in a worker."""
 
 
 @dataclass
@@ -39,10 +40,17 @@ class LoadedBatch:
     """None if no image of the batch could be read."""
     unreadable_images: list[str] = field(default_factory=list)
     """One line for each unreadable image."""
+    out_of_memory: str = ""
+    """Error message if memory ran out while an image was read."""
 
     def pin_memory(self) -> LoadedBatch:
         """Return the same batch in page-locked memory; called by a `DataLoader` that pins memory."""
-        return LoadedBatch(self.batch and self.batch.pin_memory(), self.unreadable_images)
+        return LoadedBatch(self.batch and self.batch.pin_memory(), self.unreadable_images, self.out_of_memory)
+
+    def check_memory(self) -> None:
+        """Raise OutOfMemoryError if memory ran out: the image may be sound and must not be skipped."""
+        if self.out_of_memory:
+            raise OutOfMemoryError(self.out_of_memory)
 
 
 @dataclass
@@ -55,6 +63,8 @@ class LoadedSample:
     """None if the image could not be read."""
     unreadable_images: list[str] = field(default_factory=list)
     """One line for each unreadable image: this one, or partners for mosaic and copy-paste."""
+    out_of_memory: str = ""
+    """Error message if memory ran out."""
 
 
 class TrainingDataset(Dataset[LoadedSample]):
@@ -77,6 +87,8 @@ class TrainingDataset(Dataset[LoadedSample]):
             sample, unreadable = self.samples.read(key)
         except ConfigError:  # an augmentation of the user's own, not the image
             raise
+        except OutOfMemoryError as error:
+            return LoadedSample(None, None, [], str(error))
         except SaisError as error:
             return LoadedSample(None, None, [str(error)])
         return LoadedSample(sample, rasterize_ground_truth(sample, self.mask_margin), unreadable)
@@ -95,12 +107,14 @@ class EvaluationDataset(Dataset[LoadedSample]):
     def __getitem__(self, position: int) -> LoadedSample:
         try:
             sample = read_resized_sample(self.records[position], self.settings)
+        except OutOfMemoryError as error:
+            return LoadedSample(None, None, [], str(error))
         except SaisError as error:
             return LoadedSample(None, None, [str(error)])
         return LoadedSample(sample, rasterize_ground_truth(sample))
 
 
-class FullImageDataset(Dataset[Sample | str]):
+class FullImageDataset(Dataset[FullImage]):
     """Images at their own size, without objects; an unreadable image gives its error message."""
 
     def __init__(self, split: DatasetSplit, white_level: int | None = None) -> None:
@@ -110,10 +124,12 @@ class FullImageDataset(Dataset[Sample | str]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, position: int) -> Sample | str:
+    def __getitem__(self, position: int) -> FullImage:
         try:
             record = self.records[position]
             return read_sample(record, False, LARGE_IMAGE_PIXELS, self.white_level)
+        except OutOfMemoryError as error:
+            return error
         except SaisError as error:
             return str(error)
 
@@ -146,8 +162,9 @@ def collate(items: list[LoadedSample]) -> LoadedBatch:
     """Collate samples to a batch; canvases are padded right and below to the size of the largest."""
     unreadable = list(dict.fromkeys(line for item in items for line in item.unreadable_images))
     pairs = [(i.sample, i.ground_truth) for i in items if i.sample is not None and i.ground_truth is not None]
-    if not pairs:
-        return LoadedBatch(None, unreadable)
+    out_of_memory = next((item.out_of_memory for item in items if item.out_of_memory), "")
+    if not pairs or out_of_memory:
+        return LoadedBatch(None, unreadable, out_of_memory)
     height = max(sample.image.shape[0] for sample, _ in pairs)
     width = max(sample.image.shape[1] for sample, _ in pairs)
     images = torch.stack([pad_image(sample.image, height, width) for sample, _ in pairs])
@@ -282,7 +299,7 @@ def evaluation_loader(
 
 def full_image_loader(
     split: DatasetSplit, batch_size: int, workers: int, white_level: int | None = None
-) -> DataLoader[list[Sample | str]]:
+) -> DataLoader[list[FullImage]]:
     """Return a loader of all images at their own size, for sliced inference and test-time augmentation."""
     dataset = FullImageDataset(split, white_level)
     return DataLoader(
@@ -291,18 +308,8 @@ def full_image_loader(
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=init_worker,
-        multiprocessing_context=_worker_context(dataset, workers),
+        multiprocessing_context=worker_context(dataset, workers),
     )
-
-
-def init_worker(worker: int) -> None:
-    """Prepare a worker process: exclude inherited objects from garbage collection, and ignore Ctrl-C.
-
-    A collection would write to the memory shared with the parent process and thereby copy it. Ctrl-C reaches every
-    process of a terminal; the main process handles it, and a dead worker would interrupt the saving of the run.
-    """
-    gc.freeze()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _batch_loader(
@@ -320,14 +327,5 @@ def _batch_loader(
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED_BATCHES if workers else None,
         pin_memory=pin_memory,
-        multiprocessing_context=_worker_context(dataset, workers),
+        multiprocessing_context=worker_context(dataset, workers),
     )
-
-
-def _worker_context(dataset: Dataset[Any], workers: int) -> Any:
-    """Return the multiprocessing context of the worker processes; None for Python's default."""
-    if not workers:
-        return None
-    from sais.data.workers import worker_context
-
-    return worker_context(dataset, workers)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sais.data.dataset import AugmentedSamples, SampleKey
-from sais.errors import InputError, SaisError
+from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.ops.rasterize import inside
 from sais.results.cropped_mask import CroppedMask
 from sais.results.draw import contact_sheet, draw_objects
@@ -35,6 +35,8 @@ def draw_samples(
     for key in keys:
         try:
             sample, errors = samples.read(key)
+        except OutOfMemoryError:
+            raise
         except SaisError as error:
             unreadable.append(str(error))
             continue

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from sais.data.loader import EpochBatches, LoadedBatch, training_loader
+from sais.data.workers import kill_workers
 from sais.engine.callbacks import Callbacks, EventKind, TrainingEvent
 from sais.engine.hardware import choose_workers
 from sais.engine.logging.run_log import NullLog, RunLog
+from sais.engine.run_folder import is_missing
 from sais.engine.signals import StopRequest, exit_by_signal, ignore_worker_deaths
 from sais.engine.train_state import TrainState, save_train_state
 from sais.errors import InputError, ResourceError, SaisError
@@ -97,6 +99,7 @@ def next_batches(run: TrainState, context: LoopContext) -> Iterator[LoadedBatch]
             return
         except (KeyboardInterrupt, SystemExit):
             with ignore_worker_deaths():
+                kill_workers(batches)
                 stop_or_save(run, context)
             raise
         yield loaded
@@ -122,7 +125,17 @@ def stop_or_save(run: TrainState, context: LoopContext) -> None:
 
 
 def save(run: TrainState, context: LoopContext) -> None:
-    """Save the run. A full disk does not end the run before its last iteration: the next checkpoint tries again."""
+    """Save the run. A full disk does not end the run before its last iteration: the next checkpoint tries again.
+
+    Raises:
+        ResourceError: the run's folder has been renamed or removed: it is not created again.
+        SaisError: the run cannot be saved after its last iteration.
+    """
+    if run.world.is_main and is_missing(run.out):
+        raise ResourceError(
+            f"{run.out}: the folder of the run has been renamed or removed, so that the run cannot be saved after "
+            f"iteration {run.iteration}. Resume it from the last checkpoint in the renamed folder."
+        )
     if run.world.world_size > 1:
         run.unreadable_images = set().union(*run.world.all_gather(run.unreadable_images))
     if context.saved_progress == (run.iteration, run.evaluated_epochs):
@@ -170,7 +183,11 @@ def readable_batch(run: TrainState, loaded: LoadedBatch, context: LoopContext) -
 
     Raises:
         InputError: an image cannot be read and must not be skipped, or no image of the data set can be read.
+        OutOfMemoryError: memory ran out while an image was read; the run is saved.
     """
+    if loaded.out_of_memory and run.world.world_size == 1:  # other ranks are in the middle of a step
+        save(run, context)
+    loaded.check_memory()
     skip = context.skip_broken or run.iteration >= len(context.batches)
     for message in loaded.unreadable_images:
         if not skip:

@@ -14,7 +14,7 @@ from sais.config import Experiment
 from sais.data.annotations import DatasetSplit, trainable
 from sais.data.objects import select_classes
 from sais.data.paths import DataPaths
-from sais.errors import InputError
+from sais.errors import InputError, OutOfMemoryError
 from sais.evaluation.coco_metrics import COCO_MAX_DETECTIONS, IouType, Metrics, coco_metrics
 from sais.inference.score_thresholds import DEFAULT_SCORE
 from sais.ops.letterbox import CanvasMap
@@ -229,6 +229,7 @@ def _predict_canvases(
     device = getattr(getattr(detector, "backend", None), "device", None)
     on_gpu = getattr(device, "type", "") == "cuda"
     for loaded in evaluation_loader(split, detector.experiment.input, batch_size, workers, share, on_gpu):
+        loaded.check_memory()
         if loaded.batch is None:
             yield [], [], loaded.unreadable_images
         else:
@@ -240,7 +241,7 @@ def _predict_images(
     detect_images: DetectFunction, split: DatasetSplit, batch_size: int, workers: int, detector: Detector
 ) -> Iterator[PredictedBatch]:
     """Predict on whole images, which the workers read and `detect_images` resizes."""
-    batches: Iterable[list[Sample | str]]
+    batches: Iterable[Sequence[Sample | str | OutOfMemoryError]]
     white_level = detector.experiment.input.white_level
     if _uses_torch(detector):
         from sais.data.loader import full_image_loader
@@ -251,6 +252,9 @@ def _predict_images(
 
         batches = read_full_images(split, batch_size, workers, white_level)
     for items in batches:
+        for item in items:
+            if isinstance(item, OutOfMemoryError):
+                raise item
         samples = [item for item in items if isinstance(item, Sample)]
         detections = detect_images([sample.image for sample in samples])
         yield [sample.image_id for sample in samples], detections, [item for item in items if isinstance(item, str)]

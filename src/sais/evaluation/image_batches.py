@@ -16,7 +16,7 @@ import numpy as np
 from sais.config import InputConfig
 from sais.data.annotations import DatasetSplit, ImageRecord
 from sais.data.dataset import canvas_batches, read_resized_sample, read_sample
-from sais.errors import SaisError
+from sais.errors import OutOfMemoryError, SaisError
 from sais.io.images import LARGE_IMAGE_PIXELS
 from sais.ops.letterbox import CanvasMap
 from sais.structures import Sample
@@ -48,6 +48,8 @@ def read_canvases(split: DatasetSplit, settings: InputConfig, batch_size: int, t
     def read(record: ImageRecord) -> Sample | str:
         try:
             return read_resized_sample(record, settings)
+        except OutOfMemoryError:
+            raise
         except SaisError as error:
             return str(error)
 
@@ -68,6 +70,8 @@ def read_full_images(
     def read(record: ImageRecord) -> Sample | str:
         try:
             return read_sample(record, False, LARGE_IMAGE_PIXELS, white_level)
+        except OutOfMemoryError:
+            raise
         except SaisError as error:
             return str(error)
 

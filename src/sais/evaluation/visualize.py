@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sais import input_limits
 from sais.data.annotations import DatasetSplit, ImageRecord, object_mask, trainable
 from sais.errors import SaisError
 from sais.inference.score_thresholds import DEFAULT_SCORE
@@ -84,15 +85,18 @@ def comparison_images(
 def ground_truth_detections(record: ImageRecord, split: DatasetSplit) -> Detections:
     """Return the objects of an image as detections with score 1, without crowds.
 
-    Box-only objects have an empty mask.
+    Box-only objects have an empty mask, and so have those after the first 500 million pixels of masks.
     """
     objects = trainable(record)
-    cropped_masks = []
+    cropped_masks: list[CroppedMask] = []
+    pixels = 0
     for annotation in objects:
         mask = object_mask(annotation, record.size)
         x1, y1 = (int(edge) for edge in np.floor(annotation.box[:2]))
         x2, y2 = (int(edge) for edge in np.ceil(annotation.box[2:]))
-        bits = np.zeros((0, 0), bool) if mask is None else inside(mask, (x1, y1, x2, y2))
+        pixels += (y2 - y1) * (x2 - x1)
+        is_drawn = mask is not None and pixels <= input_limits.MAX_BITMAP_PIXELS
+        bits = inside(mask, (x1, y1, x2, y2)) if mask is not None and is_drawn else np.zeros((0, 0), bool)
         cropped_masks.append(CroppedMask(x1, y1, bits))
     boxes = np.array([annotation.box for annotation in objects], np.float32).reshape(-1, 4)
     labels = np.array([annotation.label for annotation in objects], np.int64)

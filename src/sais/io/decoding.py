@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from sais.errors import InputError, MissingDependencyError, ResourceError
+from sais.errors import InputError, MissingDependencyError, OutOfMemoryError, ResourceError
 
 IMAGE_FORMATS = (
     *("JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "BMP", "DIB", "GIF", "PPM"),
@@ -141,7 +141,7 @@ def open_image(source: str | Path | BinaryIO, max_pixels: int | None = None) -> 
             return _open(source, max_pixels)
     except UnidentifiedImageError as error:
         raise _unidentified(source, name) from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, MemoryError) as error:
         raise decoding_error(error, name) from error
     except Exception as error:  # a corrupt header that the decoder does not handle, or missing permission
         kind = "no permission" if isinstance(error, PermissionError) else "corrupt"
@@ -155,8 +155,10 @@ def decoding_error(error: Exception, name: str) -> InputError | ResourceError:
     reason = one_line(error)
     if isinstance(error, Image.DecompressionBombError):
         return ResourceError(f"{name}: too many pixels ({reason}). Use sliced inference, or save the image in parts.")
-    if isinstance(error, MemoryError):
-        return ResourceError(f"{name}: not enough memory to decode it. Free memory, or save the image in parts.")
+    if isinstance(error, MemoryError) or "out of memory" in reason.lower():
+        return OutOfMemoryError(
+            f"{name}: not enough memory to decode it. Free memory, read images in fewer processes, or save it in parts."
+        )
     kind = "truncated" if "truncated" in reason else "corrupt"
     return InputError(f"{name}: corrupt image ({reason}). Restore the file or remove it.", kind)
 

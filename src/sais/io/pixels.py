@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +31,8 @@ _HIGH_BYTES_SUFFICE = 2 ** DEPTHS[-2] // 256
 _BITS_PER_SAMPLE = 258
 _STRIP_PIXELS = 2**24
 """Number of pixels copied at once."""
+_CONVERTED_SAMPLES = 2**22
+"""Number of samples converted at once."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
@@ -191,6 +194,14 @@ def deep_to_uint8(samples: np.ndarray, white_level: int | None, notes: Counter[s
     """Scale integer samples of more than 8 bits, of any shape, to uint8; `white_level` None: by the maximum."""
     level = white_level or _smallest_white_level(samples)
     notes[f"16-bit (0 to {level} scaled to 0 to 255)"] += 1
+    scaled = np.empty(samples.shape, np.uint8)
+    for rows in _strips(samples):
+        scaled[rows] = _scale(samples[rows], level)
+    return scaled
+
+
+def _scale(samples: np.ndarray, level: int) -> np.ndarray:
+    """Scale integer samples of any shape from 0 to `level` to uint8."""
     if level >= 2**16:  # 32-bit integers
         return np.rint(np.clip(samples, 0, level) * (255 / level)).astype(np.uint8)
     table = np.minimum((np.arange(2**16) * 255 + level // 2) // level, 255).astype(np.uint8)
@@ -209,7 +220,7 @@ def file_white_level(path: Path) -> int | None:
         try:
             if has_deep_color(image):
                 image.load()
-                return _smallest_white_level(_join_bytes(image, read_low_bytes(path, 0)))
+                return _joined_white_level(np.asarray(image), np.asarray(read_low_bytes(path, 0)))
             return _stated_white_level(image) or _smallest_white_level(np.asarray(image))
         except Exception as error:
             raise decoding_error(error, str(path)) from error
@@ -222,11 +233,28 @@ def array_white_level(array: np.ndarray) -> int | None:
 
 def float_to_uint8(samples: np.ndarray, notes: Counter[str]) -> np.ndarray:
     """Scale floating-point samples of any shape to uint8, by the smallest of 1, 255, 65535 and their maximum."""
-    samples = np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=65535.0, neginf=0.0)
-    maximum = float(samples.max(initial=0.0))
+    maximum = max((float(_finite(samples[rows]).max(initial=0.0)) for rows in _strips(samples)), default=0.0)
     level = next((level for level in (1.0, 255.0, 65535.0) if maximum <= level), maximum)
     notes[f"floating-point (0 to {level:g} scaled to 0 to 255)"] += 1
-    return np.rint(np.clip(samples, 0, level) * (255 / level)).astype(np.uint8)
+    scaled = np.empty(samples.shape, np.uint8)
+    for rows in _strips(samples):
+        scaled[rows] = np.rint(np.clip(_finite(samples[rows]), 0, level) * (255 / level)).astype(np.uint8)
+    return scaled
+
+
+def _finite(samples: np.ndarray) -> np.ndarray:
+    """Return samples of any shape as float64 without NaN and infinite values."""
+    return np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=65535.0, neginf=0.0)
+
+
+def _strips(samples: np.ndarray) -> Iterator[slice]:
+    """Yield slices of the first axis of an array of any shape that are converted one after another.
+
+    At once, a conversion would take up to 40 bytes of memory for each pixel.
+    """
+    step = max(1, _CONVERTED_SAMPLES * len(samples) // max(1, samples.size))
+    for first in range(0, len(samples), step):
+        yield slice(first, first + step)
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -257,14 +285,22 @@ def _needs_low_bytes(image: Image.Image, white_level: int | None) -> bool:
 
 def _deep_color(high: Image.Image, low: Image.Image, white_level: int | None, notes: Counter[str]) -> Image.Image:
     """Join the high and low bytes of samples and scale them; alpha keeps its high byte."""
-    channels = np.array(high)
-    channels[:, :, :3] = deep_to_uint8(_join_bytes(high, low), white_level, notes)
+    channels, low_bytes = np.array(high), np.asarray(low)
+    level = white_level or _joined_white_level(channels, low_bytes)
+    notes[f"16-bit (0 to {level} scaled to 0 to 255)"] += 1
+    for rows in _strips(channels):
+        channels[rows, :, :3] = _scale(_join_bytes(channels[rows], low_bytes[rows]), level)
     return Image.fromarray(channels)
 
 
-def _join_bytes(high: Image.Image, low: Image.Image) -> np.ndarray:
-    """Return samples (H, W, 3) uint16 from their high and low bytes, without alpha."""
-    return np.asarray(high)[:, :, :3].astype(np.uint16) * np.uint16(256) + np.asarray(low)[:, :, :3]
+def _join_bytes(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Return samples (H, W, 3) uint16 from their high and low bytes (H, W, 3 or 4), without alpha."""
+    return high[:, :, :3].astype(np.uint16) * np.uint16(256) + low[:, :, :3]
+
+
+def _joined_white_level(high: np.ndarray, low: np.ndarray) -> int:
+    """Return the white level of samples given by their high and low bytes (H, W, 3 or 4)."""
+    return max(_smallest_white_level(_join_bytes(high[rows], low[rows])) for rows in _strips(high))
 
 
 def _smallest_white_level(samples: np.ndarray) -> int:
@@ -306,5 +342,8 @@ def _composite_over_white(rgba: np.ndarray, notes: Counter[str]) -> np.ndarray:
     if (rgba[:, :, 3] == 255).all():
         return rgba[:, :, :3].copy()
     notes["with transparency (composited over white)"] += 1
-    alpha = rgba[:, :, 3:].astype(np.uint16)
-    return ((rgba[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    rgb = np.empty((*rgba.shape[:2], 3), np.uint8)
+    for rows in _strips(rgba):
+        alpha = rgba[rows, :, 3:].astype(np.uint16)
+        rgb[rows] = (rgba[rows, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return rgb

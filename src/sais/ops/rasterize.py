@@ -15,6 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_MAX_CROSSINGS = 2**22
+"""Number of crossings of edges and rows that are computed at once: each takes about 100 bytes."""
+_MAX_CELLS = 2**22
+"""Number of cells or sample points that are filled at once: each takes about 30 bytes."""
+_MAX_COMPARED_PARTS = 500
+"""Number of parts of an object up to which they are compared with each other."""
+
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
@@ -154,9 +161,23 @@ def coverages(
     Returns:
         N arrays (h, w) uint8, 0 to 255.
     """
-    disjoint = {i: m.parts for i, m in enumerate(masks) if isinstance(m, Polygons) and parts_disjoint(m.parts)}
-    disjoint_counts = _scanline_counts(list(disjoint.values()), [windows[i] for i in disjoint], cell, samples)
-    counts = dict(zip(disjoint, disjoint_counts, strict=True))
+    groups: list[list[int]] = [[]]
+    cells = crossings = 0
+    for i, (mask, (x1, y1, x2, y2)) in enumerate(zip(masks, windows, strict=True)):
+        if not isinstance(mask, Polygons) or not parts_disjoint(mask.parts):
+            continue
+        number = sum(len(part) for part in mask.parts) * max(0, y2 - y1) * samples  # at most
+        if number > _MAX_CROSSINGS:
+            continue
+        cells, crossings = cells + max(0, (x2 - x1) * (y2 - y1)), crossings + number
+        if cells > _MAX_CELLS or crossings > 2 * _MAX_CROSSINGS:
+            groups.append([])
+            cells, crossings = max(0, (x2 - x1) * (y2 - y1)), number
+        groups[-1].append(i)
+    counts: dict[int, np.ndarray] = {}
+    for group in filter(None, groups):
+        parts = [mask.parts for mask in (masks[i] for i in group) if isinstance(mask, Polygons)]
+        counts |= zip(group, _scanline_counts(parts, [windows[i] for i in group], cell, samples), strict=True)
     levels = np.rint(np.arange(samples * samples + 1) * (255 / samples**2)).astype(np.uint8)
     return [
         levels[counts[i] if i in counts else _pointwise_counts(mask, window, cell, samples)]
@@ -210,8 +231,16 @@ def _fill_part(points: np.ndarray, covered: np.ndarray) -> None:
     inside.
     """
     following = np.concatenate([points[1:], points[:1]])
-    rows, columns = (np.full(len(points), length) for length in covered.shape)
-    row, column, _ = _edge_crossings(points, following, rows, columns)
+    rows, columns = covered.shape
+    step = max(1, min(_MAX_CELLS // columns, _MAX_CROSSINGS // max(1, len(points))))
+    for top in range(0, rows, step):
+        _fill_rows(points, following, covered, (top, min(top + step, rows)))
+
+
+def _fill_rows(points: np.ndarray, following: np.ndarray, covered: np.ndarray, rows: tuple[int, int]) -> None:
+    """Fill a strip of rows of `covered` (rows, columns) by the edges from points (P, 2) to `following` (P, 2)."""
+    columns = np.full(len(points), covered.shape[1])
+    row, column, _ = _edge_crossings(points, following, rows[1], columns, rows[0])
     if not len(row):
         return
     # Only the rows and columns between the outermost crossings can change.
@@ -267,7 +296,7 @@ def _sample_bitmap(
 
 
 def _edge_crossings(
-    points: np.ndarray, following: np.ndarray, rows: np.ndarray, columns: np.ndarray
+    points: np.ndarray, following: np.ndarray, rows: np.ndarray | int, columns: np.ndarray, top: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return where edges cross whole-number rows.
 
@@ -276,14 +305,15 @@ def _edge_crossings(
     Args:
         points: (E, 2) start of each edge, x y.
         following: (E, 2) end of each edge.
-        rows: (E,) number of rows of the window of each edge.
+        rows: (E,) number of rows of the window of each edge, or of all.
         columns: (E,) number of columns of the window of each edge.
+        top: First row; those before it are left out.
 
     Returns:
         (n,) row; (n,) first whole column at or right of the crossing, 0 to `columns`; (n,) index of the edge.
     """
-    first = np.ceil(np.minimum(points[:, 1], following[:, 1])).clip(0, rows).astype(np.int64)
-    end = np.ceil(np.maximum(points[:, 1], following[:, 1])).clip(0, rows).astype(np.int64)
+    first = np.ceil(np.minimum(points[:, 1], following[:, 1])).clip(top, rows).astype(np.int64)
+    end = np.ceil(np.maximum(points[:, 1], following[:, 1])).clip(top, rows).astype(np.int64)
     count = end - first
     edge = np.repeat(np.arange(len(points)), count)
     row = np.arange(len(edge)) + (first - np.cumsum(count) + count)[edge]
@@ -298,6 +328,8 @@ def parts_disjoint(parts: Sequence[np.ndarray]) -> bool:
     parts = [part for part in parts if len(part)]
     if len(parts) < 2:
         return True
+    if len(parts) > _MAX_COMPARED_PARTS:
+        return False
     low, high = np.stack([part.min(0) for part in parts]), np.stack([part.max(0) for part in parts])
     overlaps = (np.maximum(low[:, None], low) < np.minimum(high[:, None], high)).all(2)
     np.fill_diagonal(overlaps, False)

@@ -15,8 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from sais import input_limits
+
 _MAX_GROUPS = 12
 """Maximum number of five-bit groups of a count: 60 bits, more than any image needs, without overflow of int64."""
+_CHUNK_PIXELS = 2**22
+"""Number of pixels decoded at once."""
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -69,15 +73,16 @@ def decode(rle: dict[str, Any]) -> np.ndarray:
     """Decode a compressed or uncompressed RLE to a mask (H, W) bool.
 
     Raises:
-        ValueError: The RLE is malformed, or its counts do not add up to H * W.
+        ValueError: The RLE is malformed, its counts do not add up to H * W, or it has too many pixels.
     """
     (height, width), counts = parse(rle)
+    _check_pixels(height * width)
     values = np.arange(len(counts)) % 2 == 1
     return np.ascontiguousarray(np.repeat(values, counts).reshape(width, height).T)
 
 
 def decode_cropped(rle: dict[str, Any]) -> tuple[np.ndarray, int, int]:
-    """Decode an RLE to the tight crop of its set pixels; memory O(H * w).
+    """Decode an RLE to the tight crop of its set pixels; memory O(R + h * w).
 
     Returns:
         The crop (h, w) bool, its left column x and its top row y; an empty mask gives (0, 0) at 0, 0.
@@ -86,20 +91,64 @@ def decode_cropped(rle: dict[str, Any]) -> tuple[np.ndarray, int, int]:
         ValueError: As for `decode`.
     """
     (height, _), counts = parse(rle)
+    starts, ends = _filled_runs(counts)
+    left, top, right, bottom = _extent(starts, ends, height)
+    _check_pixels((right - left) * (bottom - top))
+    if (right - left) * height <= _CHUNK_PIXELS:
+        columns = _decode_columns(starts, ends, left, right, height)
+        return np.ascontiguousarray(columns[:, top:bottom].T), left, top
+    bits = np.empty((bottom - top, right - left), dtype=bool)
+    step = max(1, _CHUNK_PIXELS // height)
+    for first in range(left, right, step):
+        last = min(first + step, right)
+        # Runs that reach into these columns, cut to them.
+        runs = slice(np.searchsorted(ends, first * height, "right"), np.searchsorted(starts, last * height))
+        inner = starts[runs].clip(first * height), ends[runs].clip(None, last * height)
+        bits[:, first - left : last - left] = _decode_columns(*inner, first, last, height)[:, top:bottom].T
+    return bits, left, top
+
+
+def bounds(rle: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Return x1 y1 x2 y2 of the set pixels of an RLE without decoding it; zeros for an empty mask.
+
+    Raises:
+        ValueError: The RLE is malformed.
+    """
+    (height, _), counts = parse(rle)
+    return _extent(*_filled_runs(counts), height)
+
+
+def _filled_runs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return starts and ends (n,) of the runs of set pixels of counts (R,); counts of 0 are valid."""
     edges = np.cumsum(counts)
     starts, ends = edges[0:-1:2], edges[1::2]
-    filled = ends > starts  # counts of 0 are valid
-    starts, ends = starts[filled], ends[filled]
+    filled = ends > starts
+    return starts[filled], ends[filled]
+
+
+def _extent(starts: np.ndarray, ends: np.ndarray, height: int) -> tuple[int, int, int, int]:
+    """Return x1 y1 x2 y2 of runs (n,) in columns of `height` pixels."""
     if len(starts) == 0:
-        return np.zeros((0, 0), dtype=bool), 0, 0
-    left, right = int(starts[0]) // height, (int(ends[-1]) - 1) // height + 1
-    runs = np.stack([starts, ends], 1).ravel() - left * height
-    lengths = np.diff(runs, prepend=0, append=(right - left) * height)
-    values = np.arange(len(lengths)) % 2 == 1
-    columns = np.repeat(values, lengths).reshape(right - left, height)
-    rows = np.flatnonzero(columns.any(0))
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    return np.ascontiguousarray(columns[:, top:bottom].T), left, top
+        return 0, 0, 0, 0
+    first, top = np.divmod(starts, height)
+    last, bottom = np.divmod(ends - 1, height)
+    left, right = int(first[0]), int(last[-1]) + 1
+    if (last > first).any():  # a run over the end of a column
+        return left, 0, right, height
+    return left, int(top.min()), right, int(bottom.max()) + 1
+
+
+def _decode_columns(starts: np.ndarray, ends: np.ndarray, first: int, last: int, height: int) -> np.ndarray:
+    """Decode runs (n,) that are in the columns `first` to `last`, end exclusive: (columns, height) bool."""
+    runs = np.stack([starts, ends], 1).ravel() - first * height
+    lengths = np.diff(runs, prepend=0, append=(last - first) * height)
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(last - first, height)
+
+
+def _check_pixels(pixels: int) -> None:
+    limit = input_limits.MAX_BITMAP_PIXELS
+    if pixels > limit:
+        raise ValueError(f"RLE: a mask of {pixels} pixels, above the limit of {limit}")
 
 
 def area(rle: dict[str, Any]) -> int:
@@ -120,7 +169,7 @@ def parse(rle: dict[str, Any]) -> tuple[tuple[int, int], np.ndarray]:
     try:
         height, width = (int(side) for side in rle["size"])
         counts = rle["counts"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError("RLE: 'size' [height, width] or 'counts' is missing") from None
     if isinstance(counts, (str, bytes)):
         runs = from_string(counts)

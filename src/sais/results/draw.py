@@ -29,6 +29,10 @@ _OPACITY = 0.45
 _TAG_OPACITY = 0.88
 _MIN_BOX_SIDE = 16
 """Minimum side of the boxes drawn around masks, in pixels."""
+_MAX_TAG_LETTERS = 200
+"""Number of letters of a text that are drawn at most."""
+_MAX_TAGS = 500
+"""Number of objects, the first, next to which texts are written; of more, they would hide the image."""
 _MANY_OBJECTS = 25
 """Number of objects above which names are smaller."""
 _SHEET_BACKGROUND = (24, 26, 30)
@@ -230,6 +234,7 @@ def _draw_overlay(
         shown = [i for i in range(len(boxes)) if not (masks and masks[i].area and _is_tiny(boxes[i]))]
         box_line_width = max(1, round(line_width / 2 if masks else line_width))
         _draw_boxes(canvas, boxes[shown], [colors[i] for i in shown], box_line_width)
+    texts = texts[:_MAX_TAGS]
     if texts:
         crowd = max(0.6, min(1.0, (_MANY_OBJECTS / len(texts)) ** 0.25))
         _draw_tags(canvas, anchors, texts, max(10, round(font_scale * crowd * max(11.0, scale / 46))), colors)
@@ -328,8 +333,9 @@ def _tag_shape(width: int, height: int) -> Image.Image:
 
 def _shorten(text: str, font: Any, width: float) -> str:
     """Shorten a text with an ellipsis to at most `width` pixels."""
-    if font.getlength(text) <= width:
+    if len(text) <= _MAX_TAG_LETTERS and font.getlength(text) <= width:
         return text
+    text = text[:_MAX_TAG_LETTERS]
     while text and font.getlength(text + "...") > width:
         text = text[:-1]
     return text + "..."

@@ -36,6 +36,8 @@ SYSTEM_FONTS = {
 }
 """Platform -> font files of the system that cover many scripts; elsewhere fontconfig is asked."""
 SYSTEM_FOLDERS = {"win32": r"C:\Windows\Fonts", "darwin": "/System/Library/Fonts"}
+MAX_LETTERS = 100
+"""Number of letters of a class name that are drawn at most."""
 NO_CHARACTER = "\uffff"
 """A character that no font has: it is drawn as the font's box for missing characters."""
 
@@ -54,11 +56,13 @@ def drawable_names(class_names: Sequence[str], labels: Iterable[int]) -> list[st
     """Return the name of each label; "class 3" where no font has the characters of a name, which is reported once."""
     names: dict[int, str] = {}
     for label in {int(label) for label in labels}:
+        name = class_names[label]
+        name = name if len(name) <= MAX_LETTERS else f"{name[:MAX_LETTERS]}..."
         # With the characters of a score, which are drawn by the same font.
-        drawable = font_for(f"{class_names[label]} 0.123456789", 12) is not None
-        names[label] = class_names[label] if drawable else f"class {label}"
+        drawable = font_for(f"{name} 0.123456789", 12) is not None
+        names[label] = name if drawable else f"class {label}"
         if not drawable:
-            _report(class_names[label], names[label])
+            _report(name, names[label])
     return [names[int(label)] for label in labels]
 
 

@@ -5,7 +5,6 @@ The data set is not changed; `sais check DIR` prints the report.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, summarize
+from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, segmentation_bounds, summarize
 from sais.data.doctor.findings import SEVERITIES, Finding, note_severity
 from sais.data.exif_frame import file_orientation, in_stored_frame
 from sais.data.options import duplicate_files
 from sais.data.remarks import describe_crowds, describe_empty_classes, file_digest
-from sais.errors import SaisError
+from sais.errors import OutOfMemoryError, SaisError
 from sais.io.images import SEVERAL_PAGES, read_size
 from sais.ops.numpy_boxes import box_area, box_intersection
-from sais.ops.rasterize import bounding_box, inside
+from sais.ops.rasterize import inside
 
 _MIN_SIDE = 4.0
 """Side in pixels below which an object is reported: about one cell of the prototype grid."""
@@ -30,6 +29,10 @@ _MASK_MARGIN = 2.0
 """Pixels by which a mask may exceed its box before it is reported; annotation tools round."""
 _LOOSE_BOX = 4.0
 """Area of a box, as a multiple of the area of its mask's box, above which it is reported."""
+_COMPARED_PAIRS = 2**20
+"""Number of pairs of objects that are compared at once."""
+_STRIP_PIXELS = 2**20
+"""Number of pixels that are searched at once for one inside a mask."""
 _DUPLICATE_IOU = 0.95
 """Box IoU above which two objects of one class are reported as duplicates."""
 
@@ -145,6 +148,9 @@ def check_dataset(
 
     Returns:
         The findings; a defect in the data set never raises.
+
+    Raises:
+        OutOfMemoryError: Memory does not suffice.
     """
     report = CheckReport(split, problems=problems or {})
     unknown_frames: list[str] = []
@@ -188,6 +194,8 @@ def _check_image(report: CheckReport, record: ImageRecord, decode: bool, unknown
             height, width = record.read(notes=report.conversions).shape[:2]
         else:
             height, width = read_size(record.source)
+    except OutOfMemoryError:
+        raise
     except SaisError as error:
         report.add(UNREADABLE_IMAGE, str(error))
         return
@@ -223,17 +231,16 @@ def _check_object(report: CheckReport, record: ImageRecord, annotation: Annotati
     if annotation.area > 1.1 * (x2 - x1) * (y2 - y1) + _MIN_SIDE**2:
         report.add(LARGE_AREA, f"{where}: {annotation.area:g} in a box of {x2 - x1:.1f} x {y2 - y1:.1f}")
     try:
-        mask = object_mask(annotation, record.size)
+        bounds = segmentation_bounds(annotation, record.size)
     except SaisError as error:
         report.add(MALFORMED_MASK, f"{record.name}: {error}")
         return
-    if mask is None:
+    if bounds is None:
         return  # counted in the notes of the split
     height, width = record.size
-    extent = np.clip(bounding_box(mask), 0, (width, height, width, height))  # boxes are clipped to the image as well
+    extent = np.clip(bounds, 0, (width, height, width, height))  # boxes are clipped to the image as well
     left, top, right, bottom = (float(v) for v in extent)
-    window = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
-    if not inside(mask, window).any():
+    if not _has_pixels(annotation, record.size, extent):
         report.add(EMPTY_MASK, where)
         return
     excess = float(max((annotation.box[:2] - extent[:2]).max(), (extent[2:] - annotation.box[2:]).max()))
@@ -249,11 +256,28 @@ def _check_duplicates(report: CheckReport, record: ImageRecord) -> None:
     if len(objects) < 2:
         return
     boxes = np.stack([a.box for a in objects]).astype(np.float64)
-    labels = np.array([a.label for a in objects])
-    shared, areas = box_intersection(boxes[:, None], boxes), box_area(boxes)
-    duplicates = shared > _DUPLICATE_IOU * (areas[:, None] + areas - shared)
-    for i, j in np.argwhere(np.triu(duplicates & (labels[:, None] == labels), 1)):
-        report.add(DUPLICATE_OBJECT, f"{record.name}: annotations {objects[i].id} and {objects[j].id}")
+    labels, areas = np.array([a.label for a in objects]), box_area(boxes)
+    step = max(1, _COMPARED_PAIRS // len(objects))
+    for first in range(0, len(objects), step):
+        rows = slice(first, first + step)
+        shared = box_intersection(boxes[rows, None], boxes)
+        duplicates = shared > _DUPLICATE_IOU * (areas[rows, None] + areas - shared)
+        duplicates &= labels[rows, None] == labels
+        earliest = duplicates.argmax(1)  # an object is its own duplicate
+        for row in np.flatnonzero(earliest < np.arange(first, first + len(earliest))).tolist():
+            ids = f"{objects[earliest[row]].id} and {objects[first + row].id}"
+            report.add(DUPLICATE_OBJECT, f"{record.name}: annotations {ids}")
+
+
+def _has_pixels(annotation: Annotation, size: tuple[int, int], extent: np.ndarray) -> bool:
+    """Return whether any pixel's center is inside a mask, of which `extent` (4,) x1 y1 x2 y2 is the box."""
+    if isinstance(annotation.segmentation, dict):
+        return bool((extent[2:] > extent[:2]).all())
+    mask = object_mask(annotation, size)
+    (x1, y1), (x2, y2) = np.floor(extent[:2]).astype(int).tolist(), np.ceil(extent[2:]).astype(int).tolist()
+    step = max(1, _STRIP_PIXELS // max(1, x2 - x1))
+    strips = ((x1, top, x2, min(top + step, y2)) for top in range(y1, y2, step))
+    return mask is not None and any(inside(mask, strip).any() for strip in strips)
 
 
 def _size_text(size: tuple[int, ...]) -> str:

@@ -11,6 +11,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sais.data.annotation_limits import crowding_problem
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.data.formats.coco_document import read_categories, read_document, read_images
 from sais.data.formats.coco_objects import read_objects
@@ -20,6 +21,7 @@ from sais.data.formats.notes import (
     BAD_RLE,
     BOX_COMPUTED,
     CLIPPED,
+    CROWDED_IMAGE,
     FLAT,
     NO_AREA,
     NO_MASK,
@@ -93,15 +95,19 @@ def _read(
     categories = read_categories(path, document, classes, notes)
     folders = [Path(images)] if isinstance(images, (str, Path)) else images and [Path(folder) for folder in images]
     frame = read_images(path, document["images"], folders, notes)
-    objects = read_objects(path, document.get("annotations", []), frame, categories, notes)
+    by_image: dict[int, list[Annotation]] = {image_id: [] for image_id in frame.ids}
+    for image_id, annotation in read_objects(path, document.get("annotations", []), frame, categories, notes):
+        by_image[image_id].append(annotation)
+    for image_id, image_objects in by_image.items():
+        problem = crowding_problem(image_objects, frame.sizes[image_id])
+        if problem:
+            notes.problem(CROWDED_IMAGE, f"{path}: image {image_id} {problem}.")
+            image_objects.clear()
     if problems is None:
         notes.raise_first()
     else:
         for kind, messages in notes.problems.items():
             problems.setdefault(kind, []).extend(messages)
-    by_image: dict[int, list[Annotation]] = {image_id: [] for image_id in frame.ids}
-    for image_id, annotation in objects:
-        by_image[image_id].append(annotation)
     records = tuple(
         ImageRecord(image_id, file, frame.sizes[image_id], tuple(by_image[image_id]))
         for image_id, file in zip(frame.ids, frame.paths, strict=True)

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sais.data.annotation_limits import classes_problem, quoted, size_problem
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_ids import Numbers, as_integer, is_id, number_ids
 from sais.data.formats.image_files import ImageFiles
 from sais.data.formats.notes import Notes
-from sais.errors import InputError, SaisError
+from sais.errors import InputError, OutOfMemoryError, ResourceError, SaisError
+from sais.io.regular_file import read_regular_file
 
 Document = dict[str, Any]
 _UNKNOWN_SIZE = (2**20, 2**20)
@@ -52,17 +54,18 @@ def read_document(path: Path) -> Document:
 
     Raises:
         InputError: The file is missing, not JSON or not COCO.
+        ResourceError: The file is too large, or memory does not suffice.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such annotation file. Check the path.") from error
+        document = json.loads(read_regular_file(path, "annotation file"))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not JSON ({error.msg}, line {error.lineno} column {error.colno}). Export it again."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, deeply nested
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, deeply nested
         raise InputError(f"{path}: cannot be read ({error}). Export it again.") from error
+    except MemoryError as error:
+        raise ResourceError(f"{path}: not enough memory to read it. Free memory, or split it.") from error
     if not isinstance(document, dict):
         raise InputError(
             f"{path}: not COCO: JSON {type(document).__name__} at the top level. Export it as COCO instances."
@@ -95,18 +98,21 @@ def read_categories(path: Path, document: Document, classes: tuple[str, ...] | N
         raise InputError(f"{path}: 'categories' is empty. Add at least one category, or export the file again.")
     for category in categories:
         if not isinstance(category, dict) or not is_id(category.get("id")) or not _has_name(category):
-            raise InputError(f"{path}: category without an integer 'id' or a 'name': {category!r}. Add both.")
+            raise InputError(f"{path}: category without an integer 'id' or a 'name': {quoted(category)}. Add both.")
     numbers = number_ids(
         [category["id"] for category in categories],
-        lambda value: notes.add(kinds.CATEGORY_ID_NUMBERS, f"{value!r}"),
-        lambda value: notes.add(kinds.CATEGORY_ID_TEXTS, f"{value!r}"),
+        lambda value: notes.add(kinds.CATEGORY_ID_NUMBERS, quoted(value)),
+        lambda value: notes.add(kinds.CATEGORY_ID_TEXTS, quoted(value)),
     )
     named: list[tuple[int, str]] = []
     for category in categories:
         name = str(category["name"])
         if name != name.strip():
-            notes.add(kinds.BLANK_NAMES, f"{name!r}")
+            notes.add(kinds.BLANK_NAMES, quoted(name))
         named.append((numbers[category["id"]], name.strip()))
+    problem = classes_problem([name for _, name in named])
+    if problem:
+        raise InputError(f"{path}: {problem}.")
     named.sort(key=lambda pair: pair[0])
     ids = tuple(category_id for category_id, _ in named)
     if len(set(ids)) < len(ids):
@@ -125,7 +131,8 @@ def _follow_classes(
     id_of = dict(zip(_with_occurrence(names), ids, strict=True))
     keys = _with_occurrence(tuple(name.strip() for name in classes))
     missing = [name for name, key in zip(classes, keys, strict=True) if key not in id_of]
-    unknown = [key[0] for key in id_of if key not in keys]
+    known = set(keys)
+    unknown = [key[0] for key in id_of if key not in known]
     if len(missing) == len(keys) or (missing and unknown):  # another name of the same class, or other data
         others = f" (there are {', '.join(unknown[:5])})" if unknown else ""
         raise InputError(
@@ -144,7 +151,12 @@ def _follow_classes(
 
 
 def _with_occurrence(names: tuple[str, ...]) -> list[tuple[str, int]]:
-    return [(name, names[:i].count(name)) for i, name in enumerate(names)]
+    counts: Counter[str] = Counter()
+    keys = []
+    for name in names:
+        keys.append((name, counts[name]))
+        counts[name] += 1
+    return keys
 
 
 def read_images(path: Path, entries: list[Any], folders: Sequence[Path] | None, notes: Notes) -> Images:
@@ -162,8 +174,8 @@ def read_images(path: Path, entries: list[Any], folders: Sequence[Path] | None, 
     valid = _valid_entries(path, entries, notes)
     numbers = number_ids(
         [entry["id"] for entry in valid],
-        lambda value: notes.add(kinds.IMAGE_ID_NUMBERS, f"{value!r}"),
-        lambda value: notes.add(kinds.IMAGE_ID_TEXTS, f"{value!r}"),
+        lambda value: notes.add(kinds.IMAGE_ID_NUMBERS, quoted(value)),
+        lambda value: notes.add(kinds.IMAGE_ID_TEXTS, quoted(value)),
     )
     locate = _Locator(path, valid, folders, notes)
     sizes: dict[int, tuple[int, int]] = {}
@@ -176,6 +188,8 @@ def read_images(path: Path, entries: list[Any], folders: Sequence[Path] | None, 
         file = locate(entry["file_name"])
         try:
             sizes[image_id] = _size(path, file if folders is not None or file.is_file() else None, entry, notes)
+        except OutOfMemoryError:
+            raise
         except SaisError as error:
             notes.problem(kinds.BAD_IMAGE, str(error))
             continue
@@ -191,7 +205,7 @@ def _valid_entries(path: Path, entries: list[Any], notes: Notes) -> list[dict[st
             text = f"{path}: not COCO: images[{position}] is an image without an 'id'. Export it as COCO instances."
             notes.problem(kinds.BAD_IMAGE, text)
         elif not isinstance(entry.get("file_name"), str) or not entry["file_name"] or "\0" in entry["file_name"]:
-            text = f"{path}: not COCO: image {entry['id']} lacks 'file_name'. Export it as COCO instances."
+            text = f"{path}: not COCO: image {quoted(entry['id'])} lacks 'file_name'. Export it as COCO instances."
             notes.problem(kinds.BAD_IMAGE, text)
         else:
             valid.append(entry)
@@ -241,14 +255,18 @@ def _size(path: Path, file: Path | None, entry: dict[str, Any], notes: Notes) ->
         from sais.io.images import read_size
 
         size = read_size(file)
-        notes.add(kinds.SIZES_READ, f"image {entry['id']}")
+        notes.add(kinds.SIZES_READ, f"image {quoted(entry['id'])}")
         return size
     if isinstance(height, str) or isinstance(width, str):
-        notes.add(kinds.NUMBER_SIZES, f"image {entry['id']}")
+        notes.add(kinds.NUMBER_SIZES, f"image {quoted(entry['id'])}")
         height, width = as_integer(height) or 0, as_integer(width) or 0
     if not all(isinstance(side, (int, float)) and 1 <= side < math.inf for side in (height, width)):
         height, width = entry["height"], entry["width"]
-        raise InputError(f"{path}: image {entry['id']} has the size {width!r} x {height!r}. Give its size in pixels.")
+        stated = f"{quoted(width)} x {quoted(height)}"
+        raise InputError(f"{path}: image {quoted(entry['id'])} has the size {stated}. Give its size in pixels.")
+    problem = size_problem(int(height), int(width))
+    if problem:
+        raise InputError(f"{path}: image {quoted(entry['id'])} {problem}.")
     return int(height), int(width)
 
 

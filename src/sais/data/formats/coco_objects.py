@@ -6,6 +6,7 @@ The work is done in three passes: ids and segmentations one by one, all boxes at
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from sais.data.annotation_limits import quoted
 from sais.data.annotations import Annotation, Segmentation, rasterize_segmentation
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_boxes import BoxTable, contradicted, settle_boxes
 from sais.data.formats.coco_document import Categories, Images
 from sais.data.formats.coco_ids import as_integer, find_id
-from sais.data.formats.coco_segmentation import read_segmentation
+from sais.data.formats.coco_segmentation import check_outline, read_segmentation
 from sais.data.formats.notes import Notes
 from sais.data.objects import UNKNOWN_CLASS
 from sais.errors import InputError
+from sais.ops import rle
 from sais.ops.rasterize import ObjectMask, bounding_box, inside
 
 _ROUNDING = 0.01
 """Pixels by which a box may exceed the image without a note: files round to two decimals."""
 _RLE_SAMPLE = 64
 """Number of RLE masks decoded to compare their boxes; all are if one of these contradicts its box."""
+_COUNTED_PIXELS = 2**18
+"""Area of a box in pixels up to which the area of its mask is counted by pixels, if the file does not state it."""
 _UNKNOWN = (math.nan,) * 4
 _CROWD_TEXTS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
@@ -85,7 +90,7 @@ def read_objects(
             continue  # recorded
     if not rows.raw:
         return []
-    _scale_fractions(rows, notes)
+    _scale_fractions(path, rows, notes)
     corners = _settle_boxes(path, rows, notes)
     return _annotations(path, rows, corners, notes)
 
@@ -97,7 +102,7 @@ def _following_id(entries: list[Any]) -> int:
 
 def _check_entry(path: Path, position: int, raw: Any, notes: Notes) -> None:
     if not isinstance(raw, dict):
-        problem = f"{path}: annotations[{position}] is {raw!r:.40}, not an annotation. Export the file again."
+        problem = f"{path}: annotations[{position}] is {quoted(raw)}, not an annotation. Export the file again."
         raise notes.problem(kinds.BAD_ANNOTATION, problem)
 
 
@@ -119,25 +124,25 @@ def _add_row(
     if type(image_id) is not int or image_id not in images.numbers:
         image_id = find_id(images.numbers, image_id)
     if image_id is None:
-        problem = f"annotation {annotation_id} is of image {raw['image_id']!r}, which is not in 'images'."
+        problem = f"annotation {annotation_id} is of image {quoted(raw['image_id'])}, which is not in 'images'."
         raise notes.problem(kinds.BAD_REFERENCE, f"{path}: {problem} Remove it, or add the image.")
     if image_id not in images.sizes:
         raise InputError("its image is refused")  # recorded with the image
     if type(category_id) is not int or category_id not in categories.labels:
         category_id = find_id(categories.numbers, category_id)
     if category_id is None:
-        problem = f"annotation {annotation_id} is of category {raw['category_id']!r}, which is not in 'categories'."
+        problem = (
+            f"annotation {annotation_id} is of category {quoted(raw['category_id'])}, which is not in 'categories'."
+        )
         raise notes.problem(kinds.BAD_REFERENCE, f"{path}: {problem} Remove it, or add the category.")
     size = images.sizes[image_id]
     segmentation, extent = read_segmentation(raw.get("segmentation"), size, str(path), annotation_id, notes)
     box = _read_box(path, raw, annotation_id, notes)
     if box is _UNKNOWN and extent is None:
-        mask = _shape(path, segmentation, size, annotation_id, notes)
-        if mask is None:
+        if segmentation is None:
             notes.add(kinds.NO_SHAPE, f"annotation {annotation_id}")
             return
-        left, top, right, bottom = bounding_box(mask).tolist()
-        extent = (left, top, right, bottom)
+        extent = _bounds(path, segmentation, size, annotation_id, notes)
     if box is _UNKNOWN:
         notes.add(kinds.BOX_COMPUTED, f"annotation {annotation_id}")
     rows.raw.append(raw)
@@ -156,7 +161,7 @@ def _read_box(path: Path, raw: dict[str, Any], annotation_id: int, notes: Notes)
     if given is None or given == []:
         return _UNKNOWN
     if not isinstance(given, list) or len(given) != 4:
-        problem = f"its bbox is {given!r:.60}, not [x, y, width, height]. Correct or remove it."
+        problem = f"its bbox is {quoted(given)}, not [x, y, width, height]. Correct or remove it."
         raise notes.problem(kinds.BAD_BOX, f"{path}: annotation {annotation_id}: {problem}")
     return tuple(_number(path, annotation_id, "bbox", value, notes) for value in given)
 
@@ -164,7 +169,7 @@ def _read_box(path: Path, raw: dict[str, Any], annotation_id: int, notes: Notes)
 def _number(path: Path, annotation_id: int, key: str, value: Any, notes: Notes) -> float:
     place = f"{path}: annotation {annotation_id}: its {key} contains"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise notes.problem(kinds.BAD_BOX, f"{place} {value!r}, which is not a number. Correct or remove it.")
+        raise notes.problem(kinds.BAD_BOX, f"{place} {quoted(value)}, which is not a number. Correct or remove it.")
     try:
         number = float(value)
     except OverflowError:  # an integer of more than 308 digits
@@ -184,7 +189,23 @@ def _shape(
         raise notes.problem(kinds.BAD_MASK, str(error)) from error
 
 
-def _scale_fractions(rows: _Rows, notes: Notes) -> None:
+def _bounds(
+    path: Path, segmentation: Segmentation, size: tuple[int, int], annotation_id: int, notes: Notes
+) -> tuple[float, float, float, float]:
+    """Return x1 y1 x2 y2 of a segmentation; a malformed one is recorded as a problem."""
+    if isinstance(segmentation, dict):
+        try:
+            return rle.bounds(segmentation)
+        except ValueError as error:
+            problem = f"annotation {annotation_id}: malformed mask ({error}). Export it again."
+            raise notes.problem(kinds.BAD_MASK, f"{path}: {problem}") from error
+    mask = _shape(path, segmentation, size, annotation_id, notes)
+    assert mask is not None
+    left, top, right, bottom = bounding_box(mask).tolist()
+    return left, top, right, bottom
+
+
+def _scale_fractions(path: Path, rows: _Rows, notes: Notes) -> None:
     """Scale the polygons to pixels in place if all of the file are written as fractions of the image."""
     polygons = [row for row, segmentation in enumerate(rows.segmentations) if isinstance(segmentation, list)]
     # Most files end this at the first polygon. Clipped polygons are not measured: NaN.
@@ -193,7 +214,10 @@ def _scale_fractions(rows: _Rows, notes: Notes) -> None:
     for row in polygons:
         height, width = rows.sizes[row]
         parts = [np.array(part).reshape(-1, 2) * (width, height) for part in rows.segmentations[row] or ()]
-        rows.segmentations[row] = [part.reshape(-1).tolist() for part in parts]
+        scaled = [part.reshape(-1).tolist() for part in parts]
+        rows.segmentations[row] = scaled
+        with contextlib.suppress(InputError):  # recorded
+            check_outline(scaled, height + width, str(path), rows.ids[row], notes)
         rows.extents[row] = tuple(float(v) for v in np.array(rows.extents[row]) * (width, height, width, height))
         notes.add(kinds.FRACTION_OUTLINES, f"annotation {rows.ids[row]}")
 
@@ -226,19 +250,19 @@ def _measure_rle(rows: _Rows, boxes: np.ndarray, extents: np.ndarray, sizes: np.
     sample = masks[np.unique(np.linspace(0, len(masks) - 1, _RLE_SAMPLE).astype(int))]
     for chosen in (sample, np.setdiff1d(masks, sample)):
         for row in chosen.tolist():
-            extents[row] = _rle_extent(rows.segmentations[row], rows.sizes[row])
+            extents[row] = _rle_extent(rows.segmentations[row])
         if not contradicted(BoxTable(boxes[sample], extents[sample], sizes[sample], str)):
             break
 
 
-def _rle_extent(segmentation: Segmentation, size: tuple[int, int]) -> tuple[float, ...]:
+def _rle_extent(segmentation: Segmentation) -> tuple[float, ...]:
     """Return x1 y1 x2 y2 of the set pixels of an RLE; NaN if it is empty or malformed, which `sais check` reports."""
+    assert isinstance(segmentation, dict)
     try:
-        mask = rasterize_segmentation(segmentation, size, "")
-    except InputError:
+        edges = rle.bounds(segmentation)
+    except ValueError:
         return _UNKNOWN
-    edges = () if mask is None else tuple(bounding_box(mask).tolist())
-    return edges if edges and edges[2] > edges[0] else _UNKNOWN
+    return edges if edges[2] > edges[0] else _UNKNOWN
 
 
 def _annotations(path: Path, rows: _Rows, corners: np.ndarray, notes: Notes) -> list[tuple[int, Annotation]]:
@@ -292,11 +316,30 @@ def _read_area(
         if area > 0:
             return area
     notes.add(kinds.AREA_COMPUTED if given is None else kinds.AREA_REPLACED, f"annotation {annotation_id}")
-    mask = _shape(path, segmentation, size, annotation_id, notes)
     x1, y1, x2, y2 = (float(v) for v in box)
-    if mask is None:
-        return (x2 - x1) * (y2 - y1)
+    box_area = (x2 - x1) * (y2 - y1)
+    if segmentation is None:
+        return box_area
+    if box_area > _COUNTED_PIXELS:
+        return min(box_area, _enclosed_area(path, segmentation, annotation_id, notes))
+    mask = _shape(path, segmentation, size, annotation_id, notes)
+    assert mask is not None
     return float(inside(mask, (math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2))).sum())
+
+
+def _enclosed_area(path: Path, segmentation: list[Any] | dict[str, Any], annotation_id: int, notes: Notes) -> float:
+    """Return the number of set pixels of an RLE, or the area that polygons enclose, without rasterizing them."""
+    if isinstance(segmentation, dict):
+        try:
+            return float(rle.area(segmentation))
+        except ValueError as error:
+            problem = f"annotation {annotation_id}: malformed mask ({error}). Export it again."
+            raise notes.problem(kinds.BAD_MASK, f"{path}: {problem}") from error
+    area = 0.0
+    for part in segmentation:
+        x, y = np.asarray(part, np.float64).reshape(-1, 2).T
+        area += abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    return area
 
 
 def _read_crowd(path: Path, raw: dict[str, Any], annotation_id: int, notes: Notes) -> bool:
@@ -305,6 +348,6 @@ def _read_crowd(path: Path, raw: dict[str, Any], annotation_id: int, notes: Note
         notes.add(kinds.CROWD_TEXT, f"annotation {annotation_id}")
         return _CROWD_TEXTS[given.strip().lower()]
     if not isinstance(given, (int, float)):
-        problem = f"{path}: annotation {annotation_id}: iscrowd is {given!r:.40}. Set it to 0 or 1."
+        problem = f"{path}: annotation {annotation_id}: iscrowd is {quoted(given)}. Set it to 0 or 1."
         raise notes.problem(kinds.BAD_ANNOTATION, problem)
     return bool(given)

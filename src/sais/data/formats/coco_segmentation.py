@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sais.data.annotation_limits import outline_problem, quoted
 from sais.data.annotations import Segmentation
 from sais.data.formats import notes as kinds
 from sais.data.formats.notes import Notes
@@ -45,7 +46,7 @@ def read_segmentation(
         if isinstance(given[0], dict) and len(given) == 1:
             return read_segmentation(given[0], size, where, annotation_id, notes)
         return _read_polygons(given, size, where, annotation_id, notes)
-    message = f"its segmentation is neither polygons nor RLE: {given!r:.40}. Export it again."
+    message = f"its segmentation is neither polygons nor RLE: {quoted(given)}. Export it again."
     raise notes.problem(kinds.BAD_MASK, f"{where}: annotation {annotation_id}: {message}")
 
 
@@ -104,9 +105,29 @@ def _read_polygons(
     if min(left, top) < -margin or right > width + margin or bottom > height + margin:
         notes.add(kinds.FAR_OUTLINE, f"annotation {annotation_id}")
         clipped = [part for part in (clip_polygon(np.array(part), width, height) for part in parts) if len(part)]
-        # Not measured: such an outline is the less reliable of outline and box.
-        return [part.reshape(-1).tolist() for part in clipped] or None, None
+        flat = [part.reshape(-1).tolist() for part in clipped]
+        check_outline(flat, height + width, where, annotation_id, notes)
+        return flat or None, None  # not measured: such an outline is the less reliable of outline and box
+    check_outline(parts, right - left + bottom - top, where, annotation_id, notes)
     return parts, extent
+
+
+def check_outline(parts: list[list[float]], around: float, where: str, annotation_id: int, notes: Notes) -> None:
+    """Record polygons beyond the limits as a problem, and raise its error.
+
+    Args:
+        parts: Polygons as flat lists.
+        around: Sum of the sides of their bounding box, in pixels.
+        where: File name, the start of error messages.
+        annotation_id: Id of the annotation.
+        notes: Notes of the file.
+
+    Raises:
+        InputError: The polygons have too many points or are too long.
+    """
+    problem = outline_problem(parts, around)
+    if problem:
+        raise notes.problem(kinds.BAD_MASK, f"{where}: annotation {annotation_id}: {problem}.")
 
 
 def _unnest(parts: list[Any], annotation_id: int, notes: Notes) -> list[Any]:

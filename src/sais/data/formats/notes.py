@@ -49,6 +49,7 @@ RENAMED_FILES = "images found under another file name than the annotated one"
 MISSING_FILES = "image files not found"
 
 BAD_IMAGE = "malformed image entries"
+CROWDED_IMAGE = "images with too many objects"
 BAD_REFERENCE = "annotations of an unknown image or category"
 BAD_ANNOTATION = "malformed annotations"
 BAD_BOX = "malformed boxes"

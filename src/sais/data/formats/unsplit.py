@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sais.io.regular_file import is_regular_file
+
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
 
@@ -71,6 +73,8 @@ def _is_held_out(path: Path) -> bool:
 
 
 def _is_coco(path: Path) -> bool:
+    if not is_regular_file(path):
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \r\n\t")
