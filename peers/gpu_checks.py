@@ -32,6 +32,7 @@ from sais.inference.options import InferenceOptions
 from sais.inference.predictor import Predictor
 from sais.modeling.architecture import find_architecture
 from sais.modeling.criterion import sum_normalizers
+from sais.ops.transfers import move_batch
 from sais.recipes import recipe
 from sais.recipes.adjust import replace_settings
 
@@ -147,7 +148,7 @@ def compare_micro_batches(plan: Plan) -> Outcome:
     torch.manual_seed(0)
     network = for_training(architecture.build(experiment, NUM_CLASSES), experiment, device).train()
     criterion = architecture.build_criterion(experiment)
-    batch = training_batch(workload, experiment.input.size, 4).to(device)
+    batch = move_batch(training_batch(workload, experiment.input.size, 4), torch.device(device))
     gradients = []
     for size in (4, 2):
         network.zero_grad(set_to_none=True)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from peers.yolact.model import AnchorOutputs
 from peers.yolact.targets import IGNORED, AnchorTargets, semantic_targets
 from sais.modeling.criterion import Assignment
-from sais.modeling.losses import image_mask_loss
+from sais.modeling.mask_loss import image_mask_loss
 from sais.structures import GroundTruth
 
 CLASS_WEIGHT = 1.0

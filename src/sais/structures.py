@@ -16,7 +16,7 @@ Boxes are float32 ``x1 y1 x2 y2``; sizes are ``(height, width)``; images are uin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,10 +78,6 @@ class GroundTruth:
         overlap = copies_overlap(device)
         return GroundTruth(*(getattr(self, n).to(device, non_blocking=overlap) for n in self.__dataclass_fields__))
 
-    def pin_memory(self) -> GroundTruth:
-        """Return a copy in pinned memory."""
-        return GroundTruth(*(getattr(self, name).pin_memory() for name in self.__dataclass_fields__))
-
 
 @dataclass
 class Batch:
@@ -95,16 +91,19 @@ class Batch:
     """B ids."""
     canvas_maps: list[CanvasMap]
     """B maps from the images to their canvases."""
+    host_ground_truths: list[GroundTruth] | None = None
+    """The same objects in host memory, where targets are assigned while the device computes. None: copied if needed."""
 
-    def to(self, device: torch.device) -> Batch:
-        """Return a copy on another device."""
-        images = self.images.to(device, non_blocking=copies_overlap(device))
-        return Batch(images, [o.to(device) for o in self.ground_truths], self.image_ids, self.canvas_maps)
+    def on_host(self) -> list[GroundTruth]:
+        """Return the objects of B images in host memory; that waits for the device if they are there only."""
+        if self.host_ground_truths is not None:
+            return self.host_ground_truths
+        names = GroundTruth.__dataclass_fields__
+        return [GroundTruth(*(getattr(o, name).cpu() for name in names)) for o in self.ground_truths]
 
     def pin_memory(self) -> Batch:
-        """Return a copy in pinned memory, from which `to` copies asynchronously."""
-        images = self.images.pin_memory()
-        return Batch(images, [o.pin_memory() for o in self.ground_truths], self.image_ids, self.canvas_maps)
+        """Return a copy with its images in pinned memory, from which `to` copies asynchronously."""
+        return replace(self, images=self.images.pin_memory())
 
 
 @dataclass
@@ -143,6 +142,9 @@ class DenseTargets:
     """(B, L) float32 in [0, 1], target probability of the class in `labels`. None: 1 at all positive locations."""
     weights: Tensor | None = None
     """(B, L) float32 weight of each location in classification, box and quality loss. None: 1 at all locations."""
+    positives: tuple[Tensor, Tensor] | None = None
+    """Image (P,) and location (P,) int64 of the positive locations, known without waiting for the device. None: to be
+    found in `object_index`."""
 
 
 Array = Any

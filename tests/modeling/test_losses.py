@@ -8,11 +8,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
-from sais.modeling.assigners import sample_mask_positives
-from sais.modeling.losses import focal_loss, giou_loss, image_mask_loss, iou_loss, iou_quality
+from sais.modeling.losses import focal_loss, giou_loss, iou_loss, iou_quality
 from sais.ops.boxes import boxes_from_distances
-from sais.structures import GroundTruth
-from tests.modeling.dense_samples import GRID, PROTOTYPES, random_objects, random_outputs, targets_of, whole_map_loss
 
 
 def test_focal_loss_by_hand() -> None:
@@ -82,52 +79,6 @@ def test_box_losses_of_boxes_that_do_not_contain_the_location() -> None:
     iou_loss(predicted, targets).sum().backward()
     assert predicted.grad is not None
     assert torch.isfinite(predicted.grad).all()
-
-
-@pytest.mark.parametrize("margin", [0.0, 0.1])
-def test_mask_loss_and_gradients_equal_the_whole_map(margin: float) -> None:
-    objects = [random_objects(5, 5, margin)]
-    targets = targets_of(objects)
-    chosen = sample_mask_positives(targets, objects, [0])[0]
-    assert len(chosen) > 20
-    gradients = []
-    for whole in (False, True):
-        outputs = random_outputs(6, 1, torch.float64)
-        assert outputs.coefficients is not None
-        assert outputs.prototypes is not None
-        if whole:
-            loss = whole_map_loss(outputs, targets, objects, 0, chosen, margin)
-        else:
-            owners = targets.object_index[0, chosen]
-            loss = image_mask_loss(outputs.prototypes[0], outputs.coefficients[0, chosen], owners, objects[0], margin)
-        loss.backward()
-        gradients.append((loss.detach(), outputs.coefficients.grad, outputs.prototypes.grad))
-    for actual, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=1e-6)
-
-
-def test_mask_loss_gradcheck() -> None:
-    boxes = torch.tensor([[0.0, 0.0, 12.0, 8.0], [4.0, 4.0, 12.0, 16.0]])
-    windows = torch.tensor([[0, 0, 3, 2], [1, 1, 3, 4]])
-    objects = GroundTruth(boxes, torch.zeros(2, dtype=torch.int64), windows, torch.arange(0, 240, 20).to(torch.uint8))
-    generator = torch.Generator().manual_seed(0)
-    prototypes = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    coefficients = torch.randn(3, 2, generator=generator, dtype=torch.float64, requires_grad=True)
-    owners = torch.tensor([1, 0, 1])
-    assert torch.autograd.gradcheck(lambda p, c: image_mask_loss(p, c, owners, objects), (prototypes, coefficients))
-
-
-def test_mask_loss_skips_objects_without_outline() -> None:
-    objects = random_objects(5, 2)
-    x1, y1, x2, y2 = objects.mask_windows[0].tolist()
-    objects.mask_windows[0] = 0
-    objects.mask_values = objects.mask_values[(x2 - x1) * (y2 - y1) :]
-    prototypes = torch.rand(PROTOTYPES, *GRID)
-    coefficients = torch.rand(3, PROTOTYPES, requires_grad=True)
-    image_mask_loss(prototypes, coefficients, torch.tensor([0, 1, 0]), objects).backward()
-    assert coefficients.grad is not None
-    assert coefficients.grad[[0, 2]].abs().max() == 0
-    assert coefficients.grad[1].abs().min() > 0
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.6, 1.5)])

@@ -20,6 +20,7 @@ from sais.inference.options import InferenceOptions
 from sais.inference.trained_model import TrainedModel
 from sais.modeling.architecture import find_architecture
 from sais.ops.letterbox import letterbox
+from sais.ops.transfers import move_batch
 from sais.recipes import recipe
 from sais.results.detections import Detections
 from sais.structures import DenseOutputs
@@ -81,7 +82,7 @@ def set_up_training(
     criterion = architecture.build_criterion(experiment)
 
     def losses(batch_size: int) -> dict[str, Tensor]:
-        batch = training_batch(workload, canvas_size, batch_size, num_objects).to(torch.device(device))
+        batch = move_batch(training_batch(workload, canvas_size, batch_size, num_objects), torch.device(device))
         return compute_losses(model, criterion, batch, experiment.run.precision)
 
     return TrainingSetup(model, losses, {name: child for name, child in model.named_children() if _has_weights(child)})

@@ -28,6 +28,7 @@ from sais.engine.train_step import compute_losses, total
 from sais.errors import ResourceError
 from sais.modeling.architecture import find_architecture
 from sais.ops.letterbox import CANVAS_MULTIPLE, CanvasMap
+from sais.ops.transfers import move_batch
 from sais.structures import MASK_STRIDE, Batch, GroundTruth
 
 OBJECTS = 20
@@ -110,7 +111,7 @@ def _measure_memory(experiment: Experiment, num_classes: int, device: torch.devi
     for images in (1, 1, 2):  # the first step allocates the optimizer's state and buffers of libraries
         torch.cuda.reset_peak_memory_stats(device)
         optimizer.zero_grad(set_to_none=True)
-        total_loss(_random_batch(experiment, num_classes, images).to(device)).backward()
+        total_loss(move_batch(_random_batch(experiment, num_classes, images), device)).backward()
         optimizer.step()
         peaks.append(torch.cuda.max_memory_allocated(device) - before)
     per_image = max(1, peaks[2] - peaks[1])
@@ -123,7 +124,7 @@ def _count_memory(experiment: Experiment, num_classes: int, device: torch.device
     model, total_loss = _training_setup(experiment, num_classes, device)
 
     def step(images: int) -> None:
-        total_loss(_random_batch(experiment, num_classes, images).to(device)).backward()
+        total_loss(move_batch(_random_batch(experiment, num_classes, images), device)).backward()
 
     peaks = []
     for images in (1, 2):

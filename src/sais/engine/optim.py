@@ -160,8 +160,8 @@ class MovingAverage(Generic[Model]):
                 averaged.append(average)
                 current.append(parameter.detach())
         torch._foreach_lerp_(averaged, current, 1 - decay)
-        for average_buffer, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            average_buffer.copy_(buffer)
+        if buffers := list(model.buffers()):
+            torch._foreach_copy_(list(self.model.buffers()), buffers)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from sais.engine.train_state import TrainState
 from sais.errors import ConfigError, SaisError
 from sais.modeling.criterion import Assignment, Criterion, sum_normalizers
 from sais.ops.letterbox import PADDING
+from sais.ops.transfers import move_batch
 from sais.structures import Batch, GroundTruth
 
 LOSS_HISTORY = 100
@@ -59,11 +60,12 @@ def train_step(run: TrainState, batch: Batch | None, epoch: int, lr: float) -> d
     if canvas[0] == 0:
         return None
     run.optimizer.zero_grad(set_to_none=True)
-    terms = _accumulate_gradients(run, batch, canvas, epoch)
-    loss = sum(terms.values())
+    names, values = _accumulate_gradients(run, batch, canvas, epoch)
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
-    gradient = float(norm)
+    *sums, gradient = torch.cat([values, norm[None].to(values)]).tolist()  # the only time that the host waits
+    terms = dict(zip(names, sums, strict=True))
+    loss = sum(sums)
     # fp16's scaler searches for the largest scale without overflow: it meets overflows, and skips those steps itself.
     is_searching = run.scaler.is_enabled() and run.scaler.get_scale() > 1
     if problem := _problem(run, loss, gradient, is_searching):
@@ -111,7 +113,9 @@ def compute_losses(
 def forward(network: nn.Module, images: Tensor, precision: str) -> Any:
     """Run the network on canvases (B, 3, H, W), the only part of a step in lower precision."""
     dtype = precision_dtype(precision)
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+    if dtype == torch.float32:
+        return network(images)
+    with torch.autocast(images.device.type, dtype):
         return network(images)
 
 
@@ -122,14 +126,16 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 def _accumulate_gradients(
     run: TrainState, batch: Batch | None, canvas: tuple[int, int], epoch: int
-) -> dict[str, float]:
-    """Add the gradients of the whole step to the parameters; return the loss terms summed over all ranks."""
+) -> tuple[list[str], Tensor]:
+    """Add the gradients of the whole step to the parameters.
+
+    Returns:
+        The names of the loss terms, and the terms (number of names,) float32 summed over all ranks.
+    """
     criterion, precision = run.criterion, run.experiment.run.precision
     parts, shares = _parts(run, batch, canvas)
     is_split = len(parts) > 1 or run.world.world_size > 1
     assigned: list[Assignment] = []
-    if not criterion.needs_predictions:
-        assigned = sum_normalizers([criterion.assign(part, None, epoch) for part in parts], run.world.sum)
     values: Tensor | None = None
     names: list[str] = []
     for number, (part, share) in enumerate(zip(parts, shares, strict=True)):
@@ -140,6 +146,8 @@ def _accumulate_gradients(
             if criterion.needs_predictions:
                 (assignment,) = sum_normalizers([criterion.assign(part, outputs, epoch)], run.world.sum)
             else:
+                # Assigned on the host after the first forward pass was launched, which an accelerator then computes.
+                assigned = assigned or sum_normalizers([criterion.assign(p, None, epoch) for p in parts], run.world.sum)
                 assignment = assigned[number]
             if is_split and not assignment.normalizers:
                 raise ConfigError(
@@ -157,7 +165,7 @@ def _accumulate_gradients(
             detached = detached * share if share else torch.zeros_like(detached)
         values = detached if values is None else values + detached
     assert values is not None
-    return dict(zip(names, run.world.sum(values).tolist(), strict=True))
+    return names, run.world.sum(values)
 
 
 def _parts(run: TrainState, batch: Batch | None, canvas: tuple[int, int]) -> tuple[list[Batch], list[float]]:
@@ -169,7 +177,7 @@ def _parts(run: TrainState, batch: Batch | None, canvas: tuple[int, int]) -> tup
     """
     parts: list[Batch] = []
     if batch is not None:
-        parts = micro_batches(pad_batch(batch.to(run.device), canvas), run.experiment.optim.micro_batch)
+        parts = micro_batches(pad_batch(move_batch(batch, run.device), canvas), run.experiment.optim.micro_batch)
     shares = [1.0] * len(parts)
     count = max(1, len(parts))
     if run.criterion.needs_predictions:
@@ -177,14 +185,25 @@ def _parts(run: TrainState, batch: Batch | None, canvas: tuple[int, int]) -> tup
         shares = [len(part.image_ids) / images for part in parts]
         count = int(run.world.maximum(torch.tensor([count])))
     missing = count - len(parts)
-    return parts + [empty_batch(canvas, run.device)] * missing, shares + [0.0] * missing
+    empty = [empty_batch(canvas, run.device)] if missing else []
+    return parts + empty * missing, shares + [0.0] * missing
 
 
 def micro_batches(batch: Batch, size: int | None) -> list[Batch]:
     """Split a batch (B, .) into micro-batches of at most `size` images on the whole batch's canvas; None: one."""
     count = len(batch.image_ids)
     slices = [slice(i, i + (size or count)) for i in range(0, count, size or count)]
-    return [Batch(batch.images[s], batch.ground_truths[s], batch.image_ids[s], batch.canvas_maps[s]) for s in slices]
+    host = batch.host_ground_truths
+    return [
+        Batch(
+            batch.images[s],
+            batch.ground_truths[s],
+            batch.image_ids[s],
+            batch.canvas_maps[s],
+            None if host is None else host[s],
+        )
+        for s in slices
+    ]
 
 
 def _largest_canvas(run: TrainState, batch: Batch | None) -> tuple[int, int]:
@@ -209,7 +228,7 @@ def empty_batch(canvas: tuple[int, int], device: torch.device) -> Batch:
     """Return one image (1, 3, height, width) of padding without objects, for a rank without readable images."""
     boxes = torch.zeros(0, 4)
     objects = GroundTruth(boxes, torch.zeros(0, dtype=torch.int64), boxes.long(), torch.zeros(0, dtype=torch.uint8))
-    return Batch(_padding(1, canvas, device), [objects.to(device)], [-1], [])
+    return Batch(_padding(1, canvas, device), [objects.to(device)], [-1], [], [objects])
 
 
 def _padding(count: int, canvas: tuple[int, int], device: torch.device) -> Tensor:

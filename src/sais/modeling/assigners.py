@@ -119,6 +119,7 @@ def build_targets(
     label = torch.full_like(index, -1)
     label[positive] = labels[box_index]
     targets = DenseTargets(assignment.object_index, label.view(shape), distances.view(*shape, 4))
+    targets.positives = (image, place)
     targets.score_targets, targets.weights = assignment.score_targets, assignment.weights
     if quality is not None:
         values = points.new_zeros(len(index))
@@ -208,8 +209,8 @@ def sample_mask_positives(
 ) -> list[Tensor]:
     """Sample the locations of each image that train masks, before any mask is assembled.
 
-    Locations of objects that have a box but no outline are left out. The sample depends only on seed, epoch and image
-    id, so it is the same for any number of ranks.
+    Targets and objects are on one device, the samples in host memory. Locations of objects that have a box but no
+    outline are left out. The sample depends only on seed, epoch and image id: it is the same for any number of ranks.
 
     Args:
         targets: targets (B, L, .).
@@ -220,7 +221,7 @@ def sample_mask_positives(
         epoch: epoch, counted from 0.
 
     Returns:
-        B tensors (M,) int64 of location indices, ascending.
+        B tensors (M,) int64 of location indices, ascending, in host memory.
     """
     samples = []
     for positive, image_id in zip(_outlined_locations(targets, ground_truths), image_ids, strict=True):
@@ -228,8 +229,7 @@ def sample_mask_positives(
             generator = torch.Generator().manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + image_id) % 2**63)
             positive = positive[torch.randperm(len(positive), generator=generator)[:limit].sort().values]
         samples.append(positive)
-    together = torch.cat(samples).to(targets.object_index.device)  # one host-to-device transfer
-    return list(together.split([len(sample) for sample in samples]))
+    return samples
 
 
 def _outlined_locations(targets: DenseTargets, ground_truths: list[GroundTruth]) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sais.config_ranges import check_backbone
-from sais.errors import ConfigError
+from sais.errors import ConfigError, SaisError
 from sais.resolve import suggest
 
 FEATURE_STRIDES = (8, 16, 32)
@@ -108,6 +108,8 @@ def _create(name: str) -> nn.Module:
     check_backbone(name)
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, features_only=True)
+    except SaisError:  # of `sais.checkpoint.limit_parameters`
+        raise
     except Exception as error:  # timm raises many kinds for an unknown name or a network without feature maps
         known = [*timm.list_pretrained(), *timm.list_models()]
         hint = suggest(name, known)[:200]

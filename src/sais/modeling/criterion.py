@@ -34,8 +34,9 @@ from sais.modeling.losses import (
     centerness_quality,
     focal_loss,
     iou_loss,
-    mask_losses,
 )
+from sais.modeling.mask_loss import mask_losses
+from sais.ops.transfers import copy_together
 from sais.resolve import resolve
 from sais.structures import STRIDES, Batch, DenseOutputs, DenseTargets
 
@@ -53,6 +54,20 @@ class Assignment:
     """Divisors of the losses, scalar tensors by name. Empty: the losses cannot be split over micro-batches or ranks."""
     mask_positives: list[Tensor] = field(default_factory=list)
     """B tensors (M,) int64, the locations that train masks."""
+    mask_objects: list[Tensor] | None = None
+    """B tensors (M,) int64 in host memory, the objects of these locations. None: to be found in the targets."""
+
+    def to(self, device: torch.device) -> Assignment:
+        """Return a copy of an assignment with `DenseTargets` (B, L, .), all but `mask_objects` on a device."""
+        targets: DenseTargets = self.targets
+        names = [name for name, value in vars(targets).items() if isinstance(value, Tensor)]
+        positives = targets.positives or ()
+        tensors = [*(getattr(targets, name) for name in names), *positives, *self.normalizers.values()]
+        copies = iter(copy_together([*tensors, *self.mask_positives], device))
+        moved: Any = {name: next(copies) for name in names}
+        moved["positives"] = (next(copies), next(copies)) if positives else None
+        normalizers = {name: next(copies) for name in self.normalizers}
+        return Assignment(replace(targets, **moved), normalizers, list(copies), self.mask_objects)
 
 
 class Criterion(Protocol):
@@ -126,24 +141,34 @@ class SaisCriterion:
         return _needs_predictions(self.assigner)
 
     def assign(self, batch: Batch, outputs: DenseOutputs | None, epoch: int) -> Assignment:
-        """Assign targets (B, L, .), mask positives and normalizers; see `Criterion.assign`."""
+        """Assign targets (B, L, .), mask positives and normalizers; see `Criterion.assign`.
+
+        Without predictions this is done in host memory while the device computes, and copied to it in one transfer.
+        """
+        device = batch.images.device
+        on_host = not self.needs_predictions
+        ground_truths = batch.on_host() if on_host else batch.ground_truths
         canvas = (batch.images.shape[2], batch.images.shape[3])
-        grid = location_grid(canvas, self.strides, self.level_ranges, batch.images.device)
+        grid = location_grid(canvas, self.strides, self.level_ranges, "cpu" if on_host else device)
         predictions = (_detached(outputs),) if self.needs_predictions and outputs is not None else ()
-        assigned = self.assigner(batch.ground_truths, grid, *predictions)
+        assigned = self.assigner(ground_truths, grid, *predictions)
         quality = None if _needs_predictions(self.quality) else self.quality
-        targets = build_targets(assigned, batch.ground_truths, grid.points, quality)
-        samples = sample_mask_positives(
-            targets, batch.ground_truths, batch.image_ids, self.mask_positives, self.seed, epoch
-        )
-        return Assignment(targets, count_normalizers(targets, samples), samples)
+        targets = build_targets(assigned, ground_truths, grid.points, quality)
+        samples = sample_mask_positives(targets, ground_truths, batch.image_ids, self.mask_positives, self.seed, epoch)
+        normalizers = count_normalizers(targets, samples)
+        if not on_host:
+            return Assignment(targets, normalizers, copy_together(samples, device))
+        objects = [index[rows] for index, rows in zip(targets.object_index, samples, strict=True)]
+        return Assignment(targets, normalizers, samples, objects).to(device)
 
     def losses(self, outputs: DenseOutputs, batch: Batch, assignment: Assignment) -> dict[str, Tensor]:
         """Compute the terms of outputs (B, L, .), scalars by name; see `Criterion.losses`."""
         targets: DenseTargets = assignment.targets
         classification_weight, box_weight, quality_weight, mask_weight = self.weights
         divisors = {name: value.clamp(min=1) for name, value in assignment.normalizers.items()}
-        positive = (targets.object_index >= 0).nonzero(as_tuple=True)  # computed once to avoid a second host sync
+        positive = targets.positives  # image (P,) and location (P,)
+        if positive is None:
+            positive = (targets.object_index >= 0).nonzero(as_tuple=True)  # waits for the device
         wanted, predicted = targets.distances[positive], outputs.distances[positive]  # (P, 4) both
         weights = None if targets.weights is None else targets.weights[positive]  # (P,)
         classification = self.classification_loss(
@@ -179,8 +204,10 @@ class SaisCriterion:
         # Unbound, because the gradient of an indexed batch is as large as the batch, for every image of it.
         samples = assignment.mask_positives
         sampled = [values[rows] for values, rows in zip(coefficients.unbind(), samples, strict=True)]
-        index = [objects[rows] for objects, rows in zip(assignment.targets.object_index, samples, strict=True)]
-        return mask_losses(prototypes.unbind(), sampled, index, batch.ground_truths, self.mask_margin)
+        index = assignment.mask_objects
+        if index is None:
+            index = [objects[rows] for objects, rows in zip(assignment.targets.object_index, samples, strict=True)]
+        return mask_losses(prototypes.unbind(), sampled, index, batch.ground_truths, self.mask_margin, batch.on_host())
 
 
 def count_normalizers(targets: DenseTargets, mask_positives: list[Tensor]) -> dict[str, Tensor]:
@@ -198,12 +225,12 @@ def count_normalizers(targets: DenseTargets, mask_positives: list[Tensor]) -> di
     count = positive.sum().float()
     box = count if targets.quality is None else targets.quality.sum()
     if targets.weights is not None:
-        factors = positive.float() if targets.quality is None else targets.quality
-        box = (targets.weights * factors)[positive].sum()
+        factors = positive.float() if targets.quality is None else targets.quality * positive
+        box = (targets.weights * factors).sum()
     return {
-        "positives": count if targets.score_targets is None else targets.score_targets[positive].sum(),
+        "positives": count if targets.score_targets is None else (targets.score_targets * positive).sum(),
         "box": box,
-        "mask": count.new_tensor(float(sum(len(rows) for rows in mask_positives))),
+        "mask": torch.full_like(count, float(sum(len(rows) for rows in mask_positives))),
     }
 
 

@@ -1,15 +1,13 @@
-"""Loss functions: focal, IoU, box-local mask cross-entropy; and the targets of the quality branch.
+"""Losses of classes and boxes, and the targets of the quality branch. `sais.modeling.mask_loss` is that of masks.
 
 All functions return sums or one value per location. `sais.modeling.criterion` weights and normalizes them.
 
-The two losses over many numbers, focal and mask, compute their gradient together with their value. It is all they save
-for backward: tensors of the size of the logits and of the prototypes, independent of the number of objects.
+The focal loss, over many numbers, computes its gradient together with its value. It is all that is saved for backward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from sais.ops.distances import centerness, hull_area, intersection_and_union
-from sais.structures import MASK_STRIDE, GroundTruth
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
@@ -139,105 +136,3 @@ QUALITY_TARGETS: dict[str, QualityTarget | None] = {
     "iou": iou_quality,
     "none": None,
 }
-
-
-def mask_losses(
-    prototypes: Sequence[Tensor],
-    coefficients: Sequence[Tensor],
-    object_index: Sequence[Tensor],
-    ground_truths: Sequence[GroundTruth],
-    margin: float = 0.0,
-) -> Tensor:
-    """Sum the mask cross-entropy inside the box, divided by the box's area, over the sampled locations of all images.
-
-    Locations of one object share its window of the grid, so only logits of (locations of one object, its window) exist
-    at a time.
-
-    Args:
-        prototypes: B tensors (K, h, w).
-        coefficients: B tensors (M, K) of the sampled locations.
-        object_index: B tensors (M,) int64, the object of each sampled location.
-        ground_truths: objects of B images; their mask windows already include `margin`.
-        margin: margin around the box as a fraction of its sides, used to compute the area inside the window.
-
-    Returns:
-        A scalar.
-    """
-    sides = [g.boxes[:, 2:] - g.boxes[:, :2] for g in ground_truths]
-    growth = (1 + 2 * margin) ** 2
-    areas = _to_host([(s.prod(1) / MASK_STRIDE**2 * growth).clamp(min=1) for s in sides])  # in grid cells
-    windows = _to_host([g.mask_windows for g in ground_truths])
-    orders = [torch.argsort(index, stable=True) for index in object_index]
-    sorted_index = _to_host([index[order] for index, order in zip(object_index, orders, strict=True)])
-    total = prototypes[0].new_zeros(())
-    for image, order in enumerate(orders):
-        places = windows[image].tolist()
-        sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in places]
-        values = ground_truths[image].mask_values.split(sizes)
-        present, counts = torch.unique_consecutive(sorted_index[image], return_counts=True)
-        segments, first = [], 0
-        for number, count in zip(present.tolist(), counts.tolist(), strict=True):
-            rows = slice(first, first + count)
-            first += count
-            if sizes[number]:  # an annotation with a box but no outline trains everything but the mask
-                segments.append(_ObjectSegment(rows, places[number], values[number], float(areas[image][number])))
-        total = total + _MaskSum.apply(prototypes[image], coefficients[image][order], segments)
-    return total
-
-
-def image_mask_loss(
-    prototypes: Tensor, coefficients: Tensor, object_index: Tensor, ground_truth: GroundTruth, margin: float = 0.0
-) -> Tensor:
-    """Compute `mask_losses` of one image: prototypes (K, h, w), coefficients (M, K), object_index (M,) -> scalar."""
-    return mask_losses([prototypes], [coefficients], [object_index], [ground_truth], margin)
-
-
-def _to_host(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Copy tensors to the CPU in one device-to-host transfer."""
-    return torch.cat(list(tensors)).cpu().split([len(tensor) for tensor in tensors])
-
-
-@dataclass
-class _ObjectSegment:
-    """An object and its sampled locations."""
-
-    rows: slice
-    """Rows of the coefficients."""
-    window: tuple[int, int, int, int]
-    """x1 y1 x2 y2 in grid cells."""
-    values: Tensor
-    """(cells of the window,) uint8 coverage."""
-    area: float
-    """Area of its box in grid cells."""
-
-
-class _MaskSum(torch.autograd.Function):
-    """Mask cross-entropy of one image, with its gradients, which are all that is saved for backward.
-
-    An image without objects is part of the graph as well: distributed training waits for every gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, segments: list[_ObjectSegment]) -> Tensor:
-        """Compute the scalar sum from prototypes (K, h, w) and coefficients (M, K)."""
-        cells = prototypes.permute(1, 2, 0)  # (h, w, K), their order in memory
-        by_cell, by_row = torch.zeros_like(cells), torch.zeros_like(coefficients)  # the gradients
-        total = prototypes.new_zeros(())
-        for segment in segments:
-            x1, y1, x2, y2 = segment.window
-            inside = cells[y1:y2, x1:x2].reshape(-1, cells.shape[2])  # (window, K)
-            weights = coefficients[segment.rows]  # (rows, K)
-            logits = weights @ inside.T  # Eq. 1 without its sigmoid: (rows, window)
-            targets = (segment.values.to(logits.dtype) / 255).expand_as(logits)
-            total += functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / segment.area
-            error = logits.sigmoid_().sub_(targets).div_(segment.area)
-            by_row[segment.rows] = error @ inside
-            by_cell[y1:y2, x1:x2] += (error.T @ weights).view(y2 - y1, x2 - x1, -1)
-        ctx.save_for_backward(by_cell, by_row)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Scale the gradients that `forward` saved."""
-        by_cell, by_row = ctx.saved_tensors
-        return (by_cell * outer[0]).permute(2, 0, 1), by_row * outer[0], None

@@ -1,0 +1,243 @@
+"""The mask loss: cross-entropy of sigmoid(P C) inside the box, divided by the box's area, over the sampled locations.
+
+It computes its gradients together with its value. They are all that is saved for backward: tensors of the size of the
+prototypes and coefficients, independent of the number of objects. Two ways give the same sums:
+
+- on a CPU, object by object inside the object's window of the grid, which is the least arithmetic and memory;
+- on an accelerator, all locations of an image on its whole grid, because a few large operations take less time there
+  than 16 small ones per object.
+
+What an accelerator needs to know of the objects comes from host memory, so that the host never waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sais.ops.transfers import copy_together
+from sais.structures import MASK_STRIDE, GroundTruth
+
+
+def mask_losses(
+    prototypes: Sequence[Tensor],
+    coefficients: Sequence[Tensor],
+    object_index: Sequence[Tensor],
+    ground_truths: Sequence[GroundTruth],
+    margin: float = 0.0,
+    host_ground_truths: Sequence[GroundTruth] | None = None,
+) -> Tensor:
+    """Sum the mask loss over the sampled locations of all images.
+
+    Args:
+        prototypes: B tensors (K, h, w).
+        coefficients: B tensors (M, K) of the sampled locations.
+        object_index: B tensors (M,) int64, the object of each sampled location, best in host memory.
+        ground_truths: objects of B images; their mask windows already include `margin`.
+        margin: margin around the box as a fraction of its sides, used to compute the area inside the window.
+        host_ground_truths: the same objects in host memory; None copies what is needed of them.
+
+    Returns:
+        A scalar.
+    """
+    host = ground_truths if host_ground_truths is None else host_ground_truths
+    growth = (1 + 2 * margin) ** 2
+    sides = [g.boxes[:, 2:] - g.boxes[:, :2] for g in host]
+    areas = _to_host([(s.prod(1) / MASK_STRIDE**2 * growth).clamp(min=1) for s in sides])  # in grid cells
+    windows = _to_host([g.mask_windows for g in host])
+    indices = _to_host(object_index)
+    total = prototypes[0].new_zeros(())
+    if prototypes[0].device.type == "cpu":
+        for image, index in enumerate(indices):
+            order, segments = _segments(index, windows[image], ground_truths[image].mask_values, areas[image])
+            total = total + _WindowSum.apply(prototypes[image], coefficients[image][order], segments)
+        return total
+    grids = _location_masks(indices, windows, areas, ground_truths, prototypes)
+    for image, grid in enumerate(grids):
+        total = total + _GridSum.apply(prototypes[image], coefficients[image], grid)
+    return total
+
+
+def image_mask_loss(
+    prototypes: Tensor, coefficients: Tensor, object_index: Tensor, ground_truth: GroundTruth, margin: float = 0.0
+) -> Tensor:
+    """Compute `mask_losses` of one image: prototypes (K, h, w), coefficients (M, K), object_index (M,) -> scalar."""
+    return mask_losses([prototypes], [coefficients], [object_index], [ground_truth], margin)
+
+
+def _to_host(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return tensors in host memory, copied in one transfer from a device."""
+    return torch.cat(list(tensors)).cpu().split([len(tensor) for tensor in tensors])
+
+
+@dataclass
+class _ObjectSegment:
+    """An object and its sampled locations."""
+
+    rows: slice
+    """Rows of the coefficients."""
+    window: tuple[int, int, int, int]
+    """x1 y1 x2 y2 in grid cells."""
+    values: Tensor
+    """(cells of the window,) uint8 coverage."""
+    area: float
+    """Area of its box in grid cells."""
+
+
+def _segments(
+    index: Tensor, windows: Tensor, mask_values: Tensor, areas: Tensor
+) -> tuple[Tensor, list[_ObjectSegment]]:
+    """Return the order (M,) of the sampled locations by their object, and the objects with their rows in that order.
+
+    Locations of one object share its window of the grid, so only logits of (locations of one object, its window) exist
+    at a time.
+
+    Args:
+        index: (M,) int64, the object of each sampled location.
+        windows: (N, 4) of all objects of the image.
+        mask_values: coverage (sum of window areas,) of all objects.
+        areas: (N,) areas of the boxes in grid cells.
+    """
+    order = torch.argsort(index, stable=True)
+    places = windows.tolist()
+    values = mask_values.split([(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in places])
+    present, counts = torch.unique_consecutive(index[order], return_counts=True)
+    segments, first = [], 0
+    for number, count in zip(present.tolist(), counts.tolist(), strict=True):
+        rows = slice(first, first + count)
+        first += count
+        if len(values[number]):  # an annotation with a box but no outline trains everything but the mask
+            segments.append(_ObjectSegment(rows, tuple(places[number]), values[number], float(areas[number])))
+    return order, segments
+
+
+class _WindowSum(torch.autograd.Function):
+    """Mask loss of one image, object by object, with its gradients.
+
+    An image without objects is part of the graph as well: distributed training waits for every gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, segments: list[_ObjectSegment]) -> Tensor:
+        """Compute the scalar sum from prototypes (K, h, w) and coefficients (M, K)."""
+        cells = prototypes.permute(1, 2, 0)  # (h, w, K), their order in memory
+        by_cell, by_row = torch.zeros_like(cells), torch.zeros_like(coefficients)  # the gradients
+        total = prototypes.new_zeros(())
+        for segment in segments:
+            x1, y1, x2, y2 = segment.window
+            inside = cells[y1:y2, x1:x2].reshape(-1, cells.shape[2])  # (window, K)
+            weights = coefficients[segment.rows]  # (rows, K)
+            logits = weights @ inside.T  # Eq. 1 without its sigmoid: (rows, window)
+            targets = (segment.values.to(logits.dtype) / 255).expand_as(logits)
+            total += functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / segment.area
+            error = logits.sigmoid_().sub_(targets).div_(segment.area)
+            by_row[segment.rows] = error @ inside
+            by_cell[y1:y2, x1:x2] += (error.T @ weights).view(y2 - y1, x2 - x1, -1)
+        ctx.save_for_backward(by_cell, by_row)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Scale the gradients that `forward` saved."""
+        by_cell, by_row = ctx.saved_tensors
+        return (by_cell * outer[0]).permute(2, 0, 1), by_row * outer[0], None
+
+
+@dataclass
+class _LocationMasks:
+    """What the sampled locations of an image learn on the whole grid, on the device."""
+
+    coverage: Tensor
+    """(U, h, w) uint8 coverage of the cells by the sampled objects."""
+    windows: Tensor
+    """(U, 4) int64 x1 y1 x2 y2 in grid cells."""
+    slots: Tensor
+    """(M,) int64, which of the U objects each location learns."""
+    weights: Tensor
+    """(M,) float32, 1 / area of its box in grid cells; 0 where the object has no outline."""
+
+
+def _location_masks(
+    indices: Sequence[Tensor],
+    windows: Sequence[Tensor],
+    areas: Sequence[Tensor],
+    ground_truths: Sequence[GroundTruth],
+    prototypes: Sequence[Tensor],
+) -> list[_LocationMasks]:
+    """Return the masks of B images; all that is computed on the host is copied in one transfer.
+
+    Args:
+        indices: B tensors (M,) in host memory, the object of each sampled location.
+        windows: B tensors (N, 4) in host memory.
+        areas: B tensors (N,) in host memory, grid cells.
+        ground_truths: objects of B images on the device.
+        prototypes: B tensors (K, h, w) on the device.
+    """
+    tables: list[Tensor] = []
+    cells: list[int] = []
+    for index, window, area in zip(indices, windows, areas, strict=True):
+        sizes = (window[:, 2] - window[:, 0]) * (window[:, 3] - window[:, 1])  # (N,)
+        present, slots = torch.unique(index, return_inverse=True)  # (U,), (M,)
+        first = (sizes.cumsum(0) - sizes)[present]  # of the object's values among those of all objects
+        weights = torch.where(sizes > 0, 1 / area, 0)[index]
+        tables += [torch.cat([window[present], first[:, None], sizes[present, None]], 1), slots, weights]
+        cells.append(int(sizes[present].sum()))
+    copies = copy_together(tables, prototypes[0].device)
+    return [
+        _LocationMasks(
+            _coverage(copies[3 * i], cells[i], ground_truth.mask_values, prototypes[i]),
+            copies[3 * i][:, :4],
+            copies[3 * i + 1],
+            copies[3 * i + 2],
+        )
+        for i, ground_truth in enumerate(ground_truths)
+    ]
+
+
+def _coverage(table: Tensor, cells: int, mask_values: Tensor, prototypes: Tensor) -> Tensor:
+    """Return the coverage (U, h, w) uint8 of the grid by objects, zero outside their windows.
+
+    Args:
+        table: (U, 6) int64, window x1 y1 x2 y2, index of the first value and number of values of each object.
+        cells: sum of these numbers.
+        mask_values: values of all objects of the image.
+        prototypes: (K, h, w).
+    """
+    x1, y1, x2, _, first, sizes = table.unbind(1)
+    owner = torch.repeat_interleave(sizes, output_size=cells)  # (cells,), which of the U objects
+    offset = torch.arange(cells, device=table.device) - (sizes.cumsum(0) - sizes)[owner]  # in its window
+    width = (x2 - x1)[owner]
+    coverage = mask_values.new_zeros(len(table), *prototypes.shape[1:])
+    coverage[owner, y1[owner] + offset // width, x1[owner] + offset % width] = mask_values[first[owner] + offset]
+    return coverage
+
+
+class _GridSum(torch.autograd.Function):
+    """Mask loss of one image, all locations on the whole grid, with its gradients; equals `_WindowSum`."""
+
+    @staticmethod
+    def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, masks: _LocationMasks) -> Tensor:
+        """Compute the scalar sum from prototypes (K, h, w) and coefficients (M, K)."""
+        height, width = prototypes.shape[1:]
+        cells = prototypes.flatten(1)  # (K, h * w)
+        x1, y1, x2, y2 = masks.windows.to(torch.int32)[:, :, None].unbind(1)  # (U, 1) each
+        x, y = (torch.arange(n, dtype=torch.int32, device=cells.device) for n in (width, height))
+        inside = ((y >= y1) & (y < y2))[:, :, None] & ((x >= x1) & (x < x2))[:, None, :]  # (U, h, w)
+        scale = inside.flatten(1)[masks.slots] * masks.weights[:, None].to(cells.dtype)  # (M, h * w)
+        targets = masks.coverage.flatten(1)[masks.slots].to(cells.dtype) / 255
+        logits = coefficients @ cells  # Eq. 1 without its sigmoid: (M, h * w)
+        total = functional.binary_cross_entropy_with_logits(logits, targets, weight=scale, reduction="sum")
+        error = logits.sigmoid_().sub_(targets).mul_(scale)
+        ctx.save_for_backward((coefficients.T @ error).view_as(prototypes), error @ cells.T)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Scale the gradients that `forward` saved."""
+        by_cell, by_row = ctx.saved_tensors
+        return by_cell * outer[0], by_row * outer[0], None

@@ -1,0 +1,85 @@
+"""The mask loss against whole maps, by object on the CPU and by image on an accelerator, with gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sais.modeling.assigners import sample_mask_positives
+from sais.modeling.mask_loss import image_mask_loss, mask_losses
+from sais.structures import GroundTruth
+from tests.modeling.dense_samples import GRID, PROTOTYPES, random_objects, random_outputs, targets_of, whole_map_loss
+from tests.simulated_device import DEVICE, SimulatedDevice, to_host
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_mask_loss_and_gradients_equal_the_whole_map(margin: float) -> None:
+    objects = [random_objects(5, 5, margin)]
+    targets = targets_of(objects)
+    chosen = sample_mask_positives(targets, objects, [0])[0]
+    assert len(chosen) > 20
+    gradients = []
+    for whole in (False, True):
+        outputs = random_outputs(6, 1, torch.float64)
+        assert outputs.coefficients is not None
+        assert outputs.prototypes is not None
+        if whole:
+            loss = whole_map_loss(outputs, targets, objects, 0, chosen, margin)
+        else:
+            owners = targets.object_index[0, chosen]
+            loss = image_mask_loss(outputs.prototypes[0], outputs.coefficients[0, chosen], owners, objects[0], margin)
+        loss.backward()
+        gradients.append((loss.detach(), outputs.coefficients.grad, outputs.prototypes.grad))
+    for actual, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_mask_loss_gradcheck() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 12.0, 8.0], [4.0, 4.0, 12.0, 16.0]])
+    windows = torch.tensor([[0, 0, 3, 2], [1, 1, 3, 4]])
+    objects = GroundTruth(boxes, torch.zeros(2, dtype=torch.int64), windows, torch.arange(0, 240, 20).to(torch.uint8))
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    coefficients = torch.randn(3, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    owners = torch.tensor([1, 0, 1])
+    assert torch.autograd.gradcheck(lambda p, c: image_mask_loss(p, c, owners, objects), (prototypes, coefficients))
+
+
+def test_mask_loss_skips_objects_without_outline() -> None:
+    objects = random_objects(5, 2)
+    x1, y1, x2, y2 = objects.mask_windows[0].tolist()
+    objects.mask_windows[0] = 0
+    objects.mask_values = objects.mask_values[(x2 - x1) * (y2 - y1) :]
+    prototypes = torch.rand(PROTOTYPES, *GRID)
+    coefficients = torch.rand(3, PROTOTYPES, requires_grad=True)
+    image_mask_loss(prototypes, coefficients, torch.tensor([0, 1, 0]), objects).backward()
+    assert coefficients.grad is not None
+    assert coefficients.grad[[0, 2]].abs().max() == 0
+    assert coefficients.grad[1].abs().min() > 0
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_mask_loss_on_an_accelerator_equals_the_cpu(margin: float) -> None:
+    """Images with many objects, without objects and with an object that has no outline, in one call without waiting."""
+    objects = [random_objects(7, 6, margin), random_objects(8, 0), random_objects(9, 3, margin)]
+    x1, y1, x2, y2 = objects[2].mask_windows[1].tolist()
+    start = int((objects[2].mask_windows[0, 2:] - objects[2].mask_windows[0, :2]).prod())
+    kept = objects[2].mask_values
+    objects[2].mask_values = torch.cat([kept[:start], kept[start + (x2 - x1) * (y2 - y1) :]])
+    objects[2].mask_windows[1] = 0
+    generator = torch.Generator().manual_seed(0)
+    index = [torch.tensor([4, 0, 0, 5, 2]), torch.zeros(0, dtype=torch.int64), torch.tensor([1, 2, 1, 0])]
+    prototypes = [torch.randn(PROTOTYPES, *GRID, generator=generator, dtype=torch.float64) for _ in index]
+    coefficients = [torch.randn(len(i), PROTOTYPES, generator=generator, dtype=torch.float64) for i in index]
+    leaves = [tensor.requires_grad_() for tensor in (*prototypes, *coefficients)]
+    expected = mask_losses(prototypes, coefficients, index, objects, margin)
+    wanted = torch.autograd.grad(expected, leaves)
+    with SimulatedDevice() as device:
+        moved = [leaf.detach().to(DEVICE).requires_grad_() for leaf in leaves]
+        on_device = [truth.to(DEVICE) for truth in objects]
+        loss = mask_losses(moved[:3], moved[3:], index, on_device, margin, host_ground_truths=objects)
+        gradients = torch.autograd.grad(loss, moved)
+        assert device.waits.total() == 0
+    torch.testing.assert_close(to_host(loss), expected)
+    for gradient, reference in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(to_host(gradient), reference)

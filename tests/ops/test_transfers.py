@@ -1,0 +1,35 @@
+"""Tensors that are copied to a device together."""
+
+from __future__ import annotations
+
+import torch
+
+from sais.ops.transfers import copy_together
+from tests.simulated_device import DEVICE, SimulatedDevice, to_host
+
+
+def test_copy_together_keeps_values_shapes_and_types() -> None:
+    tensors = [
+        torch.tensor([True, False, True]),
+        torch.arange(5, dtype=torch.uint8),
+        torch.rand(3, 7)[:, ::2],  # not contiguous
+        torch.arange(6).view(2, 3),
+        torch.zeros(0, 4),
+        torch.tensor(2.5, dtype=torch.float64),
+        torch.tensor(7, dtype=torch.int64),
+        torch.rand(1, 1, 3).half(),
+    ]
+    with SimulatedDevice() as device:
+        copies = copy_together(tensors, DEVICE)
+        assert device.copies_to_device == 1
+        assert device.waits.total() == 0
+    for copy, tensor in zip(copies, tensors, strict=True):
+        assert copy.device == DEVICE
+        assert copy.dtype == tensor.dtype
+        assert copy.shape == tensor.shape
+        assert torch.equal(to_host(copy), tensor)
+
+
+def test_copy_together_returns_tensors_that_are_there() -> None:
+    tensors = [torch.rand(2), torch.arange(3)]
+    assert all(a is b for a, b in zip(copy_together(tensors, torch.device("cpu")), tensors, strict=True))
