@@ -2,8 +2,9 @@
 
 A step calls `assign`, sums the normalizers over everything that makes one optimizer step, then calls `losses`:
 
-- `needs_predictions = False` (center, area): all micro-batches are assigned before the first forward pass, and their
-  normalizers are summed over micro-batches and ranks. Both then equal one large batch up to rounding.
+- `needs_predictions = False` (center, area): all micro-batches are assigned before the first loss, and their normalizers
+  are summed over micro-batches and ranks. Both then equal one large batch up to rounding. This is done in host memory,
+  so that the host never waits for an accelerator, which computes the first forward pass meanwhile.
 - `needs_predictions = True` (SimOTA, TAL): each micro-batch is assigned after its forward pass, and its normalizers are
   summed over ranks only. Ranks still equal one process; micro-batches do not equal one batch, because each is
   normalized by its own normalizers and weighted by its share of the images of the step.
@@ -168,7 +169,8 @@ class SaisCriterion:
         divisors = {name: value.clamp(min=1) for name, value in assignment.normalizers.items()}
         positive = targets.positives  # image (P,) and location (P,)
         if positive is None:
-            positive = (targets.object_index >= 0).nonzero(as_tuple=True)  # waits for the device
+            image, place = (targets.object_index >= 0).nonzero().unbind(1)  # waits for the device
+            positive = (image, place)
         wanted, predicted = targets.distances[positive], outputs.distances[positive]  # (P, 4) both
         weights = None if targets.weights is None else targets.weights[positive]  # (P,)
         classification = self.classification_loss(
