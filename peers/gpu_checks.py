@@ -148,7 +148,7 @@ def compare_micro_batches(plan: Plan) -> Outcome:
     torch.manual_seed(0)
     network = for_training(architecture.build(experiment, NUM_CLASSES), experiment, device).train()
     criterion = architecture.build_criterion(experiment)
-    batch = move_batch(training_batch(workload, experiment.input.size, 4), torch.device(device))
+    batch = move_batch(training_batch(workload, experiment.input.size, 4), device)
     gradients = []
     for size in (4, 2):
         network.zero_grad(set_to_none=True)

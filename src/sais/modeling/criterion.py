@@ -2,9 +2,9 @@
 
 A step calls `assign`, sums the normalizers over everything that makes one optimizer step, then calls `losses`:
 
-- `needs_predictions = False` (center, area): all micro-batches are assigned before the first loss, and their normalizers
-  are summed over micro-batches and ranks. Both then equal one large batch up to rounding. This is done in host memory,
-  so that the host never waits for an accelerator, which computes the first forward pass meanwhile.
+- `needs_predictions = False` (center, area): all micro-batches are assigned before the first loss, and their
+  normalizers are summed over micro-batches and ranks. Both then equal one large batch up to rounding. This is done in
+  host memory, so that the host never waits for an accelerator, which computes the first forward pass meanwhile.
 - `needs_predictions = True` (SimOTA, TAL): each micro-batch is assigned after its forward pass, and its normalizers are
   summed over ranks only. Ranks still equal one process; micro-batches do not equal one batch, because each is
   normalized by its own normalizers and weighted by its share of the images of the step.
