@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -106,16 +106,17 @@ def _dataset_split(
 ) -> tuple[DatasetSplit | None, str]:
     """Return the split to evaluate on, or None and the reason."""
     from sais.data.formats import read_dataset
-    from sais.data.paths import DataPaths, locate
+    from sais.data.objects import is_object_name
+    from sais.data.paths import DataPaths, locate, stored_fields
+    from sais.trust import check_trusted
 
     if arguments.data is not None:
         split = read_dataset(locate(arguments.data), arguments.split or "valid", class_names, options=arguments.reading)
         return split, ""
-    paths: dict[str, Any] = {}
-    for item in fields(DataPaths):
-        if item.name in record.paths:
-            value = record.paths[item.name]
-            paths[item.name] = Path(value) if value is not None and "Path" in str(item.type) else value
+    paths = stored_fields(record.paths)
+    data = paths.get("data")
+    if data is not None and is_object_name(data):
+        check_trusted({str(data): "data"}, str(arguments.run / "log.jsonl"), arguments.inference.trust)
     if arguments.split is not None:
         if paths.get("data") is None:
             raise InputError("sais report: the data of the run has no splits by name. Give --data DIR with --split.")

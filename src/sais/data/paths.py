@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sais.data.objects import is_object_name, select_classes
 from sais.errors import InputError
@@ -120,6 +122,25 @@ class DataPaths:
     def _lacks_valid(self, splits: list[str]) -> bool:
         """Return whether `valid` has its default name and the data set has no such split."""
         return self.valid == "valid" and not any(name.startswith("val") for name in splits)
+
+
+def stored_fields(values: Any) -> dict[str, Any]:
+    """Return the fields of `DataPaths` that a run's log contains, without those of another type.
+
+    Args:
+        values: fields by name, as parsed from JSON.
+    """
+    kinds: dict[str, tuple[type, Callable[[Any], Any]]] = {"str": (str, str), "bool": (bool, bool)}
+    kinds |= {"Path | None": (str, Path), "tuple[str, ...]": (list, tuple)}
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(DataPaths) if isinstance(values, dict) else ():
+        kind, convert = kinds[str(field.type)]
+        value = values.get(field.name)
+        texts = value if isinstance(value, list) else [value]
+        valid = kind is bool or all(isinstance(text, str) and "\0" not in text for text in texts)
+        if isinstance(value, kind) and valid:
+            fields[field.name] = convert(value)
+    return fields
 
 
 def locate(data: Path) -> Path:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sais.data.paths import DataPaths
+from sais.data.paths import DataPaths, stored_fields
 from sais.engine.run_folder import LOG
 
 RESTORED = ("classes", "crowds_as_objects", "merge_duplicate_images")
 """Fields of `DataPaths` without which a resumed run would train on other objects."""
+MAX_LINE_BYTES = 2**26
+"""Maximum length of the first entry."""
 
 
 def restore_data_options(paths: DataPaths, out: Path) -> tuple[DataPaths, list[str]]:
@@ -35,9 +37,8 @@ def restore_data_options(paths: DataPaths, out: Path) -> tuple[DataPaths, list[s
 def _stored_paths(log: Path) -> dict[str, Any]:
     """Return the fields of `DataPaths` in the first entry of a log; empty if there are none."""
     try:
-        with log.open(encoding="utf-8", errors="replace") as file:
-            entry = json.loads(file.readline())
-    except (OSError, ValueError):
+        with log.open("rb") as file:
+            entry = json.loads(file.readline(MAX_LINE_BYTES).decode("utf-8", errors="replace"))
+    except (OSError, ValueError, RecursionError):
         return {}
-    paths = entry.get("paths") if isinstance(entry, dict) else None
-    return paths if isinstance(paths, dict) else {}
+    return stored_fields(entry.get("paths")) if isinstance(entry, dict) else {}
