@@ -36,7 +36,8 @@ def is_unstarted(folder: Path) -> bool:
 
 def run_numbers(parent: Path, name: str) -> list[int]:
     """Return the numbers of the runs NAME (number 1), NAME-2, NAME-3 in a folder, ascending."""
-    matches = (re.fullmatch(re.escape(name) + r"(?:-(\d+))?", path.name) for path in parent.glob(f"{name}*"))
+    names = os.listdir(parent) if parent.is_dir() else []
+    matches = (re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder) for folder in names)
     return sorted(int(match[1] or 1) for match in matches if match)
 
 
