@@ -36,6 +36,8 @@ class Predictor:
         detections = predictor("cat.jpg")
         print(predictor.filter)  # score >= 0.42: best F1 of masks on valid, stored in the model
 
+    Threads may share a predictor, with every backend: a call changes nothing in it.
+
     Args:
         source: path of a checkpoint, of a run folder, or of an exported `.onnx` or `.xml` file; or a model in memory
             (`sais.load_model`).

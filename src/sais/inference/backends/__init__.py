@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """A model that is ready to run, in torch or in another runtime.
+    """A model that is ready to run, in torch or in another runtime. Several threads may call `run` at once.
 
     A backend may also have `thresholds` (`sais.inference.score_thresholds.ScoreThresholds` of the model), and the
     methods `detect`, see `sais.inference.backends.torch.TorchBackend.detect`, and `check_settings`, which raises

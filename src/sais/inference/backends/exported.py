@@ -23,7 +23,7 @@ INPUTS = {"images", "image_sizes"}
 
 
 class Session(Protocol):
-    """A graph opened by a runtime."""
+    """A graph opened by a runtime. Several threads may call `run` at once."""
 
     metadata: GraphMetadata
 
