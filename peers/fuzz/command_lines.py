@@ -68,7 +68,19 @@ PATHS = (
         "?",
         "*",
     ),
-    *("a" * 300, "a/" * 2000, "ü\u202e.jpg", "\x1b[31m", "\ud800", "-", "--", "~", "~unknown", "/dev/null", "/dev/full"),
+    *(
+        "a" * 300,
+        "a/" * 2000,
+        "ü\u202e.jpg",
+        "\x1b[31m",
+        "\ud800",
+        "-",
+        "--",
+        "~",
+        "~unknown",
+        "/dev/null",
+        "/dev/full",
+    ),
     *("/proc/self/x", "name.unknown", "name.", ".jpg", "http://127.0.0.1:9/a.jpg", "file:///etc/passwd", "C:\\x", "\0"),
 )
 SLOW = ("bench", "demo", "reproduce")

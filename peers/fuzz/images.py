@@ -89,11 +89,11 @@ def encoded() -> dict[str, bytes]:
         **{name: (image, name, {}) for name in ("AVIF", "JPEG2000", "BMP", "DIB", "PPM", "QOI", "PCX", "SGI", "TGA")},
     }
     files = {}
-    for name, (picture, kind, options) in variants.items():
+    for name, (frame, kind, options) in variants.items():
         if kind in Image.SAVE or (Image.init() and kind in Image.SAVE):
             with io.BytesIO() as file:
                 try:
-                    picture.save(file, kind, **options)
+                    frame.save(file, kind, **options)
                 except OSError:  # this Pillow lacks the encoder
                     continue
                 files[name] = file.getvalue()

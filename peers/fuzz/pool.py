@@ -168,7 +168,7 @@ class _Worker:
         if self.ticket is None:
             raise RuntimeError(f"a process of the fuzzer does not start: {self._last_lines()}")
         seconds, about = time.monotonic() - self._since, " ".join(map(str, self.ticket))
-        self.stop()
+        self.stop(wait=5 if result == "crash" else 0)
         text = f"{result} of the process (exit code {self._process.exitcode})\n{self._last_lines()}"
         self._launch()
         return Outcome(result, text, about, seconds, 0)
@@ -176,10 +176,10 @@ class _Worker:
     def _last_lines(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")[-2500:] if self._log.exists() else ""
 
-    def stop(self) -> None:
-        """End the process."""
+    def stop(self, wait: float = 2) -> None:
+        """End the process, which may take some seconds to end itself."""
         self.connection.close()
-        self._process.join(2 if self.ticket is None else 0)
+        self._process.join(wait)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
@@ -189,7 +189,7 @@ def _serve(connection: Any, samples: Samples, folder: Path, log: Path) -> None:
     """Run the cases that arrive; the main function of a process."""
     from peers.fuzz.kinds import KINDS
 
-    with log.open("w", encoding="utf-8") as file, open(os.devnull, encoding="utf-8") as nothing:
+    with log.open("a", encoding="utf-8") as file, open(os.devnull, encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 0)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
