@@ -6,6 +6,7 @@ The raw graph needs torch alone. The others contain the operator `sais::batched_
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -34,5 +35,7 @@ def write_torch_export(
         program = torch.export.export(
             graph.eval(), example_inputs(graph, canvas), dynamic_shapes=dynamic_shapes(graph, canvas), strict=False
         )
-    with atomic_write(path, exclusive=True) as temporary, silence_exporter(), temporary.open("wb") as file:
-        torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata.to_text())})
+    with atomic_write(path, exclusive=True) as temporary, silence_exporter():
+        content = io.BytesIO()  # on a full disk torch would end the process without an exception
+        torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata.to_text())})
+        temporary.write_bytes(content.getbuffer())

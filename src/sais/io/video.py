@@ -161,8 +161,17 @@ class VideoWriter:
             image: (H, W, 3) uint8 RGB.
 
         Raises:
+            ResourceError: The frame cannot be encoded or written.
             ValueError: The frame is not of the first frame's size.
         """
+        try:
+            self._write(image)
+        except (self._av.error.FFmpegError, OSError) as error:  # a full disk, or a size beyond the encoder's limits
+            height, width = image.shape[:2]
+            reason = f"{error.strerror or error}; frame {self.frames}, {width} x {height} pixels"
+            raise ResourceError(f"{self.path}: cannot be written ({reason}). Use another folder or size.") from None
+
+    def _write(self, image: np.ndarray) -> None:
         height, width = image.shape[:2]
         if self._stream is None:
             self._size = (height, width)
