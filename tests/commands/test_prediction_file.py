@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from sais.commands.prediction_file import (
+    FILE_NAME,
     LabelIds,
     PredictionFile,
     check_drawings,
@@ -258,3 +260,32 @@ def test_check_drawings_protects_source_images(tmp_path: Path) -> None:
             check_drawings(folder, [Path("b.jpg")], [source], overwrite=True)
     with pytest.raises(InputError, match="that is read"):
         check_drawings(tmp_path, [Path("images/a.jpg")], [source], overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"images": ' + "[" * 100_000,
+        '{"images": [{"file_name": "a.jpg", "id": [1]}], "categories": []}',
+        '{"images": [{"file_name": "a.jpg", "id": NaN}], "categories": []}',
+        '{"images": [], "categories": [{"name": "cat", "id": {}}]}',
+        "[]",
+    ],
+)
+def test_label_ids_refuse_what_is_no_coco_file(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="not a COCO file"):
+        LabelIds(path)
+
+
+def test_label_ids_refuse_pipes(tmp_path: Path) -> None:
+    """Reading a pipe never ended."""
+    os.mkfifo(tmp_path / "labels.json")
+    with pytest.raises(InputError, match="not a regular file"):
+        LabelIds(tmp_path / "labels.json")
+
+
+def test_deeply_nested_predictions_list_no_drawings(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text("[" * 100_000)
+    assert read_drawings(tmp_path) == {}

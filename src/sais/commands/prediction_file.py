@@ -11,9 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sais._version import __version__
+from sais.data.formats.coco_ids import is_id
 from sais.errors import InputError
 from sais.io.atomic import write_text
 from sais.io.outputs import check_outputs, file_identities, written_by
+from sais.io.regular_file import read_regular_file
 
 if TYPE_CHECKING:
     from sais.results.detections import Detections
@@ -36,12 +38,10 @@ class LabelIds:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            document = json.loads(path.read_bytes())
-            images = [(_key(image["file_name"]), image["id"]) for image in document["images"]]
-            self._categories = {str(category["name"]): category["id"] for category in document["categories"]}
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}). Give the annotation file.") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+            document = json.loads(read_regular_file(path, "annotation file"))
+            images = [(_key(image["file_name"]), _id(image)) for image in document["images"]]
+            self._categories = {str(category["name"]): _id(category) for category in document["categories"]}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(
                 f"{path}: not a COCO file with images and categories. Give the annotation file, such as valid.json."
             ) from None
@@ -135,13 +135,20 @@ class PredictionFile:
         write_text(out / FILE_NAME, json.dumps(content))
 
 
+def _id(entry: dict[str, Any]) -> Any:
+    """Return the id of an image or a category; raise ValueError for what can be no id, such as a list."""
+    if not is_id(entry["id"]):
+        raise ValueError(f"id {entry['id']!r}")
+    return entry["id"]
+
+
 def read_drawings(out: Path) -> dict[str, int | None]:
     """Return the drawings that the last prediction wrote to a folder, as its predictions.json lists them."""
     try:
         info = json.loads((out / FILE_NAME).read_bytes())["info"]
         drawings = info["drawings"] if info["written_by"] == WRITER else {}
         return {str(name): size for name, size in drawings.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

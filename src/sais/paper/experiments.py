@@ -284,7 +284,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     """Return the state of an experiment; empty for a file of another program."""
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) and state.keys() >= {"kind", "command"} else {}
 

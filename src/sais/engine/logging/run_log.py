@@ -264,7 +264,7 @@ def _drop_repeated_entries(path: Path, iteration: int, evaluated_epochs: int) ->
             entry = json.loads(line)
             repeated = entry["kind"] == "evaluation" and entry["epoch"] >= evaluated_epochs
             after_checkpoint = entry.get("iteration", 0) > iteration
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # the killed process was writing this line
         if not repeated and not after_checkpoint and line.endswith(b"\n"):
             retained.append(line)

@@ -140,7 +140,9 @@ def _stored_id(folder: Path, name: str, create: Callable[[], str]) -> str:
     path = folder / LOGGER_IDS
     try:
         ids = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        ids = {}
+    if not isinstance(ids, dict):
         ids = {}
     if name not in ids:
         ids[name] = create()
