@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sais._version import __version__
+from sais.text import error_message, print_text, printable, printable_lines
 
 
 class Command(NamedTuple):
@@ -102,10 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: list[str], debug: bool) -> int:
     """Run a command line and return the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(overview())
+        print_text(overview())
         return 0
     if argv[0] in ("-V", "--version"):
-        print(__version__)
+        print_text(__version__)
         return 0
     if argv[0] not in COMMANDS:
         return _print_error(_unknown_command(argv[0]))
@@ -156,7 +157,7 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        print(f"sais: {command} interrupted", file=sys.stderr)
+        print_text(f"sais: {command} interrupted", file=sys.stderr)
         return 130
     except SaisError as error:
         if debug:
@@ -192,8 +193,8 @@ def _format_warning(
 ) -> str:
     """Return a warning of sais as one line, without its place in the code; others as Python prints them."""
     if Path(filename).is_relative_to(Path(__file__).parent):
-        return f"sais: note: {message}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+        return f"sais: note: {error_message(message)}\n"
+    return f"{printable(filename)}:{lineno}: {category.__name__}: {printable_lines(str(message))}\n"
 
 
 def name_options(message: str, kind: type) -> str:
@@ -235,5 +236,5 @@ def _unknown_command(name: str) -> str:
 
 def _print_error(message: Any) -> int:
     """Print an error in one line, without its line breaks, and return the exit code."""
-    print("sais: error: " + " ".join(str(message).split()), file=sys.stderr)
+    print_text("sais: error: " + error_message(message), file=sys.stderr)
     return 2

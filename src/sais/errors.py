@@ -5,9 +5,18 @@ Every message has the form ``WHERE: WHAT. FIX.`` with the values concerned. Anyt
 
 from __future__ import annotations
 
+from sais.text import error_message
+
 
 class SaisError(Exception):
-    """Base class of all errors that a user can act on."""
+    """Base class of all errors that a user can act on.
+
+    Args:
+        message: the whole error message; control characters in it, of file names for example, are escaped.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(error_message(message))
 
 
 class InputError(SaisError):

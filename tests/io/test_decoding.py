@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from sais.errors import InputError, MissingDependencyError, SaisError
-from sais.io.decoding import IMAGE_FORMATS, content_kind, file_kind, open_image, printable
+from sais.io.decoding import IMAGE_FORMATS, content_kind, file_kind, open_image
 from sais.io.images import read_image, read_size
+from sais.text import printable
 
 PIXELS = np.full((8, 12, 3), 90, np.uint8)
 HEIC = b"\0\0\0\x18ftypheic" + bytes(200)

@@ -17,6 +17,7 @@ from sais.errors import ConfigError, InputError
 from sais.inference.options import EXPORTED_SUFFIXES
 from sais.io.atomic import write_bytes, write_text
 from sais.io.outputs import check_outputs, written_by
+from sais.text import print_text
 
 WRITER = "sais bench"
 
@@ -214,7 +215,7 @@ def _scaling(arguments: BenchArguments) -> None:
         machine = environment("cpu")
         _write(arguments.out / "scaling.json", {"environment": machine, "curves": to_json(curves)})
         write_bytes(arguments.out / "scaling.png", plot(curves, f"Masks from prototypes: {machine}"))
-        print(f"wrote {arguments.out / 'scaling.png'}")
+        print_text(f"wrote {arguments.out / 'scaling.png'}")
 
 
 def _square(side: int | None) -> tuple[int, int] | None:
@@ -224,4 +225,4 @@ def _square(side: int | None) -> tuple[int, int] | None:
 def _write(path: Path, measurements: dict[str, Any]) -> None:
     make_folder(path.parent)
     write_text(path, json.dumps({"written_by": WRITER, **measurements}, indent=1) + "\n")
-    print(f"wrote {path}")
+    print_text(f"wrote {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from sais.commands.data_remarks import name_data_options
 from sais.commands.recommend import recommend
 from sais.data.options import DataOptions
 from sais.errors import InputError, SaisError
+from sais.text import print_json, print_text
 
 if TYPE_CHECKING:
     from sais.data.doctor.check import CheckReport
@@ -85,26 +85,26 @@ def run(argv: Sequence[str]) -> int:
     _compare_categories(results)
     ok = all(result.ok for result in results.values())
     if arguments.json:
-        print(json.dumps({"ok": ok, "splits": {name: _to_dict(result) for name, result in results.items()}}, indent=2))
+        print_json({"ok": ok, "splits": {name: _to_dict(result) for name, result in results.items()}})
         return 0 if ok else 2
     for name, result in results.items():
-        print(f"== {name}")
+        print_text(f"== {name}")
         if name in whole:
-            print("  contains all images of train: not compared with the other splits")
+            print_text("  contains all images of train: not compared with the other splits")
         if result.report is not None:
-            print(name_data_options(result.report.summary()))
+            print_text(name_data_options(result.report.summary()))
         for severity, lines in (("ERROR", result.errors), ("WARNING", result.warnings)):
             for line in lines:
-                print(f"  {severity}: {line}")
+                print_text(f"  {severity}: {line}")
     if not ok:
         unreadable = [report for report in reports if report.findings and not report.ok]
-        print("fix the entries marked ERROR" + (", or train with --skip-broken" if unreadable else ""))
+        print_text("fix the entries marked ERROR" + (", or train with --skip-broken" if unreadable else ""))
     elif data.is_dir() and not arguments.split and not any(name.startswith("train") for name in names):
-        print(f"no split is called train. {describe_remedy(data, [])}")
+        print_text(f"no split is called train. {describe_remedy(data, [])}")
     elif reports and not is_held_out(arguments.split):
-        print(*recommend(reports[0].split, _data_options(arguments)), sep="\n")
+        print_text(*recommend(reports[0].split, _data_options(arguments)), sep="\n")
         if data.is_file():
-            print(
+            print_text(
                 f"first, unless you have validation images in another file: {shlex.join(['sais', 'split', str(data)])}"
             )
     return 0 if ok else 2

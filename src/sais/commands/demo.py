@@ -19,6 +19,7 @@ from sais.data.paths import DataPaths
 from sais.io.atomic import write_text
 from sais.io.outputs import PAGE, check_outputs, written_by
 from sais.recipes import recipe
+from sais.text import print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -65,26 +66,26 @@ def run(argv: Sequence[str]) -> int:
     started = time.perf_counter()
     paths = DataPaths(data=_make_shapes(arguments))
     folder = _new_run_folder(arguments.out)
-    print(f"2/4 training {arguments.recipe} for {arguments.epochs} epochs into {folder}")
+    print_text(f"2/4 training {arguments.recipe} for {arguments.epochs} epochs into {folder}")
     without_validation = dataclasses.replace(paths, valid="")  # evaluated once, below
     train(_experiment(arguments), without_validation, folder, max_iterations=arguments.max_iterations)
     split = paths.read_valid()
     assert split is not None
     predictor = Predictor(folder)
-    print(f"3/4 evaluating on {len(split.images)} validation images")
+    print_text(f"3/4 evaluating on {len(split.images)} validation images")
     with progress_bar("evaluating", len(split.images)) as progress:
         evaluation = evaluate(predictor, split, progress=progress)
     metrics = evaluation.metrics
     assert metrics is not None
-    print(metrics.table())
-    print("4/4 drawing")
+    print_text(metrics.table())
+    print_text("4/4 drawing")
     _draw(predictor, split, arguments.out)
     minutes = (time.perf_counter() - started) / 60
     write_text(arguments.out / "metrics.json", json.dumps({"written_by": WRITER} | metrics.to_dict(), indent=2))
     write_report(folder, evaluation, out=arguments.out / "report.html")
-    print(f"\ndone in {minutes:.1f} minutes; open {arguments.out / 'report.html'}\n\nnext:")
-    print(f"  sais predict {folder} {paths.data}/images/valid   (the model knows these shapes only)")
-    print("  sais train sais-lite --data YOUR_FOLDER        (annotations/train.json, images/train; COCO format)")
+    print_text(f"\ndone in {minutes:.1f} minutes; open {arguments.out / 'report.html'}\n\nnext:")
+    print_text(f"  sais predict {folder} {paths.data}/images/valid   (the model knows these shapes only)")
+    print_text("  sais train sais-lite --data YOUR_FOLDER        (annotations/train.json, images/train; COCO format)")
     return 0
 
 
@@ -94,9 +95,9 @@ def _make_shapes(arguments: DemoArguments) -> Path:
 
     folder = arguments.out / f"shapes-{arguments.train}-{arguments.valid}-{arguments.seed}"
     if (folder / "complete").is_file():
-        print(f"1/4 using the data set in {folder}")
+        print_text(f"1/4 using the data set in {folder}")
         return folder
-    print(f"1/4 writing {arguments.train} + {arguments.valid} synthetic images to {folder}")
+    print_text(f"1/4 writing {arguments.train} + {arguments.valid} synthetic images to {folder}")
     with progress_bar("drawing", arguments.train + arguments.valid) as progress:
         write_shapes(
             folder,

@@ -21,6 +21,7 @@ from sais.errors import InputError
 from sais.io.outputs import check_outputs, written_by
 from sais.recipes.adjust import check_experiment
 from sais.recipes.from_data import adapt, settings_to_choose
+from sais.text import print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -90,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
     split = paths.read_train()
     check_outputs([arguments.out], image_files(split), arguments.overwrite, own=written_by(WRITER))
     settings, notes = adapt(start.recipe, settings, split, choose, keep_lr=True)  # as in training
-    print(*notes, sep="\n", end="\n" if notes else "")
+    print_text(*notes, sep="\n", end="\n" if notes else "")
     settings, _ = choose_white_level(settings, split)
     samples = AugmentedSamples(split, settings.input, settings.augment, settings.run.seed)
     keys = _keys(arguments, split, settings.optim.batch_size)
@@ -100,8 +101,8 @@ def run(argv: Sequence[str]) -> int:
         check_outputs([path], image_files(split), arguments.overwrite, own=written_by(WRITER))
     write_image(path, sheet, 85, WRITER)
     for line in unreadable:
-        print(f"skipped: {line}")
-    print(f"wrote {path}")
+        print_text(f"skipped: {line}")
+    print_text(f"wrote {path}")
     return 0
 
 

@@ -12,6 +12,7 @@ from sais.commands.input_files import annotation_files, image_files
 from sais.data.options import DataOptions
 from sais.errors import InputError
 from sais.io.outputs import check_outputs, written_by
+from sais.text import print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit, ImageRecord
@@ -64,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
         split = _split(arguments)
         check_outputs([arguments.out], image_files(split), arguments.overwrite, own=written_by(WRITER))
         image = draw_target_maps(_record(arguments, split), settings, assigners)
-    print(f"wrote {write_image(arguments.out, image, writer=WRITER)}")
+    print_text(f"wrote {write_image(arguments.out, image, writer=WRITER)}")
     return 0
 
 

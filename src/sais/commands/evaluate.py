@@ -19,6 +19,7 @@ from sais.errors import InputError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.io.atomic import write_text
 from sais.io.outputs import check_outputs, written_by
+from sais.text import print_json, print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -86,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
     options = predictor.options
     if arguments.json != "-":
         for line in describe_split(split, "evaluate"):
-            print(f"note: {name_data_options(line)}")
+            print_text(f"note: {name_data_options(line)}")
     with progress_bar("evaluating", len(split.images)) as progress:
         evaluation = evaluate(
             predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
@@ -99,27 +100,27 @@ def run(argv: Sequence[str]) -> int:
         write_text(arguments.results, json.dumps(evaluation.results))
     saved = _save_thresholds(arguments.model, thresholds) if arguments.save_thresholds else ""
     if arguments.json == "-":
-        print(json.dumps(report, indent=2))
+        print_json(report)
         return 0
-    print("no annotations: no metrics" if metrics is None else metrics.table())
+    print_text("no annotations: no metrics" if metrics is None else metrics.table())
     if not predictor.experiment.model.masks:
-        print(BOXES_ONLY)
+        print_text(BOXES_ONLY)
     elif metrics is not None and metrics.mask is None and metrics.objects:
-        print("note: no object has an outline, so mask AP is undefined: boxes only")
-    print(f"{len(evaluation.results)} detections in {len(split.images) - len(unreadable)} images")
+        print_text("note: no object has an outline, so mask AP is undefined: boxes only")
+    print_text(f"{len(evaluation.results)} detections in {len(split.images) - len(unreadable)} images")
     if evaluation.limit_note():
-        print(f"note: {evaluation.limit_note().replace('a higher max_detections', 'a higher --max-detections')}")
+        print_text(f"note: {evaluation.limit_note().replace('a higher max_detections', 'a higher --max-detections')}")
     if thresholds is not None:
-        print(f"best F1 of {thresholds.kind}: {thresholds.f1:.3f} at score >= {thresholds.overall:.3g}{saved}")
+        print_text(f"best F1 of {thresholds.kind}: {thresholds.f1:.3f} at score >= {thresholds.overall:.3g}{saved}")
     if arguments.save_thresholds and thresholds is None:
-        print("note: no detection is correct, so that no thresholds were stored")
+        print_text("note: no detection is correct, so that no thresholds were stored")
     if unreadable:
-        print(f"skipped {len(unreadable)} unreadable images, the first: {unreadable[0]}")
+        print_text(f"skipped {len(unreadable)} unreadable images, the first: {unreadable[0]}")
     if arguments.json:
         write_text(Path(arguments.json), json.dumps(report, indent=2))
     written = [str(file) for file in (arguments.results, arguments.json) if file]
     if written:
-        print("wrote " + ", ".join(written))
+        print_text("wrote " + ", ".join(written))
     return 0
 
 

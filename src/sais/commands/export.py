@@ -18,6 +18,7 @@ from sais.errors import ConfigError, InputError, MissingDependencyError
 from sais.export.checks import check_options, check_output, check_packages, is_installed
 from sais.export.options import FORMATS, ExportOptions, choose_format, written_files
 from sais.inference.options import EXPORTED_SUFFIXES
+from sais.text import print_text
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def run(argv: Sequence[str]) -> int:
 
     source = find_checkpoint(arguments.model)
     path = arguments.out or source.with_suffix(FORMATS[options.format])
-    print(f"{source}: exporting the graph '{options.graph}' ({options.precision}) to {path}, about a minute")
+    print_text(f"{source}: exporting the graph '{options.graph}' ({options.precision}) to {path}, about a minute")
     with progress_bar("calibrating", len(calibration)) if calibration else nullcontext(lambda done: None) as progress:
         metadata = export_model(source, path, options, calibration, progress)
     files = [file for file in written_files(path, options.format) if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    print(f"wrote {' and '.join(map(str, files))}, {size / 1e6:.1f} MB")
+    print_text(f"wrote {' and '.join(map(str, files))}, {size / 1e6:.1f} MB")
     if not metadata.experiment.model.masks:
-        print(BOXES_ONLY)
+        print_text(BOXES_ONLY)
     if FORMATS.get(options.format) in EXPORTED_SUFFIXES:
         _compare(source, path, options.score, comparison)
     return 0
@@ -108,7 +109,7 @@ def _find(source: str | None, limit: int) -> list[Path]:
 
     paths = find_images(source) if source else []
     if len(paths) > limit:
-        print(f"{source}: using the first {limit} of {len(paths)} images (--max-images)")
+        print_text(f"{source}: using the first {limit} of {len(paths)} images (--max-images)")
     return paths[:limit]
 
 
@@ -127,6 +128,6 @@ def _compare(source: Path, path: Path, score: float | None, paths: list[Path]) -
                 progress(1)
 
         report = check_parity(source, path, images() if paths else None, options)
-    print(f"compared with PyTorch: {report}")
+    print_text(f"compared with PyTorch: {report}")
     if not report.objects:
-        print("no objects to compare: give images of the kind that the model was trained on, with --check FOLDER")
+        print_text("no objects to compare: give images of the kind that the model was trained on, with --check FOLDER")

@@ -11,6 +11,7 @@ import tyro
 
 from sais.commands.arguments import parse, progress_bar
 from sais.commands.options import Maximum, Minimum, Seed
+from sais.text import print_text
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,6 @@ def run(argv: Sequence[str]) -> int:
             progress=lambda done, total: progress(1),
             overwrite=arguments.overwrite,
         )
-    print(f"{arguments.train} training and {arguments.valid} validation images in {arguments.folder}")
-    print(f"next: sais train sais-lite --data {arguments.folder}")
+    print_text(f"{arguments.train} training and {arguments.valid} validation images in {arguments.folder}")
+    print_text(f"next: sais train sais-lite --data {arguments.folder}")
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sais.commands.arguments import prepare_torch
 from sais.errors import CheckpointError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
+from sais.text import print_text
 
 if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
@@ -56,4 +57,4 @@ def _report_unfinished(path: Path) -> None:
 
     checkpoint = find_checkpoint(path)
     if path.is_dir() and checkpoint.name != "model.safetensors":
-        print(f"note: {path} is not finished: {checkpoint.name} is used", file=sys.stderr)
+        print_text(f"note: {path} is not finished: {checkpoint.name} is used", file=sys.stderr)

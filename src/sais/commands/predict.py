@@ -25,6 +25,7 @@ from sais.commands.prediction_file import (
     remove_drawings,
 )
 from sais.inference.options import InferenceOptions
+from sais.text import print_text
 
 if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
@@ -93,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
     predictions.drawings = planned
     predictions.write(arguments.out, complete=False)  # a killed prediction leaves no drawing without its entry
     predictions.drawings = {}
-    print(predictor.filter)
+    print_text(predictor.filter)
     try:
         summary = _predict_images(arguments, predictor, predictions, sources.images) if sources.images else []
         if sources.videos:
@@ -107,7 +108,7 @@ def run(argv: Sequence[str]) -> int:
     unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
     totals = ", ".join(f"{count} {name}" for name, count in predictions.counts.most_common()) or "no objects"
     lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions)]
-    print("\n".join([*lines, f"wrote {arguments.out}"]))
+    print_text("\n".join([*lines, f"wrote {arguments.out}"]))
     return 0
 
 
@@ -178,7 +179,7 @@ def _predict_images(
         for chunk in batches:
             found = _predict(predictor, [image for _, image in chunk], progress)
             for (source, image), detections in zip(chunk, found, strict=True):
-                print(f"{source.label}: {detections.summary()}")
+                print_text(f"{source.label}: {detections.summary()}")
                 predictions.add(detections, **source.entry())
                 if arguments.draw:
                     drawing = draw(image, detections, 0, color_by=arguments.color_by)
@@ -215,7 +216,7 @@ def _predict_videos(
                 images = [image for _, _, image in chunk]
                 found = _predict(predictor, images, progress)
                 for (frame, seconds, image), detections in zip(chunk, found, strict=True):
-                    print(f"{source} {seconds:.2f} s: {detections.summary()}")
+                    print_text(f"{source} {seconds:.2f} s: {detections.summary()}")
                     entry = {"video": source.name, "frame": frame, "seconds": round(seconds, 3)}
                     predictions.add(detections, f"{name}_frame_{frame:06d}.jpg", **entry)
                     if writer is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,6 +13,7 @@ from sais.commands.arguments import parse
 from sais.config import to_dict
 from sais.recipes import RECIPES, recipe
 from sais.recipes.from_data import ADAPTIVE
+from sais.text import print_json, print_text
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ def run(argv: Sequence[str]) -> int:
         size = f"from {size}" if name in ADAPTIVE else size
         table.add_row(name, size + fitting, (inspect.getdoc(build) or "").partition("\n")[0])
     Console().print(table)
-    print("from: input size, epochs, batch size and zoom are chosen from the data where they are not given.")
-    print('Your own: sais train "module:function", a function that returns a sais.Experiment, or a settings file.')
+    print_text("from: input size, epochs, batch size and zoom are chosen from the data where they are not given.")
+    print_text('Your own: sais train "module:function", a function that returns a sais.Experiment, or a settings file.')
     return 0
 
 
 def _show(name: str) -> int:
     experiment = recipe(name)
     if name in RECIPES:
-        print(inspect.getdoc(RECIPES[name]), end="\n\n")
-    print(json.dumps(to_dict(experiment), indent=2))
+        print_text(inspect.getdoc(RECIPES[name]), end="\n\n")
+    print_json(to_dict(experiment))
     return 0

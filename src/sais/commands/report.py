@@ -17,6 +17,7 @@ from sais.errors import InputError, SaisError
 from sais.inference.options import InferenceOptions
 from sais.io.outputs import PAGE, check_outputs, written_by
 from sais.reports.run_record import RunRecord, read_run
+from sais.text import print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -75,8 +76,8 @@ def run(argv: Sequence[str]) -> int:
                     predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
                 )
     if missing:
-        print(missing)
-    print(f"wrote {write_report(arguments.run, evaluation, missing, out, weights)}")
+        print_text(missing)
+    print_text(f"wrote {write_report(arguments.run, evaluation, missing, out, weights)}")
     return 0
 
 

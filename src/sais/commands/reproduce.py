@@ -17,6 +17,7 @@ from sais.commands.input_files import annotation_files, model_files
 from sais.commands.options import check_command_line
 from sais.data.paths import DataPaths
 from sais.errors import CheckpointError, InputError, MissingDependencyError
+from sais.text import print_text
 
 if TYPE_CHECKING:
     from sais.benchmark.timing import Conditions
@@ -125,9 +126,9 @@ def run(argv: Sequence[str]) -> int:
         raise CheckpointError(f"--model {arguments.model}: no such run or model file. Check the path.")
     request = _request(arguments, shlex.join(["sais", "reproduce", *argv]))
     for line in base_experiment(request.budget)[1]:
-        print(line)
+        print_text(line)
     for key in keys:
-        print(f"== {key}")
+        print_text(f"== {key}")
         if arguments.what == "all" and key.startswith("table") and not experiments.select_rows(key, arguments.rows):
             continue
         if key in TABLES:
@@ -142,8 +143,8 @@ def run(argv: Sequence[str]) -> int:
         page = experiments.write_index(arguments.out)  # after each experiment, to be read while the next one runs
         text = arguments.out / f"{key}.md"
         if text.is_file():
-            print(text.read_text(encoding="utf-8"))
-    print(f"open {page}")
+            print_text(text.read_text(encoding="utf-8"))
+    print_text(f"open {page}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from sais.config import flatten
 from sais.errors import InputError
 from sais.evaluation.coco_metrics import format_ap
 from sais.reports.run_record import RunRecord, find_runs, format_date, format_duration, read_run
+from sais.text import print_json, print_text
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """Metrics that are compared."""
@@ -63,16 +63,16 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(RunsArguments, argv, "sais runs [FOLDER ...]")
     records, errors = find_runs(arguments.folders)
     if arguments.json:
-        print(json.dumps({"runs": [_facts(record) for record in records], "errors": errors}, indent=2))
+        print_json({"runs": [_facts(record) for record in records], "errors": errors})
         return 0
     if records:
         _print_table(LIST_COLUMNS, [_list_row(record) for record in records], TEXT_COLUMNS)
     else:
-        print(f"{', '.join(map(str, arguments.folders))}: no runs yet. `sais train` creates them.")
+        print_text(f"{', '.join(map(str, arguments.folders))}: no runs yet. `sais train` creates them.")
     if errors:
-        print(f"\n{len(errors)} unreadable folder{'s' if len(errors) != 1 else ''}:")
+        print_text(f"\n{len(errors)} unreadable folder{'s' if len(errors) != 1 else ''}:")
         for error in errors:
-            print(f"  {error}")
+            print_text(f"  {error}")
     return 0
 
 
@@ -102,13 +102,13 @@ def _compare(arguments: CompareArguments) -> int:
     by_key = {key: [values.get(key) for values in settings] for key in keys}
     differing = {key: values for key, values in by_key.items() if any(value != values[0] for value in values)}
     if arguments.json:
-        print(json.dumps({"runs": [_facts(record) for record in records], "settings": differing}, indent=2))
+        print_json({"runs": [_facts(record) for record in records], "settings": differing})
         return 0
     if differing:
         _print_table(["setting", *names], [[key, *map(_format_value, values)] for key, values in differing.items()])
     else:
-        print("no setting differs")
-    print()
+        print_text("no setting differs")
+    print_text()
     _print_table(["", *names], _score_rows(records))
     _print_curves(records, names)
     return 0
@@ -157,10 +157,10 @@ def _print_curves(records: Sequence[RunRecord], names: Sequence[str]) -> None:
         curves.append([score for score in scores if score is not None])
     maximum = max((score for curve in curves for score in curve), default=0.0)
     if any(len(curve) > 1 for curve in curves):
-        print(f"\nAP over epochs; the highest bar is {format_ap(maximum)}")
+        print_text(f"\nAP over epochs; the highest bar is {format_ap(maximum)}")
         width = max(map(len, names))
         for name, curve in zip(names, curves, strict=True):
-            print(f"{name:<{width}}  {sparkline(curve, maximum)}")
+            print_text(f"{name:<{width}}  {sparkline(curve, maximum)}")
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:

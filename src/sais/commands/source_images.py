@@ -12,6 +12,7 @@ import numpy as np
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.io.image_reader import ImageReader, conversion_notes
 from sais.io.sources import STANDARD_INPUT, Pages, SourceImage, Sources, find_sources, unreadable_kind
+from sais.text import print_text
 
 MAX_LISTED = 5
 """Maximum number of unreadable images that are printed one by one."""
@@ -30,9 +31,9 @@ def open_sources(words: Sequence[str], pages: Pages) -> Sources:
     listing = sys.stdin.buffer.read() if STANDARD_INPUT in words else b""
     sources = find_sources(words, pages, listing)
     for note in sources.notes:
-        print(f"note: {note}")
+        print_text(f"note: {note}")
     if sources.left_out:
-        print(f"left out: {sources.left_out_text()}")
+        print_text(f"left out: {sources.left_out_text()}")
     return sources
 
 
@@ -115,7 +116,7 @@ class BatchReader:
         self._first_error = self._first_error or error
         self.unreadable[unreadable_kind(error)] += 1
         if len(self._images) > 1 and self.unreadable.total() <= MAX_LISTED:
-            print(f"{image.label}: skipped, unreadable ({unreadable_kind(error)})")
+            print_text(f"{image.label}: skipped, unreadable ({unreadable_kind(error)})")
 
 
 def _count_text(counts: Counter[str]) -> str:

@@ -14,6 +14,7 @@ import tyro
 from sais.commands.arguments import Seed, parse
 from sais.errors import ConfigError, InputError, SaisError
 from sais.io.outputs import check_outputs
+from sais.text import print_text
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ def run(argv: Sequence[str]) -> int:
     check_outputs(paths, [file], arguments.overwrite, out, lambda path: path.read_bytes() == contents[path].encode())
     _write(contents)
     for path, part in parts.items():
-        print(f"wrote {path}: {len(part['images'])} images")
+        print_text(f"wrote {path}: {len(part['images'])} images")
     try:
         for path in paths:
-            print(summarize(read_dataset(out, path.stem)))
+            print_text(summarize(read_dataset(out, path.stem)))
     except SaisError as error:
-        print(f"copy or link the images into {out / 'images'} ({error})")
-    print(f"next: sais check {out}")
+        print_text(f"copy or link the images into {out / 'images'} ({error})")
+    print_text(f"next: sais check {out}")
     return 0
 
 

@@ -29,6 +29,7 @@ from sais.io.outputs import file_identities
 from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
 from sais.recipes.from_data import Suggestion, measure, settings_to_choose, suggest, too_few_steps
 from sais.recipes.settings_file import SHORT_NAMES, format_options, is_settings_file
+from sais.text import print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -168,7 +169,7 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
         experiment, more = choose_settings(command, experiment, split, world)
         notes = [*notes, *more]
     if world.is_main:
-        print(f"training {experiment.name} on {paths.name} into {out}")
+        print_text(f"training {experiment.name} on {paths.name} into {out}")
     result = train(
         experiment,
         paths,
@@ -185,8 +186,8 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
     )
     if world.is_main:
         if arguments.report:
-            print(_write_report(result))
-        print(f"next: sais predict {result.out} YOUR_IMAGES")
+            print_text(_write_report(result))
+        print_text(f"next: sais predict {result.out} YOUR_IMAGES")
     return 0
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sais._version import __version__
 from sais.commands.arguments import parse
+from sais.text import print_text
 
 PACKAGES = (
     *("numpy", "pillow", "torch", "torchvision", "timm", "safetensors", "faster-coco-eval"),
@@ -24,10 +25,10 @@ class VersionArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais version`."""
     parse(VersionArguments, argv, "sais version")
-    print(f"sais {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print_text(f"sais {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in PACKAGES:
         try:
-            print(f"{package} {version(package)}")
+            print_text(f"{package} {version(package)}")
         except PackageNotFoundError:
-            print(f"{package} not installed")
+            print_text(f"{package} not installed")
     return 0

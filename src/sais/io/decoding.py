@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from sais.errors import InputError, MissingDependencyError, OutOfMemoryError, ResourceError
+from sais.text import printable
 
 IMAGE_FORMATS = (
     *("JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "BMP", "DIB", "GIF", "PPM"),
@@ -289,13 +290,6 @@ def source_name(source: object) -> str:
     """Return the name of a source for messages, in one line."""
     name = str(source) if isinstance(source, (str, Path)) else str(getattr(source, "name", "the open file"))
     return printable(name)
-
-
-def printable(name: str) -> str:
-    """Return a file name with escapes for control characters and for bytes that are not UTF-8."""
-    if name.isprintable():
-        return name
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def one_line(error: object) -> str:

@@ -20,11 +20,12 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from sais.errors import InputError, SaisError
-from sais.io.decoding import IMAGE_FORMATS, RAW_SUFFIXES, file_kind, heif_installed, printable
+from sais.io.decoding import IMAGE_FORMATS, RAW_SUFFIXES, file_kind, heif_installed
 from sais.io.download import URL_SCHEMES
 from sais.io.images import count_pages
 from sais.io.result_names import result_names, url_name
 from sais.io.video import is_video
+from sais.text import printable
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".webp", ".gif"),

@@ -1,0 +1,95 @@
+"""Text for people: names from files made safe for terminals, log files, pages and drawings.
+
+A file name, a class name or a setting may contain anything: escape sequences that a terminal obeys, line breaks that
+forge a line of a log, marks that reverse the order of letters. Everything printed goes through this module.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any, TextIO
+
+MAX_NAME = 100
+"""Maximum number of characters of a name in a sentence, a table or a drawing."""
+MAX_MESSAGE = 6_000
+"""Maximum number of characters of an error message; the longest path of Linux has 4,096."""
+ELLIPSIS = "..."
+
+_JOINER = r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])"
+"""Zero-width joiners between letters of Persian and Indic scripts, and between the parts of an emoji."""
+_FLAG = r"\U0001f3f4[\U000e0061-\U000e007a]{2,6}\U000e007f"
+"""Flags of England, Scotland and others, whose tag characters are invisible."""
+_CONTROLS = (
+    r"[\x00-\x1f\x7f-\x9f"  # C0 and C1: escape sequences, line breaks, tabs
+    r"\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # zero-width, line breaks, reversed order
+    r"\ufff0-\ufffb\ufffe\uffff\U0001d173-\U0001d17a\U000e0000-\U000e00ff"  # annotations, no characters, tags
+    r"\ud800-\udfff]"  # bytes of a file name that are not UTF-8
+)
+_ALLOWED_OR_CONTROL = re.compile(f"({_JOINER}|{_FLAG})|{_CONTROLS}")
+_LINE_BREAKS = re.compile(r"[ \t]*[\r\n]\s*")
+
+
+def printable(text: object, max_length: int | None = None) -> str:
+    r"""Return a text in one line, with escapes such as ``\x1b`` for control and invisible characters.
+
+    Letters of every script, emoji and spaces of every width stay as they are.
+
+    Args:
+        text: text, or an object whose text is taken.
+        max_length: maximum number of characters; the middle of a longer text is left out. None: no maximum.
+    """
+    text = shorten(str(text), max_length) if max_length is not None else str(text)
+    if text.isprintable():
+        return text
+    return _ALLOWED_OR_CONTROL.sub(_escape, text)
+
+
+def short_name(name: object) -> str:
+    """Return a name for a sentence, a table or a drawing: `printable` and at most `MAX_NAME` characters before it."""
+    return printable(name, MAX_NAME)
+
+
+def shorten(text: str, max_length: int) -> str:
+    """Return a text of at most `max_length` characters, without its middle if it is longer. Takes constant time."""
+    if len(text) <= max_length:
+        return text
+    room = max_length - len(ELLIPSIS)
+    end = room // 3
+    return text[: room - end] + ELLIPSIS + text[len(text) - end :]
+
+
+def one_line(text: str) -> str:
+    """Return a message in one line: line breaks become spaces, other control characters are escaped."""
+    return printable(_LINE_BREAKS.sub(" ", text.strip()))
+
+
+def error_message(message: object) -> str:
+    """Return the message of an error as it may be printed: in one line, at most `MAX_MESSAGE` characters."""
+    return one_line(shorten(str(message), MAX_MESSAGE))
+
+
+def printable_lines(text: str) -> str:
+    """Return a text whose line breaks are intended, with every line `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def print_text(
+    *values: object, sep: str = " ", end: str = "\n", file: TextIO | None = None, flush: bool = False
+) -> None:
+    """Print like `print`, with escapes for control characters; line breaks remain.
+
+    A name inside a line must be `printable` before, or a line break in it looks like the end of the line.
+    """
+    text = printable_lines(sep.join(map(str, values)) + end)
+    print(text, end="", file=sys.stdout if file is None else file, flush=flush)  # noqa: T201
+
+
+def print_json(content: Any) -> None:
+    """Print JSON; every character that is not ASCII, and DEL, is escaped."""
+    print_text(json.dumps(content, indent=2).replace("\x7f", "\\u007f"))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0] if match[1] else match[0].encode("unicode_escape").decode()
