@@ -178,6 +178,7 @@ class Limited:
         ("--out=", "not a valid value. Give a path"),
         ("--folders=", "not a valid value. Give any number of a path"),
         ("--text=\0", "not a valid value"),
+        ("--text=\t", "not a valid value"),
     ],
 )
 def test_values_beyond_limits_are_refused(words: str, message: str) -> None:

@@ -269,7 +269,8 @@ def _fits(hint: Any, values: Sequence[str]) -> bool:
         except ValueError:
             return False
         return hint is float or abs(number) < _MAX_WHOLE_NUMBER
-    return "\0" not in values[0] and not (hint is Path and not values[0].strip())
+    is_blank = not values[0].strip()
+    return "\0" not in values[0] and (not is_blank or (hint is str and not values[0]))
 
 
 def describe(hint: Any) -> str:
