@@ -21,6 +21,7 @@ pytest.importorskip("torch")
 
 from sais.checkpoint import load_checkpoint
 from sais.cli import main
+from sais.resolve import NAMED_MODULES
 
 MODULE = "own_extension"
 EXTENSIONS: dict[str, tuple[str, ...]] = {
@@ -50,12 +51,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
     os.chdir(before)
     sys.modules.pop(MODULE, None)
+    NAMED_MODULES.discard(MODULE)
     if str(path) in sys.path:
         sys.path.remove(str(path))
 
 
+@pytest.fixture(autouse=True)
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust the module of the extension, as its author does."""
+    monkeypatch.setenv("SAIS_TRUST", MODULE)
+
+
 def run(*words: str | Path) -> None:
-    """Run a command of sais in this process."""
+    """Run a command of sais as a new process would: no module has been named before."""
+    NAMED_MODULES.clear()
     assert main([str(word) for word in words]) == 0, words
 
 
@@ -102,7 +111,10 @@ def test_own_part_trains_evaluates_predicts_and_exports(name: str, shapes: Path,
     use(tmp_path / "run", data, shapes / "images/valid", tmp_path, name in NETWORK_PARTS)
 
 
-def test_all_own_parts_together_train_in_micro_batches_and_resume(folder: Path, tmp_path: Path) -> None:
+def test_all_own_parts_together_train_in_micro_batches_and_resume(
+    shapes: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SAIS_TRUST")
     data = f"{MODULE}:squares"
     terms = train(data, tmp_path / "run", *EVERYTHING, "--optim.micro-batch", "3")
     assert {"classification", "box", "mask", "prototype_size"} <= set(terms[0])
@@ -111,6 +123,16 @@ def test_all_own_parts_together_train_in_micro_batches_and_resume(folder: Path, 
     checkpoint = load_checkpoint(tmp_path / "run/last.safetensors")
     assert checkpoint.state["iteration"] == 3
     assert checkpoint.experiment.criterion.assigner == f"{MODULE}:assign_by_cost"
+    NAMED_MODULES.clear()
+    capsys.readouterr()
+    evaluate = ["eval", str(tmp_path / "run"), "--data", str(shapes), "--device", "cpu"]
+    resume = ["train", "sais-lite", "--out", str(tmp_path / "run"), "--resume"]
+    for words in (evaluate, [*resume, "--data", str(shapes)]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert f"is '{MODULE}:PlainHead', code outside of sais that would be imported and run" in error
+        assert f"Set --trust if you trust the file, or set the environment variable SAIS_TRUST={MODULE}." in error
+    run(*resume, "--data", data, "--max-iterations", "4", "--trust", "--no-report")
 
 
 @pytest.mark.slow
