@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 MAX_NAME = 100
@@ -58,6 +59,25 @@ def shorten(text: str, max_length: int) -> str:
     room = max_length - len(ELLIPSIS)
     end = room // 3
     return text[: room - end] + ELLIPSIS + text[len(text) - end :]
+
+
+def short_names(names: Iterable[object]) -> list[str]:
+    """Return the `short_name` of each name."""
+    return [short_name(name) for name in names]
+
+
+def pad(text: str, width: int) -> str:
+    """Return a text with spaces up to a width in columns of a terminal, where letters of East Asia have two."""
+    return text + " " * max(0, width - text_width(text))
+
+
+def text_width(text: str) -> int:
+    """Return the number of columns of a text in a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def one_line(text: str) -> str:

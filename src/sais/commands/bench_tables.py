@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sais.text import printable, printable_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -47,17 +49,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table = _make_table(title, columns, rows)
     console.print(table)
     if note:
-        console.print(note, soft_wrap=not console.is_terminal)
+        console.print(printable_lines(note), soft_wrap=not console.is_terminal)
 
 
 def _make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=printable(title), title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     return table
 
 

@@ -15,7 +15,7 @@ from sais.commands.data_remarks import name_data_options
 from sais.commands.recommend import recommend
 from sais.data.options import DataOptions
 from sais.errors import InputError, SaisError
-from sais.text import print_json, print_text
+from sais.text import print_json, print_text, printable, short_name, short_names
 
 if TYPE_CHECKING:
     from sais.data.doctor.check import CheckReport
@@ -88,14 +88,14 @@ def run(argv: Sequence[str]) -> int:
         print_json({"ok": ok, "splits": {name: _to_dict(result) for name, result in results.items()}})
         return 0 if ok else 2
     for name, result in results.items():
-        print_text(f"== {name}")
+        print_text(f"== {short_name(name)}")
         if name in whole:
             print_text("  contains all images of train: not compared with the other splits")
         if result.report is not None:
             print_text(name_data_options(result.report.summary()))
         for severity, lines in (("ERROR", result.errors), ("WARNING", result.warnings)):
             for line in lines:
-                print_text(f"  {severity}: {line}")
+                print_text(f"  {severity}: {printable(line)}")
     if not ok:
         unreadable = [report for report in reports if report.findings and not report.ok]
         print_text("fix the entries marked ERROR" + (", or train with --skip-broken" if unreadable else ""))
@@ -159,11 +159,11 @@ def _compare_categories(results: dict[str, _SplitResult]) -> None:
         missing = [class_name for class_name in classes if class_name not in own]
         unknown = [class_name for class_name in own if classes and class_name not in classes]
         if missing and (unknown or len(missing) == len(classes)):
-            result.errors.append(f"categories of {first} missing here: {', '.join(missing)}; add them")
+            result.errors.append(f"categories of {first} missing here: {', '.join(short_names(missing))}; add them")
         elif missing:
-            result.warnings.append(f"categories of {first} missing here: {', '.join(missing)}")
+            result.warnings.append(f"categories of {first} missing here: {', '.join(short_names(missing))}")
         elif unknown:
-            result.warnings.append(f"categories missing in {first}, not evaluated: {', '.join(unknown)}")
+            result.warnings.append(f"categories missing in {first}, not evaluated: {', '.join(short_names(unknown))}")
         if not classes:
             classes, first = own, name
 

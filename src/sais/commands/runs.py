@@ -14,7 +14,7 @@ from sais.config import flatten
 from sais.errors import InputError
 from sais.evaluation.coco_metrics import format_ap
 from sais.reports.run_record import RunRecord, find_runs, format_date, format_duration, read_run
-from sais.text import print_json, print_text
+from sais.text import pad, print_json, print_text, printable, short_names, text_width
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """Metrics that are compared."""
@@ -27,6 +27,8 @@ TEXT_COLUMNS = 4
 FILE_WIDTH = 500
 """Width of a table in columns if the output is not a terminal."""
 BARS = "▁▂▃▄▅▆▇█"
+MAX_CELL = 500
+"""Maximum number of characters of a cell."""
 MAX_BARS = 40
 """Maximum length of a sparkline in characters."""
 OPTIONAL_COLUMNS = ("images/s", "started", "epoch", "time", "box AP")
@@ -68,11 +70,11 @@ def run(argv: Sequence[str]) -> int:
     if records:
         _print_table(LIST_COLUMNS, [_list_row(record) for record in records], TEXT_COLUMNS)
     else:
-        print_text(f"{', '.join(map(str, arguments.folders))}: no runs yet. `sais train` creates them.")
+        print_text(f"{', '.join(map(printable, arguments.folders))}: no runs yet. `sais train` creates them.")
     if errors:
         print_text(f"\n{len(errors)} unreadable folder{'s' if len(errors) != 1 else ''}:")
         for error in errors:
-            print_text(f"  {error}")
+            print_text(f"  {printable(error)}")
     return 0
 
 
@@ -158,9 +160,10 @@ def _print_curves(records: Sequence[RunRecord], names: Sequence[str]) -> None:
     maximum = max((score for curve in curves for score in curve), default=0.0)
     if any(len(curve) > 1 for curve in curves):
         print_text(f"\nAP over epochs; the highest bar is {format_ap(maximum)}")
-        width = max(map(len, names))
+        names = short_names(names)
+        width = max(map(text_width, names))
         for name, curve in zip(names, curves, strict=True):
-            print_text(f"{name:<{width}}  {sparkline(curve, maximum)}")
+            print_text(f"{pad(name, width)}  {sparkline(curve, maximum)}")
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
@@ -209,6 +212,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], text_col
     if not console.is_terminal:
         console = Console(markup=False, emoji=False, highlight=False, width=FILE_WIDTH)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    columns, *rows = [[printable(cell, MAX_CELL) for cell in cells] for cells in (columns, *rows)]
     shown = _fitting_columns(columns, rows, console.width)
     for number in shown:
         table.add_column(columns[number], justify="left" if number < text_columns else "right", overflow="fold")

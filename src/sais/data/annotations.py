@@ -26,6 +26,7 @@ from sais import input_limits
 from sais.data.annotation_limits import classes_problem, crowding_problem, outline_problem, size_problem
 from sais.errors import InputError, SaisError
 from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, bounding_box
+from sais.text import pad, printable, short_name, short_names, text_width
 
 _MAX_PIXELS = 1e9
 """Number of pixels of an outline's box above which its area is not computed: a coordinate is wrong."""
@@ -387,8 +388,9 @@ def summarize(split: DatasetSplit, with_notes: bool = True) -> str:
     counts = Counter(a.label for a in annotations if not a.crowd)
     objects = f"{len(annotations) - crowds} objects of {len(split.class_names)} classes"
     images = f"{len(split.images)} images"
-    lines = [f"{split.name}: {images}, {objects}, {crowds} crowds, {empty} images without objects"]
-    width = max((len(name) for name in split.class_names), default=0)
-    lines += [f"  {name:{width}}  {counts[label]}" for label, name in enumerate(split.class_names)]
-    lines += [f"  note: {note}: {count}" for note, count in split.notes.items() if with_notes]
+    lines = [f"{short_name(split.name)}: {images}, {objects}, {crowds} crowds, {empty} images without objects"]
+    names = short_names(split.class_names)
+    width = max(map(text_width, names), default=0)
+    lines += [f"  {pad(name, width)}  {counts[label]}" for label, name in enumerate(names)]
+    lines += [f"  note: {printable(note)}: {count}" for note, count in split.notes.items() if with_notes]
     return "\n".join(lines)

@@ -24,6 +24,7 @@ from sais.data.formats.notes import (
 )
 from sais.data.options import duplicate_files
 from sais.errors import SaisError
+from sais.text import error_message, printable, short_names
 
 _WITH_EXAMPLE = (MISSING_CLASSES, MISSING_FILES, RENAMED_FILES, CATEGORY_ID_TEXTS, IMAGE_ID_TEXTS, BLANK_NAMES)
 _USUAL_CROWDS = 0.05
@@ -51,7 +52,7 @@ def describe_split(split: DatasetSplit, use: Literal["train", "evaluate"] = "tra
     remarks += [remark for remark in found if remark]
     if use == "train":
         remarks += [remark for remark in (describe_empty_classes(split),) if remark]
-    return [f"{split.name}: {remark}" for remark in remarks]
+    return [error_message(f"{split.name}: {remark}") for remark in remarks]
 
 
 def _has_outlines(split: DatasetSplit) -> bool:
@@ -85,7 +86,7 @@ def describe_duplicates(split: DatasetSplit) -> str:
         return ""
     names = f"{len(files)} image files are listed more than once, in {sum(files.values())} entries"
     return (
-        f"{names} (the first: {next(iter(files)).name}); the objects of one entry are missing in the others; "
+        f"{names} (the first: {printable(next(iter(files)).name)}); the objects of one entry are missing in the others; "
         "the data option merge_duplicate_images merges them"
     )
 
@@ -97,7 +98,7 @@ def describe_empty_classes(split: DatasetSplit) -> str:
     if not names or not used:  # without any object there is a warning of its own
         return ""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} of {len(split.class_names)} classes without objects: {', '.join(names[:_NAMED])}{more}"
+    return f"{len(names)} of {len(split.class_names)} classes without objects: {', '.join(short_names(names[:_NAMED]))}{more}"
 
 
 def describe_frames(split: DatasetSplit) -> str:
@@ -125,7 +126,9 @@ def describe_overlap(train: DatasetSplit, valid: DatasetSplit) -> list[str]:
     shared = shared_images(train, valid)
     if not shared:
         return []
-    count = f"{len(shared)} of {len(valid.images)} images are also in {train.name} (the first: {shared[0].name})"
+    count = (
+        f"{len(shared)} of {len(valid.images)} images are also in {train.name} (the first: {printable(shared[0].name)})"
+    )
     return [f"{valid.name}: {count}, so that the metrics are too good; remove them from one of the two"]
 
 

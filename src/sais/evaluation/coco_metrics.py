@@ -16,6 +16,7 @@ import numpy as np
 from sais.data.annotations import DatasetSplit
 from sais.errors import InputError
 from sais.ops.rle import parse
+from sais.text import pad, short_name, text_width
 
 IouType = Literal["bbox", "segm"]
 
@@ -93,7 +94,10 @@ class Metrics:
         if per_class and scores:
             names = next(iter(scores.values())).per_class
             rows = [["class", *(f"{kind} AP" for kind in scores)]]
-            rows += [[name, *(format_ap(numbers.per_class[name]) for numbers in scores.values())] for name in names]
+            rows += [
+                [short_name(name), *(format_ap(numbers.per_class[name]) for numbers in scores.values())]
+                for name in names
+            ]
             text += "\n\n" + _align(rows)
         text += f"\n\n{self.images} images, {self.objects} objects, {self.detections} detections"
         if self.max_detections != COCO_MAX_DETECTIONS:

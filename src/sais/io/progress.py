@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sais.text import printable, short_name
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
@@ -152,7 +154,7 @@ class Progress:
 
     def plain_line(self) -> str:
         """Return the progress as a line for a log file, without a bar."""
-        return " · ".join([f"{self.label} {self._count}", *self._parts()])
+        return " · ".join([f"{short_name(self.label)} {self._count}", *self._parts()])
 
     @property
     def _count(self) -> str:
@@ -160,7 +162,7 @@ class Progress:
 
     def _parts(self) -> list[str]:
         """Return the texts next to the bar, in the order in which they are shown."""
-        parts = [f"{name} {value}".strip() for name, value in self.values.items()]
+        parts = [printable(f"{name} {value}".strip()) for name, value in self.values.items()]
         speed = self._speed
         (start, first), now = self._samples[0], self._clock()
         if speed is None and self.done > first and now > start:
@@ -178,7 +180,7 @@ class Progress:
 
         parts = self._parts()
         count = self._count
-        label = self.label
+        label = short_name(self.label)
         # By importance: the time left, the values in their order, the speed; the label goes first.
         order = sorted(range(len(parts)), key=lambda i: (not parts[i].endswith(" left"), i))
         room = width - len(count) - 1 - MIN_BAR
@@ -215,8 +217,8 @@ class Progress:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print a line as it is: not wrapped, without markup or highlighting."""
-    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    """Print a line as it is: not wrapped, without markup or highlighting; control characters are escaped."""
+    console.print(printable(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def format_seconds(seconds: float) -> str:

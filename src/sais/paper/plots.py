@@ -11,6 +11,7 @@ from sais.paper.comparison import MAIN_METRIC, NOT_RUN, RowSummary, summarize_ro
 from sais.paper.tables import ROWS, PaperTable
 from sais.reports.charts import INK, MEASURED, PAPER, SERIES_COLORS, loss_limits, render_svg, smooth
 from sais.reports.log_entries import read_log
+from sais.text import short_name
 
 if TYPE_CHECKING:
     from sais.paper.runs import RunResult
@@ -34,7 +35,7 @@ def plot_ap(table: PaperTable, results: Sequence[RunResult]) -> str:
     columns = [f"{kind} {name}" for kind, name in table.columns if name == MAIN_METRIC]
     panels = {column: _rows_of_column(summaries, column) for column in columns}
     panels = {column: rows for column, rows in panels.items() if rows}
-    data = ", ".join(dict.fromkeys(str(result.data["name"]) for result in results)) or NOT_RUN
+    data = ", ".join(dict.fromkeys(short_name(result.data["name"]) for result in results)) or NOT_RUN
 
     def draw(figure: Any) -> None:
         """Draw two panels for each kind of AP: measured, paper."""

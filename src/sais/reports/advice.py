@@ -18,6 +18,7 @@ from sais.evaluation.evaluate import Evaluation
 from sais.recipes.from_data import CLASS_PIXELS, LEARNING_STEPS, MIN_STEPS, choose_side, measure
 from sais.recipes.settings_file import format_options
 from sais.reports.run_record import RunRecord
+from sais.text import short_names
 
 MIN_OBJECTS = 3
 """Number of objects of a class in the evaluated images below which there is no advice about it."""
@@ -116,7 +117,7 @@ def class_recalls(analysis: ErrorAnalysis, settings: dict[str, Any]) -> list[Cla
         for annotation, outcome in zip(image.objects, image.match.objects, strict=True):
             found[annotation.label] += int(outcome == FOUND)
             sizes[annotation.label].append(canvas_pixels(annotation.box.tolist(), image.record.size, settings))
-    names = analysis.split.class_names
+    names = short_names(analysis.split.class_names)
     return [
         ClassRecall(names[label], len(values), found[label], statistics.median(values))
         for label, values in sorted(sizes.items())

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 from sais.errors import MissingDependencyError
+from sais.text import printable, printable_lines
 
 SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#a5528c", "#8c6d00", "#3a9bd4")
 """Colors that color-blind readers can distinguish (after Okabe and Ito)."""
@@ -211,7 +212,7 @@ def _draw_svg(
         draw(figure)
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = ElementTree.fromstring(text.getvalue())
-    svg.attrib |= {"role": "img", "aria-label": label}
+    svg.attrib |= {"role": "img", "aria-label": printable(label)}
     # The ids of groups repeat in every figure of a page, and nothing refers to them.
     for group in svg.iter(f"{{{SVG_NAMESPACE}}}g"):
         group.attrib.pop("id", None)
@@ -242,7 +243,7 @@ def _add_tooltips(svg: ElementTree.Element, strips: Sequence[tuple[float, float,
         size = {"x": left, "y": MARGIN_TOP, "width": max(0.0, right - left), "height": height}
         attributes = {"class": "strip", "fill": "transparent"} | {key: f"{value:.1f}" for key, value in size.items()}
         strip = ElementTree.SubElement(svg, f"{{{SVG_NAMESPACE}}}rect", attributes)
-        ElementTree.SubElement(strip, f"{{{SVG_NAMESPACE}}}title").text = text
+        ElementTree.SubElement(strip, f"{{{SVG_NAMESPACE}}}title").text = printable_lines(text)
 
 
 def _widened(limits: tuple[float, float]) -> tuple[float, float]:

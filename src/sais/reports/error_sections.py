@@ -22,6 +22,7 @@ from sais.evaluation.error_analysis import (
 )
 from sais.evaluation.score_thresholds import best_f1
 from sais.reports.html_tables import Table
+from sais.text import short_names
 
 MAX_CLASSES = 24
 """Maximum number of classes that a table or a confusion matrix shows in full."""
@@ -144,7 +145,7 @@ def summarize(metrics: Metrics, analysis: ErrorAnalysis, all_scores: ErrorAnalys
     scores = metrics.mask or metrics.box
     assert scores is not None
     sentences = []
-    known = sorted((value, name) for name, value in scores.per_class.items() if not math.isnan(value))
+    known = sorted((value, short_name(name)) for name, value in scores.per_class.items() if not math.isnan(value))
     if len(known) > 1:
         (low, worst), (high, best) = known[0], known[-1]
         sentences.append(f"Best class: {best} (AP {format_ap(high)}). Worst class: {worst} (AP {format_ap(low)}).")
@@ -160,7 +161,7 @@ def summarize(metrics: Metrics, analysis: ErrorAnalysis, all_scores: ErrorAnalys
     pairs = confused_pairs(analysis)
     if pairs:
         count, row, column = pairs[0]
-        names, total = analysis.split.class_names, object_counts(analysis)[row]
+        names, total = short_names(analysis.split.class_names), object_counts(analysis)[row]
         sentences.append(f"Most frequent confusion: {names[row]} detected as {names[column]}, {count} of {total}.")
     optimum = best_f1(all_scores)
     if optimum is not None:
@@ -211,7 +212,7 @@ def error_counts(analysis: ErrorAnalysis) -> ErrorCounts:
 
 def confusion_matrix(analysis: ErrorAnalysis) -> ConfusionMatrix:
     """Tabulate objects by their class and by the class of their detection; of many classes only the most confused."""
-    matrix, names = analysis.confusion(), analysis.split.class_names
+    matrix, names = analysis.confusion(), short_names(analysis.split.class_names)
     size, note, chosen = len(names), "", list(range(len(names)))
     if size > MAX_CLASSES:
         labels = dict.fromkeys(label for _, *pair in confused_pairs(analysis) for label in pair)
@@ -278,7 +279,7 @@ def _confusion_cell(matrix: np.ndarray, names: Sequence[str], row: int, column: 
 
 
 def _pairs_table(analysis: ErrorAnalysis, count: int = 8) -> Table | None:
-    names, objects = analysis.split.class_names, object_counts(analysis)
+    names, objects = short_names(analysis.split.class_names), object_counts(analysis)
     pairs = confused_pairs(analysis)[:count]
     rows = [[names[row], names[column], f"{number} of {objects[row]}"] for number, row, column in pairs]
     return Table(["object", "detected as", "count"], rows, caption="Most frequent confusions") if rows else None

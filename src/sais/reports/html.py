@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sais._version import __version__
 from sais.errors import MissingDependencyError
 from sais.reports.charts import CHART_COLORS
+from sais.text import printable_lines, short_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -43,11 +44,19 @@ def _environment() -> Environment:
         raise MissingDependencyError(
             'HTML reports: jinja2 is not installed. Run pip install "sais-seg[train]".', "jinja2", "train"
         ) from error
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sais.reports", TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["short"] = short_name
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Return a value of a template as it is written: control characters of a text are escaped, not those of markup."""
+    return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

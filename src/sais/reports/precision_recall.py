@@ -11,6 +11,7 @@ from sais.evaluation.coco_metrics import Metrics, format_ap
 from sais.evaluation.error_analysis import ErrorAnalysis
 from sais.evaluation.score_thresholds import by_score_threshold, f1_score
 from sais.reports.charts import Chart, Series, format_fraction, line_chart
+from sais.text import short_name
 
 MAX_CLASS_CHARTS = 100
 """Maximum number of classes that have curves of their own."""
@@ -57,7 +58,7 @@ def precision_recall(metrics: Metrics, all_scores: ErrorAnalysis) -> PrecisionRe
     ]
     omitted = len(with_objects) if len(with_objects) > MAX_CLASS_CHARTS else 0
     classes = [
-        _recall_chart(f"recall-class-{label}", name, main.curves[:, :, label], ("IoU 0.50", "IoU 0.75"))
+        _recall_chart(f"recall-class-{label}", short_name(name), main.curves[:, :, label], ("IoU 0.50", "IoU 0.75"))
         for label, name in ([] if omitted else with_objects)
     ]
     return PrecisionRecall(overall, classes, omitted, "masks" if metrics.mask is not None else "boxes")

@@ -17,6 +17,7 @@ import numpy as np
 from sais.errors import InputError
 from sais.ops.numpy_boxes import box_area
 from sais.results.cropped_mask import CroppedMask
+from sais.text import short_name
 
 if TYPE_CHECKING:
     from sais.results.omitted import Omitted
@@ -126,7 +127,7 @@ class Detections:
         """
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         order = np.argsort(-counts, kind="stable")
-        text = ", ".join(f"{counts[label]} {self.class_names[label]}" for label in order if counts[label])
+        text = ", ".join(f"{counts[label]} {short_name(self.class_names[label])}" for label in order if counts[label])
         return (text or "nothing") if self.omitted is None else self.omitted.describe(text)
 
     def masks(self) -> np.ndarray:

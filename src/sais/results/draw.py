@@ -19,6 +19,7 @@ from sais.results.detections import Detections
 from sais.results.fonts import default_font, drawable_names, font_for
 from sais.results.label_placement import place_tags
 from sais.results.palette import PALETTE, Color, class_color, ink_on
+from sais.text import printable, shorten
 
 __all__ = ["PALETTE", "contact_sheet", "draw", "draw_objects", "overlay"]
 
@@ -179,8 +180,9 @@ def contact_sheet(
         )
         sheet.paste(pillow, (left + (width - pillow.width) // 2, top + (height - pillow.height) // 2))
         if captions:
-            caption_font = font_for(captions[i], font_size)
-            text = captions[i] if caption_font else captions[i].encode("ascii", "replace").decode()
+            caption = printable(captions[i], _MAX_TAG_LETTERS)
+            caption_font = font_for(caption, font_size)
+            text = caption if caption_font else caption.encode("ascii", "replace").decode()
             font = caption_font or default_font(font_size)
             text = _shorten(text, font, width)
             pen.text((left + width / 2, top + height + line_height / 2), text, fill=_SHEET_TEXT, font=font, anchor="mm")
@@ -290,6 +292,7 @@ def _draw_tags(
 ) -> None:
     """Write each text next to its box (N, 4), inside the image and clear of other texts and of small objects."""
     width, height = canvas.size
+    texts = [printable(text, _MAX_TAG_LETTERS) for text in texts]
     fonts = [font_for(text, font_size) or default_font(font_size) for text in texts]
     texts = [_shorten(text, font, width - font_size) for text, font in zip(texts, fonts, strict=True)]
     padding, tag_height = 0.35 * font_size, round(1.32 * font_size)
@@ -333,9 +336,9 @@ def _tag_shape(width: int, height: int) -> Image.Image:
 
 def _shorten(text: str, font: Any, width: float) -> str:
     """Shorten a text with an ellipsis to at most `width` pixels."""
-    if len(text) <= _MAX_TAG_LETTERS and font.getlength(text) <= width:
+    text = shorten(text, _MAX_TAG_LETTERS)
+    if font.getlength(text) <= width:
         return text
-    text = text[:_MAX_TAG_LETTERS]
     while text and font.getlength(text + "...") > width:
         text = text[:-1]
     return text + "..."

@@ -21,6 +21,8 @@ from typing import Any
 
 from PIL import ImageFont, features
 
+from sais.text import short_name
+
 VARIABLE = "SAIS_FONTS"
 """Environment variable with font files, separated like the folders of PATH; searched first."""
 PACKAGE_FONTS = (
@@ -36,8 +38,6 @@ SYSTEM_FONTS = {
 }
 """Platform -> font files of the system that cover many scripts; elsewhere fontconfig is asked."""
 SYSTEM_FOLDERS = {"win32": r"C:\Windows\Fonts", "darwin": "/System/Library/Fonts"}
-MAX_LETTERS = 100
-"""Number of letters of a class name that are drawn at most."""
 NO_CHARACTER = "\uffff"
 """A character that no font has: it is drawn as the font's box for missing characters."""
 
@@ -56,8 +56,7 @@ def drawable_names(class_names: Sequence[str], labels: Iterable[int]) -> list[st
     """Return the name of each label; "class 3" where no font has the characters of a name, which is reported once."""
     names: dict[int, str] = {}
     for label in {int(label) for label in labels}:
-        name = class_names[label]
-        name = name if len(name) <= MAX_LETTERS else f"{name[:MAX_LETTERS]}..."
+        name = short_name(class_names[label])
         # With the characters of a score, which are drawn by the same font.
         drawable = font_for(f"{name} 0.123456789", 12) is not None
         names[label] = name if drawable else f"class {label}"

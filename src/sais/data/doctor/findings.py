@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sais.data.class_selection import MERGED, NOT_CHOSEN
 from sais.data.formats import notes as kinds
 from sais.data.options import CROWDS_READ, MERGED_IMAGES, REPEATED_OBJECTS
+from sais.text import MAX_MESSAGE, printable
 
 Severity = Literal["ERROR", "WARNING", "NOTE"]
 SEVERITIES: tuple[Severity, ...] = ("ERROR", "WARNING", "NOTE")
@@ -43,7 +44,10 @@ class Finding:
         """Return lines of text: the kind with its number, and the first cases."""
         shown = self.examples[:MAX_EXAMPLES]
         texts = [self.remark, *shown] if self.remark else shown
-        lines = [f"  {self.severity}: {self.kind}: {self.count}", *(f"    {text}" for text in texts)]
+        lines = [
+            f"  {self.severity}: {printable(self.kind)}: {self.count}",
+            *(f"    {printable(text, MAX_MESSAGE)}" for text in texts),
+        ]
         more = self.count - len(shown)
         return [*lines, f"    and {more} more"] if shown and more > 0 else lines
 

@@ -26,6 +26,7 @@ from sais.engine.logging.append_log import AppendLog
 from sais.engine.run_folder import LOG, TEXT_LOG
 from sais.errors import ResourceError, SaisError
 from sais.io.atomic import write_text
+from sais.text import one_line, print_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -227,11 +228,11 @@ class RunLog:
 
     def _show(self, text: str) -> None:
         if self._verbose:
-            print(text, flush=True)
+            print_text(one_line(text), flush=True)
 
     def _add_text(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._report_loss(self._text.add(f"{stamp}  {' '.join(text.splitlines())}"), self._text)
+        self._report_loss(self._text.add(f"{stamp}  {one_line(text)}"), self._text)
 
     def _report_loss(self, written: bool, log: AppendLog) -> None:
         """Print once that the logs cannot be written."""
