@@ -81,7 +81,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, previous: Path | None = 
     tensors = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in checkpoint.tensors.items()}
     metadata["checksum"] = _checksum(tensors, metadata)
     try:
-        with atomic_write(path, sync=True, previous=previous, exclusive=True) as temporary:
+        with atomic_write(path, sync=True, previous=previous) as temporary:
             save_file(tensors, temporary, metadata)
     except SafetensorError as error:
         raise ResourceError(

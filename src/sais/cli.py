@@ -79,15 +79,20 @@ FIXABLE_ERRORS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit code."""
-    if argv is None:  # the process is ours: called with arguments, main runs in somebody else's
+    own_process = argv is None  # called with arguments, main runs in somebody else's
+    if own_process:
         from sais.commands.threads import let_threads_sleep
+        from sais.engine.signals import exit_on_signals, exit_soon
 
         let_threads_sleep()
+        exit_on_signals()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAIS_DEBUG", "") not in ("", "0")
     argv = [word for word in argv if word != "--debug"]
     try:
         code = _dispatch(argv, debug)
+        if own_process and code > 128:  # a signal: threads and processes may wait for files that never arrive
+            exit_soon(code)
         sys.stdout.flush()  # not left to the end of Python, which would print a traceback
         return code
     except BrokenPipeError:  # the reader has closed the pipe: `sais recipes | head`
@@ -159,6 +164,13 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         print_text(f"sais: {command} interrupted", file=sys.stderr)
         return 130
+    except MemoryError:
+        if debug:
+            raise
+        return _print_error(
+            f"sais {command}: memory does not suffice. Close other programs, or ask for less at once, such as fewer or "
+            "smaller images."
+        )
     except SaisError as error:
         if debug:
             raise

@@ -10,7 +10,12 @@ batch. Only rank 0 writes files and prints.
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
+import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from sais.errors import ConfigError, ResourceError
+from sais.parent_process import end_with_parent
 
 Value = TypeVar("Value")
 
@@ -122,6 +128,8 @@ def process_group(device: str = "auto") -> Iterator[World]:
             f"run.device: {torch.cuda.device_count()} GPUs for {os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes "
             "on this machine. Start at most one process per GPU, or train on the cpu."
         )
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which cannot end its ranks if it is killed
+        end_with_parent(os.getppid(), signal.SIGTERM)
     try:
         _join(world, on_gpus)
         yield world
@@ -133,13 +141,14 @@ def process_group(device: str = "auto") -> Iterator[World]:
             "last checkpoint is intact: resume the run, or let torchrun restart it."
         ) from error
     finally:
-        if dist.is_initialized():
-            # After the death of a rank this may block in other ranks, which torchrun then ends.
-            dist.destroy_process_group()
+        _leave()
 
 
 def _join(world: World, on_gpus: bool) -> None:
     """Connect to the other ranks."""
+    # DistributedDataParallel imports this module. If a process group exists by then, it becomes the default of the
+    # module's arguments and is never destroyed.
+    importlib.import_module("torch.distributed.nn.functional")
     store, _, _ = next(rendezvous("env://", world.rank, world.world_size))
     # torchrun restarts ranks with the previous store (torch 2.14), which still contains the addresses of dead ranks.
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -148,6 +157,23 @@ def _join(world: World, on_gpus: bool) -> None:
         torch.cuda.set_device(world.local_rank)
     backend, device = ("cpu:gloo,cuda:nccl", torch.device("cuda", world.local_rank)) if on_gpus else ("gloo", None)
     dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, device_id=device)
+
+
+def _leave() -> None:
+    """Disconnect from the other ranks, and end the threads of the connection.
+
+    A thread that outlives the process group may release its last tensor while Python ends. It then waits for Python's
+    lock and is ended, which aborts the process ("terminate called without an active exception").
+    """
+    if not dist.is_initialized():
+        return
+    error = sys.exc_info()[1]
+    while error is not None:  # the variables of functions that it has ended contain the network
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()  # a network wrapped by DistributedDataParallel refers to itself, and to the process group
+    # After the death of a rank this may block in other ranks, which torchrun then ends.
+    dist.destroy_process_group()
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
+import tempfile
+import time
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +23,7 @@ from sais.data import workers
 from sais.data.formats import read_dataset
 from sais.data.loader import evaluation_loader
 from sais.errors import InputError
+from sais.io.temporary import PATTERN
 
 SCRIPT = """
 import multiprocessing, sys
@@ -57,9 +62,33 @@ def main_script(monkeypatch: pytest.MonkeyPatch, path: Path, source: str) -> typ
     return main
 
 
-def test_worker_context_is_python_s_own_where_it_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_context_forks_where_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_start_method", lambda: "fork")
-    assert workers.worker_context([1], workers=2) is None
+    context = workers.worker_context([1], workers=2)
+    assert context is not None
+    assert context.get_start_method() == "fork"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not fork")
+def test_kill_workers_kills_processes_of_its_own_contexts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_start_method", lambda: "fork")
+    contexts: list[Any] = [workers.worker_context([1], workers=2), multiprocessing.get_context("fork")]
+    processes = [context.Process(target=time.sleep, args=(1000,)) for context in contexts]
+    for process in processes:
+        process.start()
+    workers.kill_workers()
+    assert [process.is_alive() for process in processes] == [False, True]
+    processes[1].kill()
+    processes[1].join()
+
+
+def test_sockets_of_workers_are_in_a_folder_known_as_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    config: dict[str, str] = {}
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", config)
+    workers.worker_context([1], workers=2)
+    assert PATTERN.fullmatch(Path(config["tempdir"]).name) is not None
+    assert multiprocessing.util.get_temp_dir() == config["tempdir"]
 
 
 @pytest.mark.usefixtures("spawning")

@@ -62,16 +62,8 @@ def test_atomic_write_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(os, "link", no_links)
     path, previous = tmp_path / "last", tmp_path / "previous"
     for number in range(3):
-        with atomic_write(path, sync=True, previous=previous, exclusive=True) as temporary:
+        with atomic_write(path, sync=True, previous=previous) as temporary:
             temporary.write_text(str(number))
     assert path.read_text() == "2"
     assert previous.read_text() == "1"
     assert sorted(os.listdir(tmp_path)) == ["last", "previous"]
-
-
-def test_atomic_write_exclusive_overwrites_the_leftover_of_a_killed_process(tmp_path: Path) -> None:
-    (tmp_path / ".a.bin.writing").write_bytes(b"half")
-    with atomic_write(tmp_path / "a.bin", exclusive=True) as temporary:
-        temporary.write_bytes(b"whole")
-    assert os.listdir(tmp_path) == ["a.bin"]
-    assert (tmp_path / "a.bin").read_bytes() == b"whole"

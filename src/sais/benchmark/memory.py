@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from sais.errors import ResourceError
+from sais.parent_process import end_with_parent
 
 
 def peak_resident(reset: bool = False) -> int | None:
@@ -43,10 +44,10 @@ def in_fresh_process(function: str, *arguments: Any) -> Any:
     Raises:
         ResourceError: the process failed or was killed; the message has the last line of its output.
     """
-    code = "import sys, json; from sais.benchmark.memory import _call; _call(sys.argv[1], json.loads(sys.argv[2]))"
+    code = "import sys, json; from sais.benchmark.memory import _call; _call(*map(json.loads, sys.argv[1:]))"
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     completed = subprocess.run(
-        [sys.executable, "-c", code, function, json.dumps(arguments)],
+        [sys.executable, "-c", code, json.dumps(function), json.dumps(arguments), str(os.getpid())],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
@@ -64,7 +65,8 @@ def in_fresh_process(function: str, *arguments: Any) -> Any:
     return json.loads(completed.stdout.splitlines()[-1])
 
 
-def _call(function: str, arguments: list[Any]) -> None:
+def _call(function: str, arguments: list[Any], parent: int) -> None:
+    end_with_parent(parent)
     module, _, name = function.partition(":")
     result = getattr(importlib.import_module(module), name)(*_as_tuples(arguments))
     print("\n" + json.dumps(result))  # noqa: T201 (for the process that started this one)

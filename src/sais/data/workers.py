@@ -1,26 +1,36 @@
-"""Processes that read images: how they start where Python does not fork, as on Windows and macOS.
+"""Processes that read images: how they start where Python does not fork, and what they leave behind: nothing.
 
-There, a new process imports the main script, which without an `if __name__ == "__main__":` starts everything again. The
-processes of a `DataLoader` need the package only. So they start without the main script, unless the data set contains
-functions or classes of it. In that case the script must have the guard, which is checked before anything starts.
+On Windows and macOS, a new process imports the main script, which without an `if __name__ == "__main__":` starts
+everything again. The processes of a `DataLoader` need the package only. So they start without the main script, unless
+the data set contains functions or classes of it. In that case the script must have the guard, which is checked before
+anything starts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import multiprocessing
 import pickle
+import shutil
+import signal
 import sys
 import types
+import weakref
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
 from sais.errors import InputError
+from sais.io.temporary import create_temporary_folder
+from sais.parent_process import end_worker_with_parent
 
+_processes: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 GUARD = 'if __name__ == "__main__":'
 
 
@@ -30,6 +40,7 @@ class _Process(SpawnProcess):
     def start(self) -> None:
         with _without_main_script():
             super().start()
+        _processes.add(self)
 
 
 class _Context(SpawnContext):
@@ -38,8 +49,24 @@ class _Context(SpawnContext):
     Process = _Process
 
 
+def _fork_context() -> BaseContext:
+    """Return Python's own context, except that `kill_workers` knows the processes; not all systems have it."""
+    from multiprocessing.context import ForkContext, ForkProcess
+
+    class Process(ForkProcess):
+        def start(self) -> None:
+            super().start()
+            _processes.add(self)
+
+    class Context(ForkContext):
+        pass
+
+    Context.Process = Process
+    return Context()
+
+
 def worker_context(dataset: Any, workers: int) -> BaseContext | None:
-    """Return the multiprocessing context for the workers of a `DataLoader`; None for Python's default.
+    """Return the multiprocessing context for the workers of a `DataLoader`; None without workers.
 
     Args:
         dataset: the data set that each worker receives.
@@ -48,13 +75,57 @@ def worker_context(dataset: Any, workers: int) -> BaseContext | None:
     Raises:
         InputError: the main script has no guard and would be run by every worker.
     """
-    if not workers or _start_method() == "fork":
+    if not workers:
         return None
+    _name_socket_folder()
+    if _start_method() == "fork":
+        return _fork_context()
     check_main_process()
     if not _needs_main_script(dataset):
         return _Context()
     check_guard()
     return multiprocessing.get_context("spawn")
+
+
+def init_worker(worker: int) -> None:
+    """Prepare a worker process: exclude inherited objects from garbage collection, ignore Ctrl-C, end with the parent.
+
+    A collection would write to the memory shared with the parent process and thereby copy it. Ctrl-C and the end of a
+    terminal reach every process of it; the main process handles them, and a dead worker would interrupt the saving of
+    the run.
+    """
+    gc.freeze()
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    end_worker_with_parent()
+
+
+def kill_workers() -> None:
+    """Kill all processes that read images for this one, of which each may wait for an image that never arrives.
+
+    torch waits five seconds for each of them before it does so.
+    """
+    processes = [process for process in list(_processes) if process.is_alive()]
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(1.0)
+
+
+def _name_socket_folder() -> None:
+    """Let this process and its workers create their sockets in a folder that is known as ours.
+
+    By default each worker creates a folder `pymp-...` in the system's folder for temporary files, which remains there
+    if the worker is killed. The workers inherit the folder that is set here.
+    """
+    config = getattr(multiprocessing.current_process(), "_config", None)
+    if not isinstance(config, dict) or config.get("tempdir") is not None:
+        return
+    with contextlib.suppress(OSError):  # then Python chooses one
+        folder = create_temporary_folder()
+        config["tempdir"] = str(folder)
+        Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=-100)
 
 
 def _start_method() -> str:

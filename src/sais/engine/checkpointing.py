@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from sais.data.loader import EpochBatches, LoadedBatch, training_loader
-from sais.data.workers import kill_workers
 from sais.engine.callbacks import Callbacks, EventKind, TrainingEvent
 from sais.engine.hardware import choose_workers
 from sais.engine.logging.run_log import NullLog, RunLog
@@ -99,7 +98,6 @@ def next_batches(run: TrainState, context: LoopContext) -> Iterator[LoadedBatch]
             return
         except (KeyboardInterrupt, SystemExit):
             with ignore_worker_deaths():
-                kill_workers(batches)
                 stop_or_save(run, context)
             raise
         yield loaded

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sais.engine.lock import LOCK_FILE, is_locked, lock_run
 from sais.errors import CheckpointError, InputError, SaisError
+from sais.io.temporary import remove_leftovers
 
 LAST, PREVIOUS, BEST, MODEL = "last.safetensors", "previous.safetensors", "best.safetensors", "model.safetensors"
 """The training state to resume from, the training state one checkpoint earlier, the best weights, the final weights."""
@@ -24,6 +25,7 @@ CHECKPOINTS = (LAST, PREVIOUS, BEST, MODEL)
 SETTINGS, LOG, TEXT_LOG, LOGGER_IDS = "experiment.json", "log.jsonl", "log.txt", "loggers.json"
 RUN_FILES = (*CHECKPOINTS, SETTINGS, LOG, TEXT_LOG, LOGGER_IDS, "report.html", "tensorboard", "wandb")
 """Names of everything that a run writes into its folder."""
+_HEADER_START = b'{"__metadata__":'
 _LOG_START = b'{"kind": "'
 _SETTINGS_GROUPS = {"input", "model", "optim", "schedule"}
 """Groups of settings in every `experiment.json`."""
@@ -32,6 +34,17 @@ _SETTINGS_GROUPS = {"input", "model", "optim", "schedule"}
 def is_unstarted(folder: Path) -> bool:
     """Return whether a run was started in `folder` and ended before its first checkpoint."""
     return (folder / LOCK_FILE).is_file() and not any((folder / name).exists() for name in CHECKPOINTS)
+
+
+def is_missing(folder: Path) -> bool:
+    """Return whether the folder of a run that this process has locked has been renamed or removed since."""
+    try:
+        os.stat(folder / LOCK_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # a network drive that does not respond: not known to be gone
+        return False
+    return False
 
 
 def run_numbers(parent: Path, name: str) -> list[int]:
@@ -75,9 +88,10 @@ def claim_run_folder(folder: Path, resume: bool = False) -> Iterator[None]:
     if not resume and not is_locked(folder):  # while another process trains there, locking fails below
         _check_free(folder, present)
     lock = lock_run(folder)
+    _remove_leftovers(folder)
     try:
         yield
-    except (SaisError, KeyboardInterrupt):
+    except (SaisError, KeyboardInterrupt, SystemExit):
         if not any((folder / name).exists() for name in CHECKPOINTS):
             _remove([folder / name for name in RUN_FILES if name not in present])
             lock.release()
@@ -127,6 +141,29 @@ def _is_own_settings(path: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.keys() >= _SETTINGS_GROUPS
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left of checkpoints that they were writing: nobody else writes them now.
+
+    Earlier versions wrote to `.last.safetensors.writing`, and safetensors to `.tmp` and six characters next to it.
+    """
+    remove_leftovers(folder, CHECKPOINTS)
+    _remove([path for name in CHECKPOINTS if _is_file(path := folder / f".{name}.writing")])
+    _remove([path for path in folder.glob(".tmp??????") if _is_file(path) and _is_safetensors(path)])
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as a checkpoint: the length of the header, then the header, which is JSON."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEADER_START) + 8)[8:] == _HEADER_START
+    except OSError:
+        return False
 
 
 def _remove(paths: list[Path]) -> None:

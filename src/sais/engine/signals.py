@@ -1,15 +1,27 @@
-"""Ctrl-C and SIGTERM: a run finishes its current step, saves, and then ends. A second Ctrl-C ends it immediately."""
+"""Ctrl-C, SIGTERM and SIGHUP: a run finishes its current step, saves, and then ends. The second one ends it at once.
+
+SIGHUP is sent when a terminal is closed; a run started with `nohup` ignores it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from sais.data.workers import kill_workers
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+REPEAT_SECONDS = 1.0
+"""SIGTERM received again sooner than this is the same request: `timeout`, systemd and torchrun send it to a process and
+to its group."""
+EXIT_SECONDS = 5.0
+"""Time that a command takes at most to end after SIGTERM or SIGHUP."""
 
 
 class StopRequest:
@@ -22,11 +34,13 @@ class StopRequest:
         self.signal: int | None = None
         """Number of the received signal; None if none was received."""
         self._immediate = False
+        self._time = 0.0
         self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._previous_handlers = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            handled = [number for number in SIGNALS if not _is_ignored_hangup(number)]
+            self._previous_handlers = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -35,20 +49,35 @@ class StopRequest:
 
     @contextlib.contextmanager
     def immediately(self) -> Iterator[None]:
-        """Let a signal end the run immediately inside the block: everything is saved, as in an evaluation."""
+        """Let a signal end the run immediately inside the block: everything is saved, as in an evaluation.
+
+        Processes that read images are killed then: each may wait for an image that never arrives.
+        """
         if self.signal is not None:
             exit_by_signal(self.signal)
         self._immediate = True
         try:
             yield
+        except (KeyboardInterrupt, SystemExit):
+            with ignore_worker_deaths():
+                kill_workers()
+            raise
         finally:
             self._immediate = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        second = self.signal is not None and number == signal.SIGINT
-        self.signal = self.signal or number
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self._time, second = number, now, False
+        else:
+            repeated = number == signal.SIGTERM and now - self._time >= REPEAT_SECONDS
+            second = number == signal.SIGINT or repeated
         if second or self._immediate:
             exit_by_signal(number)
+
+
+def _is_ignored_hangup(number: int) -> bool:
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
 
 
 @contextlib.contextmanager
@@ -67,6 +96,30 @@ def ignore_worker_deaths() -> Iterator[None]:
         yield
     finally:
         signal.signal(number, previous_handler)
+
+
+def exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed; for the process of a command.
+
+    Signals that are ignored or handled already remain so. The second signal ends the process at once; the first one
+    after `EXIT_SECONDS`, for example if a thread waits for a file that never arrives.
+    """
+    for number in SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _exit)
+
+
+def exit_soon(code: int) -> None:
+    """End this process after `EXIT_SECONDS` if it has not ended by then."""
+    timer = threading.Timer(EXIT_SECONDS, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    exit_soon(128 + number)
+    exit_by_signal(number)
 
 
 def exit_by_signal(number: int) -> None:

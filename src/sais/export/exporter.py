@@ -6,7 +6,6 @@ To add a format, add a row to `EXPORTERS` and its suffix to `sais.export.options
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from sais.inference.options import InferenceOptions
 from sais.inference.score_thresholds import override_settings
 from sais.inference.trained_model import TrainedModel, load_model, prepare_network
 from sais.io.sources import find_images
+from sais.io.temporary import temporary_folder
 from sais.resolve import resolve
 
 Exporter = Callable[[Any, GraphMetadata, tuple[int, int] | None, Path], None]
@@ -75,7 +75,7 @@ def export_model(
     check_output(path, options.format, inputs, options.overwrite)
     if options.precision == "int8" and not images:
         raise InputError("int8: no calibration images. Give some dozens of the kind that the model will see.")
-    model = source if isinstance(source, TrainedModel) else load_model(source)
+    model = source if isinstance(source, TrainedModel) else load_model(source, options.trust)
     check_model(options, model.experiment)
     graph, metadata = _build_graph(model, options)
     canvas = None if metadata.dynamic_shape else metadata.experiment.input.size
@@ -85,8 +85,8 @@ def export_model(
             write = partial(write_onnx, opset=options.opset or OPSET)
         write(graph, metadata, canvas, path)
         return metadata
-    with tempfile.TemporaryDirectory() as folder:
-        full_precision, quantized = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+    with temporary_folder() as folder:
+        full_precision, quantized = folder / "fp32.onnx", folder / "int8.onnx"
         write_onnx(graph, replace(metadata, precision="fp32"), canvas, full_precision, options.opset or OPSET)
         quantize(full_precision, metadata, images, path if options.format == "onnx" else quantized, progress)
         if options.format == "openvino":
@@ -135,8 +135,8 @@ def _exported_experiment(experiment: Experiment, options: ExportOptions) -> Expe
 def _write_openvino_graph(
     graph: RawGraph | DetectionsGraph, metadata: GraphMetadata, canvas: tuple[int, int] | None, path: Path
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        step = Path(folder) / "graph.onnx"
+    with temporary_folder() as folder:
+        step = folder / "graph.onnx"
         write_onnx(graph, replace(metadata, precision="fp32"), canvas, step)
         write_openvino(step, metadata, path)
 

@@ -13,7 +13,6 @@ Weights use seven of their eight bits: processors with AVX2 but without VNNI add
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from sais.export.conversion import report_failure
 from sais.export.onnx import save_onnx
 from sais.inference.metadata import GraphMetadata
 from sais.io.images import read_image
+from sais.io.temporary import temporary_folder
 from sais.ops.letterbox import group_by_canvas
 
 STRIDED_OPERATORS = ("Conv", "MaxPool", "AveragePool")
@@ -55,8 +55,8 @@ def quantize(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder, report_failure("int8", metadata):
-        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+    with temporary_folder() as folder, report_failure("int8", metadata):
+        prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(str(prepared))
         quantize_static(

@@ -67,7 +67,7 @@ def save_onnx(model: Any, metadata: GraphMetadata, path: Path) -> None:
         entry.key, entry.value = key, value
     with report_failure("ONNX", metadata):
         onnx.checker.check_model(model)
-    with atomic_write(path, exclusive=True) as temporary:
+    with atomic_write(path) as temporary:
         onnx.save(model, str(temporary))
 
 

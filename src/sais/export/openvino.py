@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from sais.errors import ResourceError
 from sais.export.conversion import report_failure
 from sais.inference.metadata import GraphMetadata
+from sais.io.temporary import temporary_folder
 
 
 def write_openvino(onnx_file: Path, metadata: GraphMetadata, path: Path) -> None:
@@ -33,8 +33,8 @@ def write_openvino(onnx_file: Path, metadata: GraphMetadata, path: Path) -> None
             model.set_rt_info(value, ["sais", key])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            temporary = Path(folder) / "graph.xml"
+        with temporary_folder(path.parent, f".{path.name}") as folder:
+            temporary = folder / "graph.xml"
             openvino.save_model(model, str(temporary), compress_to_fp16=metadata.precision == "fp16")
             path.unlink(missing_ok=True)  # a killed process leaves no .xml with the weights of another model
             for suffix in (".bin", ".xml"):

@@ -35,7 +35,7 @@ def write_torch_export(
         program = torch.export.export(
             graph.eval(), example_inputs(graph, canvas), dynamic_shapes=dynamic_shapes(graph, canvas), strict=False
         )
-    with atomic_write(path, exclusive=True) as temporary, silence_exporter():
+    with atomic_write(path) as temporary, silence_exporter():
         content = io.BytesIO()  # on a full disk torch would end the process without an exception
         torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata.to_text())})
         temporary.write_bytes(content.getbuffer())

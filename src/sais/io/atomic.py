@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from sais.errors import InputError, ResourceError
+from sais.io.temporary import temporary_folder
 
 REPLACE_SECONDS = 2.0
 """Maximum time that `replace_file` waits on Windows for another process to close a file."""
@@ -30,45 +30,38 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def atomic_write(
-    path: Path, *, sync: bool = False, previous: Path | None = None, exclusive: bool = False
-) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; at the end of the block it is renamed to `path`.
+def atomic_write(path: Path, *, sync: bool = False, previous: Path | None = None) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder next to `path`; at the end of the block it is renamed.
 
-    Missing folders are created. If the block raises, the temporary file is removed and `path` keeps its old content.
-    If several processes write the same path, the last one wins.
+    Missing folders are created. If the block raises, the temporary folder is removed and `path` keeps its old content.
+    If the process is killed, the next write into the same folder by another process removes it. If several processes
+    write the same path, the last one wins.
 
     Args:
         path: file to write.
         sync: whether the content is flushed to the disk before the rename, so that a power failure cannot lose it.
         previous: path that receives the old content of `path`. On file systems with hard links `path` exists at all
             times.
-        exclusive: whether no other process writes `path`. The temporary file then has a fixed name, so that the
-            leftover of a killed process is overwritten by the next write.
 
     Raises:
         ResourceError: the file cannot be written.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.writing") if exclusive else _unique_temporary(path)
-        yield temporary
-        os.chmod(temporary, 0o644)  # some writers create files that only the owner can read
-        if sync:
-            _flush(temporary)
-        if previous is not None and path.exists():
-            _keep(path, previous)
-        replace_file(temporary, path)
-        if sync and os.name != "nt":  # Windows cannot open folders
-            _flush(path.parent)
+        with temporary_folder(path.parent, f".{path.name}") as folder:
+            temporary = folder / path.name
+            yield temporary
+            os.chmod(temporary, 0o644)  # some writers create files that only the owner can read
+            if sync:
+                _flush(temporary)
+            if previous is not None and path.exists():
+                _keep(path, previous, folder)
+            replace_file(temporary, path)
+            if sync and os.name != "nt":  # Windows cannot open folders
+                _flush(path.parent)
     except OSError as error:
         remedy = "Choose another folder, fix its permissions, or free disk space."
         raise ResourceError(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from error
-    finally:
-        if temporary is not None:  # also after Ctrl-C
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def replace_file(source: Path, target: Path) -> None:
@@ -92,16 +85,9 @@ def replace_file(source: Path, target: Path) -> None:
             return
 
 
-def _unique_temporary(path: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".writing", dir=path.parent)
-    os.close(handle)
-    return Path(name)
-
-
-def _keep(path: Path, previous: Path) -> None:
-    """Make `previous` a second name of the file at `path`."""
-    link = previous.with_name(f".{previous.name}.writing")
-    link.unlink(missing_ok=True)
+def _keep(path: Path, previous: Path, folder: Path) -> None:
+    """Make `previous` a second name of the file at `path`, by way of a temporary folder."""
+    link = folder / "previous"
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links: until the rename only `previous` exists, which resuming accepts

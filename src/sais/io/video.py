@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +15,7 @@ import numpy as np
 
 from sais.errors import InputError, MissingDependencyError, ResourceError
 from sais.io.atomic import replace_file
+from sais.io.temporary import temporary_folder
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 """Suffixes of video files, compared without regard to case."""
@@ -144,14 +144,15 @@ class VideoWriter:
         self._size: tuple[int, int] | None = None
         self._stream: Any = None
         self._av = _import_av()
+        self._folder = contextlib.ExitStack()  # removes the temporary folder
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, self._temporary = tempfile.mkstemp(
-                prefix=f".{self.path.stem}.", suffix=".mp4", dir=self.path.parent
-            )
-            os.close(handle)
-            self._container = self._av.open(self._temporary, "w", format="mp4", options={"movflags": "faststart"})
+            folder = self._folder.enter_context(temporary_folder(self.path.parent, f".{self.path.name}"))
+            self._temporary = folder / "video.mp4"
+            options = {"movflags": "faststart"}
+            self._container = self._av.open(str(self._temporary), "w", format="mp4", options=options)
         except OSError as error:
+            self._folder.close()
             raise ResourceError(f"{path}: cannot be written ({error.strerror}). Use another folder.") from None
 
     def write(self, image: np.ndarray) -> None:
@@ -211,7 +212,7 @@ class VideoWriter:
             self._container.close()
             if kind is None and self.frames:
                 os.chmod(self._temporary, 0o644)
-                replace_file(Path(self._temporary), self.path)
+                replace_file(self._temporary, self.path)
         except OSError as failure:
             raise ResourceError(
                 f"{self.path}: cannot be written ({failure.strerror}). Free disk space or use another folder."
@@ -219,5 +220,4 @@ class VideoWriter:
         finally:
             with contextlib.suppress(Exception):
                 self._container.close()  # Windows removes no open file
-            if os.path.exists(self._temporary):
-                os.unlink(self._temporary)
+            self._folder.close()

@@ -23,9 +23,10 @@ import torch
 from sais._version import __version__
 from sais.config import Experiment, to_dict
 from sais.engine.logging.append_log import AppendLog
-from sais.engine.run_folder import LOG, TEXT_LOG
+from sais.engine.run_folder import LOG, TEXT_LOG, is_missing
 from sais.errors import ResourceError, SaisError
 from sais.io.atomic import write_text
+from sais.io.tolerant_output import TolerantOutput
 from sais.text import one_line, print_text
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class RunLog:
         _drop_repeated_entries(self.path, iteration, evaluated_epochs)
         self._entries = AppendLog(self.path)
         self._loss_reported = False
+        self._output = TolerantOutput()
+        self._folder_missing = False
         self._evaluations: dict[int, Evaluation] = {}
         self._best_iteration = 0
         self._first_iteration = self._iteration = iteration
@@ -89,6 +92,7 @@ class RunLog:
             raise
 
     def __enter__(self) -> RunLog:
+        self._output.__enter__()
         self._progress.__enter__()
         return self
 
@@ -105,6 +109,9 @@ class RunLog:
         if self._entries.lost or self._text.lost:
             lost = f"{self._entries.lost} lines of {LOG} and {self._text.lost} of {TEXT_LOG}"
             self._show(f"{lost} could not be written")
+        self._output.__exit__(kind, error, trace)
+        if self._output.lost:
+            self._add_text(self._output.summary())
         self._close()
 
     def print(self, text: str) -> None:
@@ -154,6 +161,7 @@ class RunLog:
             speed: images per second.
         """
         self._iteration = iteration
+        self._check_folder()
         values = {"lr": lr, "images_per_second": round(speed, 2)} | {k: round(v, 5) for k, v in losses.items()}
         self.write("iteration", iteration=iteration, epoch=epoch, **values)
         scalars = {name if name == "gradient" else f"loss/{name}": value for name, value in losses.items()}
@@ -233,6 +241,17 @@ class RunLog:
     def _add_text(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         self._report_loss(self._text.add(f"{stamp}  {one_line(text)}"), self._text)
+
+    def _check_folder(self) -> None:
+        """Print at once that the run's folder is gone, and when it is back."""
+        missing, folder = is_missing(self.path.parent), self.path.parent
+        if missing and not self._folder_missing:
+            self.print(
+                f"ERROR: {folder} has been renamed or removed. Restore it, or the run ends at its next checkpoint"
+            )
+        elif self._folder_missing and not missing:
+            self.print(f"{folder} is back; the run continues")
+        self._folder_missing = missing
 
     def _report_loss(self, written: bool, log: AppendLog) -> None:
         """Print once that the logs cannot be written."""
