@@ -182,6 +182,13 @@ def test_errors_become_exit_codes(capsys: pytest.CaptureFixture[str], monkeypatc
         cli.main(["version"])
 
 
+def test_lack_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_raising(monkeypatch, MemoryError())
+    assert fails(capsys, "version").startswith("sais: error: sais version: memory does not suffice. ")
+    with pytest.raises(MemoryError):
+        cli.main(["version", "--debug"])
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     run_raising(monkeypatch, SaisError("bad"))
     with pytest.raises(SaisError):

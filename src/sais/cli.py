@@ -171,6 +171,13 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
             f"sais {command}: memory does not suffice. Close other programs, or ask for less at once, such as fewer or "
             "smaller images."
         )
+    except MemoryError:
+        if debug:
+            raise
+        return _print_error(
+            f"sais {command}: memory does not suffice. Close other programs, or ask for less at once, such as fewer or "
+            "smaller images."
+        )
     except SaisError as error:
         if debug:
             raise

@@ -192,7 +192,10 @@ def test_options_are_checked_and_merged() -> None:
     for changes in (
         {"score": 1.5},
         {"batch_size": 0},
+        {"batch_size": 10**9},
         {"threads": -1},
+        {"threads": 10**9},
+        {"max_detections": 10**9},
         {"runtime": "tensorrt"},
         {"tiles": 8},
         {"tiles": "automatic"},

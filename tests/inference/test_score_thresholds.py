@@ -161,7 +161,7 @@ def test_class_agnostic_drops_overlaps_of_different_classes() -> None:
         ({"class_scores": ("cat:0.3",)}, "class_scores: 'cat:0.3' is not of the form"),
         ({"class_scores": {"cow": 0.3}}, "class_scores: the model has no class 'cow'"),
         ({"nms_iou": 1.5}, "nms_iou: 1.5 is not between"),
-        ({"max_detections": 0}, "max_detections: 0 is less than 1"),
+        ({"max_detections": 0}, "max_detections: 0 is not between 1 and"),
     ],
 )
 def test_predictor_rejects_invalid_options(options: dict[str, Any], message: str) -> None:

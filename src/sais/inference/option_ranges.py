@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 MIN_TILE_SIZE = 32
 """Image pixels; a smaller tile is less than one cell of the network's coarser levels."""
 MAX_TILE_OVERLAP = 0.9
+MAX_BATCH_SIZE = 100_000
+MAX_THREADS = 1024
+MAX_DETECTIONS = 100_000
+"""As many as the settings of a model allow; arrays of this length are allocated for each image."""
 SCORE_WORDS = ("auto", "per-class")
 """Values of the option `score` that name thresholds stored in the model."""
 
@@ -43,14 +47,15 @@ def parse_class_scores(values: Mapping[str, float] | Sequence[str]) -> tuple[str
 def check_options(options: InferenceOptions) -> None:
     """Raise ConfigError for a value out of range, and for options that do not go together."""
     _check_detections(options)
-    if options.batch_size < 1:
+    if not 1 <= options.batch_size <= MAX_BATCH_SIZE:
         raise ConfigError(
-            f"batch_size: {options.batch_size} is less than 1. Give the number of images in one forward pass."
+            f"batch_size: {options.batch_size} is not between 1 and {MAX_BATCH_SIZE}. Give the number of images in one "
+            "forward pass."
         )
     if options.runtime not in ("auto", "onnxruntime", "openvino"):
         raise ConfigError(f"runtime: {options.runtime!r} is unknown. Choose auto, onnxruntime or openvino.")
-    if options.threads < 0:
-        raise ConfigError(f"threads: {options.threads} is negative. Give 0 for all cores.")
+    if not 0 <= options.threads <= MAX_THREADS:
+        raise ConfigError(f"threads: {options.threads} is not between 0 and {MAX_THREADS}. Give 0 for all cores.")
     if isinstance(options.tiles, str) and options.tiles != "auto":
         raise ConfigError(f"tiles: {options.tiles!r} is neither a side in pixels nor 'auto'. Give one of them.")
     if isinstance(options.tiles, int) and options.tiles < MIN_TILE_SIZE:
@@ -81,8 +86,11 @@ def _check_detections(options: InferenceOptions) -> None:
         raise ConfigError(f"classes: {options.classes!r} is a text. Give a sequence of names, such as ['cat'].")
     if iou is not None and not 0 <= iou <= 1:
         raise ConfigError(f"nms_iou: {iou:g} is not between 0 and 1. 0.5 is usual.")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"max_detections: {limit} is less than 1. Give the maximum number of objects in an image.")
+    if limit is not None and not 1 <= limit <= MAX_DETECTIONS:
+        raise ConfigError(
+            f"max_detections: {limit} is not between 1 and {MAX_DETECTIONS}. Give the maximum number of objects in an "
+            "image."
+        )
 
 
 def _default(options: InferenceOptions, name: str) -> Any:
