@@ -85,8 +85,9 @@ def describe_duplicates(split: DatasetSplit) -> str:
     if not files:
         return ""
     names = f"{len(files)} image files are listed more than once, in {sum(files.values())} entries"
+    first = printable(next(iter(files)).name)
     return (
-        f"{names} (the first: {printable(next(iter(files)).name)}); the objects of one entry are missing in the others; "
+        f"{names} (the first: {first}); the objects of one entry are missing in the others; "
         "the data option merge_duplicate_images merges them"
     )
 
@@ -98,7 +99,8 @@ def describe_empty_classes(split: DatasetSplit) -> str:
     if not names or not used:  # without any object there is a warning of its own
         return ""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} of {len(split.class_names)} classes without objects: {', '.join(short_names(names[:_NAMED]))}{more}"
+    named = ", ".join(short_names(names[:_NAMED]))
+    return f"{len(names)} of {len(split.class_names)} classes without objects: {named}{more}"
 
 
 def describe_frames(split: DatasetSplit) -> str:

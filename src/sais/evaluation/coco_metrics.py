@@ -117,11 +117,11 @@ def format_ap(value: float | None) -> str:
 
 
 def _align(rows: list[list[str]], gap: int = 2) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        lines.append((" " * gap).join([row[0].ljust(widths[0]), *cells]))
+        lines.append((" " * gap).join([pad(row[0], widths[0]), *cells]))
     return "\n".join(lines)
 
 

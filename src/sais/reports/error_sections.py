@@ -22,7 +22,7 @@ from sais.evaluation.error_analysis import (
 )
 from sais.evaluation.score_thresholds import best_f1
 from sais.reports.html_tables import Table
-from sais.text import short_names
+from sais.text import short_name, short_names
 
 MAX_CLASSES = 24
 """Maximum number of classes that a table or a confusion matrix shows in full."""
