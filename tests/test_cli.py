@@ -187,6 +187,15 @@ def test_lack_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert fails(capsys, "version").startswith("sais: error: sais version: memory does not suffice. ")
     with pytest.raises(MemoryError):
         cli.main(["version", "--debug"])
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    run_raising(monkeypatch, caught.value)
+    assert "memory does not suffice" in fails(capsys, "version")
+    run_raising(monkeypatch, RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["version"])
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,15 +164,15 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         print_text(f"sais: {command} interrupted", file=sys.stderr)
         return 130
-    except MemoryError:
-        if debug:
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_out_of_memory(error):
             raise
         return _print_error(
             f"sais {command}: memory does not suffice. Close other programs, or ask for less at once, such as fewer or "
             "smaller images."
         )
-    except MemoryError:
-        if debug:
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_out_of_memory(error):
             raise
         return _print_error(
             f"sais {command}: memory does not suffice. Close other programs, or ask for less at once, such as fewer or "
@@ -205,6 +205,16 @@ def _is_directory_deleted() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from sais.engine.out_of_memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _format_warning(
