@@ -18,6 +18,7 @@ from PIL import Image
 from sais import cli
 from sais.config import Experiment, to_dict
 from sais.errors import ResourceError
+from sais.io import image_writer
 from sais.io.outputs import EXPORT, check_outputs, written_by
 
 Export = Callable[[str], Path]
@@ -277,6 +278,19 @@ def test_saved_detections_replace_saved_detections_only(tmp_path: Path) -> None:
         detections.save(path)
     detections.save(path, overwrite=True)
     assert Detections.load(path).class_names == ("cat",)
+
+
+def test_a_sheet_too_large_for_jpeg_replaces_no_png_of_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sheet becomes a PNG file, whose name is not that of --out."""
+    monkeypatch.setitem(image_writer.MAX_SIDES, ".jpg", 8)
+    (place / "sheet.png").write_text("of others")
+    line = f"{AUGMENTED} --out sheet.jpg".split()
+    assert cli.main(line) == 2
+    assert (place / "sheet.png").read_text() == "of others"
+    (place / "sheet.png").unlink()
+    assert cli.main(line) == 0
+    assert cli.main(line) == 0
+    assert not (place / "sheet.jpg").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

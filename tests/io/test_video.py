@@ -92,3 +92,14 @@ def test_video_without_pyav_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(MissingDependencyError) as caught:
             call()
         assert (caught.value.package, caught.value.extra) == ("av", "video")
+
+
+def test_video_writer_names_a_frame_that_cannot_be_encoded(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    path = tmp_path / "film.mp4"
+    with (
+        pytest.raises(ResourceError, match=r"film\.mp4: cannot be written .*frame 0, 2 x 70000 pixels"),
+        VideoWriter(path) as writer,
+    ):
+        writer.write(np.zeros((70_000, 2, 3), np.uint8))
+    assert not path.exists()
