@@ -172,6 +172,26 @@ def changed(shapes: Path, folder: Path, change: Callable[[dict[str, Any]], None]
     return folder
 
 
+def test_eval_command_writes_json_before_the_table(
+    trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`sais eval ... --json FILE | head` closes the pipe while the table is printed."""
+    words = ["eval", str(trained), "--data", str(shapes), "--workers", "0", "--json", str(tmp_path / "metrics.json")]
+    assert cli.main(words) == 0
+    output = capsys.readouterr().out
+    detections = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["detections"]
+    assert output.count(f"{detections} detections") == 1
+    assert output.endswith(f"wrote {tmp_path / 'metrics.json'}\n")
+    (tmp_path / "metrics.json").unlink()
+
+    def close(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sais.commands.evaluate.print_text", close)
+    cli.main(words)
+    assert (tmp_path / "metrics.json").is_file()
+
+
 def test_eval_command_without_annotations_writes_results_only(
     trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,8 +199,8 @@ def test_eval_command_without_annotations_writes_results_only(
     results = tmp_path / "results.json"
     words = ["--data", str(data), "--results", str(results), "--score", "0.02", "--workers", "0"]
     assert cli.main(["eval", str(trained), *words]) == 0
-    assert "no annotations: no metrics" in capsys.readouterr().out
     written = json.loads(results.read_text())
+    assert f"no annotations: no metrics\n{len(written)} detections in " in capsys.readouterr().out
     assert written
     for result in written:
         assert set(result) == {"image_id", "category_id", "bbox", "score", "segmentation"}

@@ -237,7 +237,7 @@ def test_predict_command_accepts_a_folder_a_glob_and_an_image(
     image = folder / "valid_00003.jpg"
     out, content = predict_command(capsys, trained, image, "--out", tmp_path / "c", "--score", 0.999)
     assert content["annotations"] == []
-    assert "1 images: no objects" in out
+    assert "1 image: no objects" in out
 
 
 def test_predict_command_writes_json_that_pycocotools_reads(

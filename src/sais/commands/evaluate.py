@@ -98,16 +98,18 @@ def run(argv: Sequence[str]) -> int:
     report = _to_dict(arguments, options, evaluation, thresholds)
     if arguments.results is not None:
         write_text(arguments.results, json.dumps(evaluation.results))
+    for file in _json_file(arguments):  # before the table, which a closed pipe such as `| head` ends
+        write_text(file, json.dumps(report, indent=2))
     saved = _save_thresholds(arguments.model, thresholds) if arguments.save_thresholds else ""
     if arguments.json == "-":
         print_json(report)
         return 0
-    print_text("no annotations: no metrics" if metrics is None else metrics.table())
+    counts = f"{len(evaluation.results)} detections in {len(split.images) - len(unreadable)} images"
+    print_text(f"no annotations: no metrics\n{counts}" if metrics is None else metrics.table())
     if not predictor.experiment.model.masks:
         print_text(BOXES_ONLY)
     elif metrics is not None and metrics.mask is None and metrics.objects:
         print_text("note: no object has an outline, so mask AP is undefined: boxes only")
-    print_text(f"{len(evaluation.results)} detections in {len(split.images) - len(unreadable)} images")
     if evaluation.limit_note():
         print_text(f"note: {evaluation.limit_note().replace('a higher max_detections', 'a higher --max-detections')}")
     if thresholds is not None:
@@ -116,8 +118,6 @@ def run(argv: Sequence[str]) -> int:
         print_text("note: no detection is correct, so that no thresholds were stored")
     if unreadable:
         print_text(f"skipped {len(unreadable)} unreadable images, the first: {unreadable[0]}")
-    if arguments.json:
-        write_text(Path(arguments.json), json.dumps(report, indent=2))
     written = [str(file) for file in (arguments.results, arguments.json) if file]
     if written:
         print_text("wrote " + ", ".join(written))

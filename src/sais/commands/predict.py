@@ -106,6 +106,7 @@ def run(argv: Sequence[str]) -> int:
     remove_drawings(arguments.out, earlier, predictions.drawings, _source_files(sources))
     predictions.write(arguments.out)
     unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
+    unit = unit.removesuffix("s") if len(predictions.images) == 1 else unit
     totals = ", ".join(f"{count} {name}" for name, count in predictions.counts.most_common()) or "no objects"
     lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions)]
     print_text("\n".join([*lines, f"wrote {arguments.out}"]))
