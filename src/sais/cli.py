@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sais._version import __version__
-from sais.text import error_message, print_text, printable, printable_lines
+from sais.text import error_message, print_lines, print_text, printable, printable_lines
 
 
 class Command(NamedTuple):
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: list[str], debug: bool) -> int:
     """Run a command line and return the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print_text(overview())
+        print_lines(overview())
         return 0
     if argv[0] in ("-V", "--version"):
         print_text(__version__)

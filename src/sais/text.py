@@ -98,17 +98,19 @@ def printable_lines(text: str) -> str:
 def print_text(
     *values: object, sep: str = " ", end: str = "\n", file: TextIO | None = None, flush: bool = False
 ) -> None:
-    """Print like `print`, with escapes for control characters; line breaks remain.
+    """Print like `print`, with escapes for control characters in each value, line breaks included."""
+    line = sep.join(map(printable, values)) + end
+    print(line, end="", file=sys.stdout if file is None else file, flush=flush)  # noqa: T201
 
-    A name inside a line must be `printable` before, or a line break in it looks like the end of the line.
-    """
-    text = printable_lines(sep.join(map(str, values)) + end)
-    print(text, end="", file=sys.stdout if file is None else file, flush=flush)  # noqa: T201
+
+def print_lines(text: str) -> None:
+    """Print a text of several lines; a name in it must be `printable`, or its line breaks look like those of the text."""
+    print_text(*text.split("\n"), sep="\n")
 
 
 def print_json(content: Any) -> None:
     """Print JSON; every character that is not ASCII, and DEL, is escaped."""
-    print_text(json.dumps(content, indent=2).replace("\x7f", "\\u007f"))
+    print_lines(json.dumps(content, indent=2).replace("\x7f", "\\u007f"))
 
 
 def _escape(match: re.Match[str]) -> str:

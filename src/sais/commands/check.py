@@ -15,7 +15,7 @@ from sais.commands.data_remarks import name_data_options
 from sais.commands.recommend import recommend
 from sais.data.options import DataOptions
 from sais.errors import InputError, SaisError
-from sais.text import print_json, print_text, printable, short_name, short_names
+from sais.text import print_json, print_lines, print_text, printable, short_name, short_names
 
 if TYPE_CHECKING:
     from sais.data.doctor.check import CheckReport
@@ -92,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
         if name in whole:
             print_text("  contains all images of train: not compared with the other splits")
         if result.report is not None:
-            print_text(name_data_options(result.report.summary()))
+            print_lines(name_data_options(result.report.summary()))
         for severity, lines in (("ERROR", result.errors), ("WARNING", result.warnings)):
             for line in lines:
                 print_text(f"  {severity}: {printable(line)}")

@@ -19,7 +19,7 @@ from sais.data.paths import DataPaths
 from sais.io.atomic import write_text
 from sais.io.outputs import PAGE, check_outputs, written_by
 from sais.recipes import recipe
-from sais.text import print_text
+from sais.text import print_lines, print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -77,13 +77,13 @@ def run(argv: Sequence[str]) -> int:
         evaluation = evaluate(predictor, split, progress=progress)
     metrics = evaluation.metrics
     assert metrics is not None
-    print_text(metrics.table())
+    print_lines(metrics.table())
     print_text("4/4 drawing")
     _draw(predictor, split, arguments.out)
     minutes = (time.perf_counter() - started) / 60
     write_text(arguments.out / "metrics.json", json.dumps({"written_by": WRITER} | metrics.to_dict(), indent=2))
     write_report(folder, evaluation, out=arguments.out / "report.html")
-    print_text(f"\ndone in {minutes:.1f} minutes; open {arguments.out / 'report.html'}\n\nnext:")
+    print_text("", f"done in {minutes:.1f} minutes; open {arguments.out / 'report.html'}", "", "next:", sep="\n")
     print_text(f"  sais predict {folder} {paths.data}/images/valid   (the model knows these shapes only)")
     print_text("  sais train sais-lite --data YOUR_FOLDER        (annotations/train.json, images/train; COCO format)")
     return 0

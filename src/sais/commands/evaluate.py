@@ -19,7 +19,7 @@ from sais.errors import InputError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.io.atomic import write_text
 from sais.io.outputs import check_outputs, written_by
-from sais.text import print_json, print_text
+from sais.text import print_json, print_lines, print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -105,7 +105,7 @@ def run(argv: Sequence[str]) -> int:
         print_json(report)
         return 0
     counts = f"{len(evaluation.results)} detections in {len(split.images) - len(unreadable)} images"
-    print_text(f"no annotations: no metrics\n{counts}" if metrics is None else metrics.table())
+    print_lines(f"no annotations: no metrics\n{counts}" if metrics is None else metrics.table())
     if not predictor.experiment.model.masks:
         print_text(BOXES_ONLY)
     elif metrics is not None and metrics.mask is None and metrics.objects:

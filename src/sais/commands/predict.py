@@ -25,7 +25,7 @@ from sais.commands.prediction_file import (
     remove_drawings,
 )
 from sais.inference.options import InferenceOptions
-from sais.text import print_text
+from sais.text import print_text, short_name
 
 if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
@@ -107,9 +107,11 @@ def run(argv: Sequence[str]) -> int:
     predictions.write(arguments.out)
     unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
     unit = unit.removesuffix("s") if len(predictions.images) == 1 else unit
-    totals = ", ".join(f"{count} {name}" for name, count in predictions.counts.most_common()) or "no objects"
+    totals = (
+        ", ".join(f"{count} {short_name(name)}" for name, count in predictions.counts.most_common()) or "no objects"
+    )
     lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions)]
-    print_text("\n".join([*lines, f"wrote {arguments.out}"]))
+    print_text(*lines, f"wrote {arguments.out}", sep="\n")
     return 0
 
 

@@ -13,7 +13,7 @@ from sais.commands.arguments import parse
 from sais.config import to_dict
 from sais.recipes import RECIPES, recipe
 from sais.recipes.from_data import ADAPTIVE
-from sais.text import print_json, print_text
+from sais.text import print_json, print_lines, print_text
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,6 @@ def run(argv: Sequence[str]) -> int:
 def _show(name: str) -> int:
     experiment = recipe(name)
     if name in RECIPES:
-        print_text(inspect.getdoc(RECIPES[name]), end="\n\n")
+        print_lines(f"{inspect.getdoc(RECIPES[name])}\n")
     print_json(to_dict(experiment))
     return 0

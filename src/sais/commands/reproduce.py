@@ -17,7 +17,7 @@ from sais.commands.input_files import annotation_files, model_files
 from sais.commands.options import check_command_line
 from sais.data.paths import DataPaths
 from sais.errors import CheckpointError, InputError, MissingDependencyError
-from sais.text import print_text
+from sais.text import print_lines, print_text
 
 if TYPE_CHECKING:
     from sais.benchmark.timing import Conditions
@@ -143,7 +143,7 @@ def run(argv: Sequence[str]) -> int:
         page = experiments.write_index(arguments.out)  # after each experiment, to be read while the next one runs
         text = arguments.out / f"{key}.md"
         if text.is_file():
-            print_text(text.read_text(encoding="utf-8"))
+            print_lines(text.read_text(encoding="utf-8"))
     print_text(f"open {page}")
     return 0
 

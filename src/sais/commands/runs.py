@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
     else:
         print_text(f"{', '.join(map(printable, arguments.folders))}: no runs yet. `sais train` creates them.")
     if errors:
-        print_text(f"\n{len(errors)} unreadable folder{'s' if len(errors) != 1 else ''}:")
+        print_text("", f"{len(errors)} unreadable folder{'s' if len(errors) != 1 else ''}:", sep="\n")
         for error in errors:
             print_text(f"  {printable(error)}")
     return 0
@@ -159,7 +159,7 @@ def _print_curves(records: Sequence[RunRecord], names: Sequence[str]) -> None:
         curves.append([score for score in scores if score is not None])
     maximum = max((score for curve in curves for score in curve), default=0.0)
     if any(len(curve) > 1 for curve in curves):
-        print_text(f"\nAP over epochs; the highest bar is {format_ap(maximum)}")
+        print_text("", f"AP over epochs; the highest bar is {format_ap(maximum)}", sep="\n")
         names = short_names(names)
         width = max(map(text_width, names))
         for name, curve in zip(names, curves, strict=True):

@@ -14,7 +14,7 @@ import tyro
 from sais.commands.arguments import Seed, parse
 from sais.errors import ConfigError, InputError, SaisError
 from sais.io.outputs import check_outputs
-from sais.text import print_text
+from sais.text import print_lines, print_text
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
         print_text(f"wrote {path}: {len(part['images'])} images")
     try:
         for path in paths:
-            print_text(summarize(read_dataset(out, path.stem)))
+            print_lines(summarize(read_dataset(out, path.stem)))
     except SaisError as error:
         print_text(f"copy or link the images into {out / 'images'} ({error})")
     print_text(f"next: sais check {out}")

@@ -22,6 +22,7 @@ from sais.modeling.torchvision_weights import (
     match_settings,
     read_detector_weights,
 )
+from sais.text import short_names
 from sais.trust import check_trusted, own_code
 
 ADOPTED_SETTINGS = (
@@ -248,4 +249,4 @@ def _shorten(names: list[str]) -> str:
     """Return at most five of the names."""
     if not names:
         return "none"
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(short_names(names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

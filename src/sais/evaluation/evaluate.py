@@ -20,6 +20,7 @@ from sais.inference.score_thresholds import DEFAULT_SCORE
 from sais.ops.letterbox import CanvasMap
 from sais.results.detections import DetectFunction, Detections
 from sais.structures import Sample
+from sais.text import short_names
 
 if TYPE_CHECKING:
     from sais.distributed import World
@@ -180,8 +181,8 @@ def _open_split(
 def _check_classes(dataset: DatasetSplit, detector: Detector) -> None:
     if dataset.class_names != detector.class_names:
         raise InputError(
-            f"{dataset.name}: its classes ({', '.join(dataset.class_names[:5])}, ...) are not those of the model "
-            f"({', '.join(detector.class_names[:5])}, ...). Evaluate on data with the model's classes."
+            f"{dataset.name}: its classes ({', '.join(short_names(dataset.class_names[:5]))}, ...) are not those of the model "
+            f"({', '.join(short_names(detector.class_names[:5]))}, ...). Evaluate on data with the model's classes."
         )
 
 
