@@ -100,11 +100,11 @@ def print_text(
 ) -> None:
     """Print like `print`, with escapes for control characters in each value, line breaks included."""
     line = sep.join(map(printable, values)) + end
-    print(line, end="", file=sys.stdout if file is None else file, flush=flush)  # noqa: T201
+    print(line, end="", file=sys.stdout if file is None else file, flush=flush)
 
 
 def print_lines(text: str) -> None:
-    """Print a text of several lines; a name in it must be `printable`, or its line breaks look like those of the text."""
+    """Print a text of several lines; names in it must be `printable`, or their line breaks act as those of the text."""
     print_text(*text.split("\n"), sep="\n")
 
 

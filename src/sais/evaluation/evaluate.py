@@ -180,9 +180,9 @@ def _open_split(
 
 def _check_classes(dataset: DatasetSplit, detector: Detector) -> None:
     if dataset.class_names != detector.class_names:
+        own, known = (", ".join(short_names(names[:5])) for names in (dataset.class_names, detector.class_names))
         raise InputError(
-            f"{dataset.name}: its classes ({', '.join(short_names(dataset.class_names[:5]))}, ...) are not those of the model "
-            f"({', '.join(short_names(detector.class_names[:5]))}, ...). Evaluate on data with the model's classes."
+            f"{dataset.name}: its classes ({own}, ...) are not those of the model ({known}, ...). Evaluate on data with the model's classes."
         )
 
 
