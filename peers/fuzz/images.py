@@ -1,9 +1,10 @@
-"""Cases of image files: every format that Pillow writes here, with changed bytes or stated sizes."""
+"""Cases of images and videos: every format that Pillow writes here, and mp4, with changed bytes or stated sizes."""
 
 from __future__ import annotations
 
 import functools
 import io
+import itertools
 import struct
 import zlib
 from pathlib import Path
@@ -36,6 +37,29 @@ def image_files(rng: Random, samples: Samples, folder: Path) -> Case:
         argv = ["predict", str(samples.graphs[0]), str(path), "--pages", rng.choice(("first", "all")), "--score", "0"]
         return Case(lambda: run_command(argv), f"{about}: sais predict")
     return Case(lambda: _read(path), f"{about}: read_size, count_pages, read_image")
+
+
+def video_files(rng: Random, samples: Samples, folder: Path) -> Case:
+    """Videos: their information and frames, and predictions on some."""
+    path = folder / f"video{rng.choice(('.mp4', '.avi', '.mkv', '.jpg'))}"
+    path.write_bytes(mutate_bytes(rng, _encoded_video(samples.folder / "video.mp4")))
+    if rng.random() < 0.1:
+        argv = ["predict", str(samples.graphs[0]), str(path), "--frame-stride", rng.choice(("1", "3", "1000"))]
+        return Case(lambda: run_command(argv), f"{path.name}: sais predict")
+    return Case(lambda: _read_video(path, rng.choice((1, 7))), f"{path.name}: video_info, read_video")
+
+
+def _read_video(path: Path, frame_stride: int) -> None:
+    from sais.io.video import read_video, video_info
+
+    video_info(path)
+    for _ in itertools.islice(read_video(path, frame_stride), 100):
+        pass
+
+
+@functools.cache
+def _encoded_video(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 def _read(path: Path) -> None:

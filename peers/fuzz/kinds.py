@@ -13,6 +13,7 @@ from peers.fuzz.samples import Samples
 KINDS: dict[str, Callable[[Random, Samples, Path], Case]] = {
     "annotations": documents.coco_annotations,
     "images": images.image_files,
+    "videos": images.video_files,
     "checkpoints": models.checkpoints,
     "graphs": models.graphs,
     "logs": documents.run_logs,

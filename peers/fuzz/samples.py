@@ -99,6 +99,8 @@ def build_samples(folder: Path, graphs: Sequence[Path] = ()) -> Samples:
     from sais.engine.trainer import train
     from sais.export import ExportOptions
     from sais.export.options import written_files
+    from sais.io.images import read_image
+    from sais.io.video import VideoWriter
 
     shutil.rmtree(folder, ignore_errors=True)
     samples = Samples(folder)
@@ -111,6 +113,9 @@ def build_samples(folder: Path, graphs: Sequence[Path] = ()) -> Samples:
         for path in () if graphs else samples.graphs:
             sais.export(samples.run, path, ExportOptions(graph=path.stem))  # type: ignore[arg-type]
         cli.main(["predict", str(samples.run), str(samples.images), "--out", str(samples.predictions), "--score", "0"])
+    with VideoWriter(folder / "video.mp4", rate=10) as video:
+        for path in sorted(samples.images.iterdir()):
+            video.write(read_image(path))
     image = next(samples.images.iterdir())
     sais.Predictor(samples.run, score=0.0, device="cpu")(image).save(samples.detections)
     assert json.loads(samples.detections.read_text(encoding="utf-8"))["detections"], "the network detects nothing"
