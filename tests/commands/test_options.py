@@ -193,3 +193,21 @@ def test_blank_paths_are_refused_and_limits_are_allowed() -> None:
         check_command_line(Limited, ["--out", " "], "sais limited")
     words = ["--sizes", "1", "16384", "--seed", "0", "--share", "1", "--number", "-5", "--text", "", "--out", "a b"]
     assert parse(Limited, words, "sais limited") == Limited((1, 16384), 0, 1.0, -5, Path("a b"), (), "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train sais-lite --config _ --data x",
+        "draw-augmented --data x --config=_",
+        "bench scaling --object-counts 1000000000",
+    ],
+)
+def test_commands_name_the_option_of_an_odd_value(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Spaces once were the name of a settings file, and the number allocated 15 GB."""
+    from sais import cli
+
+    assert cli.main([word.replace("_", " ") for word in words.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "--config" in err or "--object-counts" in err

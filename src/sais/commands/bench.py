@@ -66,7 +66,7 @@ class BenchArguments:
     """models: names of the peers to measure. training: names of all systems to measure."""
     device: str = "auto"
     """models, training: auto, cpu, cuda or mps."""
-    object_counts: tuple[Count, ...] = (1, 3, 10, 30, 100, 300, 1000)
+    object_counts: Annotated[tuple[int, ...], Minimum(1), Maximum(100_000)] = (1, 3, 10, 30, 100, 300, 1000)
     """scaling: numbers of objects."""
     megapixels: Annotated[tuple[float, ...], Minimum(0.001), Maximum(1000)] = (0.3, 1, 3, 12, 25, 50)
     """scaling: sizes of the image."""

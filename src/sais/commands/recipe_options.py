@@ -79,7 +79,7 @@ def open_recipe(argv: Sequence[str]) -> tuple[RecipeStart, list[str]]:
     first, words = split_recipe(argv)
     files = [first] if is_settings_file(first) and first not in RECIPES else []
     config = _value_of(words, "--config")
-    files += [config] if config else []
+    files += [config] if config.strip() else []  # a blank path is reported with the other options
     named = "" if first in files else first
     values: list[tuple[str, dict[str, Any]]] = []
     for file in files:
