@@ -85,6 +85,15 @@ def test_apply_settings_scales_and_moves_as_the_command_line() -> None:
         ({"name": "sais-lit", "lr": 0.1}, r"settings\.json: name 'sais-lit' is not a recipe, did you mean 'sais-lite'"),
         ([1], r"settings\.json: not a group of settings"),
         ("{", r"settings\.json: not JSON \(line 1"),
+        ("[" * 100_000, r"settings\.json: not settings"),
+        ("1" * 5000, r"settings\.json: not settings"),
+        ({"name": "sais-lite", "batch_size": 0}, r"settings\.json: optim\.batch_size 0: must be between"),
+        ({"name": "sais-lite", "optim": {"name": "adamw", "batch_size": -1}}, r"settings\.json: optim\.batch_size -1"),
+        ({"name": "sais-lite", "optim": {"lr": 10**400}}, r"settings\.json: optim\.lr: a number of 1329 bits"),
+        ({"name": "shutil:rmtree"}, r"recipe 'shutil:rmtree': not a function without arguments"),
+        ({"name": "math:pi"}, r"recipe 'math:pi': not a function without arguments"),
+        ({"name": "x" * 10**6}, r"settings\.json: name 'x{100}' is not a recipe"),
+        ({"name": "sais-lite", "augment": {"extra": ["a:b"] * 2000}}, r"settings\.json: augment\.extra: 2000 values"),
     ],
 )
 def test_read_recipe_names_the_mistake(write: Any, content: Any, message: str) -> None:
@@ -96,6 +105,41 @@ def test_read_settings_names_the_line_of_broken_yaml(write: Any) -> None:
     pytest.importorskip("yaml")
     with pytest.raises(ConfigError, match=r"mine\.yml: not YAML \(line 3"):
         read_settings(write("optim:\n  lr: [1\n", "mine.yml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+        + "".join(f"{y}: &{y} [{', '.join([f'*{x}'] * 10)}]\n" for x, y in zip("abcdefgh", "bcdefghi", strict=True)),
+        "a: &a [*a]",
+        "optim: &o {lr: *o}",
+        "a: 2024-99-99",
+        "[" * 5000,
+        "optim: {lr: 0x" + "f" * 10_000 + "}",
+        "1: {2: {3: 4}}",
+        "!!python/object/apply:os.system [echo]",
+    ],
+)
+def test_read_settings_bounds_what_yaml_can_describe(write: Any, text: str) -> None:
+    pytest.importorskip("yaml")
+    with pytest.raises(ConfigError, match=r"mine\.yml: ") as caught:
+        apply_settings(recipe("sais-lite"), read_settings(write(text, "mine.yml")), "mine.yml")
+    assert len(str(caught.value)) < 2500  # with the names of all settings
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "/etc", "a/b", "..", "\0", "x" * 5000])
+def test_the_name_in_a_settings_file_is_no_path(write: Any, name: str) -> None:
+    import json
+
+    from sais.commands.recipe_options import open_recipe
+    from sais.config import to_dict
+
+    content = to_dict(recipe("sais-lite")) | {"name": name}
+    start, _ = open_recipe([str(write(json.dumps(content), "experiment.json"))])
+    assert start.name == Path(start.name).name
+    assert 0 < len(start.name) <= 100
+    assert ".." not in start.name.split("-")
 
 
 def test_read_settings_of_a_missing_file() -> None:

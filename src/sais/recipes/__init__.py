@@ -7,6 +7,7 @@ the `experiment.json` of a run. To add a recipe, write a function in `paper.py` 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def recipe(name: str) -> Experiment:
     if is_settings_file(name) and name not in RECIPES:
         start, values = read_recipe(Path(name), RECIPES)
         return apply_settings(recipe(start) if start else Experiment(), values, name)[0]
-    experiment = resolve(name, RECIPES, "recipe")()
+    build = resolve(name, RECIPES, "recipe")
+    try:
+        inspect.signature(build).bind()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"recipe {name!r}: not a function without arguments ({error}). Name another one.") from error
+    experiment = build()
     if not isinstance(experiment, Experiment):
         kind = type(experiment).__name__
         raise ConfigError(f"recipe {name!r}: it returns {kind}, not a sais.Experiment. Return an Experiment.")
