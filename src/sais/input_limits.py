@@ -35,6 +35,10 @@ MAX_PAGES = 100_000
 """Number of pages or frames of an image file."""
 MAX_JPEG_SCANS = 100
 """Number of scans of a progressive JPEG file, each of which is a pass over all pixels; encoders write about 10."""
+MAX_SCANNED_PIXELS = 2**32
+"""Number of scans times pixels of a progressive JPEG file with more than 20 scans."""
+MAX_JPEG_HEADER_BYTES = 2**26
+"""Size of the metadata before the first scan of a JPEG file."""
 
 MAX_FRAME_PIXELS = 2**26
 """Number of pixels of a video frame; 8K video has half as many."""

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from sais.errors import InputError, MissingDependencyError, OutOfMemoryError, ResourceError
+from sais.errors import InputError, MissingDependencyError, OutOfMemoryError, ResourceError, SaisError
+from sais.io.decoding_limits import LARGE_FILE_BYTES, check_large_file, check_scans, lacks_memory, webp_pixels
 from sais.text import printable
 
 IMAGE_FORMATS = (
@@ -26,8 +27,6 @@ IMAGE_FORMATS = (
     *("QOI", "PCX", "SGI", "SUN", "TGA"),  # TGA last: its files have no signature
 )
 """Names of the Pillow decoders that are used; HEIF needs the extra `heif`."""
-PAGED_FORMATS = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF")
-"""Formats whose further pages or frames are images; those of MPO are previews, gain maps and depth maps."""
 RAW_SUFFIXES = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".pef", ".raf", ".rw2", ".srw")
 """Suffixes of camera raw files, of which Pillow would read the thumbnail."""
 SIGNATURE_BYTES = 64
@@ -61,9 +60,6 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 """First bytes of a file -> its format, or a description of what is not read."""
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-_REDUCED_OR_MASK = 0b101
-"""Bits of the TIFF tag NewSubfileType: a smaller copy of another page, or its transparency mask."""
-_NEW_SUBFILE_TYPE = 254
 _OPEN_LOCK = threading.RLock()
 """Held while a file is opened, because Pillow's pixel limit is a variable of its module."""
 
@@ -134,29 +130,44 @@ def open_image(source: str | Path | BinaryIO, max_pixels: int | None = None) -> 
         _check_regular_file(Path(source), name)
     try:
         try:
-            return _open(source, max_pixels)
+            image = _open(source, max_pixels)
         except UnidentifiedImageError:
             Image.init()  # the decoders of less common formats, which take 0.1 s to import
             if _start(source)[1] == "HEIF":
                 heif_installed()
-            return _open(source, max_pixels)
+            image = _open(source, max_pixels)
+        check_scans(image, source, name)
+        return image
+    except SaisError:
+        raise
     except UnidentifiedImageError as error:
         raise _unidentified(source, name) from error
     except (Image.DecompressionBombError, MemoryError) as error:
         raise decoding_error(error, name) from error
     except Exception as error:  # a corrupt header that the decoder does not handle, or missing permission
+        is_decoders = not isinstance(error, OSError) or error.errno is None
+        if is_decoders and lacks_memory(webp_pixels(_start(source)[0])):
+            raise decoding_error(MemoryError(), name) from error
         kind = "no permission" if isinstance(error, PermissionError) else "corrupt"
         raise InputError(
             f"{name}: cannot be opened ({one_line(error)}). Restore the file or remove it.", kind
         ) from error
 
 
-def decoding_error(error: Exception, name: str) -> InputError | ResourceError:
-    """Return the error for an exception that a decoder has raised; decoders raise those of every class."""
+def decoding_error(error: Exception, name: str, image: Image.Image | None = None) -> InputError | ResourceError:
+    """Return the error for an exception that a decoder has raised; decoders raise those of every class.
+
+    Args:
+        error: The exception.
+        name: File name for the error message.
+        image: The image that was decoded. If memory does not suffice for its pixels, that is the cause: some decoders
+            fail without memory as they do for corrupt files.
+    """
     reason = one_line(error)
     if isinstance(error, Image.DecompressionBombError):
         return ResourceError(f"{name}: too many pixels ({reason}). Use sliced inference, or save the image in parts.")
-    if isinstance(error, MemoryError) or "out of memory" in reason.lower():
+    lacks = image is not None and lacks_memory(image.width * image.height)
+    if isinstance(error, MemoryError) or "out of memory" in reason.lower() or lacks:
         return OutOfMemoryError(
             f"{name}: not enough memory to decode it. Free memory, read images in fewer processes, or save it in parts."
         )
@@ -187,60 +198,6 @@ def seekable(source: str | Path | BinaryIO) -> str | Path | BinaryIO:
     except (AttributeError, ValueError):
         can_seek = hasattr(source, "seek")
     return source if can_seek else io.BytesIO(source.read())
-
-
-def page_positions(image: Image.Image, limit: int | None = None) -> list[int]:
-    """Return the positions of the pages or frames of an image file, without reduced copies and masks in a TIFF.
-
-    The last page may be corrupt.
-
-    Args:
-        image: An opened file; it is at its first page afterwards.
-        limit: Number of pages after which the search ends.
-
-    Raises:
-        InputError: The file is corrupt, so that its frames cannot be counted.
-        ResourceError: A frame has too many pixels.
-    """
-    if image.format not in PAGED_FORMATS:
-        return [0]
-    try:
-        has_pages = getattr(image, "is_animated", False)
-        count = int(getattr(image, "n_frames", 1)) if has_pages and image.format != "TIFF" else 1
-    except Exception as error:
-        raise decoding_error(error, _file_name(image)) from error
-    if not has_pages or image.format != "TIFF":
-        return list(range(count if limit is None else min(count, limit)))
-    positions = [0]
-    position = 1
-    while limit is None or len(positions) < limit:
-        try:
-            image.seek(position)
-            subfile_type = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
-            if not subfile_type & _REDUCED_OR_MASK:
-                positions.append(position)
-        except EOFError:
-            break
-        except Exception:  # a corrupt page, which is reported when it is read; no page after it can be found
-            positions.append(position)
-            break
-        position += 1
-    image.seek(0)
-    return positions
-
-
-def find_page(image: Image.Image, page: int) -> int:
-    """Return the position in the file of a page or frame, counted from 0.
-
-    Raises:
-        InputError: The file has fewer pages.
-    """
-    positions = page_positions(image, limit=page + 1)
-    if page >= len(positions):
-        raise InputError(
-            f"{_file_name(image)}: no page {page + 1}; the file has {len(positions)}. Use a lower number.", "missing"
-        )
-    return positions[page]
 
 
 def has_deep_color(image: Image.Image) -> bool:
@@ -320,7 +277,7 @@ def _open(source: str | Path | BinaryIO, max_pixels: int | None) -> Image.Image:
 def _check_regular_file(path: Path, name: str) -> None:
     """Raise InputError for what is not a file; opening a pipe would wait for a writer forever."""
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except (OSError, ValueError) as error:
         if os.path.islink(path):
             problem = f"broken link to {printable(os.readlink(path))}. Restore the file or remove the link."
@@ -328,12 +285,14 @@ def _check_regular_file(path: Path, name: str) -> None:
         if isinstance(error, PermissionError):
             raise InputError(f"{name}: no permission to read it. Change the permissions.", "no permission") from error
         raise InputError(f"{name}: no such image. Check the path.", "missing") from error
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{name}: a folder, not an image. Name an image file in it.", "folder")
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{name}: a pipe or device, not an image file. Name a regular file.", "pipe or device")
     if path.suffix.lower() in RAW_SUFFIXES:
         raise InputError(f"{name}: a camera raw file. Convert it to TIFF, PNG or JPEG first.", "camera raw file")
+    if status.st_size >= LARGE_FILE_BYTES:
+        check_large_file(path, status.st_size, file_kind(path), name)
 
 
 def _start(source: str | Path | BinaryIO) -> tuple[bytes, str]:
@@ -366,7 +325,8 @@ def _unidentified(source: str | Path | BinaryIO, name: str) -> InputError | Miss
     return InputError(f"{name}: not an image that Pillow can read{detail}. {remedy}", kind or "not an image")
 
 
-def _file_name(image: Image.Image) -> str:
+def file_name(image: Image.Image) -> str:
+    """Return the name of an opened file for messages."""
     return printable(str(getattr(image, "filename", "") or "image"))
 
 

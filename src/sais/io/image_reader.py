@@ -10,6 +10,7 @@ from PIL import Image
 
 from sais.io import decoding
 from sais.io.images import SEVERAL_PAGES, as_image, read_image
+from sais.io.pages import page_positions
 from sais.io.pixels import decode_page
 from sais.io.sources import SourceImage
 
@@ -55,14 +56,16 @@ class ImageReader:
         if self._file is None or path != self._location:
             self.close()
             self._file, self._location = decoding.open_image(path, self.max_pixels), path
-            self._positions = decoding.page_positions(self._file)
+            self._positions = page_positions(self._file)
         try:
             self._file.seek(self._positions[page])
             with decoding.decoding_limit(self._file, self.max_pixels):
                 return decode_page(self._file, path, self._positions[page], self.white_level, self.notes)
         except Exception as error:
+            name = f"{decoding.source_name(path)} page {page + 1}"
+            problem = decoding.decoding_error(error, name, self._file)
             self.close()
-            raise decoding.decoding_error(error, f"{decoding.source_name(path)} page {page + 1}") from error
+            raise problem from error
 
 
 def conversion_notes(notes: Counter[str], pages_option: str = "") -> list[str]:

@@ -14,9 +14,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from sais import input_limits
 from sais.errors import InputError, SaisError
 
-LARGE_IMAGE_PIXELS = 2**30
+LARGE_IMAGE_PIXELS = input_limits.LARGE_IMAGE_PIXELS
 """Value of `max_pixels` for images that are predicted in tiles."""
 SEVERAL_PAGES = "with several pages or frames, of which the first is read"
 """Note of `read_image` on a file."""
@@ -48,20 +49,20 @@ def read_image(
         MissingDependencyError: A HEIC file without the extra `heif`.
         ResourceError: The image has too many pixels.
     """
-    from sais.io import decoding, pixels
+    from sais.io import decoding, pages, pixels
 
     source = decoding.seekable(source)
     with decoding.open_image(source, max_pixels) as image:
         try:
-            if page is None and notes is not None and len(decoding.page_positions(image, limit=2)) > 1:
+            if page is None and notes is not None and len(pages.page_positions(image, limit=2)) > 1:
                 notes[SEVERAL_PAGES] += 1
-            position = 0 if not page else decoding.find_page(image, page)
+            position = 0 if not page else pages.find_page(image, page)
             with decoding.decoding_limit(image, max_pixels):
                 return pixels.decode_page(image, source, position, white_level, notes)
         except SaisError:
             raise
         except Exception as error:
-            raise decoding.decoding_error(error, decoding.source_name(source)) from error
+            raise decoding.decoding_error(error, decoding.source_name(source), image) from error
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -86,7 +87,8 @@ def count_pages(path: str | Path) -> int:
     Raises:
         SaisError: As for `read_size`.
     """
-    from sais.io.decoding import open_image, page_positions
+    from sais.io.decoding import open_image
+    from sais.io.pages import page_positions
 
     with open_image(path, LARGE_IMAGE_PIXELS) as image:  # no pixels are decoded
         return len(page_positions(image))

@@ -59,7 +59,7 @@ def decode_page(
     Args:
         image: The opened file.
         source: The same file, which is opened again for color with 16 bits.
-        position: Position of the page, as `sais.io.decoding.page_positions` lists it.
+        position: Position of the page, as `sais.io.pages.page_positions` lists it.
         white_level: As for `sais.io.images.read_image`.
         notes: As for `sais.io.images.read_image`.
     """
@@ -284,8 +284,9 @@ def _needs_low_bytes(image: Image.Image, white_level: int | None) -> bool:
 
 
 def _deep_color(high: Image.Image, low: Image.Image, white_level: int | None, notes: Counter[str]) -> Image.Image:
-    """Join the high and low bytes of samples and scale them; alpha keeps its high byte."""
-    channels, low_bytes = np.array(high), np.asarray(low)
+    """Join the high and low bytes of samples and scale them; alpha keeps its high byte. `low` is closed."""
+    channels, low_bytes = np.array(high), np.array(low)
+    low.close()  # frees 4 bytes for each pixel
     level = white_level or _joined_white_level(channels, low_bytes)
     notes[f"16-bit (0 to {level} scaled to 0 to 255)"] += 1
     for rows in _strips(channels):

@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -41,6 +42,8 @@ _TEXT_SUFFIXES = (".txt", ".json", ".xml", ".csv", ".yaml", ".yml", ".md", ".py"
 """Suffixes of files that are not opened to find out whether they are images."""
 _SINGLE_PAGE_SUFFIXES = (".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".mpo")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_MAX_SEARCHED = 20_000
+"""Number of files in subfolders that are searched for images, for the hint of an error message."""
 _RESULTS = "predictions.json"
 """File by which the output folder of an earlier prediction is recognized."""
 
@@ -194,7 +197,7 @@ def _find_in_folder(folder: Path, sources: Sources, single: bool) -> list[tuple[
     images = [child for child in _sorted(folder.iterdir()) if _take(child, left_out)]
     sources.left_out += left_out
     if not images and single:
-        nested = sum(is_image(child) for child in folder.rglob("*"))
+        nested = sum(is_image(child) for child in islice(folder.rglob("*"), _MAX_SEARCHED))
         detail = f" ({Sources(left_out=left_out).left_out_text()})" if left_out else ""
         remedy = f"Use '{folder}/**/*' for the {nested} in its subfolders." if nested else "Use another folder."
         raise InputError(f"{folder}: no images in this folder{detail}. {remedy}")
@@ -202,7 +205,7 @@ def _find_in_folder(folder: Path, sources: Sources, single: bool) -> list[tuple[
 
 
 def _find_matches(pattern: str, sources: Sources) -> list[tuple[Path | str, str]]:
-    root, escaped = _literal_folder(pattern)
+    root, escaped = _literal_folder(re.sub(r"(\*\*/)+", "**/", pattern))  # repeated ** find each file many times
     matches = [Path(name) for name in glob.glob(escaped, recursive=True)]
     if not matches:
         raise InputError(f"{pattern}: no file matches this pattern. Check the path.")

@@ -12,13 +12,23 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from sais import input_limits
 from sais.errors import InputError, MissingDependencyError, ResourceError
 from sais.io.atomic import replace_file
 from sais.io.temporary import temporary_folder
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 """Suffixes of video files, compared without regard to case."""
+_DEFAULT_RATE = 25.0
+_MIN_RATE = 0.001
+"""Frames per second of the slowest video written."""
+_OPEN_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,asf,flv,ogg,ivf,obu,vc1,mjpeg",
+}
+"""Containers of videos only: a playlist named .mp4 would make FFmpeg read other files and addresses."""
 
 
 def is_video(path: str | Path) -> bool:
@@ -31,7 +41,7 @@ class VideoInfo:
     """The metadata of a video."""
 
     rate: float
-    """Frames per second; 25 if the file does not state it."""
+    """Frames per second; 25 if the file does not state it, or states an impossible one."""
     frames: int
     """Number of frames, stated in the file or computed from its duration and rate; 0 if unknown."""
 
@@ -45,9 +55,9 @@ def video_info(path: str | Path) -> VideoInfo:
     """
     with _open_video(path) as container:
         stream = container.streams.video[0]
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        frames = int(stream.frames or 0)
-        if not frames and container.duration:
+        rate = _frame_rate(stream)
+        frames = max(0, int(stream.frames or 0))
+        if not frames and (container.duration or 0) > 0:
             frames = round(container.duration / 1e6 * rate)
         return VideoInfo(rate, frames)
 
@@ -80,7 +90,8 @@ def _decode_frames(container: Any, path: Path, frame_stride: int) -> Iterator[tu
     with container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        rate = float(stream.average_rate or 25)
+        stream.codec_context.options = {"max_pixels": str(input_limits.MAX_FRAME_PIXELS)}  # the size may change
+        rate = _frame_rate(stream)
         try:
             for index, frame in enumerate(container.decode(stream)):
                 if index % frame_stride == 0:
@@ -111,20 +122,37 @@ def _open_video(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such video. Check the path.")
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options=_OPEN_OPTIONS, metadata_errors="ignore")  # titles in any encoding
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"{path}: not a readable video ({error.strerror}). Convert it again.") from None
     if not container.streams.video:
         container.close()
         raise InputError(f"{path}: no video stream. Use a video file.")
+    if container.streams.video[0].codec_context is None:
+        container.close()
+        raise InputError(f"{path}: compressed in an unknown way. Convert it.")
+    width, height = (int(getattr(container.streams.video[0], side, 0) or 0) for side in ("width", "height"))
+    if width * height > input_limits.MAX_FRAME_PIXELS:
+        container.close()
+        limit = input_limits.MAX_FRAME_PIXELS
+        raise ResourceError(f"{path}: frames of {width} x {height}, above the limit of {limit} pixels. Scale it down.")
     return container
+
+
+def _frame_rate(stream: Any) -> float:
+    """Return the frames per second of a stream; the default if the file states none that is possible."""
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate and 0 < rate <= input_limits.MAX_FRAME_RATE:
+            return float(rate)
+    return _DEFAULT_RATE
 
 
 class VideoWriter:
     """A context manager that writes an H.264 mp4 file atomically.
 
     The file appears at the end of the block; if the block raises, no file remains. All frames have the size of the
-    first; odd sizes are made even, as the format requires, by repeating the last row or column.
+    first, to which others are resized; odd sizes are made even, as the format requires, by repeating the last row or
+    column.
     """
 
     def __init__(self, path: str | Path, rate: float = 25.0) -> None:
@@ -140,6 +168,7 @@ class VideoWriter:
         """
         self.path = Path(path)
         self.frames = 0
+        rate = min(max(rate, _MIN_RATE), input_limits.MAX_FRAME_RATE)
         self._rate = Fraction(rate).limit_denominator(1001)
         self._size: tuple[int, int] | None = None
         self._stream: Any = None
@@ -156,14 +185,13 @@ class VideoWriter:
             raise ResourceError(f"{path}: cannot be written ({error.strerror}). Use another folder.") from None
 
     def write(self, image: np.ndarray) -> None:
-        """Append a frame.
+        """Append a frame; one of another size than the first, as in concatenated videos, is resized.
 
         Args:
             image: (H, W, 3) uint8 RGB.
 
         Raises:
             ResourceError: The frame cannot be encoded or written.
-            ValueError: The frame is not of the first frame's size.
         """
         try:
             self._write(image)
@@ -177,8 +205,9 @@ class VideoWriter:
         if self._stream is None:
             self._size = (height, width)
             self._stream = self._add_stream(height + height % 2, width + width % 2)
-        if (height, width) != self._size:
-            raise ValueError(f"frame of {(height, width)} in a video of {self._size}")
+        if self._size is not None and (height, width) != self._size:
+            height, width = self._size
+            image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
         frame.pts = self.frames
