@@ -212,8 +212,9 @@ def kills(arguments: Arguments, command: str) -> str:
         raise SaisError(f"kills: faults after {report.kills} kills: {'; '.join(report.faults)}. Report them as a bug.")
     return (
         f"`{command}`: {report.kills} kills in {report.runs} runs, {report.before_first_checkpoint} before the first "
-        f"checkpoint, {report.while_writing} while a checkpoint was written. All checkpoints were readable, and all "
-        "runs ended with the weights of the uninterrupted run on the CPU, bit for bit."
+        f"checkpoint, {report.while_writing} while a checkpoint was written, {report.with_workers} of runs with a "
+        "process that reads images. All checkpoints were readable, all runs ended with the weights of the "
+        "uninterrupted run on the CPU, bit for bit, and no process and no temporary file was left behind."
     )
 
 

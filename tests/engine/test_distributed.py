@@ -60,6 +60,38 @@ def largest_difference(out: Path, other: Path) -> float:
     return max((a[name].double() - b[name].double()).abs().max().item() for name in a if a[name].numel())
 
 
+LEAVING = """
+import os, sys
+import torch
+from sais.distributed import process_group
+
+def train():
+    with process_group("cpu") as world:
+        model = world.wrap_model(torch.nn.Linear(2, 2), torch.device("cpu"))
+        model(torch.ones(1, 2)).sum().backward()
+        if sys.argv[1] == "exit":
+            raise SystemExit(143)
+
+try:
+    train()
+except SystemExit:
+    pass
+tasks = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+sys.exit(f"threads of the process group: {tasks}" if any("gloo" in task for task in tasks) else 0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are looked up in /proc")
+@pytest.mark.parametrize("way", ["return", "exit"])
+def test_process_group_ends_its_threads(way: str, tmp_path: Path) -> None:
+    """One that releases a tensor while Python ends aborts the process."""
+    script = tmp_path / "script.py"
+    script.write_text(LEAVING)
+    done = started((*TORCHRUN, str(script), way), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def two_ranks(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder where two ranks trained, with the output of rank 0 in `out.txt`."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sais.engine.trainer as engine
+from sais.checkpoint import load_checkpoint
 from sais.config import Experiment, to_dict
 from sais.data.paths import DataPaths
 from sais.engine.run_folder import RUN_FILES, claim_run_folder, is_unstarted
 from sais.engine.trainer import train
-from sais.errors import InputError
+from sais.errors import InputError, ResourceError
 
 FOREIGN = {
     "experiment.json": "{}",
@@ -142,3 +146,52 @@ def test_resume_does_not_import_loggers_that_only_the_checkpoint_names(
     assert [start["experiment"]["run"]["loggers"] for start in starts] == [["strange_logger:Own"], []]
     train(own, DataPaths(shapes), out, max_iterations=3, resume=True, changed_settings=("run.loggers",))
     assert "strange_logger" in sys.modules
+
+
+@pytest.mark.parametrize("restores", [False, True])
+def test_train_reports_a_renamed_folder_and_ends_at_the_next_save(
+    restores: bool,
+    tiny: Experiment,
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quiet = replace(tiny, run=replace(tiny.run, loggers=()))  # TensorBoard's thread fails without its folder
+    out, renamed = tmp_path / "run", tmp_path / "renamed"
+    moves = {5: lambda: out.rename(renamed)} | ({6: lambda: renamed.rename(out)} if restores else {})
+    step = engine.train_step
+
+    def moving(run: Any, *arguments: Any) -> Any:
+        moves.get(run.iteration + 1, lambda: None)()
+        return step(run, *arguments)
+
+    monkeypatch.setattr(engine, "train_step", moving)
+    if restores:
+        train(quiet, DataPaths(shapes), out)
+        assert "run is back; the run continues" in capsys.readouterr().out
+        return
+    with pytest.raises(ResourceError, match=r"renamed or removed, so that the run cannot be saved after iteration 6"):
+        train(quiet, DataPaths(shapes), out)
+    assert "ERROR: " in capsys.readouterr().out
+    assert not out.exists()  # it is not created again
+    assert load_checkpoint(renamed / "last.safetensors").state["iteration"] == 3
+    monkeypatch.setattr(engine, "train_step", step)
+    assert train(tiny, DataPaths(shapes), renamed, resume=True).iterations == 6
+
+
+def test_resume_removes_what_killed_saves_have_left(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(tiny, DataPaths(shapes), out, max_iterations=1)
+    foreign = [".tmpnotes", ".tmp123456", ".notes.writing", ".report.html.0123abcd-1-01234567-0.writing"]
+    for name in foreign[:3]:
+        (out / name).write_text("foreign")
+    (out / foreign[3]).mkdir()  # being written by a process of another machine
+    left = [".last.safetensors.writing", ".tmpAbCdEf", ".last.safetensors.0123abcd-1-01234567-0.writing"]
+    for name in left[:2]:
+        shutil.copy(out / "last.safetensors", out / name)
+        os.truncate(out / name, 5000)
+    (out / left[2]).mkdir()
+    shutil.copy(out / "last.safetensors", out / left[2])
+    train(tiny, DataPaths(shapes), out, resume=True, max_iterations=2)
+    assert sorted(path.name for path in out.glob(".*")) == sorted(foreign)
