@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import json
@@ -23,35 +24,43 @@ def _content(path: Path) -> Any:
 
 
 def coco_annotations(rng: Random, samples: Samples, folder: Path) -> Case:
-    """COCO annotations: `sais check`, the ground truth of every image, the metrics, and `sais split`."""
-    document = mutate_json(rng, _content(samples.annotations))
+    """COCO annotations: `sais check`, the ground truth of every image, the metrics, `sais split`, and training."""
+    document = _content(samples.annotations)
+    images = samples.images
+    if rng.random() < 0.1:  # with a pipe and a device among the images
+        images = Path(shutil.copytree(images, folder / "images"))
+        os.mkfifo(images / "pipe.jpg")
+        document = copy.deepcopy(document)
+        document["images"][0]["file_name"] = rng.choice(("pipe.jpg", "/dev/zero", "../train.json"))
     path = folder / "train.json"
-    path.write_bytes(json_text(rng, document))
-    os.mkfifo(folder / "pipe")
-    images = samples.images if rng.random() < 0.9 else folder
-
-    def read() -> None:
-        from sais.data.dataset import read_sample
-        from sais.data.formats.coco import read_coco
-        from sais.evaluation.coco_metrics import coco_metrics
-
-        split = read_coco(path, images)
-        failures = 0
-        for record in itertools.islice(split.images, 50):
-            try:
-                read_sample(record)
-            except SaisError:
-                failures += 1
-        coco_metrics(split, [])
-        if failures:
-            raise SaisError(f"{path}: {failures} malformed images. Fix them.")
-
+    path.write_bytes(json_text(rng, mutate_json(rng, document)))
     if rng.random() < 0.5:
-        return Case(read, "read_coco, read_sample, coco_metrics")
+        return Case(lambda: _use_annotations(path, images), "read_coco, read_sample, coco_metrics")
     check = ["check", str(path), "--images", str(images)]
     split = ["split", str(path), "--out", "halves"]
     argv = rng.choice((check, check, [*check, "--json", "--no-decode"], split))
+    if rng.random() < 0.03:  # slow
+        paths = ["--train-annotations", str(path), "--train-images", str(images), "--skip-broken"]
+        argv = ["train", str(samples.settings), *paths, "--random-init", "--max-iterations", "2", "--no-report"]
     return Case(lambda: run_command(argv), "sais " + " ".join(argv))
+
+
+def _use_annotations(path: Path, images: Path) -> None:
+    """Read annotations and the ground truth of the images, and evaluate."""
+    from sais.data.dataset import read_sample
+    from sais.data.formats.coco import read_coco
+    from sais.evaluation.coco_metrics import coco_metrics
+
+    split = read_coco(path, images)
+    failures = 0
+    for record in itertools.islice(split.images, 50):
+        try:
+            read_sample(record)
+        except SaisError:
+            failures += 1
+    coco_metrics(split, [])
+    if failures:
+        raise SaisError(f"{path}: {failures} malformed images. Fix them.")
 
 
 def saved_detections(rng: Random, samples: Samples, folder: Path) -> Case:
