@@ -55,7 +55,9 @@ REFUSED = {
     "eval: results onto the model": f"{EVAL} --results RUN/model.safetensors --overwrite",
     "eval: results onto a file of others": f"{EVAL} --results mine/metrics.json",
     "eval: two outputs": f"{EVAL} --results r.json --json ./r.json",
-    "eval: into a device": f"{EVAL} --json pipe --overwrite",
+    "eval: into a pipe": f"{EVAL} --json pipe --overwrite",
+    "eval: into a link to a device": f"{EVAL} --json null --overwrite",
+    "eval: into a folder": f"{EVAL} --json photos --overwrite",
     "report onto the log": "report RUN --out RUN/log.jsonl --overwrite",
     "report onto a file of others": "report RUN --out mine/index.html",
     "export onto a file of others": "export RUN --out mine/model.onnx",
@@ -112,6 +114,7 @@ def place(trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "unstarted/run.lock").touch()
     (tmp_path / "unstarted/experiment.json").write_text(json.dumps(to_dict(Experiment())))
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

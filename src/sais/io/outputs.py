@@ -112,14 +112,13 @@ def check_outputs(
     for path in existing:
         if file_identities([path]) & read:
             raise InputError(f"{path}: would replace a file that is read. Choose another output.")
-        mode = os.lstat(path).st_mode
-        if stat.S_ISDIR(mode):
+        if path.is_dir():
             raise InputError(f"{path}: is a folder. Give the name of a file.")
-        if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        if path.exists() and not path.is_file():
             raise InputError(f"{path}: is a device or pipe. Give the name of a file.")
         if overwrite:
             continue
-        if stat.S_ISLNK(mode):
+        if path.is_symlink():
             raise InputError(
                 f"{path}: is a symbolic link, which is not followed. Choose another output, or replace the link with "
                 "overwrite=True."
