@@ -182,7 +182,8 @@ def _check_classes(dataset: DatasetSplit, detector: Detector) -> None:
     if dataset.class_names != detector.class_names:
         own, known = (", ".join(short_names(names[:5])) for names in (dataset.class_names, detector.class_names))
         raise InputError(
-            f"{dataset.name}: its classes ({own}, ...) are not those of the model ({known}, ...). Evaluate on data with the model's classes."
+            f"{dataset.name}: its classes ({own}, ...) are not those of the model ({known}, ...). "
+            "Evaluate on data with the model's classes."
         )
 
 
