@@ -7,6 +7,7 @@ small, medium and large refer to the area of the mask for mask metrics, and to t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -308,8 +309,8 @@ def _mean(values: np.ndarray) -> float:
 
 def _unique_names(categories: list[dict[str, Any]]) -> dict[int, str]:
     """Return the name of each category id, in the order of the labels; shared names are followed by the id."""
-    names = [category["name"] for category in categories]
-    return {c["id"]: c["name"] if names.count(c["name"]) == 1 else f"{c['name']} ({c['id']})" for c in categories}
+    counts = Counter(category["name"] for category in categories)
+    return {c["id"]: c["name"] if counts[c["name"]] == 1 else f"{c['name']} ({c['id']})" for c in categories}
 
 
 def _discard(*_: object) -> None:
