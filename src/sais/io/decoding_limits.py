@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,7 +48,7 @@ def check_large_file(path: Path, size: int, kind: str, name: str) -> None:
 
 
 def check_scans(image: Image.Image, source: str | Path | BinaryIO, name: str) -> None:
-    """Raise ResourceError for a progressive JPEG file with so many scans that decoding it takes minutes.
+    """Raise ResourceError for a progressive JPEG file whose number of scans makes decoding take minutes.
 
     Args:
         image: The opened file.
@@ -60,7 +61,7 @@ def check_scans(image: Image.Image, source: str | Path | BinaryIO, name: str) ->
         with open(source, "rb") as file:
             count = _count_scans(file)
     else:
-        position = source.tell()
+        position = source.seek(0, io.SEEK_CUR)
         source.seek(0)
         count = _count_scans(source)
         source.seek(position)
