@@ -3,9 +3,9 @@
 It computes its gradients together with its value. They are all that is saved for backward: tensors of the size of the
 prototypes and coefficients, independent of the number of objects. Two ways give the same sums:
 
-- on a CPU, object by object inside the object's window of the grid, which is the least arithmetic and memory;
-- on an accelerator, all locations of an image on its whole grid, because a few large operations take less time there
-  than 16 small ones per object.
+- on a CPU, object by object inside the object's window of the grid, with the minimum of arithmetic and memory;
+- on an accelerator, all locations of an image on its whole grid (`sais.modeling.mask_loss_grid`), because a few large
+  operations take less time there than 16 small ones per object.
 
 What an accelerator needs to know of the objects comes from host memory, so that the host never waits for the device.
 """
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sais.ops.transfers import copy_together
 from sais.structures import MASK_STRIDE, GroundTruth
 
 
@@ -57,10 +56,9 @@ def mask_losses(
             order, segments = _segments(index, windows[image], ground_truths[image].mask_values, areas[image])
             total = total + _WindowSum.apply(prototypes[image], coefficients[image][order], segments)
         return total
-    grids = _location_masks(indices, windows, areas, ground_truths, prototypes)
-    for image, grid in enumerate(grids):
-        total = total + _GridSum.apply(prototypes[image], coefficients[image], grid)
-    return total
+    from sais.modeling.mask_loss_grid import grid_losses
+
+    return total + grid_losses(prototypes, coefficients, indices, windows, areas, ground_truths)
 
 
 def image_mask_loss(
@@ -146,98 +144,3 @@ class _WindowSum(torch.autograd.Function):
         """Scale the gradients that `forward` saved."""
         by_cell, by_row = ctx.saved_tensors
         return (by_cell * outer[0]).permute(2, 0, 1), by_row * outer[0], None
-
-
-@dataclass
-class _LocationMasks:
-    """What the sampled locations of an image learn on the whole grid, on the device."""
-
-    coverage: Tensor
-    """(U, h, w) uint8 coverage of the cells by the sampled objects."""
-    windows: Tensor
-    """(U, 4) int64 x1 y1 x2 y2 in grid cells."""
-    slots: Tensor
-    """(M,) int64, which of the U objects each location learns."""
-    weights: Tensor
-    """(M,) float32, 1 / area of its box in grid cells; 0 where the object has no outline."""
-
-
-def _location_masks(
-    indices: Sequence[Tensor],
-    windows: Sequence[Tensor],
-    areas: Sequence[Tensor],
-    ground_truths: Sequence[GroundTruth],
-    prototypes: Sequence[Tensor],
-) -> list[_LocationMasks]:
-    """Return the masks of B images; all that is computed on the host is copied in one transfer.
-
-    Args:
-        indices: B tensors (M,) in host memory, the object of each sampled location.
-        windows: B tensors (N, 4) in host memory.
-        areas: B tensors (N,) in host memory, grid cells.
-        ground_truths: objects of B images on the device.
-        prototypes: B tensors (K, h, w) on the device.
-    """
-    tables: list[Tensor] = []
-    cells: list[int] = []
-    for index, window, area in zip(indices, windows, areas, strict=True):
-        sizes = (window[:, 2] - window[:, 0]) * (window[:, 3] - window[:, 1])  # (N,)
-        present, slots = torch.unique(index, return_inverse=True)  # (U,), (M,)
-        first = (sizes.cumsum(0) - sizes)[present]  # of the object's values among those of all objects
-        weights = torch.where(sizes > 0, 1 / area, 0)[index]
-        tables += [torch.cat([window[present], first[:, None], sizes[present, None]], 1), slots, weights]
-        cells.append(int(sizes[present].sum()))
-    copies = copy_together(tables, prototypes[0].device)
-    return [
-        _LocationMasks(
-            _coverage(copies[3 * i], cells[i], ground_truth.mask_values, prototypes[i]),
-            copies[3 * i][:, :4],
-            copies[3 * i + 1],
-            copies[3 * i + 2],
-        )
-        for i, ground_truth in enumerate(ground_truths)
-    ]
-
-
-def _coverage(table: Tensor, cells: int, mask_values: Tensor, prototypes: Tensor) -> Tensor:
-    """Return the coverage (U, h, w) uint8 of the grid by objects, zero outside their windows.
-
-    Args:
-        table: (U, 6) int64, window x1 y1 x2 y2, index of the first value and number of values of each object.
-        cells: sum of these numbers.
-        mask_values: values of all objects of the image.
-        prototypes: (K, h, w).
-    """
-    x1, y1, x2, _, first, sizes = table.unbind(1)
-    owner = torch.repeat_interleave(sizes, output_size=cells)  # (cells,), which of the U objects
-    offset = torch.arange(cells, device=table.device) - (sizes.cumsum(0) - sizes)[owner]  # in its window
-    width = (x2 - x1)[owner]
-    coverage = mask_values.new_zeros(len(table), *prototypes.shape[1:])
-    coverage[owner, y1[owner] + offset // width, x1[owner] + offset % width] = mask_values[first[owner] + offset]
-    return coverage
-
-
-class _GridSum(torch.autograd.Function):
-    """Mask loss of one image, all locations on the whole grid, with its gradients; equals `_WindowSum`."""
-
-    @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, masks: _LocationMasks) -> Tensor:
-        """Compute the scalar sum from prototypes (K, h, w) and coefficients (M, K)."""
-        height, width = prototypes.shape[1:]
-        cells = prototypes.flatten(1)  # (K, h * w)
-        x1, y1, x2, y2 = masks.windows.to(torch.int32)[:, :, None].unbind(1)  # (U, 1) each
-        x, y = (torch.arange(n, dtype=torch.int32, device=cells.device) for n in (width, height))
-        inside = ((y >= y1) & (y < y2))[:, :, None] & ((x >= x1) & (x < x2))[:, None, :]  # (U, h, w)
-        scale = inside.flatten(1)[masks.slots] * masks.weights[:, None].to(cells.dtype)  # (M, h * w)
-        targets = masks.coverage.flatten(1)[masks.slots].to(cells.dtype) / 255
-        logits = coefficients @ cells  # Eq. 1 without its sigmoid: (M, h * w)
-        total = functional.binary_cross_entropy_with_logits(logits, targets, weight=scale, reduction="sum")
-        error = logits.sigmoid_().sub_(targets).mul_(scale)
-        ctx.save_for_backward((coefficients.T @ error).view_as(prototypes), error @ cells.T)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Scale the gradients that `forward` saved."""
-        by_cell, by_row = ctx.saved_tensors
-        return by_cell * outer[0], by_row * outer[0], None

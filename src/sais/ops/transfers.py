@@ -27,7 +27,7 @@ def copy_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
     """Copy tensors of host memory to a device in one transfer, for which the host does not wait.
 
     Args:
-        tensors: tensors of any shapes and types.
+        tensors: tensors of any shape and type.
         device: device to copy to. Where it is that of a tensor, the tensor itself is returned.
 
     Returns:
