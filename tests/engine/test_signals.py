@@ -11,6 +11,9 @@ pytest.importorskip("torch")
 import sais.engine.signals as signals
 from sais.engine.signals import StopRequest
 
+HANGUP = getattr(signal, "SIGHUP", signal.SIGINT)
+"""Signal of a closed terminal; Windows has none."""
+
 
 def test_stop_request_ends_immediately_on_a_second_interrupt() -> None:
     with StopRequest() as stop:
@@ -47,3 +50,23 @@ def test_stop_request_ignores_a_hangup_that_is_ignored(monkeypatch: pytest.Monke
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_exit_on_signals_raises_once_and_then_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(signals, "exit_soon", codes.append)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in signals.SIGNALS}
+    try:
+        signal.signal(HANGUP, signal.SIG_IGN)  # as after `nohup`
+        signals.exit_on_signals()
+        assert signal.getsignal(HANGUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # Python's own KeyboardInterrupt otherwise
+        with pytest.raises(SystemExit) as caught:
+            signal.raise_signal(signal.SIGTERM)
+        assert caught.value.code == 143
+        assert codes == [143]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

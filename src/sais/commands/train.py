@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,9 @@ class TrainArguments:
     weights: str | None = None
     """Fine-tune this checkpoint or run, or torchvision:fcos_resnet50_fpn (COCO). Classes with the same name keep their
     weights."""
+    trust: bool = False
+    """Import and run code outside of sais that only the checkpoint of --resume or --weights names. The environment
+    variable SAIS_TRUST lists modules that are always trusted."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -113,8 +117,13 @@ def run(argv: Sequence[str]) -> int:
     from sais.distributed import process_group
 
     command = Command(start, arguments, paths, tuple(argv), fields, keep_lr)
-    with process_group(experiment.run.device) as world:
-        return _train(command, experiment, [*start.notes, *notes], world)
+    from sais.io.tolerant_output import TolerantOutput
+
+    with TolerantOutput() as output, process_group(experiment.run.device) as world:
+        code = _train(command, experiment, [*start.notes, *notes], world)
+        if output.lost:
+            print_text(f"note: {output.summary()}", file=sys.stderr)
+        return code
 
 
 @dataclass(frozen=True)
@@ -183,6 +192,7 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
         world=world,
         changed_settings=changes,
         notes=notes,
+        trust=arguments.trust,
     )
     if world.is_main:
         if arguments.report:
