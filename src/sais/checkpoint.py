@@ -8,11 +8,8 @@ the whole content detects corruption by a disk or a copy.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,18 +18,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sais.config import Experiment, from_dict, to_dict
-from sais.config_ranges import check_stored_settings, read_classes
 from sais.errors import CheckpointError, ResourceError
 
 FORMAT = "sais-1"
 NAMES = ("model", "best", "last")
 """Names of the checkpoints in a run folder, in the order in which they are searched."""
 READ_BYTES = 2**22
-SPARE_PARAMETERS = 50_000_000
-"""Parameters that a network may have in addition to its stored ones: a backbone is built with its classifier."""
 
 
 @dataclass
@@ -97,6 +90,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ConfigError: a setting in the file is unknown or out of range.
         ResourceError: the file cannot be read at the moment, for example without permission, or memory is short.
     """
+    from sais.config_ranges import check_stored_settings, read_classes
+
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file. Give a .safetensors file written by `sais train`.")
     _read_once(path)
@@ -156,38 +151,6 @@ def _parse(metadata: dict[str, str], entry: str, path: Path) -> Any:
         raise CheckpointError(
             f"{path}: {entry} is missing or not JSON. Use a file that `sais train` has written."
         ) from None
-
-
-@contextlib.contextmanager
-def limit_parameters(tensors: dict[str, Tensor], path: Path) -> Iterator[None]:
-    """Stop the building of a network that is far larger than its stored weights, before its memory is used.
-
-    Args:
-        tensors: weights (of any shape) of the network.
-        path: path of their file, for the error message.
-
-    Raises:
-        CheckpointError: the network that is built in the `with` block has too many parameters.
-    """
-    stored = sum(tensor.numel() for tensor in tensors.values())
-    limit, count, thread = 3 * stored + SPARE_PARAMETERS, 0, threading.get_ident()
-
-    def add(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal count
-        if parameter is None or threading.get_ident() != thread:
-            return
-        count += parameter.numel()
-        if count > limit:
-            raise CheckpointError(
-                f"{path}: its settings describe a network of more than {count} parameters, but it has weights for "
-                f"{stored}. Use a file that `sais train` has written."
-            )
-
-    handle = register_module_parameter_registration_hook(add)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

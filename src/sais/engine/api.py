@@ -53,7 +53,6 @@ def train(
     """Train a model.
 
         result = sais.train("sais-lite", data="my_data", epochs=30, optim={"weight_decay": 0.05})
-        print(result.metrics["mask"]["AP"], result.model)
 
     Args:
         experiment: name of a recipe, ``module:function``, a settings file, or an `Experiment`, which is used as it is.
@@ -63,8 +62,8 @@ def train(
         weights, random_init, max_iterations, skip_broken, callbacks, trust: see `sais.engine.trainer.train`.
         resume: whether to resume from the last checkpoint in `out`; of its settings, those given are replaced.
         verbose: whether to print lines and progress.
-        settings: changed settings: short names (size, epochs, batch_size, lr, workers, seed, device), groups
-            (``optim={"lr": 1e-3}``) and dotted names (``**{"optim.lr": 1e-3}``). "auto" chooses size or epochs.
+        settings: short names (size, epochs, batch_size, lr, workers, seed, device), groups (``optim={"lr": 1e-3}``)
+            and dotted names (``**{"optim.lr": 1e-3}``). "auto" chooses size or epochs.
 
     Raises:
         SaisError: a problem that the user can fix, such as an unknown setting (`ConfigError`, with the closest names).
@@ -76,8 +75,7 @@ def train(
     data, out, notes = _locate(experiment, data, out, resume)
     dataset, valid_dataset = _open_data(data, dataset, valid_dataset)
     changed, more = _settle(experiment, values, automatic, None if resume else dataset)
-    if not resume and max_iterations is None:
-        more += too_few_steps(len(dataset.images), changed)
+    more += too_few_steps(len(dataset.images), changed) if not resume and max_iterations is None else []
     return train_experiment(
         changed,
         data if isinstance(data, DataPaths) else None,

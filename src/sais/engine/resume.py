@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sais.checkpoint import Checkpoint, limit_parameters, load_checkpoint, load_weights
+from sais.checkpoint import Checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment
 from sais.config_ranges import check_ranges
 from sais.converters.for_training import for_training
@@ -23,6 +23,7 @@ from sais.engine.optim import MovingAverage, build_optimizer, restore_optimizer
 from sais.engine.run_folder import LAST, PREVIOUS
 from sais.engine.train_state import TrainState
 from sais.errors import CheckpointError, ConfigError
+from sais.inference.parameter_limit import limit_parameters
 from sais.io.atomic import replace_file
 from sais.modeling.architecture import Architecture, find_architecture
 from sais.modeling.backbones import Backbone

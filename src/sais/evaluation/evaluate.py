@@ -94,8 +94,7 @@ def evaluate(
         workers: number of processes (for exported models: threads) that read images.
         skip_broken: whether unreadable images are skipped and counted; they are removed from the ground truth.
         progress: function called with the number of images done since its last call.
-        detect_images: function that detects on a list of images (H, W, 3) of different sizes, instead of the model's
-            forward pass on the loader's canvases.
+        detect_images: function that detects on images (H, W, 3) of different sizes, instead of the model.
         world: processes that evaluate together; None for a single one. Each predicts its share; rank 0 scores and has
             all results, the other ranks receive the metrics only.
         split: name of the split to evaluate on, where `data` has several.

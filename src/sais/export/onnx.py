@@ -16,6 +16,7 @@ from sais.errors import ConfigError
 from sais.export.conversion import report_failure
 from sais.export.graphs import DetectionsGraph, RawGraph
 from sais.export.options import OPSET
+from sais.inference.graph_checksum import ENTRY, placeholder, seal
 from sais.inference.metadata import GraphMetadata
 from sais.io.atomic import atomic_write
 
@@ -62,13 +63,14 @@ def save_onnx(model: Any, metadata: GraphMetadata, path: Path) -> None:
 
     model.producer_name = "sais"  # by which `sais.io.outputs` recognizes the file
     del model.metadata_props[:]
-    for key, value in metadata.to_text().items():
+    for key, value in (metadata.to_text() | {ENTRY: placeholder(".onnx")}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     with report_failure("ONNX", metadata):
         onnx.checker.check_model(model)
     with atomic_write(path) as temporary:
         onnx.save(model, str(temporary))
+        seal(temporary)
 
 
 def example_inputs(graph: RawGraph | DetectionsGraph, canvas: tuple[int, int] | None) -> tuple[torch.Tensor, ...]:

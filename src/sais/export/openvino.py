@@ -8,6 +8,7 @@ from typing import Any
 
 from sais.errors import ResourceError
 from sais.export.conversion import report_failure
+from sais.inference.graph_checksum import ENTRY, placeholder, seal
 from sais.inference.metadata import GraphMetadata
 from sais.io.temporary import temporary_folder
 
@@ -29,13 +30,14 @@ def write_openvino(onnx_file: Path, metadata: GraphMetadata, path: Path) -> None
 
     with report_failure("OpenVINO", metadata):
         model: Any = openvino.convert_model(str(onnx_file))
-        for key, value in metadata.to_text().items():
+        for key, value in (metadata.to_text() | {ENTRY: placeholder(".xml")}).items():
             model.set_rt_info(value, ["sais", key])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(path.parent, f".{path.name}") as folder:
             temporary = folder / "graph.xml"
             openvino.save_model(model, str(temporary), compress_to_fp16=metadata.precision == "fp16")
+            seal(temporary)
             path.unlink(missing_ok=True)  # a killed process leaves no .xml with the weights of another model
             for suffix in (".bin", ".xml"):
                 os.replace(temporary.with_suffix(suffix), path.with_suffix(suffix))

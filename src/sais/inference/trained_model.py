@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from sais.checkpoint import find_checkpoint, limit_parameters, load_checkpoint, load_weights
+from sais.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment
 from sais.modeling.architecture import find_architecture
 from sais.resolve import resolve
-from sais.trust import NETWORK_CODE, check_trusted, own_code
 
 if TYPE_CHECKING:
     from sais.inference.score_thresholds import ScoreThresholds
@@ -49,6 +48,10 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
             installed; or a setting in it is out of range.
         ResourceError: the file cannot be read at the moment.
     """
+    from sais.inference.parameter_limit import limit_parameters
+    from sais.inference.score_thresholds import thresholds_from_dict
+    from sais.trust import NETWORK_CODE, check_trusted, own_code
+
     path = find_checkpoint(Path(path))
     checkpoint = load_checkpoint(path)
     check_trusted(own_code(checkpoint.experiment, NETWORK_CODE), str(path), trust)
@@ -56,8 +59,6 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
     with limit_parameters(weights, path):
         network = architecture.build(checkpoint.experiment, len(checkpoint.class_names))
     load_weights(network, weights, path)
-    from sais.inference.score_thresholds import thresholds_from_dict
-
     thresholds = thresholds_from_dict(checkpoint.state.get("thresholds"), str(path))
     return TrainedModel(network, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, thresholds)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sais.config_ranges import check_backbone
 from sais.errors import ConfigError, SaisError
 from sais.resolve import suggest
 
@@ -105,6 +104,8 @@ def parameters_through(network: nn.Module, last: str) -> list[nn.Parameter]:
 
 
 def _create(name: str) -> nn.Module:
+    from sais.config_ranges import check_backbone
+
     check_backbone(name)
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, features_only=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from sais.config import PostprocessConfig
 from sais.errors import CheckpointError, ConfigError, InputError
+from sais.inference.graph_checksum import check_seal
 from sais.inference.metadata import GraphMetadata
 from sais.inference.numpy_postprocess import level_sizes, postprocess
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
@@ -174,7 +175,7 @@ def open_exported(path: Path, options: InferenceOptions) -> ExportedBackend:
     """Return the backend of an exported file, run by the runtime that `options.runtime` names.
 
     Raises:
-        CheckpointError: no such file, or not one exported by sais.
+        CheckpointError: no such file, not one exported by sais, or damaged.
         ConfigError: the runtime does not support the options.
         MissingDependencyError: the runtime is not installed.
     """
@@ -184,6 +185,7 @@ def open_exported(path: Path, options: InferenceOptions) -> ExportedBackend:
         raise CheckpointError(f"{path}: no such file. Give an exported .onnx or .xml file.")
     if options.compile:
         raise ConfigError(f"{path}: compile is for PyTorch models; the runtime compiles an exported one. Turn it off.")
+    check_seal(path)
     if options.runtime == "openvino" or path.suffix == ".xml":
         if options.runtime == "onnxruntime":
             raise ConfigError(f"{path}: ONNX Runtime reads .onnx files only. Export the model to ONNX.")
