@@ -16,7 +16,7 @@ from PIL import Image
 from sais import cli, input_limits
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, check_split, object_mask, object_masks
 from sais.data.dataset import read_sample
-from sais.data.doctor.check import DUPLICATE_OBJECT, check_dataset
+from sais.data.doctor.check import DUPLICATE_OBJECT, MALFORMED_MASK, check_dataset
 from sais.data.formats import list_splits, read_dataset
 from sais.data.formats.coco import read_coco
 from sais.data.formats.notes import BAD_IMAGE, BAD_MASK, CROWDED_IMAGE
@@ -243,6 +243,8 @@ def test_masks_of_one_image_have_a_limit_together(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(input_limits, "MAX_BITMAP_PIXELS", 4 * 64 * 64)
     with pytest.raises(InputError, match=r"a.png: its RLE masks have more than 16384 pixels"):
         read_sample(record)
+    report = check_dataset(read_coco(path, tmp_path / "images"))
+    assert report.findings[MALFORMED_MASK] == ["a.png: RLE masks of 20480 pixels, above the limit of 16384"]
 
 
 def test_split_built_in_python_has_the_same_limits() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sais import input_limits
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, segmentation_bounds, summarize
 from sais.data.doctor.findings import SEVERITIES, Finding, note_severity
 from sais.data.exif_frame import file_orientation, in_stored_frame
@@ -156,8 +157,10 @@ def check_dataset(
     unknown_frames: list[str] = []
     for done, record in enumerate(split.images, 1):
         _check_image(report, record, decode, unknown_frames)
-        for annotation in record.annotations:
-            _check_object(report, record, annotation)
+        pixels = sum(_check_object(report, record, annotation) for annotation in record.annotations)
+        if pixels > input_limits.MAX_BITMAP_PIXELS:
+            limit = input_limits.MAX_BITMAP_PIXELS
+            report.add(MALFORMED_MASK, f"{record.name}: RLE masks of {pixels} pixels, above the limit of {limit}")
         _check_duplicates(report, record)
         if progress is not None:
             progress(done, len(split.images))
@@ -223,7 +226,8 @@ def _check_content(report: CheckReport, record: ImageRecord) -> None:
         report.add(SAME_CONTENT, f"{record.name}: the same as {name}")
 
 
-def _check_object(report: CheckReport, record: ImageRecord, annotation: Annotation) -> None:
+def _check_object(report: CheckReport, record: ImageRecord, annotation: Annotation) -> int:
+    """Check one object, and return the number of pixels of its decoded mask if that is an RLE of a trainable object."""
     where = f"{record.name}: annotation {annotation.id}"
     x1, y1, x2, y2 = (float(v) for v in annotation.box)
     if min(x2 - x1, y2 - y1) < _MIN_SIDE:
@@ -234,21 +238,23 @@ def _check_object(report: CheckReport, record: ImageRecord, annotation: Annotati
         bounds = segmentation_bounds(annotation, record.size)
     except SaisError as error:
         report.add(MALFORMED_MASK, f"{record.name}: {error}")
-        return
+        return 0
     if bounds is None:
-        return  # counted in the notes of the split
+        return 0  # counted in the notes of the split
     height, width = record.size
     extent = np.clip(bounds, 0, (width, height, width, height))  # boxes are clipped to the image as well
     left, top, right, bottom = (float(v) for v in extent)
     if not _has_pixels(annotation, record.size, extent):
         report.add(EMPTY_MASK, where)
-        return
+        return 0
     excess = float(max((annotation.box[:2] - extent[:2]).max(), (extent[2:] - annotation.box[2:]).max()))
     if excess > _MASK_MARGIN:
         report.add(MASK_OUTSIDE_BOX, f"{where}: by {excess:.1f} px")
     elif (x2 - x1) * (y2 - y1) > _LOOSE_BOX * (right - left + _MASK_MARGIN) * (bottom - top + _MASK_MARGIN):
         sides = f"{x2 - x1:.1f} x {y2 - y1:.1f}, mask {right - left:.1f} x {bottom - top:.1f}"
         report.add(LOOSE_BOX, f"{where}: {sides}")
+    is_bitmap = isinstance(annotation.segmentation, dict) and not annotation.crowd
+    return round((right - left) * (bottom - top)) if is_bitmap else 0
 
 
 def _check_duplicates(report: CheckReport, record: ImageRecord) -> None:
