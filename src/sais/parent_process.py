@@ -20,7 +20,7 @@ def end_with_parent(parent: int, number: int = KILL) -> None:
     """Let this process end when its parent ends.
 
     On Linux the system sends the signal at once, also while this process waits for a file that never arrives.
-    Elsewhere a thread looks for the parent each second. On Windows, where a process is not told, nothing is done.
+    Elsewhere a thread looks for the parent each second. On Windows, which sends no such signal, nothing is done.
 
     Args:
         parent: number of the parent process. If it has ended already, the signal is sent now.

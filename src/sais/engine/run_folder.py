@@ -144,7 +144,7 @@ def _is_own_settings(path: Path) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left of checkpoints that they were writing: nobody else writes them now.
+    """Remove what killed processes have left of checkpoints that they were writing: no other process writes them now.
 
     Earlier versions wrote to `.last.safetensors.writing`, and safetensors to `.tmp` and six characters next to it.
     """
