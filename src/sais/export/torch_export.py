@@ -1,7 +1,7 @@
 """Export to `torch.export`: a `.pt2` file, for programs that have torch but not this package.
 
 The raw graph needs torch alone. The others contain the operator `sais::batched_nms`: `import sais.export.nms` before
-`torch.export.load`.
+`torch.export.load`. That function unpickles parts of a file, which can run code: sais itself opens no `.pt2`.
 """
 
 from __future__ import annotations
