@@ -73,7 +73,7 @@ def command_lines(rng: Random, samples: Samples, folder: Path) -> Case:
     shutil.copytree(samples.data, data)
     shutil.copytree(samples.run, run)
     name = rng.choice(list(COMMANDS))
-    words = _valid(name, data, run, samples)
+    words = valid_words(name, data, run, samples)
     kind = arguments_of(name)
     options = [option for option in options_of(kind) if not option.positional]
     options += options_of(Experiment) if name == "train" else []
@@ -94,7 +94,7 @@ def command_lines(rng: Random, samples: Samples, folder: Path) -> Case:
     return Case(lambda: run_command(argv), f"sais {argv!r}"[:2000], may_add=True, may_ask=True)
 
 
-def _valid(name: str, data: Path, run: Path, samples: Samples) -> list[str]:
+def valid_words(name: str, data: Path, run: Path, samples: Samples) -> list[str]:
     """Return a valid command line of a command that takes less than a second or two."""
     graph, image = str(samples.graphs[0]), str(data / "images" / "valid")
     recipe = [str(samples.settings), "--data", str(data)]

@@ -148,5 +148,7 @@ def settings_files(rng: Random, samples: Samples, folder: Path) -> Case:
             "--max-iterations",
             "1",
             "--random-init",
+            "--workers",
+            "0",
         ]
     return Case(lambda: run_command(argv), "sais " + " ".join(argv))

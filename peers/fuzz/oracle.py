@@ -114,6 +114,8 @@ class Watch:
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._folder:
             return
+        if event == "socket.connect" and isinstance(arguments[1], (str, bytes)):
+            return  # a socket of this machine, between the processes that read images
         if event in self._forbidden:
             self.events.append(f"{event} {arguments[:2]!r}"[:200])
         elif event == "os.mkdir" and os.path.isdir(arguments[0]):
