@@ -17,7 +17,6 @@ from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit
 from sais.data.dataset import AugmentedSamples, SampleKey, canvas_batches, read_resized_sample, read_sample
 from sais.data.packed_records import PackedRecords
-from sais.data.workers import init_worker, worker_context
 from sais.errors import ConfigError, InputError, OutOfMemoryError, SaisError
 from sais.io.images import LARGE_IMAGE_PIXELS
 from sais.ops.letterbox import PADDING, CanvasMap
@@ -301,6 +300,8 @@ def full_image_loader(
     split: DatasetSplit, batch_size: int, workers: int, white_level: int | None = None
 ) -> DataLoader[list[FullImage]]:
     """Return a loader of all images at their own size, for sliced inference and test-time augmentation."""
+    from sais.data.workers import init_worker, worker_context
+
     dataset = FullImageDataset(split, white_level)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
@@ -318,6 +319,8 @@ def _batch_loader(
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[LoadedBatch]:
+    from sais.data.workers import init_worker, worker_context
+
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # collate converts LoadedSample to LoadedBatch
         batch_sampler=batches,

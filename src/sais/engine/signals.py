@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from sais.data.workers import kill_workers
-
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 REPEAT_SECONDS = 1.0
 """SIGTERM received again sooner than this is the same request: `timeout`, systemd and torchrun send it to a process and
@@ -59,6 +57,8 @@ class StopRequest:
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
+            from sais.data.workers import kill_workers
+
             with ignore_worker_deaths():
                 kill_workers()
             raise
