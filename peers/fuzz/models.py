@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 from random import Random
 from typing import Any
+from xml.etree import ElementTree
 
 from peers.fuzz.mutation import json_text, mutate_bytes, mutate_json, odd_text
 from peers.fuzz.oracle import Case, run_command
@@ -50,7 +51,9 @@ def graphs(rng: Random, samples: Samples, folder: Path) -> Case:
     path = folder / source.name
     for name in {source.name, source.with_suffix(".bin").name if source.suffix == ".xml" else source.name}:
         shutil.copy(source.with_name(name), folder / name)
-    if source.suffix == ".xml":
+    if source.suffix == ".xml" and rng.random() < 0.5:
+        _change_xml_metadata(rng, path)
+    elif source.suffix == ".xml":
         target = rng.choice((path, path, path.with_suffix(".bin")))
         target.write_bytes(mutate_bytes(rng, target.read_bytes()))
     elif rng.random() < 0.4:
@@ -137,6 +140,19 @@ def _change_metadata(rng: Random, path: Path) -> None:
     for entry in [entry for entry in graph.metadata_props if entry.key == ENTRY]:
         graph.metadata_props.remove(entry)  # as a stranger would do, whose file is opened without a check
     onnx.save(graph, path)
+
+
+def _change_xml_metadata(rng: Random, path: Path) -> None:
+    """Change an entry of the metadata of an OpenVINO file, and remove its checksum."""
+    entries = ElementTree.parse(path)
+    metadata = entries.find("rt_info/sais")
+    assert metadata is not None, f"{path}: no metadata"
+    for entry in metadata.findall(ENTRY):
+        metadata.remove(entry)
+    entry = rng.choice(list(metadata))
+    text = _change_text(rng, entry.get("value", ""))
+    entry.set("value", "".join(letter for letter in text if letter.isprintable()))  # XML has no control characters
+    entries.write(path, encoding="utf-8", xml_declaration=True)
 
 
 def _change_text(rng: Random, text: str) -> str:
