@@ -36,6 +36,8 @@ FOREIGN_EVENTS = frozenset(
     ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 )
 """Audit events of processes and network connections, which no file may cause."""
+PROGRAMS = {"fc-match"}
+"""Programs that sais itself starts: fontconfig finds a font for the letters of class names, given as numbers."""
 WRITE_EVENTS = {
     "os.remove",
     "os.rename",
@@ -116,6 +118,8 @@ class Watch:
             return
         if event == "socket.connect" and isinstance(arguments[1], (str, bytes)):
             return  # a socket of this machine, between the processes that read images
+        if event == "subprocess.Popen" and os.path.basename(os.fsdecode(arguments[0])) in PROGRAMS:
+            return
         if event in self._forbidden:
             self.events.append(f"{event} {arguments[:2]!r}"[:200])
         elif event == "os.mkdir" and os.path.isdir(arguments[0]):

@@ -175,6 +175,13 @@ def test_find_sources_of_a_shell_glob_leaves_out_other_files(tmp_path: Path) -> 
         find_sources([str(tmp_path / "a.png"), str(tmp_path / "typo.png")])
 
 
+@pytest.mark.parametrize("word", ["", "  "])
+def test_find_sources_names_an_empty_word(word: str) -> None:
+    """The error once began with a colon, because it named the word only."""
+    with pytest.raises(InputError, match=f"source '{word}': an empty name"):
+        find_sources([word])
+
+
 @pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
 def test_find_sources_reads_a_list(tmp_path: Path, separator: str) -> None:
     first, second = write(tmp_path / "a b.png"), write(tmp_path / "c.png")

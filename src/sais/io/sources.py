@@ -160,6 +160,8 @@ def unreadable_kind(error: SaisError) -> str:
 
 def _find(word: str, sources: Sources, single: bool) -> list[tuple[Path | str, str]]:
     """Return the images of one source with their names relative to it; videos go to `sources`."""
+    if not word.strip():
+        raise InputError(f"source {word!r}: an empty name. Name an image, a folder or a video.")
     if word.lower().startswith(URL_SCHEMES):
         return [(word, url_name(word))]
     if word.lower().startswith("file://"):
