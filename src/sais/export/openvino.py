@@ -8,6 +8,7 @@ from typing import Any
 
 from sais.errors import ResourceError
 from sais.export.conversion import report_failure
+from sais.inference.backends.import_openvino import import_openvino
 from sais.inference.graph_checksum import ENTRY, placeholder, seal
 from sais.inference.metadata import GraphMetadata
 from sais.io.temporary import temporary_folder
@@ -26,8 +27,7 @@ def write_openvino(onnx_file: Path, metadata: GraphMetadata, path: Path) -> None
         ResourceError: the files cannot be written.
         SaisError: the converter failed.
     """
-    import openvino
-
+    openvino = import_openvino()
     with report_failure("OpenVINO", metadata):
         model: Any = openvino.convert_model(str(onnx_file))
         for key, value in (metadata.to_text() | {ENTRY: placeholder(".xml")}).items():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sais.errors import CheckpointError, ConfigError, MissingDependencyError, ResourceError
+from sais.inference.backends.import_openvino import import_openvino
 from sais.inference.metadata import metadata_from_text
 from sais.inference.options import InferenceOptions
 
@@ -40,7 +41,7 @@ class OpenVinoSession:
 
     def __init__(self, path: Path, options: InferenceOptions) -> None:
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError:
             raise MissingDependencyError(
                 f'{path}: this model needs OpenVINO. Run: pip install "sais-seg[openvino]"', "openvino", "openvino"
