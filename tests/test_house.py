@@ -20,10 +20,10 @@ MAX_FUNCTION_LINES = 60
 CLOSURES = {
     "predictor with network": (
         ("sais.inference.predictor", "sais.inference.backends.torch", "sais.modeling.sais_architecture"),
-        3_000,
-        27,
+        3_300,
+        29,
     ),
-    "predictor": (("sais.inference.predictor", "sais.inference.backends.torch"), 2_400, 19),
+    "predictor": (("sais.inference.predictor", "sais.inference.backends.torch"), 2_600, 21),
     "trainer": (("sais.engine.trainer",), 8_000, None),
 }
 """Name -> modules, the maximum number of lines of all that they import, and of modules.

@@ -171,13 +171,6 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
             f"sais {command}: memory does not suffice. Close other programs, or ask for less at once, such as fewer or "
             "smaller images."
         )
-    except (MemoryError, RuntimeError) as error:
-        if debug or not _is_out_of_memory(error):
-            raise
-        return _print_error(
-            f"sais {command}: memory does not suffice. Close other programs, or ask for less at once, such as fewer or "
-            "smaller images."
-        )
     except SaisError as error:
         if debug:
             raise

@@ -27,7 +27,6 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from sais.errors import ConfigError, ResourceError
-from sais.parent_process import end_with_parent
 
 Value = TypeVar("Value")
 
@@ -129,6 +128,8 @@ def process_group(device: str = "auto") -> Iterator[World]:
             "on this machine. Start at most one process per GPU, or train on the cpu."
         )
     if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which cannot end its ranks if it is killed
+        from sais.parent_process import end_with_parent
+
         end_with_parent(os.getppid(), signal.SIGTERM)
     try:
         _join(world, on_gpus)

@@ -5,8 +5,6 @@ Every message has the form ``WHERE: WHAT. FIX.`` with the values concerned. Anyt
 
 from __future__ import annotations
 
-from sais.text import error_message
-
 
 class SaisError(Exception):
     """Base class of all errors that a user can act on.
@@ -16,6 +14,8 @@ class SaisError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
+        from sais.text import error_message
+
         super().__init__(error_message(message))
 
 

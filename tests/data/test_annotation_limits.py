@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from sais import cli, input_limits
-from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, check_split, object_mask, object_masks
+from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, object_masks
 from sais.data.dataset import read_sample
 from sais.data.doctor.check import DUPLICATE_OBJECT, MALFORMED_MASK, check_dataset
 from sais.data.formats import list_splits, read_dataset
 from sais.data.formats.coco import read_coco
 from sais.data.formats.notes import BAD_IMAGE, BAD_MASK, CROWDED_IMAGE
 from sais.data.formats.unsplit import find_coco_files
+from sais.data.split_checks import check_split
 from sais.errors import InputError, OutOfMemoryError, ResourceError, SaisError
 from sais.io import images
 from sais.ops import rle

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sais.data.annotations import DatasetSplit, ImageRecord, check_split, make_annotation, object_mask
+from sais.data.annotations import DatasetSplit, ImageRecord, make_annotation, object_mask
+from sais.data.split_checks import check_split
 from sais.errors import InputError
 from sais.ops.rasterize import inside
 from sais.ops.rle import encode

@@ -49,10 +49,10 @@ def run(argv: Sequence[str]) -> int:
     if not 0 <= arguments.test < 1 - arguments.valid:
         message = f"--test {arguments.test:g}: with --valid {arguments.valid:g}, no images are left for training."
         raise ConfigError(f"{message} Give 0.2 for a fifth of the images.")
-    from sais.data.annotations import summarize
     from sais.data.formats import read_dataset
     from sais.data.formats.coco import read_coco
     from sais.data.split import split_document
+    from sais.data.split_summary import summarize
 
     file = _find_file(arguments.file)
     read_coco(file, None)  # raises an error for a malformed file

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, check_split
+from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.errors import InputError
 from sais.resolve import resolve
 
@@ -47,6 +47,8 @@ def open_object(name: str) -> Mapping[str, DatasetSplit]:
             "Return a DatasetSplit or a mapping of split names to them."
         )
     for split in splits.values():
+        from sais.data.split_checks import check_split
+
         check_split(split)
     return {str(split_name): split for split_name, split in splits.items()}
 

@@ -12,7 +12,6 @@ import torch
 
 from sais.data.loader import EpochBatches, LoadedBatch, training_loader
 from sais.engine.callbacks import Callbacks, EventKind, TrainingEvent
-from sais.engine.hardware import choose_workers
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.run_folder import is_missing
 from sais.engine.signals import StopRequest, exit_by_signal, ignore_worker_deaths
@@ -52,6 +51,8 @@ class LoopContext:
 
 def build_loader(run: TrainState) -> tuple[Any, EpochBatches]:
     """Return the loader of this rank's share of every batch, and its sampler."""
+    from sais.engine.hardware import choose_workers
+
     settings, share = run.experiment, (run.world.rank, run.world.world_size)
     workers = choose_workers(settings.run.workers, run.device)
     seed, margin = settings.run.seed, settings.criterion.mask_margin

@@ -13,21 +13,17 @@ from torch import nn
 
 from sais.checkpoint import Checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment
-from sais.config_ranges import check_ranges
 from sais.converters.for_training import for_training
 from sais.data.annotations import DatasetSplit
 from sais.device import choose_device
 from sais.distributed import SINGLE_PROCESS, World
-from sais.engine.hardware import check_precision
 from sais.engine.optim import MovingAverage, build_optimizer, restore_optimizer
 from sais.engine.run_folder import LAST, PREVIOUS
 from sais.engine.train_state import TrainState
 from sais.errors import CheckpointError, ConfigError
-from sais.inference.parameter_limit import limit_parameters
 from sais.io.atomic import replace_file
 from sais.modeling.architecture import Architecture, find_architecture
 from sais.modeling.backbones import Backbone
-from sais.trust import check_trusted, is_trusted, own_code
 
 CHANGEABLE_SETTINGS = (
     *("run.device", "run.workers", "run.loggers", "run.on_nonfinite_loss"),
@@ -89,6 +85,8 @@ def start_run(inputs: RunInputs, random_init: bool, weights: str | Path | None) 
     Returns:
         The state of the run, and remarks for the user.
     """
+    from sais.config_ranges import check_ranges
+
     experiment, class_names = inputs.experiment, inputs.train_split.class_names
     check_ranges(experiment)
     from_scratch = random_init or not experiment.model.pretrained
@@ -140,6 +138,9 @@ def resume_run(
         ConfigError: a changed setting is not changeable, or the checkpoint names code that is not trusted.
         ResourceError: the checkpoint cannot be read at the moment.
     """
+    from sais.inference.parameter_limit import limit_parameters
+    from sais.trust import check_trusted, own_code
+
     train_split = inputs.train_split
     checkpoint, path, notes = _last_readable(inputs.out, inputs.world)
     experiment, changes = change_settings(checkpoint.experiment, inputs.experiment, changed_settings)
@@ -203,6 +204,8 @@ def change_settings(stored: Experiment, given: Experiment, names: tuple[str, ...
             )
         stored = replace(stored, **{group: replace(getattr(stored, group), **{field: after})})
         changes.append(f"{name} changed from {before} to {after}")
+    from sais.config_ranges import check_ranges
+
     check_ranges(stored)
     return stored, changes
 
@@ -248,6 +251,8 @@ def _check_same_run(checkpoint: Checkpoint, path: Path, train_split: DatasetSpli
 
 def _drop_unrequested_loggers(stored: Experiment, inputs: RunInputs) -> tuple[Experiment, list[str]]:
     """Remove loggers "module:function" that only the checkpoint names, unless they are trusted."""
+    from sais.trust import is_trusted
+
     given = inputs.experiment.run.loggers
     loggers = tuple(n for n in stored.run.loggers if ":" not in n or n in given or inputs.trust or is_trusted(n))
     removed = [name for name in stored.run.loggers if name not in loggers]
@@ -278,6 +283,8 @@ def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]
 
 def _new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, device: torch.device) -> TrainState:
     """Return the initial state of a run, with `model` on its device and rewritten for training."""
+    from sais.engine.hardware import check_precision
+
     experiment = inputs.experiment
     check_precision(experiment.run.precision, device)
     model = for_training(model, experiment, device)

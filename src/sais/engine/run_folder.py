@@ -17,7 +17,6 @@ from pathlib import Path
 
 from sais.engine.lock import LOCK_FILE, is_locked, lock_run
 from sais.errors import CheckpointError, InputError, SaisError
-from sais.io.temporary import remove_leftovers
 
 LAST, PREVIOUS, BEST, MODEL = "last.safetensors", "previous.safetensors", "best.safetensors", "model.safetensors"
 """The training state to resume from, the training state one checkpoint earlier, the best weights, the final weights."""
@@ -25,7 +24,6 @@ CHECKPOINTS = (LAST, PREVIOUS, BEST, MODEL)
 SETTINGS, LOG, TEXT_LOG, LOGGER_IDS = "experiment.json", "log.jsonl", "log.txt", "loggers.json"
 RUN_FILES = (*CHECKPOINTS, SETTINGS, LOG, TEXT_LOG, LOGGER_IDS, "report.html", "tensorboard", "wandb")
 """Names of everything that a run writes into its folder."""
-_HEADER_START = b'{"__metadata__":'
 _LOG_START = b'{"kind": "'
 _SETTINGS_GROUPS = {"input", "model", "optim", "schedule"}
 """Groups of settings in every `experiment.json`."""
@@ -82,13 +80,15 @@ def claim_run_folder(folder: Path, resume: bool = False) -> Iterator[None]:
         InputError: the folder holds a run already, or files of another program that the run would change.
         ResourceError: another process is training in this folder, or it cannot be written.
     """
+    from sais.io.temporary import remove_leftovers
+
     existed = folder.exists()
     present = {name for name in (*RUN_FILES, LOCK_FILE) if os.path.lexists(folder / name)}
     _check_own(folder, present, resume)
     if not resume and not is_locked(folder):  # while another process trains there, locking fails below
         _check_free(folder, present)
     lock = lock_run(folder)
-    _remove_leftovers(folder)
+    remove_leftovers(folder, CHECKPOINTS)  # of killed processes
     try:
         yield
     except (SaisError, KeyboardInterrupt, SystemExit):
@@ -141,29 +141,6 @@ def _is_own_settings(path: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.keys() >= _SETTINGS_GROUPS
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left of checkpoints that they were writing: no other process writes them now.
-
-    Earlier versions wrote to `.last.safetensors.writing`, and safetensors to `.tmp` and six characters next to it.
-    """
-    remove_leftovers(folder, CHECKPOINTS)
-    _remove([path for name in CHECKPOINTS if _is_file(path := folder / f".{name}.writing")])
-    _remove([path for path in folder.glob(".tmp??????") if _is_file(path) and _is_safetensors(path)])
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Return whether a file begins as a checkpoint: the length of the header, then the header, which is JSON."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_HEADER_START) + 8)[8:] == _HEADER_START
-    except OSError:
-        return False
 
 
 def _remove(paths: list[Path]) -> None:

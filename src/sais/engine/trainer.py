@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from sais.checkpoint import find_checkpoint
 from sais.config import Experiment, to_dict
-from sais.data.annotations import DatasetSplit, check_split, trainable
+from sais.data.annotations import DatasetSplit
 from sais.data.paths import DataPaths
-from sais.data.white_level import choose_white_level
 from sais.distributed import SINGLE_PROCESS, World
 from sais.engine.callbacks import Callback, Callbacks
 from sais.engine.checkpointing import (
@@ -38,6 +37,7 @@ from sais.engine.checkpointing import (
 from sais.engine.logging.run_log import NullLog, RunLog
 from sais.engine.optim import learning_rate
 from sais.engine.resume import RunInputs, resume_run, start_run
+from sais.engine.run_data import RunData, read_data
 from sais.engine.run_folder import BEST, MODEL, PREVIOUS, SETTINGS, claim_run_folder
 from sais.engine.signals import StopRequest, ignore_worker_deaths
 from sais.engine.train_state import TrainState, copy_best_to_model, save_model
@@ -108,17 +108,6 @@ class _Options:
     verbose: bool
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Data of a run, from files or from memory."""
-
-    train_split: DatasetSplit
-    valid_split: DatasetSplit | None
-    name: str
-    paths: dict[str, Any]
-    """Fields of `DataPaths`; empty for data in memory."""
-
-
 def train(
     experiment: Experiment,
     data: DataPaths | str | Path | None = None,
@@ -168,8 +157,10 @@ def train(
     called = Callbacks(callbacks)
     _check_arguments(experiment, None if resume else weights, world)
     with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
-        splits = _read_data(data, dataset, valid_dataset)
+        splits = read_data(data, dataset, valid_dataset)
         if not resume:
+            from sais.data.white_level import choose_white_level
+
             experiment, white_level_notes = choose_white_level(experiment, splits.train_split)
             notes = [*notes, *white_level_notes]
         inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, world, trust)
@@ -191,32 +182,7 @@ def _check_arguments(experiment: Experiment, weights: str | Path | None, world: 
         check_initial_weights(weights, experiment)
 
 
-def _read_data(
-    data: DataPaths | str | Path | None, dataset: DatasetSplit | None, valid_dataset: DatasetSplit | None
-) -> _Data:
-    """Return the splits to train and validate on."""
-    paths = DataPaths(Path(data)) if isinstance(data, (str, Path)) else data
-    if dataset is None:
-        if paths is None:
-            raise InputError("train: no data. Give the folder of a data set (data) or a split in memory (dataset).")
-        dataset = paths.read_train()
-    else:
-        check_split(dataset)
-    if not dataset.images:
-        raise InputError(f"{dataset.name}: no images to train on. Check the data set with `sais check`.")
-    if valid_dataset is None and paths is not None:
-        valid_dataset = paths.read_valid(dataset.class_names)
-    elif valid_dataset is not None:
-        check_split(valid_dataset)
-    if valid_dataset is not None and valid_dataset.class_names != dataset.class_names:
-        raise InputError(
-            f"{valid_dataset.name}: its classes are not those of {dataset.name}. Give both splits the same classes."
-        )
-    name = dataset.name if paths is None else paths.name
-    return _Data(dataset, valid_dataset, name, {} if paths is None else vars(paths))
-
-
-def _run(run: TrainState, data: _Data, notes: list[str], options: _Options) -> TrainResult:
+def _run(run: TrainState, data: RunData, notes: list[str], options: _Options) -> TrainResult:
     """Train from the current state of a run to its end."""
     loader, batches = build_loader(run)
     per_epoch = len(batches)
@@ -229,7 +195,7 @@ def _run(run: TrainState, data: _Data, notes: list[str], options: _Options) -> T
 
     with log, StopRequest() as stop:
         log.start(data.name, data.paths, notes, run.device, describe_convolutions(run.model))
-        remarks = [*(_data_remarks(data) if run.world.is_main else ()), *_no_objects_warning(data.train_split)]
+        remarks = data.remarks() if run.world.is_main else []
         remarks += _small_batch_note(run, batches)
         if run.iteration >= total or out_of_patience(run):
             remarks.append("the run is complete: there is nothing left to train")
@@ -374,16 +340,6 @@ def _device_text(run: TrainState) -> str:
     return f"{run.device}, {run.world.world_size} processes" if run.world.world_size > 1 else str(run.device)
 
 
-def _data_remarks(data: _Data) -> list[str]:
-    """Return a line for each kind of annotation that was dropped or changed on reading, or that looks wrong."""
-    from sais.data.remarks import describe_overlap, describe_split
-
-    if data.valid_split is None:
-        return describe_split(data.train_split)
-    remarks = [*describe_split(data.train_split), *describe_split(data.valid_split, "evaluate")]
-    return [*remarks, *describe_overlap(data.train_split, data.valid_split)]
-
-
 def _small_batch_note(run: TrainState, batches: EpochBatches) -> list[str]:
     """Return a note if there are fewer images than `optim.batch_size`, so that batches are smaller."""
     wanted = run.experiment.optim.batch_size
@@ -391,10 +347,3 @@ def _small_batch_note(run: TrainState, batches: EpochBatches) -> list[str]:
         return []
     size = f"each batch has {batches.batch_size} instead of optim.batch_size {wanted}"
     return [f"{run.train_split.name}: {len(run.train_split.images)} images, fewer than one batch: {size}"]
-
-
-def _no_objects_warning(split: DatasetSplit) -> list[str]:
-    """Return a warning if no object can be learned: such a run is allowed, but rarely intended."""
-    if any(trainable(record) for record in split.images):
-        return []
-    return [f"{split.name}: no object to train on (crowds excluded); the model will learn to detect nothing"]

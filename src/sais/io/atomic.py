@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sais.errors import InputError, ResourceError
-from sais.io.temporary import temporary_folder
 
 REPLACE_SECONDS = 2.0
 """Maximum time that `replace_file` waits on Windows for another process to close a file."""
@@ -46,6 +45,8 @@ def atomic_write(path: Path, *, sync: bool = False, previous: Path | None = None
     Raises:
         ResourceError: the file cannot be written.
     """
+    from sais.io.temporary import temporary_folder
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(path.parent, f".{path.name}") as folder:

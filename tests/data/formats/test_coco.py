@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sais.data.annotations import object_mask, summarize, trainable
+from sais.data.annotations import object_mask, trainable
 from sais.data.formats import coco, read_dataset
 from sais.data.formats.coco import read_coco
+from sais.data.split_summary import summarize
 from sais.errors import InputError
 from sais.ops.rasterize import Bitmap, Polygons, bounding_box, inside
 from tests.data.formats.coco_samples import DOCUMENT, SQUARE, write_images

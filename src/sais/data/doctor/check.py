@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from sais import input_limits
-from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, segmentation_bounds, summarize
+from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, segmentation_bounds
 from sais.data.doctor.findings import SEVERITIES, Finding, note_severity
 from sais.data.exif_frame import file_orientation, in_stored_frame
 from sais.data.options import duplicate_files
 from sais.data.remarks import describe_crowds, describe_empty_classes, file_digest
+from sais.data.split_summary import summarize
 from sais.errors import OutOfMemoryError, SaisError
 from sais.io.images import SEVERAL_PAGES, read_size
 from sais.ops.numpy_boxes import box_area, box_intersection

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sais.data.annotations import DatasetSplit, check_split
+from sais.data.annotations import DatasetSplit
 from sais.data.formats.coco import Problems, read_coco
 from sais.data.formats.unsplit import describe_remedy
 from sais.data.objects import is_object_name, open_object, select_classes
@@ -85,6 +85,8 @@ def read_dataset(
     for row in rows:
         if not isinstance(row, Format):
             dataset_split = row(folder, split)
+            from sais.data.split_checks import check_split
+
             check_split(dataset_split)
             dataset_split = dataset_split if classes is None else select_classes(dataset_split, classes)
             return apply_options(dataset_split, options)

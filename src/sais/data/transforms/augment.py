@@ -1,7 +1,8 @@
 """Augmentation of a training sample: the built-in steps in a literal table, then the user's own.
 
 All randomness comes from the generator passed in, so that a sample depends on (seed, epoch, image) alone. A step whose
-option is off draws nothing from the generator: adding an option leaves the samples of other runs unchanged.
+option is off draws nothing from the generator: adding an option leaves the samples of other runs unchanged. Steps that
+are off by default are imported when they are on.
 """
 
 from __future__ import annotations
@@ -13,10 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sais.config import AugmentConfig, InputConfig
-from sais.data.transforms.expand_crop import expand_and_crop
 from sais.data.transforms.geometric import flip, resize_sample, zoom
-from sais.data.transforms.mosaic_copy_paste import copy_paste, mosaic
-from sais.data.transforms.photometric import color_jitter, photometric_distort
 from sais.errors import ConfigError
 from sais.resolve import resolve
 from sais.structures import Sample
@@ -47,6 +45,8 @@ def _flip_step(sample: Sample, context: AugmentContext, random: np.random.Genera
 def _mosaic_step(sample: Sample, context: AugmentContext, random: np.random.Generator) -> Sample:
     if not context.options.mosaic > 0 or not random.random() < context.options.mosaic:
         return sample
+    from sais.data.transforms.mosaic_copy_paste import mosaic
+
     others = [other for _ in range(3) if (other := context.draw_sample(random, False)) is not None]
     if len(others) < 3:
         return sample
@@ -56,11 +56,17 @@ def _mosaic_step(sample: Sample, context: AugmentContext, random: np.random.Gene
 def _copy_paste_step(sample: Sample, context: AugmentContext, random: np.random.Generator) -> Sample:
     if not context.options.copy_paste > 0 or not random.random() < context.options.copy_paste:
         return sample
+    from sais.data.transforms.mosaic_copy_paste import copy_paste
+
     other = context.draw_sample(random, True)
     return sample if other is None else copy_paste(sample, _flip_step(other, context, random), random)
 
 
 def _expand_crop_step(sample: Sample, context: AugmentContext, random: np.random.Generator) -> Sample:
+    if not (context.options.expand > 0 or context.options.crop > 0):
+        return sample
+    from sais.data.transforms.expand_crop import expand_and_crop
+
     return expand_and_crop(sample, context.options, random)
 
 
@@ -74,12 +80,16 @@ def _resize_step(sample: Sample, context: AugmentContext, random: np.random.Gene
 def _photometric_step(sample: Sample, context: AugmentContext, random: np.random.Generator) -> Sample:
     if not context.options.photometric > 0:
         return sample
+    from sais.data.transforms.photometric import photometric_distort
+
     return replace(sample, image=photometric_distort(sample.image, context.options.photometric, random))
 
 
 def _color_jitter_step(sample: Sample, context: AugmentContext, random: np.random.Generator) -> Sample:
     if not context.options.color_jitter > 0:
         return sample
+    from sais.data.transforms.photometric import color_jitter
+
     return replace(sample, image=color_jitter(sample.image, context.options.color_jitter, random))
 
 

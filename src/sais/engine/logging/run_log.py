@@ -26,7 +26,6 @@ from sais.engine.logging.append_log import AppendLog
 from sais.engine.run_folder import LOG, TEXT_LOG, is_missing
 from sais.errors import ResourceError, SaisError
 from sais.io.atomic import write_text
-from sais.io.tolerant_output import TolerantOutput
 from sais.text import one_line, print_text
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ class RunLog:
     ) -> None:
         from sais.engine.logging.loggers import Loggers
         from sais.io.progress import Progress
+        from sais.io.tolerant_output import TolerantOutput
 
         self.path = folder / LOG
         self.total = total
