@@ -18,6 +18,7 @@ from sais.data.paths import DataPaths
 from sais.engine.run_folder import RUN_FILES, claim_run_folder, is_unstarted
 from sais.engine.trainer import train
 from sais.errors import InputError, ResourceError
+from sais.resolve import NAMED_MODULES
 
 FOREIGN = {
     "experiment.json": "{}",
@@ -28,7 +29,6 @@ FOREIGN = {
     "wandb/run": "run",
     "notes.md": "notes",
 }
-from sais.resolve import NAMED_MODULES
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
