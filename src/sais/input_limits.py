@@ -10,7 +10,7 @@ MAX_JSON_BYTES = 2 * 2**30
 """Size of an annotation file or another JSON file. Reading takes several times its size in memory."""
 MAX_NAME_LETTERS = 500
 """Length of a class name."""
-MAX_CATEGORIES = 10_000
+MAX_CATEGORIES = 16_000
 """Number of categories of a file. The COCO evaluator takes 400 KB of memory for each."""
 MAX_OBJECTS_PER_IMAGE = 10_000
 """Number of objects, crowds included, in one image."""
