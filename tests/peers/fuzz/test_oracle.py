@@ -43,6 +43,18 @@ def refuse(message: str) -> None:
     raise InputError(message)
 
 
+class UnescapedError(InputError):
+    """An error that shows a name as it is."""
+
+    def __str__(self) -> str:
+        return "a\x1b[31m: wrong. Fix the name."
+
+
+def raise_unescaped() -> None:
+    """Raise an error with control characters."""
+    raise UnescapedError
+
+
 def test_success_and_refusal_are_no_faults(run: Callable[..., Outcome]) -> None:
     outcome = run(lambda folder: Path("written").write_text((folder / "file").read_text()))
     assert (outcome.result, outcome.fault, outcome.about) == ("success", "", "about")
@@ -57,7 +69,7 @@ def test_success_and_refusal_are_no_faults(run: Callable[..., Outcome]) -> None:
         (lambda folder: [][1], "IndexError"),
         (lambda folder: sys.exit(3), "SystemExit"),
         (lambda folder: refuse("wrong"), "WHERE: WHAT. FIX."),
-        (lambda folder: refuse("a\x1b[31m: wrong. Fix the name."), "control characters"),
+        (lambda folder: raise_unescaped(), "control characters"),
         (lambda folder: (folder / "file").write_text("other"), "changed "),
         (lambda folder: (folder / "file").unlink(), "removed "),
         (lambda folder: (folder / "new").write_text(""), "added "),
