@@ -16,7 +16,7 @@ Boxes are float32 ``x1 y1 x2 y2``; sizes are ``(height, width)``; images are uin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,10 +73,20 @@ class GroundTruth:
     mask_values: Tensor
     """(sum of window areas,) uint8: coverage of each cell, 0 to 255; window after window, row by row."""
 
-    def to(self, device: torch.device) -> GroundTruth:
-        """Return a copy on another device."""
-        overlap = copies_overlap(device)
-        return GroundTruth(*(getattr(self, n).to(device, non_blocking=overlap) for n in self.__dataclass_fields__))
+    host: GroundTruth | None = field(default=None, init=False, repr=False, compare=False)
+    """The same objects in host memory, if these are on another device: targets are assigned there while it computes. A
+    changed copy (`dataclasses.replace`) has none."""
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return boxes (N, 4), labels (N,), mask windows (N, 4) and mask values (sum of window areas,)."""
+        return self.boxes, self.labels, self.mask_windows, self.mask_values
+
+    def on_host(self) -> GroundTruth:
+        """Return the objects in host memory; that waits for the device if they are there only."""
+        if self.host is not None or self.boxes.device.type == "cpu":
+            return self.host or self
+        boxes, labels, mask_windows, mask_values = (tensor.cpu() for tensor in self.tensors())
+        return GroundTruth(boxes, labels, mask_windows, mask_values)
 
 
 @dataclass
@@ -91,15 +101,6 @@ class Batch:
     """B ids."""
     canvas_maps: list[CanvasMap]
     """B maps from the images to their canvases."""
-    host_ground_truths: list[GroundTruth] | None = None
-    """The same objects in host memory, where targets are assigned while the device computes. None: copied if needed."""
-
-    def on_host(self) -> list[GroundTruth]:
-        """Return the objects of B images in host memory; that waits for the device if they are there only."""
-        if self.host_ground_truths is not None:
-            return self.host_ground_truths
-        names = GroundTruth.__dataclass_fields__
-        return [GroundTruth(*(getattr(o, name).cpu() for name in names)) for o in self.ground_truths]
 
     def pin_memory(self) -> Batch:
         """Return a copy with its images in pinned memory, from which `to` copies asynchronously."""

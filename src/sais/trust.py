@@ -18,6 +18,8 @@ TRUST_VARIABLE = "SAIS_TRUST"
 """Environment variable with the modules and packages, separated by commas, that files may name."""
 NETWORK_CODE = ("model.architecture", "model.head")
 """Settings whose code the network of a stored model consists of."""
+BUILT_IN = ("sais.paper.padding_bug:PADDING_BUG_ARCHITECTURE",)
+"""Names of parts of sais that have no short name."""
 OWN_CODE = (
     *NETWORK_CODE,
     *("model.quality", "criterion.assigner", "criterion.classification_loss", "criterion.box_loss"),
@@ -44,7 +46,9 @@ def own_code(experiment: Experiment, settings: tuple[str, ...] = OWN_CODE) -> di
 
 
 def is_trusted(name: str) -> bool:
-    """Return whether the module of ``module:attribute`` was named by the user, or is in `TRUST_VARIABLE`."""
+    """Return whether ``module:attribute`` is built in, or its module was named by the user or is in `TRUST_VARIABLE`."""
+    if name in BUILT_IN:
+        return True
     module = name.partition(":")[0]
     packages = os.environ.get(TRUST_VARIABLE, "").replace(",", " ").split()
     return module in NAMED_MODULES or any(module == package or module.startswith(f"{package}.") for package in packages)

@@ -208,7 +208,7 @@ def test_measure_scaling_skips_full_frames_beyond_the_limit(monkeypatch: pytest.
         (["masks", "--out", "here"], "--out has no effect"),
         (["models", "sais-lite", "--precisions", "fp16", "--device", "cpu"], "no model runs in fp16"),
         (["models", "sais-lite", "--input-size", "100"], "multiples of 32"),
-        (["models", "sais-lite", "--input-size", "0"], "not positive"),
+        (["models", "sais-lite", "--input-size", "0"], "less than the minimum"),
         (["models", "sais-lite", "--peers", "tests.benchmark.test_timing:small", "--only", "light"], "named 'light'"),
         (["models", "sais-lit"], "neither a recipe"),
     ],

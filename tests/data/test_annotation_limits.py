@@ -139,7 +139,7 @@ def test_objects_that_cover_the_image_hundreds_of_times_are_refused(tmp_path: Pa
 @pytest.mark.parametrize(
     ("categories", "words"),
     [
-        ([{"id": i, "name": f"class {i}"} for i in range(1, 10_002)], "10001 categories, above the limit of 10000"),
+        ([{"id": i, "name": f"class {i}"} for i in range(1, 16_002)], "16001 categories, above the limit of 16000"),
         ([{"id": 1, "name": "x" * 3000}], r"a class name of 3000 letters, above the limit of 500 \('xxx.*\.\.\.x"),
         ([{"name": "z" * 10**6}], "category without an integer 'id'"),
     ],

@@ -48,8 +48,8 @@ def assert_same(a: LoadedBatch, b: LoadedBatch) -> None:
     assert a.batch.canvas_maps == b.batch.canvas_maps
     assert torch.equal(a.batch.images, b.batch.images)
     for first, second in zip(a.batch.ground_truths, b.batch.ground_truths, strict=True):
-        for name in first.__dataclass_fields__:
-            assert torch.equal(getattr(first, name), getattr(second, name))
+        for one, other in zip(first.tensors(), second.tensors(), strict=True):
+            assert torch.equal(one, other)
 
 
 def load_epoch(split: DatasetSplit, workers: int, epoch: int, first: int = 0, seed: int = 0) -> list[LoadedBatch]:

@@ -79,7 +79,7 @@ def test_atomic_write_replaces_closed_files_only(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(os, "link", lambda *paths: os.listdir("/does/not/exist"))
     path, previous = tmp_path / "last", tmp_path / "previous"
     for number in range(3):
-        with atomic_write(path, sync=True, previous=previous, exclusive=True) as temporary:
+        with atomic_write(path, sync=True, previous=previous) as temporary:
             temporary.write_text(str(number))
     assert (path.read_text(), previous.read_text()) == ("2", "1")
 

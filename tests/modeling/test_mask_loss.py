@@ -7,6 +7,7 @@ import torch
 
 from sais.modeling.assigners import sample_mask_positives
 from sais.modeling.mask_loss import image_mask_loss, mask_losses
+from sais.ops.transfers import move_ground_truths
 from sais.structures import GroundTruth
 from tests.modeling.dense_samples import GRID, PROTOTYPES, random_objects, random_outputs, targets_of, whole_map_loss
 from tests.simulated_device import DEVICE, SimulatedDevice, to_host
@@ -76,8 +77,8 @@ def test_mask_loss_on_an_accelerator_equals_the_cpu(margin: float) -> None:
     wanted = torch.autograd.grad(expected, leaves)
     with SimulatedDevice() as device:
         moved = [leaf.detach().to(DEVICE).requires_grad_() for leaf in leaves]
-        on_device = [truth.to(DEVICE) for truth in objects]
-        loss = mask_losses(moved[:3], moved[3:], index, on_device, margin, host_ground_truths=objects)
+        on_device = move_ground_truths(objects, DEVICE)
+        loss = mask_losses(moved[:3], moved[3:], index, on_device, margin)
         gradients = torch.autograd.grad(loss, moved)
         assert device.waits.total() == 0
     torch.testing.assert_close(to_host(loss), expected)

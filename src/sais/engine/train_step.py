@@ -21,7 +21,7 @@ from sais.engine.train_state import TrainState
 from sais.errors import ConfigError, SaisError
 from sais.modeling.criterion import Assignment, Criterion, sum_normalizers
 from sais.ops.letterbox import PADDING
-from sais.ops.transfers import move_batch
+from sais.ops.transfers import move_batch, move_ground_truths
 from sais.structures import Batch, GroundTruth
 
 LOSS_HISTORY = 100
@@ -193,17 +193,7 @@ def micro_batches(batch: Batch, size: int | None) -> list[Batch]:
     """Split a batch (B, .) into micro-batches of at most `size` images on the whole batch's canvas; None: one."""
     count = len(batch.image_ids)
     slices = [slice(i, i + (size or count)) for i in range(0, count, size or count)]
-    host = batch.host_ground_truths
-    return [
-        Batch(
-            batch.images[s],
-            batch.ground_truths[s],
-            batch.image_ids[s],
-            batch.canvas_maps[s],
-            None if host is None else host[s],
-        )
-        for s in slices
-    ]
+    return [Batch(batch.images[s], batch.ground_truths[s], batch.image_ids[s], batch.canvas_maps[s]) for s in slices]
 
 
 def _largest_canvas(run: TrainState, batch: Batch | None) -> tuple[int, int]:
@@ -228,7 +218,7 @@ def empty_batch(canvas: tuple[int, int], device: torch.device) -> Batch:
     """Return one image (1, 3, height, width) of padding without objects, for a rank without readable images."""
     boxes = torch.zeros(0, 4)
     objects = GroundTruth(boxes, torch.zeros(0, dtype=torch.int64), boxes.long(), torch.zeros(0, dtype=torch.uint8))
-    return Batch(_padding(1, canvas, device), [objects.to(device)], [-1], [], [objects])
+    return Batch(_padding(1, canvas, device), move_ground_truths([objects], device), [-1], [])
 
 
 def _padding(count: int, canvas: tuple[int, int], device: torch.device) -> Tensor:

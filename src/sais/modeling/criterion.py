@@ -148,7 +148,7 @@ class SaisCriterion:
         """
         device = batch.images.device
         on_host = not self.needs_predictions
-        ground_truths = batch.on_host() if on_host else batch.ground_truths
+        ground_truths = [objects.on_host() for objects in batch.ground_truths] if on_host else batch.ground_truths
         canvas = (batch.images.shape[2], batch.images.shape[3])
         grid = location_grid(canvas, self.strides, self.level_ranges, "cpu" if on_host else device)
         predictions = (_detached(outputs),) if self.needs_predictions and outputs is not None else ()
@@ -209,7 +209,7 @@ class SaisCriterion:
         index = assignment.mask_objects
         if index is None:
             index = [objects[rows] for objects, rows in zip(assignment.targets.object_index, samples, strict=True)]
-        return mask_losses(prototypes.unbind(), sampled, index, batch.ground_truths, self.mask_margin, batch.on_host())
+        return mask_losses(prototypes.unbind(), sampled, index, batch.ground_truths, self.mask_margin)
 
 
 def count_normalizers(targets: DenseTargets, mask_positives: list[Tensor]) -> dict[str, Tensor]:

@@ -29,7 +29,6 @@ def mask_losses(
     object_index: Sequence[Tensor],
     ground_truths: Sequence[GroundTruth],
     margin: float = 0.0,
-    host_ground_truths: Sequence[GroundTruth] | None = None,
 ) -> Tensor:
     """Sum the mask loss over the sampled locations of all images.
 
@@ -39,12 +38,11 @@ def mask_losses(
         object_index: B tensors (M,) int64, the object of each sampled location, best in host memory.
         ground_truths: objects of B images; their mask windows already include `margin`.
         margin: margin around the box as a fraction of its sides, used to compute the area inside the window.
-        host_ground_truths: the same objects in host memory; None copies what is needed of them.
 
     Returns:
         A scalar.
     """
-    host = ground_truths if host_ground_truths is None else host_ground_truths
+    host = [objects.on_host() for objects in ground_truths]
     growth = (1 + 2 * margin) ** 2
     sides = [g.boxes[:, 2:] - g.boxes[:, :2] for g in host]
     areas = _to_host([(s.prod(1) / MASK_STRIDE**2 * growth).clamp(min=1) for s in sides])  # in grid cells

@@ -17,10 +17,16 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
     The images are copied in one transfer, all objects of all images in another.
     """
     images = batch.images.to(device, non_blocking=copies_overlap(device))
-    names = list(GroundTruth.__dataclass_fields__)
-    copies = copy_together([getattr(o, name) for o in batch.ground_truths for name in names], device)
-    moved = [GroundTruth(*copies[i : i + len(names)]) for i in range(0, len(copies), len(names))]
-    return replace(batch, images=images, ground_truths=moved, host_ground_truths=batch.on_host())
+    return replace(batch, images=images, ground_truths=move_ground_truths(batch.ground_truths, device))
+
+
+def move_ground_truths(ground_truths: Sequence[GroundTruth], device: torch.device) -> list[GroundTruth]:
+    """Return copies of the objects of B images on a device, each with its `GroundTruth.host`; one transfer for all."""
+    copies = iter(copy_together([tensor for objects in ground_truths for tensor in objects.tensors()], device))
+    moved = [GroundTruth(next(copies), next(copies), next(copies), next(copies)) for _ in ground_truths]
+    for copy, objects in zip(moved, ground_truths, strict=True):
+        copy.host = None if copy.boxes.device.type == "cpu" else objects.on_host()
+    return moved
 
 
 def copy_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -18,7 +18,7 @@ import torch
 from sais.config import Experiment
 from sais.data.formats import read_dataset
 from sais.data.paths import DataPaths
-from sais.engine.lock import is_locked, lock_run
+from sais.engine.lock import LOCK_FILE, is_locked, lock_run
 from sais.engine.logging.append_log import AppendLog
 from sais.engine.logging.run_log import RunLog
 from sais.engine.trainer import train
@@ -59,6 +59,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_resumed_log_equals_an_uninterrupted_one_and_text_keeps_everything(quiet: Experiment, tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).touch()
     with pytest.raises(KeyboardInterrupt), RunLog(tmp_path, 10, quiet) as log:
         for iteration in range(1, 6):
             log.iteration(iteration, (iteration - 1) // 2, LOSSES, 0.1, 4.0)
@@ -89,6 +90,7 @@ def test_text_log_has_every_printed_message_also_on_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
+    (tmp_path / LOCK_FILE).touch()
     with RunLog(tmp_path, 2, quiet) as log:
         assert log._progress.shows_bar
         log.print("two\nlines [bold]as they are")
