@@ -7,6 +7,7 @@ mistake in one line.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -217,6 +218,8 @@ def _check_values(option: Option, values: list[str], command: str) -> None:
     if not values and _max_values(option.hint) == 1:
         raise ConfigError(f"{command}: {option.name}: the value is missing. Give {describe(option.hint)}.")
     if not _fits(option.hint, values):
+        if any(re.fullmatch(r"[+-]?\d{19,}", value) for value in values):
+            raise ConfigError(f"{command}: {where}: must be a number of at most 18 digits.")
         what = f"{' '.join(values)!r} is not valid" if option.positional else "not a valid value"
         raise ConfigError(f"{command}: {where}: {what}. Give {describe(option.hint)}.")
     for number in (number for number in map(_number, values) if number is not None):
