@@ -46,7 +46,7 @@ def own_code(experiment: Experiment, settings: tuple[str, ...] = OWN_CODE) -> di
 
 
 def is_trusted(name: str) -> bool:
-    """Return whether ``module:attribute`` is built in, or its module was named by the user or is in `TRUST_VARIABLE`."""
+    """Return whether ``module:attribute`` is built in, or its module was named by the user or in `TRUST_VARIABLE`."""
     if name in BUILT_IN:
         return True
     module = name.partition(":")[0]
