@@ -154,6 +154,7 @@ def examine(make: Callable[[Path], Case], folder: Path, untouched: Path, watch: 
     case = make(inputs)
     before, samples = _listing(inputs, case.may_change), _listing(untouched)
     _reset_peak()
+    held = _peak_bytes()  # by what this process did before
     start, directory = time.process_time(), Path.cwd()
     os.chdir(outputs)
     tempfile.tempdir = str(temporary)
@@ -170,7 +171,7 @@ def examine(make: Callable[[Path], Case], folder: Path, untouched: Path, watch: 
             *_changes(samples, _listing(untouched), False),
         ]
         foreign = "; ".join(dict.fromkeys([*watch.events, *changes]))
-        fault = foreign or (f"{peak / 2**30:.1f} GB of memory" if peak > MAX_BYTES else "")
+        fault = foreign or (f"{peak / 2**30:.1f} GB of memory" if peak - held > MAX_BYTES else "")
     return Outcome(result, fault, case.about, seconds, peak)
 
 

@@ -178,7 +178,16 @@ class GraphSession:
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         boxes = np.array([[[0, 0, 9, 9], [20, 0, 30, 9], [40, 0, 50, 9], [0, 0, 0, 0]]], np.float32)
         scores = np.array([[0.9, 0.5, 0.3, 0]], np.float32)
-        return {"boxes": boxes, "scores": scores, "labels": np.array([[0, 1, 0, 0]])}
+        prototypes = self.metadata.experiment.model.prototypes
+        return {
+            "boxes": boxes,
+            "scores": scores,
+            "labels": np.array([[0, 1, 0, 0]]),
+            "coefficients": np.zeros((1, 4, prototypes), np.float32),
+            "prototypes": np.zeros(
+                (1, prototypes, inputs["images"].shape[2] // 4, inputs["images"].shape[3] // 4), np.float32
+            ),
+        }
 
 
 def test_graph_with_nms_is_filtered_and_rejects_what_it_cannot_change() -> None:
