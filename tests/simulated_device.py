@@ -108,6 +108,8 @@ class SimulatedDevice(TorchDispatchMode):
             self.waits[SHAPE_DEPENDS_ON_VALUES[function]] += 1
         elif function is aten.repeat_interleave.Tensor:
             self.waits["repeat_interleave"] += kwargs.get("output_size") is None
+            if args[0].values.is_contiguous() and args[0].values.storage_offset():
+                raise RuntimeError(f"{function}: crashes on MPS for a part of a block (pytorch issue 167924)")
         elif function in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
             self.waits["boolean index"] += any(index is not None and index.dtype == torch.bool for index in args[1])
         host = [t for t in tensors if not isinstance(t, DeviceTensor) and t.dim() > 0]

@@ -103,7 +103,7 @@ class Batch:
     """B maps from the images to their canvases."""
 
     def pin_memory(self) -> Batch:
-        """Return a copy with its images in pinned memory, from which `to` copies asynchronously."""
+        """Return a copy with its images in pinned memory, from which `move_batch` copies asynchronously."""
         return replace(self, images=self.images.pin_memory())
 
 

@@ -61,8 +61,9 @@ def test_mask_loss_skips_objects_without_outline() -> None:
 
 @pytest.mark.parametrize("margin", [0.0, 0.1])
 def test_mask_loss_on_an_accelerator_equals_the_cpu(margin: float) -> None:
-    """Images with many objects, without objects and with an object that has no outline, in one call without waiting."""
+    """Images with many objects, none, one without outline and only one, in one call without waiting."""
     objects = [random_objects(7, 6, margin), random_objects(8, 0), random_objects(9, 3, margin)]
+    objects.append(random_objects(10, 1, margin))
     x1, y1, x2, y2 = objects[2].mask_windows[1].tolist()
     start = int((objects[2].mask_windows[0, 2:] - objects[2].mask_windows[0, :2]).prod())
     kept = objects[2].mask_values
@@ -70,6 +71,7 @@ def test_mask_loss_on_an_accelerator_equals_the_cpu(margin: float) -> None:
     objects[2].mask_windows[1] = 0
     generator = torch.Generator().manual_seed(0)
     index = [torch.tensor([4, 0, 0, 5, 2]), torch.zeros(0, dtype=torch.int64), torch.tensor([1, 2, 1, 0])]
+    index.append(torch.tensor([0, 0]))
     prototypes = [torch.randn(PROTOTYPES, *GRID, generator=generator, dtype=torch.float64) for _ in index]
     coefficients = [torch.randn(len(i), PROTOTYPES, generator=generator, dtype=torch.float64) for i in index]
     leaves = [tensor.requires_grad_() for tensor in (*prototypes, *coefficients)]
@@ -78,7 +80,7 @@ def test_mask_loss_on_an_accelerator_equals_the_cpu(margin: float) -> None:
     with SimulatedDevice() as device:
         moved = [leaf.detach().to(DEVICE).requires_grad_() for leaf in leaves]
         on_device = move_ground_truths(objects, DEVICE)
-        loss = mask_losses(moved[:3], moved[3:], index, on_device, margin)
+        loss = mask_losses(moved[:4], moved[4:], index, on_device, margin)
         gradients = torch.autograd.grad(loss, moved)
         assert device.waits.total() == 0
     torch.testing.assert_close(to_host(loss), expected)

@@ -109,7 +109,7 @@ def _create(name: str) -> nn.Module:
     check_backbone(name)
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, features_only=True)
-    except SaisError:  # of `sais.checkpoint.limit_parameters`
+    except SaisError:  # of `sais.inference.parameter_limit`
         raise
     except Exception as error:  # timm raises many kinds for an unknown name or a network without feature maps
         known = [*timm.list_pretrained(), *timm.list_models()]

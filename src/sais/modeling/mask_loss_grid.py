@@ -104,6 +104,7 @@ def _coverage(table: Tensor, cells: int, mask_values: Tensor, prototypes: Tensor
         prototypes: (K, h, w).
     """
     x1, y1, x2, _, first, sizes = table.unbind(1)
+    sizes = sizes.clone()  # MPS crashes if they start inside a block of memory (pytorch issue 167924): for U = 1
     owner = torch.repeat_interleave(sizes, output_size=cells)  # (cells,), which of the U objects
     offset = torch.arange(cells, device=table.device) - (sizes.cumsum(0) - sizes)[owner]  # in its window
     width = (x2 - x1)[owner]
