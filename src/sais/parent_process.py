@@ -19,7 +19,8 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 def end_with_parent(parent: int, number: int = KILL) -> None:
     """Let this process end when its parent ends.
 
-    On Linux the system sends the signal at once, also while this process waits for a file that never arrives.
+    On Linux the system sends the signal at once, also while this process waits for a file that never arrives, and also
+    when only the thread ends that started this process: call this only if that was the main thread.
     Elsewhere a thread looks for the parent each second. On Windows, which sends no such signal, nothing is done.
 
     Args:
@@ -42,11 +43,12 @@ def end_worker_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
-    if sys.platform == "linux" and os.getppid() == parent.pid and parent.pid is not None:
+    from_main_thread = getattr(multiprocessing.current_process(), "started_in_main_thread", False)
+    if sys.platform == "linux" and from_main_thread and os.getppid() == parent.pid and parent.pid is not None:
         end_with_parent(parent.pid)
         return
 
-    def watch() -> None:  # a fork server is in between, or the system has no signal for it
+    def watch() -> None:  # a thread or a fork server is in between, or the system has no signal for it
         wait([parent.sentinel])
         os._exit(1)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 from pathlib import Path
@@ -82,13 +83,88 @@ def test_kill_workers_kills_processes_of_its_own_contexts_only(monkeypatch: pyte
     processes[1].join()
 
 
-def test_sockets_of_workers_are_in_a_folder_known_as_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def kill_and_answer(connection: Any) -> None:
+    workers.kill_workers()
+    connection.send("done")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not fork")
+def test_kill_workers_in_a_forked_process_spares_those_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_start_method", lambda: "fork")
+    context: Any = workers.worker_context([1], workers=2)
+    reader = context.Process(target=time.sleep, args=(1000,))
+    reader.start()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    forked = multiprocessing.get_context("fork").Process(target=kill_and_answer, args=(sender,))
+    forked.start()
+    sender.close()
+    try:
+        assert receiver.recv() == "done"
+        assert reader.is_alive()
+    finally:
+        forked.join()
+        reader.kill()
+        reader.join()
+
+
+def prepare_and_answer(connection: Any) -> None:
+    workers.init_worker(0)
+    connection.send("ready")
+    connection.send(f"still here {connection.recv()}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are looked up in /proc")
+def test_workers_outlive_the_thread_that_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a server asks for each batch in another thread."""
+    monkeypatch.setattr(workers, "_start_method", lambda: "fork")
+    context: Any = workers.worker_context([1], workers=1)
+    ours, other = multiprocessing.Pipe()
+    process = context.Process(target=prepare_and_answer, args=(other,))
+
+    def start() -> None:
+        process.start()
+        other.close()
+        ours.recv()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    number = thread.native_id
+    thread.join()
+    while os.path.exists(f"/proc/self/task/{number}"):
+        os.sched_yield()
+    ours.send("after its thread")
+    assert ours.recv() == "still here after its thread"
+    process.join()
+
+
+@pytest.fixture
+def socket_config(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return the settings of this process in multiprocessing, empty as in a new one."""
     config: dict[str, str] = {}
     monkeypatch.setattr(multiprocessing.current_process(), "_config", config)
+    return config
+
+
+def test_sockets_of_workers_are_in_a_folder_known_as_ours(
+    monkeypatch: pytest.MonkeyPatch, socket_config: dict[str, str]
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        workers.worker_context([1], workers=2)
+        assert PATTERN.fullmatch(Path(socket_config["tempdir"]).name) is not None
+        assert multiprocessing.util.get_temp_dir() == socket_config["tempdir"]
+
+
+def test_sockets_of_workers_have_short_paths(
+    monkeypatch: pytest.MonkeyPatch, socket_config: dict[str, str], tmp_path: Path
+) -> None:
+    """A reader whose socket has a path of more than 103 bytes (macOS) sends nothing, and torch waits for it forever."""
+    folder = tmp_path / ("temporary" * 8)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     workers.worker_context([1], workers=2)
-    assert PATTERN.fullmatch(Path(config["tempdir"]).name) is not None
-    assert multiprocessing.util.get_temp_dir() == config["tempdir"]
+    assert "tempdir" not in socket_config  # Python chooses a shorter name
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.usefixtures("spawning")

@@ -15,7 +15,7 @@ import sais.engine.trainer as engine
 from sais.checkpoint import load_checkpoint
 from sais.config import Experiment, to_dict
 from sais.data.paths import DataPaths
-from sais.engine.run_folder import RUN_FILES, claim_run_folder, is_unstarted
+from sais.engine.run_folder import RUN_FILES, claim_run_folder, is_missing, is_unstarted
 from sais.engine.trainer import train
 from sais.errors import InputError, ResourceError
 from sais.resolve import NAMED_MODULES
@@ -179,6 +179,15 @@ def test_train_reports_a_renamed_folder_and_ends_at_the_next_save(
     assert load_checkpoint(renamed / "last.safetensors").state["iteration"] == 3
     monkeypatch.setattr(engine, "train_step", step)
     assert train(tiny, DataPaths(shapes), renamed, resume=True).iterations == 6
+
+
+@pytest.mark.parametrize("name", ["run.lock", "experiment.json", "log.jsonl"])
+def test_a_folder_without_some_files_is_not_missing(name: str, tmp_path: Path) -> None:
+    """Somebody removes the lock file, which looks stale, while the run goes on: it must be saved all the same."""
+    assert is_missing(tmp_path)
+    assert is_missing(tmp_path / "nowhere")
+    (tmp_path / name).touch()
+    assert not is_missing(tmp_path)
 
 
 def test_resume_removes_what_killed_saves_have_left(tiny: Experiment, shapes: Path, tmp_path: Path) -> None:

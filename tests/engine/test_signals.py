@@ -52,6 +52,15 @@ def test_stop_request_ignores_a_hangup_that_is_ignored(monkeypatch: pytest.Monke
         signal.signal(signal.SIGHUP, before)
 
 
+def test_signals_of_the_program_that_python_is_part_of_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python knows no such handler and cannot restore it."""
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    handlers = signal.getsignal
+    monkeypatch.setattr(signals.signal, "getsignal", lambda number: None)
+    with StopRequest(), signals.ignore_worker_deaths():
+        assert [handlers(number) for number in signals.SIGNALS] == before
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 def test_exit_on_signals_raises_once_and_then_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
@@ -66,7 +75,13 @@ def test_exit_on_signals_raises_once_and_then_ends_the_process(monkeypatch: pyte
             signal.raise_signal(signal.SIGTERM)
         assert caught.value.code == 143
         assert codes == [143]
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert callable(signal.getsignal(signal.SIGTERM))  # or the next one would end pytest
+        signal.raise_signal(signal.SIGTERM)  # the same request: `timeout` sends it to a process and to its group
+        ended: list[int] = []
+        monkeypatch.setattr(signals.os, "_exit", ended.append)
+        monkeypatch.setattr(signals, "REPEAT_SECONDS", 0.0)
+        signal.raise_signal(signal.SIGTERM)
+        assert ended == [143]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

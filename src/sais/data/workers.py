@@ -12,10 +12,12 @@ import contextlib
 import gc
 import io
 import multiprocessing
+import os
 import pickle
 import shutil
 import signal
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Iterator
@@ -31,6 +33,11 @@ from sais.io.temporary import create_temporary_folder
 from sais.parent_process import end_worker_with_parent
 
 _processes: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_processes.clear)  # they are not the new process's own
+MAX_SOCKET_FOLDER = 85
+"""Maximum number of bytes of the path of a folder with sockets: macOS takes 103 bytes in total, Linux 107, and Python
+adds ``/listener-xxxxxxxx``."""
 GUARD = 'if __name__ == "__main__":'
 
 
@@ -38,6 +45,7 @@ class _Process(SpawnProcess):
     """A process that starts without the main script."""
 
     def start(self) -> None:
+        self.started_in_main_thread = _in_main_thread()
         with _without_main_script():
             super().start()
         _processes.add(self)
@@ -55,6 +63,7 @@ def _fork_context() -> BaseContext:
 
     class Process(ForkProcess):
         def start(self) -> None:
+            self.started_in_main_thread = _in_main_thread()
             super().start()
             _processes.add(self)
 
@@ -63,6 +72,10 @@ def _fork_context() -> BaseContext:
 
     Context.Process = Process
     return Context()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def worker_context(dataset: Any, workers: int) -> BaseContext | None:
@@ -124,6 +137,9 @@ def _name_socket_folder() -> None:
         return
     with contextlib.suppress(OSError):  # then Python chooses one
         folder = create_temporary_folder()
+        if len(os.fsencode(folder)) > MAX_SOCKET_FOLDER:  # a longer path of a socket is refused
+            folder.rmdir()
+            return
         config["tempdir"] = str(folder)
         Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=-100)
 

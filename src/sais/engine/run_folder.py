@@ -35,14 +35,19 @@ def is_unstarted(folder: Path) -> bool:
 
 
 def is_missing(folder: Path) -> bool:
-    """Return whether the folder of a run that this process has locked has been renamed or removed since."""
-    try:
-        os.stat(folder / LOCK_FILE)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:  # a network drive that does not respond: not known to be gone
+    """Return whether the folder of a run that this process has locked has been renamed or removed since.
+
+    A folder from which only the lock file was removed, as a stale one, is still that of the run.
+    """
+    for name in (LOCK_FILE, SETTINGS, LOG):
+        try:
+            os.stat(folder / name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # a network drive that does not respond: not known to be gone
+            return False
         return False
-    return False
+    return True
 
 
 def run_numbers(parent: Path, name: str) -> list[int]:

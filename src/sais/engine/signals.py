@@ -37,7 +37,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            handled = [number for number in SIGNALS if not _is_ignored_hangup(number)]
+            # Python cannot restore a handler (None) of the program that it is part of, such as R.
+            handled = [n for n in SIGNALS if not _is_ignored_hangup(n) and signal.getsignal(n) is not None]
             self._previous_handlers = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
@@ -88,7 +89,8 @@ def ignore_worker_deaths() -> Iterator[None]:
     applied twice. When the next batch is requested, torch notices the death again.
     """
     number = getattr(signal, "SIGCHLD", None)
-    if number is None or threading.current_thread() is not threading.main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if number is None or not in_main_thread or signal.getsignal(number) is None:
         yield
         return
     previous_handler = signal.signal(number, signal.SIG_DFL)
@@ -101,8 +103,9 @@ def ignore_worker_deaths() -> Iterator[None]:
 def exit_on_signals() -> None:
     """Let SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed; for the process of a command.
 
-    Signals that are ignored or handled already remain so. The second signal ends the process at once; the first one
-    after `EXIT_SECONDS`, for example if a thread waits for a file that never arrives.
+    Signals that are ignored or handled already remain so. The second signal, unless it is the same request
+    (`REPEAT_SECONDS`), ends the process at once; the first one after `EXIT_SECONDS`, for example if a thread waits for
+    a file that never arrives.
     """
     for number in SIGNALS:
         if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_DFL:
@@ -117,7 +120,13 @@ def exit_soon(code: int) -> None:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+    received = time.monotonic()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - received >= REPEAT_SECONDS:
+            os._exit(128 + number)
+
+    signal.signal(number, end)
     exit_soon(128 + number)
     exit_by_signal(number)
 
