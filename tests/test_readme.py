@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -119,3 +120,12 @@ def test_install_lines_of_the_readme_can_be_typed(root: Path) -> None:
         match = re.fullmatch(r'pip install -e "\.\[([\w,-]+)\]"', install)
         assert match is not None, install
         assert set(match[1].split(",")) <= extras.keys()
+
+
+def test_names_of_functions_in_the_pages_exist(root: Path) -> None:
+    pages = "".join(path.read_text() for path in root.glob("docs/*.md") if path.name != "log.md")
+    packages = "|".join(path.parent.name for path in root.glob("src/sais/*/__init__.py"))
+    names = set(re.findall(rf"`(?:sais\.)?((?:{packages})(?:\.[A-Za-z_]+)+)`", pages))
+    assert len(names) > 20
+    for name in sorted(names):
+        pkgutil.resolve_name(f"sais.{name}")
