@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sais import input_limits
 from sais.errors import InputError, MissingDependencyError, ResourceError
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
@@ -129,6 +130,16 @@ def test_load_rejects_malformed_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError):
         random_detections().save(tmp_path / "file" / "d.json")
+
+
+def test_load_names_the_limit_of_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = [CroppedMask(0, 0, np.ones((3, 3), dtype=bool)), CroppedMask(4, 4, np.ones((2, 2), dtype=bool))]
+    Detections((8, 8), np.zeros((2, 4)), np.ones(2), np.zeros(2, dtype=int), ("cat",), masks).save(tmp_path / "d.json")
+    monkeypatch.setattr(input_limits, "MAX_BITMAP_PIXELS", 12)
+    with pytest.raises(ResourceError, match=r"d\.json: masks of more than 12 pixels.*MAX_BITMAP_PIXELS"):
+        Detections.load(tmp_path / "d.json")
+    monkeypatch.setattr(input_limits, "MAX_BITMAP_PIXELS", 13)
+    assert len(Detections.load(tmp_path / "d.json")) == 2
 
 
 def test_masks_of_a_box_only_model_raise() -> None:

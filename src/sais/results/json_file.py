@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sais import input_limits
-from sais.errors import InputError
+from sais.errors import InputError, ResourceError
 from sais.io.atomic import write_text
 from sais.io.outputs import check_outputs, starts_with
 from sais.io.regular_file import read_regular_file
@@ -70,7 +70,7 @@ def load(kind: type[Detections], path: str | Path) -> Detections:
 
     Raises:
         InputError: The file cannot be read or is not a detections file.
-        ResourceError: The file is too large.
+        ResourceError: The file or its masks are too large.
     """
     path = Path(path)
     try:
@@ -80,14 +80,14 @@ def load(kind: type[Detections], path: str | Path) -> Detections:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise InputError(f"{path}: not a detections file. Use a file written by Detections.save.")
     try:
-        return _from_content(kind, content)
+        return _from_content(kind, content, path)
     except KeyError as error:
         raise InputError(f"{path}: malformed detections (no {error!s:.50}). Save them again.") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: malformed detections ({error!s:.200}). Save them again.") from None
 
 
-def _from_content(kind: type[Detections], content: dict[str, Any]) -> Detections:
+def _from_content(kind: type[Detections], content: dict[str, Any], path: Path) -> Detections:
     """Return the detections of a file; ValueError, TypeError or KeyError for malformed ones."""
     objects, (height, width), class_names = content["detections"], content["image_size"], content["class_names"]
     _check_header(objects, height, width, class_names)
@@ -99,7 +99,10 @@ def _from_content(kind: type[Detections], content: dict[str, Any]) -> Detections
             left, top, right, bottom = bounds(item["segmentation"])
             pixels += (right - left) * (bottom - top)
             if pixels > input_limits.MAX_BITMAP_PIXELS:
-                raise ValueError(f"masks of more than {input_limits.MAX_BITMAP_PIXELS} pixels")
+                raise ResourceError(
+                    f"{path}: masks of more than {input_limits.MAX_BITMAP_PIXELS} pixels, each cropped to those set. "
+                    "Set sais.input_limits.MAX_BITMAP_PIXELS to a larger number if you trust the file."
+                )
             bits, x, y = decode_cropped(item["segmentation"])
             masks.append(CroppedMask(x, y, bits))
     boxes, scores, labels = ([item[key] for item in objects] for key in ("box", "score", "label"))
