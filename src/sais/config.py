@@ -343,7 +343,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _shorten(value: Any) -> str:
     """Return a value of any size, such as one from a damaged file, as a short text."""
+    writer = reprlib.Repr()
+    writer.maxstring = 100  # by default 30, less than some names of settings and modules
     try:
-        return reprlib.repr(value)
+        return writer.repr(value)
     except ValueError:  # an integer of thousands of digits
         return "a huge number"

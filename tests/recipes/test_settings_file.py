@@ -80,6 +80,7 @@ def test_apply_settings_scales_and_moves_as_the_command_line() -> None:
         ({"name": "sais-lite", "lr": "high"}, r"settings\.json: optim\.lr: expected float, got 'high'"),
         ({"name": "sais-lite", "size": [1, 2, 3]}, r"settings\.json: input\.size: expected 2 values"),
         ({"name": "sais-lite", "run": {"precision": "fp8"}}, r"settings\.json: run\.precision: 'fp8' is not one of"),
+        ({"name": "sais-lite", "run": {"precision": "x" * 90}}, r"run\.precision: 'x{90}' is not one of"),
         ({"lr": 1, "optim": {"lr": 2}}, r"settings\.json: optim\.lr is given twice"),
         ({"lr": 0.1}, r"settings\.json: names no recipe"),
         ({"name": "sais-lit", "lr": 0.1}, r"settings\.json: name 'sais-lit' is not a recipe, did you mean 'sais-lite'"),
