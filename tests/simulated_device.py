@@ -112,6 +112,7 @@ class SimulatedDevice(TorchDispatchMode):
                 raise RuntimeError(f"{function}: crashes on MPS for a part of a block (pytorch issue 167924)")
         elif function in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
             self.waits["boolean index"] += any(index is not None and index.dtype == torch.bool for index in args[1])
+            self.waits["index of the host"] += any(i is not None and not isinstance(i, DeviceTensor) for i in args[1])
         host = [t for t in tensors if not isinstance(t, DeviceTensor) and t.dim() > 0]
         if host and function is not aten.copy_.default and not _accepts_host_index(function):
             raise RuntimeError(f"{function}: tensors of the device and of the host together")
