@@ -133,6 +133,23 @@ def test_lack_of_memory_is_not_a_corrupt_image(tmp_path: Path) -> None:
     assert done.stdout.split() == ["OutOfMemoryError"] * len(names) + ["InputError"], done.stderr
 
 
+_ASK_FOR_MEMORY = """
+from pathlib import Path
+from sais.io.decoding_limits import lacks_memory
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+before = peak()
+print(lacks_memory(2**25), peak() - before < 2**16)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks up the memory of a process in Linux's /proc")
+def test_memory_for_a_corrupt_image_is_not_taken() -> None:
+    """Several processes that took gigabytes for each would be killed by the system, or others instead of them."""
+    done = subprocess.run([sys.executable, "-c", _ASK_FOR_MEMORY], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 def test_limits_are_read_when_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [Image.new("L", (4, 4), i) for i in range(3)]
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])

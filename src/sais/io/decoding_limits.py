@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from sais import input_limits
@@ -79,9 +80,13 @@ def check_pages(count: int, name: str) -> None:
 
 
 def lacks_memory(pixels: int) -> bool:
-    """Return whether memory does not suffice to decode an image with this number of pixels."""
+    """Return whether memory does not suffice to decode an image with this number of pixels.
+
+    The memory is reserved for a moment but not written: with a large corrupt image, writing it could take all memory,
+    for which the system kills a process.
+    """
     try:
-        bytearray(_BYTES_PER_PIXEL * pixels)
+        np.empty(_BYTES_PER_PIXEL * pixels, np.uint8)
     except MemoryError:
         return True
     return False
