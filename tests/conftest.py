@@ -23,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """State how a test process died, which pytest-xdist does not: -9 is SIGKILL, -15 SIGTERM, 143 our own exit."""
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    if error and process is not None:
+        print(f"\n[{node.gateway.id}] process {process.pid} ended with status {process.wait(10)}")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Return the root of the repository."""
