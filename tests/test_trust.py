@@ -23,6 +23,7 @@ from sais.config_ranges import RANGES, check_ranges
 from sais.data.paths import DataPaths
 from sais.engine.trainer import train
 from sais.errors import CheckpointError, ConfigError, ResourceError, SaisError
+from sais.inference.parameter_limit import limit_parameters
 from sais.inference.trained_model import load_model
 from sais.resolve import NAMED_MODULES, resolve
 from sais.trust import OWN_CODE, check_trusted, own_code
@@ -225,6 +226,16 @@ def test_a_network_far_larger_than_its_weights_is_not_built(
     folder = changed(experiment=change(experiment, setting, value))
     with pytest.raises(CheckpointError, match=r"describe a network of more than \d+ parameters"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vgg19"])
+def test_a_backbone_may_have_a_classifier_larger_than_the_stored_network(name: str) -> None:
+    """The VGG networks do: 124 million parameters, which are dropped once the backbone is built."""
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        network = timm.create_model(name, features_only=True)
+        with limit_parameters(network.state_dict(), Path("model.safetensors")):
+            timm.create_model(name, features_only=True)
 
 
 @pytest.mark.parametrize(
