@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sais.errors import ResourceError
-from sais.io.atomic import atomic_write, write_text
+from sais.errors import InputError, ResourceError
+from sais.io.atomic import atomic_write, check_writable, write_text
 
 
 def test_write_text_replaces_the_old_content(tmp_path: Path) -> None:
@@ -67,3 +67,10 @@ def test_atomic_write_keeps_the_previous_file(tmp_path: Path, monkeypatch: pytes
     assert path.read_text() == "2"
     assert previous.read_text() == "1"
     assert sorted(os.listdir(tmp_path)) == ["last", "previous"]
+
+
+def test_check_writable_refuses_a_thousand_folders(tmp_path: Path) -> None:
+    """Python creates and removes them by recursion, which ended in a traceback and in a crash."""
+    check_writable(tmp_path / "/".join("a" * 100))
+    with pytest.raises(InputError, match="folders below each other, above the limit of 200"):
+        check_writable(tmp_path / "/".join("a" * 1000))

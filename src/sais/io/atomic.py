@@ -12,6 +12,8 @@ from sais.errors import InputError, ResourceError
 
 REPLACE_SECONDS = 2.0
 """Maximum time that `replace_file` waits on Windows for another process to close a file."""
+MAX_FOLDER_DEPTH = 200
+"""Maximum number of folders in an absolute path: Python creates missing ones by recursion."""
 WAITS = os.name == "nt"
 """Whether open files cannot be replaced on this system."""
 
@@ -108,6 +110,11 @@ def _flush(path: Path) -> None:
 def check_writable(folder: Path) -> None:
     """Raise InputError unless `folder` exists or can be created, and can be written to. Creates nothing."""
     parent = folder.absolute()
+    if len(parent.parts) > MAX_FOLDER_DEPTH:
+        raise InputError(
+            f"{folder}: {len(parent.parts)} folders below each other, above the limit of {MAX_FOLDER_DEPTH}. Choose "
+            "another output folder."
+        )
     while not os.path.lexists(parent):
         parent = parent.parent
     if not parent.is_dir():
