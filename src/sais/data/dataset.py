@@ -16,7 +16,6 @@ from sais.data.annotations import DatasetSplit, ImageRecord, object_masks, train
 from sais.data.packed_records import PackedRecords
 from sais.data.transforms.augment import augment, resolve_augmentation
 from sais.data.transforms.geometric import resize_sample
-from sais.data.transforms.multi_scale import batch_input_size
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.ops.letterbox import letterbox
 from sais.structures import Sample
@@ -70,6 +69,8 @@ class AugmentedSamples:
         Raises:
             SaisError: The image itself cannot be read.
         """
+        from sais.data.transforms.multi_scale import batch_input_size
+
         white_level = self.settings.white_level
         sample = read_sample(self.records[key.position], white_level=white_level)
         random = np.random.default_rng([self.seed, key.epoch, key.position])

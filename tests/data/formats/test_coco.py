@@ -172,6 +172,7 @@ def with_key(key: str, value: Any) -> dict[str, Any]:
         (with_key("annotations", {}), "'annotations' is not a list"),
         (with_key("images", DOCUMENT["images"] * 2), "image id 7 occurs"),
         (with_key("images", [{"id": 7}]), "image 7 lacks 'file_name'"),
+        (with_key("images", [{"id": 7, "file_name": "a\ud800.png"}]), "image 7 lacks 'file_name'"),
         (with_key("annotations", DOCUMENT["annotations"] * 2), "annotation id 1 occurs"),
         (with_key("categories", DOCUMENT["categories"] * 2), "category id 3 occurs"),
         (changed(image_id=8), "annotation 1 is of image 8"),

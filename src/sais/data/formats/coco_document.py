@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -204,12 +205,23 @@ def _valid_entries(path: Path, entries: list[Any], notes: Notes) -> list[dict[st
         if not isinstance(entry, dict) or not is_id(entry.get("id")):
             text = f"{path}: not COCO: images[{position}] is an image without an 'id'. Export it as COCO instances."
             notes.problem(kinds.BAD_IMAGE, text)
-        elif not isinstance(entry.get("file_name"), str) or not entry["file_name"] or "\0" in entry["file_name"]:
+        elif not _is_file_name(entry.get("file_name")):
             text = f"{path}: not COCO: image {quoted(entry['id'])} lacks 'file_name'. Export it as COCO instances."
             notes.problem(kinds.BAD_IMAGE, text)
         else:
             valid.append(entry)
     return valid
+
+
+def _is_file_name(value: object) -> bool:
+    """Return whether a file can have this name: no system takes NUL, or half of a UTF-16 pair as in ``"\\ud800"``."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Locator:
