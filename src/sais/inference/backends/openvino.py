@@ -80,10 +80,10 @@ class OpenVinoSession:
         May be called by several threads at once; each call has its own outputs.
         """
         with self._requests.borrow() as request:
-            # Inputs and outputs are copies: the request holds no memory of the caller, and the next call with it cannot
-            # change the results.
-            results = request.infer([inputs[name] for name in self._inputs], share_inputs=False)
-            return {name: np.array(results[i]) for i, name in enumerate(self._outputs)}
+            # The outputs are copies, so that the next call with this request cannot change them. Shared inputs are checked
+            # by OpenVINO; copied ones with too many channels were cut without an error.
+            results = request.infer([inputs[name] for name in self._inputs], share_inputs=True, share_outputs=False)
+        return {name: results[i] for i, name in enumerate(self._outputs)}
 
 
 class _Pool:
