@@ -80,8 +80,8 @@ class OpenVinoSession:
         May be called by several threads at once; each call has its own outputs.
         """
         with self._requests.borrow() as request:
-            # The outputs are copies, so that the next call with this request cannot change them. Shared inputs are checked
-            # by OpenVINO; copied ones with too many channels were cut without an error.
+            # The outputs are copies, so that the next call with this request cannot change them. OpenVINO checks shared
+            # inputs; of copied ones it cuts surplus channels without an error.
             results = request.infer([inputs[name] for name in self._inputs], share_inputs=True, share_outputs=False)
         return {name: results[i] for i, name in enumerate(self._outputs)}
 
