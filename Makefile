@@ -39,7 +39,7 @@ check: $(STAMP)
 # stack were gone. Without faulthandler there is none.
 ALONE := tests/paper/test_reproduce.py::test_reproduce_resumes_after_a_kill
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:faulthandler -m "slow or not slow" -n auto --dist loadfile --no-loadscope-reorder --durations 40 --deselect $(ALONE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:faulthandler -m "slow or not slow" -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40 --deselect $(ALONE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ALONE)
 
 clean:
