@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def test_worker_context_forks_where_python_does(monkeypatch: pytest.MonkeyPatch)
 def test_kill_workers_kills_processes_of_its_own_contexts_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_start_method", lambda: "fork")
     contexts: list[Any] = [workers.worker_context([1], workers=2), multiprocessing.get_context("fork")]
-    processes = [context.Process(target=time.sleep, args=(1000,)) for context in contexts]
+    processes = [context.Process(target=signal.pause) for context in contexts]
     for process in processes:
         process.start()
     workers.kill_workers()
@@ -92,7 +92,7 @@ def kill_and_answer(connection: Any) -> None:
 def test_kill_workers_in_a_forked_process_spares_those_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_start_method", lambda: "fork")
     context: Any = workers.worker_context([1], workers=2)
-    reader = context.Process(target=time.sleep, args=(1000,))
+    reader = context.Process(target=signal.pause)
     reader.start()
     receiver, sender = multiprocessing.Pipe(duplex=False)
     forked = multiprocessing.get_context("fork").Process(target=kill_and_answer, args=(sender,))

@@ -15,6 +15,7 @@ import sais.engine.trainer as engine
 from sais.checkpoint import load_checkpoint
 from sais.config import Experiment, to_dict
 from sais.data.paths import DataPaths
+from sais.engine.lock import is_locked
 from sais.engine.run_folder import RUN_FILES, claim_run_folder, is_missing, is_unstarted
 from sais.engine.trainer import train
 from sais.errors import InputError, ResourceError
@@ -90,7 +91,8 @@ def test_claim_run_folder_resumes_copied_runs(tmp_path: Path) -> None:
         out = tmp_path / str(number)
         write_files(out, {"last.safetensors": "content", **files})
         with claim_run_folder(out, resume=True):
-            pass
+            assert is_locked(out) is True
+        assert read_files(out) == {"last.safetensors": "content", **files} | {"run.lock": ""}
 
 
 def test_train_keeps_other_files_if_the_first_step_fails(

@@ -226,6 +226,7 @@ def _copy(path: Path, document: Any) -> Any:
     count = 0
 
     def copy(value: Any, depth: int) -> Any:
+        """Return the copy of a part of the content at a depth of nesting."""
         nonlocal count
         count += 1
         if count > MAX_VALUES or depth > MAX_DEPTH:
