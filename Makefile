@@ -34,13 +34,10 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_style.py
 
 # One thread per process, because the tests are distributed over processes. -m selects slow tests as well. The files
-# keep the order of tests/conftest.py, which starts with the slow ones. ALONE runs in a process of its own afterwards:
-# in whole runs the kernel ended its process with SIGSEGV (SI_KERNEL) where SIGCHLD arrived, as if the alternative signal
-# stack were gone. Without faulthandler there is none.
-ALONE := tests/paper/test_reproduce.py::test_reproduce_resumes_after_a_kill
+# keep the order of tests/conftest.py, which starts with the slow ones. If a process dies, the suite ends: pytest-xdist
+# would wait for ever for the file that it was running.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:faulthandler -m "slow or not slow" -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40 --deselect $(ALONE)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ALONE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40
 
 clean:
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,7 +1,8 @@
-"""Import of OpenVINO without its telemetry: importing it would send an event to its vendor over the network."""
+"""Import of OpenVINO without its telemetry, which would send an event to its vendor, and its core for this process."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from typing import Any
@@ -26,3 +27,17 @@ def import_openvino() -> Any:
     finally:
         if hidden:
             sys.modules.pop(_TELEMETRY, None)
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return the one core of OpenVINO of this process, which lives as long as the process.
+
+    The CPU plugin of each core registers a signal stack in the thread that compiles its first graph, and its end
+    unmaps it, though it may be registered again by the end of another one (OpenVINO 2026.4, CPUs with AVX-512). The next
+    signal with a handler, such as SIGCHLD of a data loader's process, would then end the process.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    return import_openvino().Core()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sais.errors import CheckpointError, ConfigError, MissingDependencyError, ResourceError
-from sais.inference.backends.import_openvino import import_openvino
+from sais.inference.backends.import_openvino import openvino_core
 from sais.inference.metadata import metadata_from_text
 from sais.inference.options import InferenceOptions
 
@@ -41,7 +41,7 @@ class OpenVinoSession:
 
     def __init__(self, path: Path, options: InferenceOptions) -> None:
         try:
-            openvino = import_openvino()
+            core = openvino_core()
         except ImportError:
             raise MissingDependencyError(
                 f'{path}: this model needs OpenVINO. Run: pip install "sais-seg[openvino]"', "openvino", "openvino"
@@ -57,7 +57,6 @@ class OpenVinoSession:
         if options.threads:
             settings["INFERENCE_NUM_THREADS"] = options.threads
         device = "cpu" if options.device == "auto" else options.device
-        core: Any = openvino.Core()
         try:
             model = core.read_model(str(path))
         except Exception as error:  # its errors are plain RuntimeErrors of many kinds
