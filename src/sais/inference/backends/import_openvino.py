@@ -33,9 +33,9 @@ def import_openvino() -> Any:
 def openvino_core() -> Any:
     """Return the one core of OpenVINO of this process, which lives as long as the process.
 
-    The CPU plugin of each core registers a signal stack in the thread that compiles its first graph, and its end
-    unmaps it, though it may be registered again by the end of another one (OpenVINO 2026.4, CPUs with AVX-512). The next
-    signal with a handler, such as SIGCHLD of a data loader's process, would then end the process.
+    The CPU plugin of each core registers a signal stack in the thread that compiles its first graph, and unmaps it at
+    its end, although another core may register it again later (OpenVINO 2026.4, CPUs with AVX-512). The next handled
+    signal, such as SIGCHLD of a data loader's process, would then end this process.
 
     Raises:
         ImportError: OpenVINO is not installed.
