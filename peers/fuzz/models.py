@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from peers.fuzz.mutation import json_text, mutate_bytes, mutate_json, odd_text
 from peers.fuzz.oracle import Case, run_command
 from peers.fuzz.samples import Samples
-from sais.inference.graph_checksum import ENTRY
+from sais.inference.graph_checksum import ENTRY, placeholder, seal
 
 
 def checkpoints(rng: Random, samples: Samples, folder: Path) -> Case:
@@ -123,36 +123,42 @@ def _change_tensor(rng: Random, tensor: Any) -> Any:
 
 
 def _change_metadata(rng: Random, path: Path) -> None:
-    """Change the metadata of an ONNX file, which describes the model, or the shapes of its inputs and outputs."""
+    """Change the metadata of an ONNX file, which describes the model, or the shapes of its inputs and outputs.
+
+    As a stranger could do, the checksum of changed metadata is right. A graph with changed shapes has none: runtimes may
+    end the process on it (SECURITY.md, native decoders).
+    """
     import onnx
 
     graph = onnx.load(path)
-    if rng.random() < 0.15:
-        value = rng.choice([*graph.graph.input, *graph.graph.output])
-        dimensions = value.type.tensor_type.shape.dim
-        if dimensions:  # not 0: OpenVINO's reader of ONNX files ends the process (SECURITY.md, native decoders)
-            rng.choice(list(dimensions)).dim_value = rng.choice((1, 3, 7, 10**6))
-    else:
-        entry = rng.choice(list(graph.metadata_props))
-        entry.value = _change_text(rng, entry.value)
-        if rng.random() < 0.1:
-            graph.metadata_props.remove(entry)
-    for entry in [entry for entry in graph.metadata_props if entry.key == ENTRY]:
-        graph.metadata_props.remove(entry)  # as a stranger would do, whose file is opened without a check
+    (checksum,) = (entry for entry in graph.metadata_props if entry.key == ENTRY)
+    value = rng.choice([*graph.graph.input, *graph.graph.output])
+    if rng.random() < 0.15 and (dimensions := value.type.tensor_type.shape.dim):
+        rng.choice(list(dimensions)).dim_value = rng.choice((0, 1, 3, 7, 10**6))
+        graph.metadata_props.remove(checksum)
+        onnx.save(graph, path)
+        return
+    entry = rng.choice([entry for entry in graph.metadata_props if entry.key != ENTRY])
+    entry.value = _change_text(rng, entry.value)
+    if rng.random() < 0.1:
+        graph.metadata_props.remove(entry)
+    checksum.value = placeholder(".onnx")
     onnx.save(graph, path)
+    seal(path)
 
 
 def _change_xml_metadata(rng: Random, path: Path) -> None:
-    """Change an entry of the metadata of an OpenVINO file, and remove its checksum."""
+    """Change an entry of the metadata of an OpenVINO file, with the right checksum."""
     entries = ElementTree.parse(path)
     metadata = entries.find("rt_info/sais")
     assert metadata is not None, f"{path}: no metadata"
-    for entry in metadata.findall(ENTRY):
-        metadata.remove(entry)
-    entry = rng.choice(list(metadata))
+    entry = rng.choice([entry for entry in metadata if entry.tag != ENTRY])
     text = _change_text(rng, entry.get("value", ""))
     entry.set("value", "".join(letter for letter in text if letter.isprintable()))  # XML has no control characters
+    for checksum in metadata.findall(ENTRY):
+        checksum.set("value", placeholder(".xml"))
     entries.write(path, encoding="utf-8", xml_declaration=True)
+    seal(path)
 
 
 def _change_text(rng: Random, text: str) -> str:

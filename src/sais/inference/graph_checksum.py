@@ -2,7 +2,7 @@
 
 The checksum is an entry of the file's metadata: a prefix for each format, and the SHA-256 of the whole file (and of the
 `.bin` next to an `.xml`) as it is with 64 zeros in place of the number. A file that another program has converted
-contains the prefix of another format, and one of an earlier version none: they are opened without a check.
+contains the prefix of another format or none: it is opened only if the user trusts it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def seal(path: Path) -> None:
 
 
 def check_seal(path: Path) -> None:
-    """Check that an exported file is as sais wrote it; a file without a checksum passes.
+    """Check that an exported file is as sais wrote it.
 
     Raises:
-        CheckpointError: the file has been changed since it was exported.
+        CheckpointError: the file has no checksum, or has been changed since it was exported.
         ResourceError: the file cannot be read.
     """
     prefix = PREFIXES[_suffix(path)].encode()
@@ -55,7 +55,10 @@ def check_seal(path: Path) -> None:
         content = bytearray(path.read_bytes())
         position = content.rfind(prefix)
         if position < 0:
-            return
+            raise CheckpointError(
+                f"{path}: no checksum, so another program wrote or changed it, and a malformed graph can crash its "
+                "runtime. Set trust=True if you trust the file."
+            )
         number = slice(position + len(prefix), position + len(prefix) + len(_ZEROS))
         stored = bytes(content[number])
         content[number] = _ZEROS.encode()[: len(stored)]
@@ -64,8 +67,8 @@ def check_seal(path: Path) -> None:
         raise ResourceError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions.") from error
     if not valid:
         raise CheckpointError(
-            f"{path}: changed since it was exported (checksum mismatch). Copy it again, or export it again. If another "
-            f"program has changed it on purpose, remove {ENTRY} from its metadata."
+            f"{path}: changed since it was exported (checksum mismatch). Copy it again, or export it again. Set "
+            "trust=True if another program has changed it on purpose."
         )
 
 

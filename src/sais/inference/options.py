@@ -62,8 +62,8 @@ class InferenceOptions:
     threads: int = 0
     """CPU threads of an exported model's runtime. 0: all cores."""
     trust: bool = False
-    """Import and run code outside of sais that the model file names, such as a head of your own. The environment
-    variable SAIS_TRUST lists modules that are always trusted."""
+    """Import and run code outside of sais that the model file names, such as a head of your own, and open an exported
+    graph that another program has changed. The environment variable SAIS_TRUST lists modules that are trusted."""
 
     def __post_init__(self) -> None:
         from sais.inference.option_ranges import check_options, parse_class_scores
