@@ -125,8 +125,8 @@ def _change_tensor(rng: Random, tensor: Any) -> Any:
 def _change_metadata(rng: Random, path: Path) -> None:
     """Change the metadata of an ONNX file, which describes the model, or the shapes of its inputs and outputs.
 
-    As a stranger could do, the checksum of changed metadata is right. A graph with changed shapes has none: runtimes may
-    end the process on it (SECURITY.md, native decoders).
+    As a stranger could do, the checksum of changed metadata is right. Graphs with changed shapes have none: runtimes
+    may end the process on them (SECURITY.md, native decoders).
     """
     import onnx
 
