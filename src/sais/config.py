@@ -233,6 +233,14 @@ class RunConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass in training. Losses are computed in fp32; with fp16 they are scaled, so that small
     gradients do not underflow."""
+    tf32: bool = True
+    """Let NVIDIA GPUs round the factors of fp32 convolutions and matrix products in training to 10 bits (TF32), several
+    times as fast; off: exact fp32. Without effect elsewhere."""
+    deterministic: bool = False
+    """Use deterministic algorithms only, at some cost in speed on a GPU: two runs then give the same weights there too.
+    Operations without a deterministic algorithm end the run. A run on a CPU is deterministic in any case."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute or more at the start, then faster steps on GPUs."""
     activation_checkpointing: Literal["none", "norms", "all"] = "norms"
     """Activations that backward recomputes to save memory, with equal results. norms: all except convolutions, at
     little cost. all: nearly everything, minimum memory for about a quarter more time."""

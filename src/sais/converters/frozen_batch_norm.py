@@ -9,6 +9,7 @@ dict do not change.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,39 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sais.converters.replacement import replace_module
+
+
+class Constants:
+    """Tensors that follow from frozen ones, computed once instead of in each forward pass: a GPU launches five small
+    operations for each batch-norm.
+
+    They are computed again after any in-place change of the frozen tensors that autograd would notice.
+    """
+
+    def __init__(self) -> None:
+        self._version: tuple[Any, ...] = ()
+        self._values: tuple[Tensor, ...] = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Constants:
+        """Return an empty copy: versions of copied tensors start again."""
+        return Constants()
+
+    def of(self, sources: tuple[Tensor, ...], compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return the tensors (C,), or of any shape, that `compute` returns for the current values of `sources`."""
+        # Tensors of inference mode cannot be used in training; a compiled graph computes them itself.
+        if torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or _is_inference(sources):
+            return compute()
+        version = tuple((tensor._version, tensor.device, tensor.dtype) for tensor in sources)
+        if version != self._version:
+            with torch.no_grad():
+                self._values = compute()
+            self._version = version
+        return self._values
+
+
+def _is_inference(tensors: tuple[Tensor, ...]) -> bool:
+    """Return whether any of the tensors, of any shape, was made in inference mode, so that it has no version."""
+    return any(tensor.is_inference() for tensor in tensors)
 
 
 class FrozenBatchNorm(nn.Module):
@@ -38,9 +72,15 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, buffer)
         self.eps = norm.eps
         self.act = getattr(norm, "act", nn.Identity())
+        self._constants = Constants()
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Return the batch-norm's scale (C,) and shift (C,) of the C channels."""
+        sources = (self.weight, self.bias, self.running_mean, self.running_var)
+        scale, shift = self._constants.of(sources, self._scale_and_shift)
+        return scale, shift
+
+    def _scale_and_shift(self) -> tuple[Tensor, ...]:
         scale = self.weight / (self.running_var + self.eps).sqrt()
         return scale, self.bias - self.running_mean * scale
 
@@ -65,6 +105,7 @@ class FusedConvolution(nn.Module):
         self.padding: Any = 0 if isinstance(convolution, Conv2dSame) else convolution.padding
         self.same = isinstance(convolution, Conv2dSame)
         self._norm = [norm]  # in a list, so that it is not registered a second time
+        self._constants = Constants()
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Return the batch-norm's scale (C,) and shift (C,) of the C output channels."""
@@ -73,7 +114,11 @@ class FusedConvolution(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return weight (out, in, 3, 3), or of another kernel size, and bias (out,) that include the batch-norm."""
         scale, shift = self.scale_and_shift()
-        return self.weight * scale[:, None, None, None], shift
+        if self.weight.requires_grad:
+            return self.weight * scale[:, None, None, None], shift
+        # `shift` is a new tensor whenever the batch-norm has changed.
+        (weight,) = self._constants.of((self.weight, scale), lambda: (self.weight * scale[:, None, None, None],))
+        return weight, shift
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in, h, w) -> (B, out, h / stride, w / stride)."""

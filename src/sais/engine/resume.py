@@ -28,7 +28,7 @@ from sais.modeling.backbones import Backbone
 CHANGEABLE_SETTINGS = (
     *("run.device", "run.workers", "run.loggers", "run.on_nonfinite_loss"),
     *("run.evaluate_every", "run.checkpoint_every", "run.checkpoint_minutes"),
-    *("run.activation_checkpointing", "run.cpu_convolutions"),
+    *("run.activation_checkpointing", "run.cpu_convolutions", "run.tf32", "run.deterministic", "run.compile"),
     *("optim.lr", "optim.micro_batch", "optim.grad_clip_norm", "schedule.patience"),
 )
 """Settings that can be changed when resuming; changing any other one would make it a different run. In addition, a

@@ -50,6 +50,9 @@ NOT_IN_DIGEST = frozenset(
         "run.on_nonfinite_loss",
         "run.activation_checkpointing",
         "run.cpu_convolutions",
+        "run.tf32",
+        "run.deterministic",
+        "run.compile",
         "run.loggers",
     }
 )
