@@ -12,6 +12,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported: tests run in parallel
 
 if TYPE_CHECKING:
+    import torch
+
     from sais.config import Experiment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +23,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files with slow tests first: the quick ones fill the end, so that no process waits for another."""
     slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` without a CUDA device, unless SAIS_GPU_TESTS names the device."""
+    if item.get_closest_marker("gpu") is None or os.environ.get("SAIS_GPU_TESTS"):
+        return
+    if not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("no CUDA device; SAIS_GPU_TESTS=cpu runs the test on the CPU")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -35,6 +46,14 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def root() -> Path:
     """Return the root of the repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Return the device of the tests marked `gpu`: that of the environment variable SAIS_GPU_TESTS, else CUDA."""
+    import torch
+
+    return torch.device(os.environ.get("SAIS_GPU_TESTS") or "cuda")
 
 
 @pytest.fixture(scope="session")
