@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from sais.config import Experiment
 from sais.inference.trained_model import TrainedModel, prepare_network
