@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
+from sais.errors import ConfigError
 from sais.modeling.losses import focal_loss, giou_loss, iou_loss, iou_quality
 from sais.ops.boxes import boxes_from_distances
 
@@ -52,6 +53,15 @@ def test_focal_loss_gradcheck() -> None:
     logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([[-1, 0, 3], [2, -1, -1]])
     assert torch.autograd.gradcheck(lambda x: focal_loss(x, labels), (logits,))
+
+
+def test_focal_loss_refuses_a_second_derivative() -> None:
+    """Its saved gradient is a constant, so that a second derivative would be zero without an error."""
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([[-1, 0, 3], [2, -1, -1]]))
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    with pytest.raises(ConfigError, match="its second derivative is not implemented"):
+        gradient.square().sum().backward()
 
 
 def test_box_losses_equal_torchvision() -> None:

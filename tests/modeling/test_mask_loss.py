@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sais.errors import ConfigError
 from sais.modeling.assigners import sample_mask_positives
 from sais.modeling.mask_loss import image_mask_loss, mask_losses
+from sais.modeling.mask_loss_grid import grid_losses
 from sais.ops.transfers import move_ground_truths
 from sais.structures import GroundTruth
 from tests.modeling.dense_samples import GRID, PROTOTYPES, random_objects, random_outputs, targets_of, whole_map_loss
@@ -44,6 +46,24 @@ def test_mask_loss_gradcheck() -> None:
     coefficients = torch.randn(3, 2, generator=generator, dtype=torch.float64, requires_grad=True)
     owners = torch.tensor([1, 0, 1])
     assert torch.autograd.gradcheck(lambda p, c: image_mask_loss(p, c, owners, objects), (prototypes, coefficients))
+
+
+@pytest.mark.parametrize("by_object", [True, False])
+def test_mask_loss_refuses_a_second_derivative(by_object: bool) -> None:
+    """The saved gradients are constants, so that a second derivative would lack terms without an error."""
+    objects = random_objects(5, 2)
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.randn(PROTOTYPES, *GRID, generator=generator, requires_grad=True)
+    coefficients = torch.randn(3, PROTOTYPES, generator=generator, requires_grad=True)
+    index = torch.tensor([0, 1, 0])
+    if by_object:
+        loss = image_mask_loss(prototypes, coefficients, index, objects)
+    else:
+        areas = torch.ones(len(objects.boxes))
+        loss = grid_losses([prototypes], [coefficients], [index], [objects.mask_windows], [areas], [objects])
+    for gradient in torch.autograd.grad(loss, (prototypes, coefficients), create_graph=True):
+        with pytest.raises(ConfigError, match="its second derivative is not implemented"):
+            gradient.square().sum().backward(retain_graph=True)
 
 
 def test_mask_loss_skips_objects_without_outline() -> None:

@@ -80,8 +80,10 @@ class _FocalSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None, None]:
         """Scale the gradient (B, L, C) that `forward` saved."""
+        from sais.ops.derivatives import first_derivative
+
         (gradient,) = ctx.saved_tensors
-        return gradient * outer[0], None, None, None
+        return first_derivative(gradient * outer[0], "focal loss"), None, None, None
 
 
 def _absent_class_loss(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

@@ -140,5 +140,7 @@ class _WindowSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
         """Scale the gradients that `forward` saved."""
-        by_cell, by_row = ctx.saved_tensors
-        return (by_cell * outer[0]).permute(2, 0, 1), by_row * outer[0], None
+        from sais.ops.derivatives import first_derivative
+
+        by_cell, by_row = (first_derivative(gradient * outer[0], "mask loss") for gradient in ctx.saved_tensors)
+        return by_cell.permute(2, 0, 1), by_row, None

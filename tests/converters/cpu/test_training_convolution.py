@@ -136,6 +136,16 @@ def test_convolution_computes_only_the_gradients_asked_for(missing: int, monkeyp
     assert torch.autograd.grad(without.sum(), without.grad_fn.next_functions[1][0].variable)[0].shape == (3, 4, 3, 3)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("min_tiles", [1, 10**9])
+def test_convolution_refuses_a_second_derivative(min_tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights' gradient depends on the maps, also where the incoming gradient is a constant."""
+    monkeypatch.setattr(training_convolution, "MIN_TILES", min_tiles)
+    maps, weight = values(1, 4, 8, 8).requires_grad_(), values(3, 4, 3, 3, seed=1).requires_grad_()
+    (gradient,) = torch.autograd.grad(convolution(maps, weight).sum(), weight, create_graph=True)
+    with pytest.raises(ConfigError, match="convolution in training on a CPU: its second derivative"):
+        gradient.square().sum().backward()
+
+
 def test_convolution_rounds_like_a_direct_sum() -> None:
     """256 channels, as in the paper's head: about 1e-6, and much less than with the usual points."""
     maps, weight = values(1, 256, 48, 48).relu(), values(256, 256, 3, 3, seed=1) * 0.02

@@ -15,12 +15,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sais.converters.cpu import winograd
 from sais.converters.frozen_batch_norm import FusedConvolution
 from sais.converters.replacement import original_of, replace_module, share_members
+from sais.ops.derivatives import first_derivative
 
 MIN_IN_CHANNELS, MIN_OUT_CHANNELS = 64, 16
 """Minimum numbers of channels; with fewer, transforms and copies cost more than they save."""
@@ -124,18 +124,25 @@ class _Convolution(torch.autograd.Function):
         return torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        maps, weight = ctx.saved_tensors
-        of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
-        bias_gradient = gradient.sum((0, 2, 3)) if of_bias else None
-        if _by_tiles(maps, ctx.stride):
-            return (*winograd.gradients(maps, weight, gradient, of_maps, of_weight), bias_gradient, None)
-        back = None
-        if of_maps:
-            settings = (ctx.stride, (1, 1), (1, 1), False, (0, 0), 1, (True, False, False))
-            back = torch.ops.aten.convolution_backward(gradient, maps, weight, None, *settings)[0]
-        return back, weight_gradient(maps, gradient, ctx.stride) if of_weight else None, bias_gradient, None
+        with torch.no_grad():
+            gradients = _convolution_gradients(ctx, gradient)
+        name = "convolution in training on a CPU"
+        return (*(None if part is None else first_derivative(part, name) for part in gradients), None)
+
+
+def _convolution_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the needed gradients of maps (B, in, h, w), weight (out, in, 3, 3) and bias (out,)."""
+    maps, weight = ctx.saved_tensors
+    of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
+    bias_gradient = gradient.sum((0, 2, 3)) if of_bias else None
+    if _by_tiles(maps, ctx.stride):
+        return (*winograd.gradients(maps, weight, gradient, of_maps, of_weight), bias_gradient)
+    back = None
+    if of_maps:
+        settings = (ctx.stride, (1, 1), (1, 1), False, (0, 0), 1, (True, False, False))
+        back = torch.ops.aten.convolution_backward(gradient, maps, weight, None, *settings)[0]
+    return back, weight_gradient(maps, gradient, ctx.stride) if of_weight else None, bias_gradient
 
 
 def _is_computed_here(module: Convolution, maps: Tensor) -> bool:
