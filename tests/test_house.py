@@ -42,6 +42,7 @@ TORCH_FREE = (
 """Modules and packages, below `sais`, that import without the packages of the extras."""
 NEEDS_TORCH = (
     *("sais.data.loader", "sais.ops.boxes", "sais.ops.derivatives", "sais.ops.distances", "sais.ops.transfers"),
+    *("sais.ops.fixed_nms", "sais.ops.masks_on_device"),
 )
 """Exceptions inside the packages of `TORCH_FREE`: batches of tensors, and boxes of the network."""
 _AXIS = r"(?:\.\.\.|\.|\*|[A-Za-z]?\d*|[a-z]+_?[a-z]*|1\ or\ \d|\d+)(?:\ ?[*+/\-x]\ ?\w+)*"

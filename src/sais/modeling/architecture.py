@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sais.modeling.criterion import Criterion
+    from sais.modeling.postprocess_fixed import FixedInstances
     from sais.ops.letterbox import CanvasMap
     from sais.results.detections import Detections
 
 Postprocess = Callable[[Any, list[tuple[float, float]], PostprocessConfig], Instances]
 """(outputs of the network, B content sizes (height, width) in canvas pixels, settings) -> instances (B, D, .)."""
+PostprocessFixed = Callable[[Any, "Tensor", PostprocessConfig, int, int], "FixedInstances"]
+"""(outputs, content sizes (B, 2) float32, settings, candidates, repetitions of NMS) -> instances (B, D, .), see
+`sais.modeling.postprocess_fixed.postprocess_fixed`."""
 Detect = Callable[
     [Any, "Tensor", "list[CanvasMap]", tuple[str, ...], PostprocessConfig],
     "list[Detections]",
@@ -49,6 +53,8 @@ class Architecture:
     """From outputs to instances whose masks are weighted sums of prototypes. None with `detect`."""
     detect: Detect | None = None
     """From canvases to detections, for networks whose masks are made in another way (Mask R-CNN)."""
+    postprocess_fixed: PostprocessFixed | None = None
+    """As `postprocess`, in fixed shapes: on accelerators nothing then waits for the host. None: `postprocess`."""
     class_layers: tuple[str, ...] = ()
     """Modules whose first dimension is the classes. They are re-initialized for other classes when fine-tuning."""
     for_inference: str = "sais.converters.fuse:for_inference"

@@ -95,7 +95,7 @@ def select_candidates(
     Returns:
         Location (M,), label (M,) and score (M,), class probability x quality.
     """
-    logit = _logit(score_threshold)
+    logit = probability_logit(score_threshold)
     location, label = (class_logits > logit).nonzero().unbind(1)
     score = class_logits[location, label].sigmoid()
     if quality_logits is not None:
@@ -118,8 +118,8 @@ def select_candidates(
     return location[order], label[order], score[order]
 
 
-def _logit(probability: float) -> float:
-    """Return the logit of a probability; infinite at 0 and 1."""
+def probability_logit(probability: float) -> float:
+    """Return the logit of a probability, a scalar; infinite at 0 and 1."""
     if 0 < probability < 1:
         return math.log(probability / (1 - probability))
     return math.copysign(math.inf, probability - 0.5)

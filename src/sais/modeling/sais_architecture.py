@@ -17,6 +17,7 @@ from sais.structures import STRIDES, DenseOutputs, Instances
 
 if TYPE_CHECKING:
     from sais.modeling.criterion import SaisCriterion
+    from sais.modeling.postprocess_fixed import FixedInstances
 
 
 def _build(experiment: Experiment, num_classes: int) -> nn.Module:
@@ -43,10 +44,35 @@ def _postprocess(
     )
 
 
+def _postprocess_fixed(
+    outputs: DenseOutputs, content_sizes: Tensor, settings: PostprocessConfig, candidates: int, repetitions: int
+) -> FixedInstances:
+    from sais.modeling.postprocess_fixed import postprocess_fixed  # for accelerators only
+
+    return postprocess_fixed(
+        outputs,
+        _locations(outputs.level_sizes, outputs.class_logits.device),
+        content_sizes,
+        settings.score_threshold,
+        settings.pre_nms_topk,
+        settings.nms_iou,
+        settings.max_detections,
+        candidates,
+        repetitions,
+    )
+
+
 @lru_cache(maxsize=16)
 def _locations(level_sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     """Return the locations (L, 2) of a canvas, computed once per size and device."""
     return locations(level_sizes, STRIDES, device)
 
 
-SAIS_ARCHITECTURE = Architecture("sais", _build, _build_criterion, _postprocess, class_layers=("head.class_logits",))
+SAIS_ARCHITECTURE = Architecture(
+    "sais",
+    _build,
+    _build_criterion,
+    _postprocess,
+    postprocess_fixed=_postprocess_fixed,
+    class_layers=("head.class_logits",),
+)
