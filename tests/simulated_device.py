@@ -66,7 +66,7 @@ class SimulatedDevice(TorchDispatchMode):
         """Number of operations that would make the host wait, by kind."""
         self.copies_to_device = 0
         self.launches: Counter[str] = Counter()
-        """Number of operations on the device, by name."""
+        """Number of operations on the device, by name; views are none."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute an operation on the CPU tensors inside."""
@@ -99,7 +99,7 @@ class SimulatedDevice(TorchDispatchMode):
         if not on_device:
             self.copies_to_device += creates and bool(tensors)
             return
-        self.launches[str(function)] += 1
+        self.launches[str(function)] += not function.is_view
         if function in READS:
             self.waits["read"] += 1
         elif to_host or (function is aten.copy_.default and not isinstance(args[0], DeviceTensor)):

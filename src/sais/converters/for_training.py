@@ -10,8 +10,6 @@ import torch
 from torch import nn
 
 from sais.config import Experiment
-from sais.converters.activation_checkpointing import apply_activation_checkpointing
-from sais.converters.frozen_batch_norm import fold_frozen_batch_norms
 from sais.modeling.backbones import Backbone
 from sais.modeling.sais import SAIS
 
@@ -37,6 +35,8 @@ def for_training(model: nn.Module, experiment: Experiment, device: torch.device)
     settings, run = experiment.model, experiment.run
     backbone = getattr(model, "backbone", None)
     if isinstance(backbone, Backbone) and settings.pretrained and settings.frozen_batch_norm:
+        from sais.converters.frozen_batch_norm import fold_frozen_batch_norms
+
         fold_frozen_batch_norms(backbone.network)
     if isinstance(model, SAIS):
         model.to(memory_format=torch.channels_last)
@@ -45,5 +45,7 @@ def for_training(model: nn.Module, experiment: Experiment, device: torch.device)
 
         for_cpu_training(model, run.cpu_convolutions, run.precision, experiment.input.size)
     if isinstance(model, SAIS):
+        from sais.converters.activation_checkpointing import apply_activation_checkpointing
+
         apply_activation_checkpointing(model, run.activation_checkpointing)
     return model

@@ -41,7 +41,7 @@ class Constants:
         # Tensors of inference mode cannot be used in training; a compiled graph computes them itself.
         if torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or _is_inference(sources):
             return compute()
-        version = tuple((tensor._version, tensor.device, tensor.dtype) for tensor in sources)
+        version = tuple((id(tensor), tensor._version, tensor.device, tensor.dtype) for tensor in sources)
         if version != self._version:
             with torch.no_grad():
                 self._values = compute()
@@ -76,9 +76,12 @@ class FrozenBatchNorm(nn.Module):
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Return the batch-norm's scale (C,) and shift (C,) of the C channels."""
-        sources = (self.weight, self.bias, self.running_mean, self.running_var)
-        scale, shift = self._constants.of(sources, self._scale_and_shift)
+        scale, shift = self._constants.of(self.sources(), self._scale_and_shift)
         return scale, shift
+
+    def sources(self) -> tuple[Tensor, ...]:
+        """Return the four tensors (C,) that scale and shift follow from."""
+        return self.weight, self.bias, self.running_mean, self.running_var
 
     def _scale_and_shift(self) -> tuple[Tensor, ...]:
         scale = self.weight / (self.running_var + self.eps).sqrt()
@@ -116,8 +119,8 @@ class FusedConvolution(nn.Module):
         scale, shift = self.scale_and_shift()
         if self.weight.requires_grad:
             return self.weight * scale[:, None, None, None], shift
-        # `shift` is a new tensor whenever the batch-norm has changed.
-        (weight,) = self._constants.of((self.weight, scale), lambda: (self.weight * scale[:, None, None, None],))
+        sources = (self.weight, *self._norm[0].sources())
+        (weight,) = self._constants.of(sources, lambda: (self.weight * scale[:, None, None, None],))
         return weight, shift
 
     def forward(self, maps: Tensor) -> Tensor:

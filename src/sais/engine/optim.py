@@ -83,11 +83,18 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
 
 
 def _sgd(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    momentum, decay, fused = config.momentum, config.weight_decay, _is_fused(groups)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, weight_decay=decay, fused=fused)
 
 
 def _adamw(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=_is_fused(groups))
+
+
+def _is_fused(groups: list[ParameterGroup]) -> bool | None:
+    """Return whether one kernel updates many parameters: on CUDA. None: torch's default, which a CPU keeps."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    return True if parameters and all(parameter.device.type == "cuda" for parameter in parameters) else None
 
 
 OPTIMIZERS: dict[str, OptimizerBuilder] = {"sgd": _sgd, "adamw": _adamw}
@@ -134,6 +141,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["factor"]
 
 
+@torch.no_grad()
+def match_gradient_strides(optimizer: torch.optim.Optimizer) -> None:
+    """Give the gradients of a fused optimizer the strides of their parameters, which it requires.
+
+    Autograd leaves them different in dimensions of size 1, such as those of 1x1 convolutions (pytorch issue 106951).
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("fused") else ():
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride():
+                parameter.grad = gradient.as_strided(parameter.shape, parameter.stride())
+
+
 class MovingAverage(Generic[Model]):
     """An exponential moving average of a model's trained weights; frozen weights and buffers are copied.
 
@@ -178,9 +198,18 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Set the optimizer's state to the tensors (of any shape) that `optimizer_tensors` returned."""
     parameters = dict(model.named_parameters())
+    on_device = {p for group in optimizer.param_groups if _counts_on_device(group) for p in group["params"]}
     for name, tensor in tensors.items():
         parameter_name, key = name.rsplit("/", 1)
         parameter = parameters[parameter_name]
-        # AdamW counts its steps on the CPU; all other state has the device and memory layout of its parameter.
-        value = tensor.clone() if key == "step" else torch.empty_like(parameter).copy_(tensor)
+        # AdamW counts its steps on the CPU, unless it is fused; other state has the layout and device of its parameter.
+        if key == "step":
+            value = tensor.to(parameter.device if parameter in on_device else "cpu", copy=True)
+        else:
+            value = torch.empty_like(parameter).copy_(tensor)
         optimizer.state[parameter][key] = value
+
+
+def _counts_on_device(group: ParameterGroup) -> bool:
+    """Return whether the steps of a parameter group are counted on the device of its parameters."""
+    return bool(group.get("fused") or group.get("capturable"))

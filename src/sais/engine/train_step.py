@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sais.device import precision_dtype
-from sais.engine.optim import set_learning_rate
+from sais.engine.optim import match_gradient_strides, set_learning_rate
 from sais.engine.train_state import TrainState
 from sais.errors import ConfigError, SaisError
 from sais.modeling.criterion import Assignment, Criterion, sum_normalizers
@@ -63,11 +63,13 @@ def train_step(run: TrainState, batch: Batch | None, epoch: int, lr: float) -> d
     names, values = _accumulate_gradients(run, batch, canvas, epoch)
     run.scaler.unscale_(run.optimizer)
     norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
-    *sums, gradient = torch.cat([values, norm[None].to(values)]).tolist()  # the only time that the host waits
+    scale = run.scaler.scale(values.new_ones(()))  # `get_scale` would wait
+    results = torch.stack([*values.unbind(), norm.to(values), scale])
+    *sums, gradient, scale = results.tolist()  # the only time that the host waits
     terms = dict(zip(names, sums, strict=True))
     loss = sum(sums)
     # fp16's scaler searches for the largest scale without overflow: it meets overflows, and skips those steps itself.
-    is_searching = run.scaler.is_enabled() and run.scaler.get_scale() > 1
+    is_searching = run.scaler.is_enabled() and scale > 1
     if problem := _problem(run, loss, gradient, is_searching):
         run.optimizer.zero_grad(set_to_none=True)
         run.scaler.update()
@@ -79,11 +81,12 @@ def train_step(run: TrainState, batch: Batch | None, epoch: int, lr: float) -> d
     set_learning_rate(run.optimizer, lr)
     if settings.optim.grad_clip_norm is not None:
         nn.utils.clip_grads_with_norm_(run.model.parameters(), settings.optim.grad_clip_norm, norm)
-    scale = run.scaler.get_scale()
-    run.scaler.step(run.optimizer)
+    if math.isfinite(gradient):  # known on the host: `GradScaler.step` would wait for the device
+        match_gradient_strides(run.optimizer)
+        run.optimizer.step()
+        if run.average:
+            run.average.update(run.model)
     run.scaler.update()
-    if run.average and run.scaler.get_scale() >= scale:  # a lower scale means that the update was skipped
-        run.average.update(run.model)
     run.recent_losses = [*run.recent_losses, loss][-LOSS_HISTORY:]
     return {"total": loss} | terms | {"gradient": gradient}
 

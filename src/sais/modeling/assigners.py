@@ -21,6 +21,7 @@ from torch import Tensor
 from sais.modeling.losses import QualityTarget
 from sais.ops.boxes import distances_from_boxes, grid_sizes, locations
 from sais.ops.distances import squared_centerness
+from sais.ops.transfers import copy_together
 from sais.structures import DenseTargets, GroundTruth
 
 
@@ -48,6 +49,12 @@ class ObjectAssignment:
     """(B, L) float32 in [0, 1], target class probability of positive locations. None: 1."""
     weights: Tensor | None = None
     """(B, L) float32 weight of each location in the losses. None: 1."""
+
+    def to(self, device: torch.device) -> ObjectAssignment:
+        """Return a copy (B, L) on a device, in one transfer; the host waits if the device is a CPU."""
+        values = (self.object_index, self.score_targets, self.weights)
+        copies = iter(copy_together([value for value in values if value is not None], device))
+        return ObjectAssignment(*(None if value is None else next(copies) for value in values))  # type: ignore[arg-type]
 
 
 Assigner = Callable[..., ObjectAssignment]

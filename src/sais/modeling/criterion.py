@@ -144,23 +144,23 @@ class SaisCriterion:
     def assign(self, batch: Batch, outputs: DenseOutputs | None, epoch: int) -> Assignment:
         """Assign targets (B, L, .), mask positives and normalizers; see `Criterion.assign`.
 
-        Without predictions this is done in host memory while the device computes, and copied to it in one transfer.
+        This is done in host memory while the device computes, and copied to it in one transfer. An assigner that needs
+        predictions runs on the device, so the host waits for its result, in one transfer as well.
         """
         device = batch.images.device
-        on_host = not self.needs_predictions
-        ground_truths = [objects.on_host() for objects in batch.ground_truths] if on_host else batch.ground_truths
+        ground_truths = [objects.on_host() for objects in batch.ground_truths]
         canvas = (batch.images.shape[2], batch.images.shape[3])
-        grid = location_grid(canvas, self.strides, self.level_ranges, "cpu" if on_host else device)
-        predictions = (_detached(outputs),) if self.needs_predictions and outputs is not None else ()
-        assigned = self.assigner(ground_truths, grid, *predictions)
+        grid = location_grid(canvas, self.strides, self.level_ranges)
+        if self.needs_predictions and outputs is not None:
+            on_device = replace(grid, points=copy_together([grid.points], device)[0])
+            assigned = self.assigner(batch.ground_truths, on_device, _detached(outputs)).to(torch.device("cpu"))
+        else:
+            assigned = self.assigner(ground_truths, grid)
         quality = None if _needs_predictions(self.quality) else self.quality
         targets = build_targets(assigned, ground_truths, grid.points, quality)
         samples = sample_mask_positives(targets, ground_truths, batch.image_ids, self.mask_positives, self.seed, epoch)
-        normalizers = count_normalizers(targets, samples)
-        if not on_host:
-            return Assignment(targets, normalizers, copy_together(samples, device))
         objects = [index[rows] for index, rows in zip(targets.object_index, samples, strict=True)]
-        return Assignment(targets, normalizers, samples, objects).to(device)
+        return Assignment(targets, count_normalizers(targets, samples), samples, objects).to(device)
 
     def losses(self, outputs: DenseOutputs, batch: Batch, assignment: Assignment) -> dict[str, Tensor]:
         """Compute the terms of outputs (B, L, .), scalars by name; see `Criterion.losses`."""
