@@ -44,6 +44,10 @@ def for_training(model: nn.Module, experiment: Experiment, device: torch.device)
         from sais.converters.cpu.for_training import for_cpu_training
 
         for_cpu_training(model, run.cpu_convolutions, run.precision, experiment.input.size)
+    elif device.type == "cuda" and isinstance(model, SAIS) and not run.compile:  # a compiler keeps the layout itself
+        from sais.converters.gpu.group_norm import keep_layout_in_group_norms
+
+        keep_layout_in_group_norms(model)
     if isinstance(model, SAIS):
         from sais.converters.activation_checkpointing import apply_activation_checkpointing
 
