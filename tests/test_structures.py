@@ -24,7 +24,8 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "to", record)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory=False, **options: empty(*size, **options))
     return calls
 
 

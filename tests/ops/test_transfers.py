@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sais.ops.transfers import copy_together
+from sais.ops.transfers import HostCopy, copy_together
 from tests.simulated_device import DEVICE, SimulatedDevice, to_host
 
 
@@ -33,3 +33,23 @@ def test_copy_together_keeps_values_shapes_and_types() -> None:
 def test_copy_together_returns_tensors_that_are_there() -> None:
     tensors = [torch.rand(2), torch.arange(3)]
     assert all(a is b for a, b in zip(copy_together(tensors, torch.device("cpu")), tensors, strict=True))
+
+
+def test_host_copy_is_one_transfer_of_values_shapes_and_types() -> None:
+    tensors = [
+        torch.arange(5, dtype=torch.uint8),
+        torch.rand(3, 7).t(),
+        torch.arange(6).view(2, 3),
+        torch.zeros(0, 4),
+        torch.tensor(True),
+    ]
+    with SimulatedDevice() as device:
+        copies = copy_together(tensors, DEVICE, overlap=True)
+        copy = HostCopy([copies[0] + 1, *copies[1:]])
+        assert +device.waits == {"copy to the host": 1}
+        assert device.copies_to_device == 1
+        returned = copy.tensors()
+        assert device.waits.total() == 1
+    for values, expected in zip(returned, [tensors[0] + 1, *tensors[1:]], strict=True):
+        assert values.dtype == expected.dtype
+        assert torch.equal(values, expected)
