@@ -40,6 +40,9 @@ class AugmentConfig:
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
+    flip_pairs: tuple[str, ...] = ("auto",)
+    """Pairs of classes whose labels a flip exchanges, such as hand_l=hand_r. auto: classes whose names differ only by
+    left and right, or l and r. none: no pairs."""
     mosaic: float = 0.0
     """Probability that the image shares its canvas with three others, each in a quarter around a random point."""
     copy_paste: float = 0.0

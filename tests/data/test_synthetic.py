@@ -13,7 +13,8 @@ from PIL import Image
 
 from sais.data.annotations import object_mask
 from sais.data.formats import list_splits, read_dataset
-from sais.data.synthetic import CLASS_NAMES, SyntheticScene, make_scene, write_shapes
+from sais.data.synthetic import SyntheticScene, make_scene, write_shapes
+from sais.data.synthetic_outlines import CLASS_NAMES
 from sais.errors import ConfigError, InputError
 from sais.ops.rasterize import inside
 

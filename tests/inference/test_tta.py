@@ -254,3 +254,27 @@ def test_predictor_combines_tiles_and_tta(trained: Path, image: np.ndarray) -> N
     assert sliced.num_tiles((96, 128)) == 6
     assert detections.image_size == image.shape[:2]
     assert len(detections) > 0
+
+
+def test_predictor_exchanges_the_labels_of_the_mirrored_view(trained: Path, image: np.ndarray) -> None:
+    """A left hand that is seen in the mirrored image as a right hand is a left hand."""
+    names = ("left hand", "right hand", "l foot", "r foot", "person")
+    model = replace(load_model(trained), class_names=names, thresholds=None)
+    plain = Predictor(model, device="cpu", score=None)
+    mirrored = plain(np.ascontiguousarray(image[:, ::-1]))
+    assert len(set(mirrored.labels.tolist())) > 2
+    unchanged = hflip(mirrored)
+    restored = replace(unchanged, labels=np.array([1, 0, 3, 2, 4])[mirrored.labels])
+    experiment = replace(model.experiment, augment=replace(model.experiment.augment, flip_pairs=("auto",)))
+    augmented = Predictor(replace(model, experiment=experiment), device="cpu", score=None, tta_flip=True)
+    expected = loop_merge([plain(image), restored])
+    assert_same(augmented(image), expected[:100])
+    without = Predictor(model, device="cpu", score=None, tta_flip=True)  # stored with the model: no pairs
+    assert model.experiment.augment.flip_pairs == ()
+    assert_same(without(image), loop_merge([plain(image), unchanged])[:100])
+    unlimited = InferenceOptions(device="cpu", score=None, max_detections=1000, nms_iou=0.05)
+    views = [Predictor(model, unlimited)(view) for view in (image, np.ascontiguousarray(image[:, ::-1]))]
+    views[1] = replace(hflip(views[1]), labels=np.array([1, 0, 3, 2, 4])[views[1].labels])
+    options = replace(unlimited, tta_flip=True, classes=("left hand",))
+    actual = Predictor(replace(model, experiment=experiment), options)(image)
+    assert_same(actual, [one for one in loop_merge(views) if one[0] == 0])

@@ -76,6 +76,7 @@ def run(argv: Sequence[str]) -> int:
     inputs = [*annotation_files(options.data, options.train_annotations), *([options.config] if options.config else [])]
     check_outputs([arguments.out], inputs, arguments.overwrite, own=written_by(WRITER))
     from sais.data.dataset import AugmentedSamples
+    from sais.data.flip_pairs import choose_flip_pairs
     from sais.data.paths import DataPaths
     from sais.data.visualize import draw_samples
     from sais.data.white_level import choose_white_level
@@ -91,6 +92,8 @@ def run(argv: Sequence[str]) -> int:
     split = paths.read_train()
     check_outputs([arguments.out], image_files(split), arguments.overwrite, own=written_by(WRITER))
     settings, notes = adapt(start.recipe, settings, split, choose, keep_lr=True)  # as in training
+    settings, flip_notes = choose_flip_pairs(settings, split.class_names)
+    notes = [*notes, *flip_notes]
     print_text(*notes, sep="\n", end="\n" if notes else "")
     settings, _ = choose_white_level(settings, split)
     samples = AugmentedSamples(split, settings.input, settings.augment, settings.run.seed)

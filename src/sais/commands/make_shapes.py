@@ -28,6 +28,8 @@ class MakeShapesArguments:
     """Side of the images in pixels."""
     seed: Seed = 0
     """Random seed; the same seed gives the same images."""
+    left_right: bool = False
+    """Draw boots and flags that point to the left or right, as classes of their own, and stars."""
     overwrite: bool = False
     """Replace existing files of the same names, not only those of an earlier make-shapes."""
 
@@ -36,6 +38,7 @@ def run(argv: Sequence[str]) -> int:
     """Run `sais make-shapes`."""
     arguments = parse(MakeShapesArguments, argv, "sais make-shapes DIR")
     from sais.data.synthetic import write_shapes
+    from sais.data.synthetic_outlines import CLASS_NAMES, LEFT_RIGHT_NAMES
 
     with progress_bar("drawing", arguments.train + arguments.valid) as progress:
         write_shapes(
@@ -46,6 +49,7 @@ def run(argv: Sequence[str]) -> int:
             seed=arguments.seed,
             progress=lambda done, total: progress(1),
             overwrite=arguments.overwrite,
+            class_names=LEFT_RIGHT_NAMES if arguments.left_right else CLASS_NAMES,
         )
     print_text(f"{arguments.train} training and {arguments.valid} validation images in {arguments.folder}")
     print_text(f"next: sais train sais-lite --data {arguments.folder}")

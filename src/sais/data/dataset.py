@@ -13,6 +13,7 @@ import numpy as np
 
 from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit, ImageRecord, object_masks, trainable
+from sais.data.flip_pairs import flip_labels
 from sais.data.packed_records import PackedRecords
 from sais.data.transforms.augment import augment, resolve_augmentation
 from sais.data.transforms.geometric import resize_sample
@@ -45,7 +46,7 @@ class AugmentedSamples:
         seed: Seed of the run.
 
     Raises:
-        ConfigError: An augmentation of `options.extra` does not exist.
+        ConfigError: An augmentation of `options.extra` or a class of `options.flip_pairs` does not exist.
     """
 
     def __init__(self, split: DatasetSplit, settings: InputConfig, options: AugmentConfig, seed: int) -> None:
@@ -55,6 +56,7 @@ class AugmentedSamples:
         self.seed = seed
         for name in options.extra:
             resolve_augmentation(name)
+        self._flip_labels = flip_labels(options.flip_pairs, split.class_names)
         positions = np.arange(len(split.images))
         with_masks = [any(not a.crowd and a.segmentation is not None for a in r.annotations) for r in split.images]
         self._partners = {False: positions, True: positions[np.array(with_masks, bool)]}
@@ -92,7 +94,8 @@ class AugmentedSamples:
                     errors.append(str(error))
             return None
 
-        return augment(sample, replace(self.settings, size=size), options, random, draw_sample), errors
+        settings = replace(self.settings, size=size)
+        return augment(sample, settings, options, random, draw_sample, self._flip_labels), errors
 
 
 def canvas_batches(split: DatasetSplit, settings: InputConfig, batch_size: int) -> list[list[int]]:

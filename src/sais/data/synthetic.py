@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from sais.data.synthetic_outlines import CLASS_NAMES, random_outline
 from sais.errors import ConfigError, ResourceError
 from sais.io.atomic import write_text
 from sais.io.image_writer import write_image
@@ -25,9 +26,6 @@ from sais.io.outputs import check_outputs, written_by
 from sais.ops.numpy_boxes import window_slices
 from sais.ops.rasterize import Polygons, coverage
 from sais.ops.rle import encode_cropped
-
-CLASS_NAMES = ("ring", "star", "triangle", "crescent", "cross")
-"""Class names, label 0 first; the category id in the JSON file is label + 1. Only the ring has a hole."""
 
 WRITER = "sais make-shapes"
 
@@ -46,7 +44,7 @@ class SyntheticScene:
     image: np.ndarray
     """(H, W, 3) uint8 RGB."""
     labels: np.ndarray
-    """(N,) int64, index into `CLASS_NAMES`."""
+    """(N,) int64, index into the class names."""
     visible: np.ndarray
     """(N, H, W) bool, the visible pixels of each object; disjoint."""
     unoccluded: np.ndarray
@@ -61,6 +59,7 @@ def write_shapes(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
+    class_names: tuple[str, ...] = CLASS_NAMES,
 ) -> None:
     """Write a data set: folder/images/{train,valid}/*.jpg and folder/annotations/{train,valid}.json.
 
@@ -75,6 +74,7 @@ def write_shapes(
         seed: Seed of the images.
         progress: Function called after each image with the number of images done and the total number.
         overwrite: Whether existing files of the same names are replaced that this function has not written.
+        class_names: `CLASS_NAMES`, or `LEFT_RIGHT_NAMES` of `sais.data.synthetic_outlines`.
 
     Raises:
         ConfigError: A size or number is too small.
@@ -98,9 +98,9 @@ def write_shapes(
         for path in documents.values():
             path.unlink(missing_ok=True)
         for split in counts:
-            document = _empty_document(seed)
+            document = _empty_document(seed, class_names)
             for i, path in enumerate(images[split]):
-                scene = make_scene(seed, split, i, size)
+                scene = make_scene(seed, split, i, size, class_names)
                 done.append(write_image(path, scene.image, writer=WRITER))
                 document["images"].append({"id": i + 1, "file_name": path.name, "height": size[0], "width": size[1]})
                 document["annotations"] += _to_coco(scene, i + 1, len(document["annotations"]) + 1)
@@ -118,9 +118,9 @@ def _image_path(folder: Path, split: str, number: int) -> Path:
     return folder / "images" / split / f"{split}_{number:05d}.jpg"
 
 
-def _empty_document(seed: int) -> dict[str, Any]:
+def _empty_document(seed: int, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Return a COCO file without images; its first entry is the mark of sais."""
-    categories = [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASS_NAMES)]
+    categories = [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(class_names)]
     info = {"written_by": WRITER, "description": f"sais shapes, seed {seed}"}
     return {"info": info, "images": [], "annotations": [], "categories": categories}
 
@@ -156,7 +156,13 @@ def _to_coco(scene: SyntheticScene, image_id: int, first_id: int) -> list[dict[s
     return annotations
 
 
-def make_scene(seed: int, split: str, number: int, size: tuple[int, int] = (256, 256)) -> SyntheticScene:
+def make_scene(
+    seed: int,
+    split: str,
+    number: int,
+    size: tuple[int, int] = (256, 256),
+    class_names: tuple[str, ...] = CLASS_NAMES,
+) -> SyntheticScene:
     """Create image `number` of a split; it depends on the arguments only.
 
     Args:
@@ -164,6 +170,7 @@ def make_scene(seed: int, split: str, number: int, size: tuple[int, int] = (256,
         split: Name of the split.
         number: Index of the image.
         size: (H, W) of the image in pixels.
+        class_names: As for `write_shapes`.
     """
     random = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
     canvas, background_colors = _background(random, size)
@@ -173,7 +180,7 @@ def make_scene(seed: int, split: str, number: int, size: tuple[int, int] = (256,
     unoccluded = np.zeros((count, *size), bool)
     owner = np.full(size, -1)
     for _ in range(count):
-        placed = _place_object(random, areas, owner)
+        placed = _place_object(random, areas, owner, class_names)
         if placed is None:
             continue
         label, window, alpha = placed
@@ -191,7 +198,7 @@ def make_scene(seed: int, split: str, number: int, size: tuple[int, int] = (256,
 
 
 def _place_object(
-    random: np.random.Generator, areas: list[int], owner: np.ndarray
+    random: np.random.Generator, areas: list[int], owner: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[int, tuple[slice, slice], np.ndarray] | None:
     """Draw an object that leaves enough of all earlier objects visible; None if no position is found.
 
@@ -199,15 +206,16 @@ def _place_object(
         random: Source of randomness.
         areas: Number of unoccluded pixels of each earlier object.
         owner: (H, W) index of the earlier object visible at each pixel, -1 for the background.
+        class_names: C names.
 
     Returns:
         The label, the window of the object, and its coverage (h, w) of the window's pixels, 0 to 1.
     """
     height, width = owner.shape
     unit = min(height, width) / 256
-    label = int(random.integers(len(CLASS_NAMES)))
+    label = int(random.integers(len(class_names)))
     diameter = unit * (random.uniform(56, 104) if random.random() < 0.95 else random.uniform(36, 56))
-    outline = _random_outline(random, label) * (diameter / 2)
+    outline = random_outline(random, class_names[label]) * (diameter / 2)
     for _ in range(_POSITION_TRIES):
         x, y = random.uniform(0.3, 0.7) * diameter, random.uniform(0.3, 0.7) * diameter
         x, y = random.uniform(x, width - x), random.uniform(y, height - y)
@@ -235,50 +243,6 @@ def _signed_area(points: np.ndarray) -> float:
     """Return the area of a polygon (P, 2) by the shoelace formula; clockwise on the screen is positive."""
     x, y = points.T
     return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2)
-
-
-def _random_outline(random: np.random.Generator, label: int) -> np.ndarray:
-    """Draw an outline (P, 2) of a class in the unit circle, to be filled by the even-odd rule."""
-    name = CLASS_NAMES[label]
-    if name == "ring":
-        hole = random.uniform(0.42, 0.58)
-        # Two closed loops in one part; the bridge between them is traversed twice and cancels. The inner loop runs in
-        # the opposite direction, so that the signed area is correct as well.
-        points = np.concatenate([_arc(0, 2 * np.pi, 64), hole * _arc(2 * np.pi, 0, 64)])
-    elif name == "star":
-        tips = 5 if random.random() < 0.5 else 6
-        radius = np.where(np.arange(2 * tips) % 2, random.uniform(0.45, 0.55), 1.0)
-        points = radius[:, None] * _arc(0, 2 * np.pi, 2 * tips + 1)[:-1]
-    elif name == "triangle":
-        points = _arc(0, 2 * np.pi, 4)[:-1] * (1.0, random.uniform(0.75, 1.0))
-    elif name == "crescent":
-        points = _crescent(random.uniform(0.66, 0.78), random.uniform(0.5, 0.62))
-    else:
-        arm = random.uniform(0.26, 0.34)
-        corner = np.array([[1, -arm], [1, arm], [arm, arm]])
-        points = np.concatenate([_rotate(corner, k * np.pi / 2) for k in range(4)])
-    return _rotate(points, random.uniform(0, 2 * np.pi))
-
-
-def _arc(start: float, end: float, count: int) -> np.ndarray:
-    """Return `count` points (count, 2) on the unit circle from angle `start` to `end`, in radians."""
-    angles = np.linspace(start, end, count)
-    return np.stack([np.cos(angles), np.sin(angles)], 1)
-
-
-def _crescent(radius: float, shift: float) -> np.ndarray:
-    """Return the outline (P, 2) of the unit disc without a disc of `radius` shifted right by `shift`."""
-    x = (1 - radius**2 + shift**2) / (2 * shift)  # of the circles' intersections
-    y = np.sqrt(1 - x**2)
-    outer, inner = np.arctan2(y, x), np.arctan2(y, x - shift)
-    back = _arc(2 * np.pi - inner, inner, 32) * radius + (shift, 0.0)
-    return np.concatenate([_arc(outer, 2 * np.pi - outer, 48), back[1:-1]])
-
-
-def _rotate(points: np.ndarray, angle: float) -> np.ndarray:
-    """Rotate points (P, 2) by an angle in radians."""
-    c, s = np.cos(angle), np.sin(angle)
-    return points @ np.array([[c, s], [-s, c]])
 
 
 def _distinct_color(random: np.random.Generator, others: np.ndarray) -> np.ndarray:

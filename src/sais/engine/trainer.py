@@ -159,10 +159,12 @@ def train(
     with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
         splits = read_data(data, dataset, valid_dataset)
         if not resume:
+            from sais.data.flip_pairs import choose_flip_pairs
             from sais.data.white_level import choose_white_level
 
             experiment, white_level_notes = choose_white_level(experiment, splits.train_split)
-            notes = [*notes, *white_level_notes]
+            experiment, flip_notes = choose_flip_pairs(experiment, splits.train_split.class_names)
+            notes = [*notes, *white_level_notes, *flip_notes]
         inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, world, trust)
         run, remarks = resume_run(inputs, changed_settings) if resume else start_run(inputs, random_init, weights)
         if world.is_main and (changed_settings or not resume):
@@ -192,8 +194,9 @@ def _run(run: TrainState, data: RunData, notes: list[str], options: _Options) ->
     if run.world.is_main:
         log = RunLog(run.out, total, run.experiment, run.iteration, run.evaluated_epochs, options.verbose)
     from sais.engine.environment import describe_convolutions
+    from sais.engine.hardware import training_settings
 
-    with log, StopRequest() as stop:
+    with log, training_settings(run.experiment, run.device), StopRequest() as stop:
         log.start(data.name, data.paths, notes, run.device, describe_convolutions(run.model))
         remarks = data.remarks() if run.world.is_main else []
         remarks += _small_batch_note(run, batches)

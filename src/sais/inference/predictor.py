@@ -5,14 +5,14 @@ The file needs no torch; `sais.inference.backends` imports it where the model ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sais.config import InputConfig
+from sais.config import InputConfig, PostprocessConfig
 from sais.inference.assemble import assemble, to_numpy
 from sais.inference.backends import Backend, open_backend
 from sais.inference.options import InferenceOptions, merge_options
@@ -104,6 +104,21 @@ class Predictor:
         ]
         return self._drop_overlaps(results)
 
+    def stream(self, images: Iterable[ImageSource]) -> Iterator[Detections]:
+        """Detect the objects of many images, one after the other, as the options say.
+
+        A thread reads and resizes the next batch while the network computes, so that a GPU does not wait for either.
+
+        Args:
+            images: as for `batch`; the thread iterates over them, at most two batches ahead.
+
+        Yields:
+            Detections of each image, in the order of the images.
+        """
+        from sais.inference.streaming import stream
+
+        return stream(self, images)
+
     def num_tiles(self, image_size: tuple[int, int]) -> int:
         """Return the number of tiles of an image (H, W); 1 without slicing."""
         if self.options.tiles is None:
@@ -122,7 +137,22 @@ class Predictor:
         Returns:
             Detections of each image, in its pixels, scores descending.
         """
-        return self._drop_overlaps(self._detect(canvases, canvas_maps, self.filter))
+        return self.start(canvases, canvas_maps)()
+
+    def start(self, canvases: Any, canvas_maps: Sequence[CanvasMap]) -> Callable[[], list[Detections]]:
+        """Start `detect` where the device computes by itself (a GPU); return the function that waits for the result.
+
+        Args:
+            canvases: (B, 3, height, width) uint8 RGB, numpy or torch.
+            canvas_maps: B maps from the images to their canvases.
+        """
+        finish = self._start(canvases, canvas_maps, self.filter)
+        return lambda: self._drop_overlaps(finish())
+
+    @property
+    def computes_ahead(self) -> bool:
+        """Whether the device computes while the host does other work: the next `start` may precede a result."""
+        return getattr(self.backend, "device_route", None) is not None
 
     def for_evaluation(self) -> Predictor:
         """Return this predictor, or one with every detection above the class threshold if the minimum score is auto."""
@@ -130,10 +160,28 @@ class Predictor:
             return self
         return Predictor(self.backend, replace(self.options, score=None))
 
-    def _detect(
+    def _start(
         self, canvases: Any, canvas_maps: Sequence[CanvasMap], detection_filter: DetectionFilter
-    ) -> list[Detections]:
+    ) -> Callable[[], list[Detections]]:
         settings = detection_filter.early_settings(self.experiment.postprocess)
+        route = getattr(self.backend, "device_route", None)
+        if route is None:
+            return lambda: self._detect(canvases, canvas_maps, settings, detection_filter)
+        finish = route.start(canvases, canvas_maps, settings, detection_filter)
+
+        def result() -> list[Detections]:
+            detections = finish()
+            return self._detect(canvases, canvas_maps, settings, detection_filter) if detections is None else detections
+
+        return result
+
+    def _detect(
+        self,
+        canvases: Any,
+        canvas_maps: Sequence[CanvasMap],
+        settings: PostprocessConfig,
+        detection_filter: DetectionFilter,
+    ) -> list[Detections]:
         detect = getattr(self.backend, "detect", None)  # an architecture that makes its masks itself
         if detect is not None:
             return [detection_filter.select(detections) for detections in detect(canvases, canvas_maps, settings)]
@@ -158,20 +206,30 @@ class Predictor:
         options, settings = self.options, self.experiment.input
         if not options.uses_tta:
             return self._at_input(settings, self.filter)
+        from sais.data.flip_pairs import flip_labels
         from sais.inference.tta import compose_tta
 
-        return compose_tta(self._at_input, settings, options, self.filter, self.backend.fixed_canvas)
+        labels = flip_labels(self.experiment.augment.flip_pairs, self.class_names) if options.tta_flip else None
+        return compose_tta(self._at_input, settings, options, self.filter, self.backend.fixed_canvas, labels)
 
     def _at_input(self, settings: InputConfig, detection_filter: DetectionFilter) -> DetectFunction:
         """Return the function that detects on images (H, W, 3) resized to the input that `settings` describe."""
 
         def detect(images: list[np.ndarray]) -> list[Detections]:
+            from sais.inference.streaming import finish_in_order
+
+            size = self.options.batch_size
+            chunks = [range(first, min(first + size, len(images))) for first in range(0, len(images), size)]
+            started = (
+                ([chunk[i] for i in group], self._start(stacked.transpose(0, 3, 1, 2), canvas_maps, detection_filter))
+                for chunk in chunks
+                for group, canvas_maps, stacked in group_by_canvas(
+                    [images[i] for i in chunk], settings.mode, settings.size
+                )
+            )
             results: dict[int, Detections] = {}
-            for first in range(0, len(images), self.options.batch_size):
-                chunk = images[first : first + self.options.batch_size]
-                for group, canvas_maps, stacked in group_by_canvas(chunk, settings.mode, settings.size):
-                    detections = self._detect(stacked.transpose(0, 3, 1, 2), canvas_maps, detection_filter)
-                    results.update(zip([first + i for i in group], detections, strict=True))
+            for indices, detections in finish_in_order(started, self.computes_ahead):
+                results.update(zip(indices, detections, strict=True))
             return [results[i] for i in range(len(images))]
 
         return detect

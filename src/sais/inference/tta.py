@@ -69,6 +69,7 @@ def compose_tta(
     options: InferenceOptions,
     detection_filter: DetectionFilter,
     fixed_canvas: tuple[int, int] | None,
+    flip_labels: np.ndarray | None = None,
 ) -> DetectFunction:
     """Return the function that detects on images with test-time augmentation.
 
@@ -78,6 +79,7 @@ def compose_tta(
         options: inference options with the augmentation.
         detection_filter: filter of the merged detections.
         fixed_canvas: the only (height, width) that the model accepts; None: any multiples of 32.
+        flip_labels: (C,) label of each class in a mirrored image; None if no label changes.
 
     Raises:
         ConfigError: the model has a fixed input, and a scale differs from 1.
@@ -89,17 +91,24 @@ def compose_tta(
             f"tta_scales: the exported model has a fixed input of {height} x {width}. "
             "Use 1.0 only, or export it with a dynamic shape."
         )
-    functions = [at_input(scaled, replace(detection_filter, minimum=None)) for scaled in inputs]
+    wanted = detection_filter.wanted
+    if wanted is not None and flip_labels is not None:  # a wanted class has another label in the mirrored view
+        wanted = wanted | wanted[flip_labels]
+    functions = [at_input(scaled, replace(detection_filter, minimum=None, wanted=wanted)) for scaled in inputs]
 
     def detect(images: list[np.ndarray]) -> list[Detections]:
-        results = predict_tta(images, functions, options.tta_flip, detection_filter.max_detections)
+        results = predict_tta(images, functions, options.tta_flip, detection_filter.max_detections, flip_labels)
         return [detection_filter.select(merged) for merged in results]
 
     return detect
 
 
 def predict_tta(
-    images: Sequence[np.ndarray], detect_functions: Sequence[DetectFunction], flip: bool, max_detections: int = 100
+    images: Sequence[np.ndarray],
+    detect_functions: Sequence[DetectFunction],
+    flip: bool,
+    max_detections: int = 100,
+    flip_labels: np.ndarray | None = None,
 ) -> list[Detections]:
     """Predict every view of every image and merge the views.
 
@@ -108,6 +117,7 @@ def predict_tta(
         detect_functions: one for each scale; each is called with all images.
         flip: whether each scale also sees the mirrored images.
         max_detections: maximum number of detections of each image.
+        flip_labels: (C,) label of each class in a mirrored image; None if no label changes.
 
     Returns:
         Detections of each image.
@@ -117,20 +127,26 @@ def predict_tta(
     for detect in detect_functions:
         results = [detect(list(images))]
         if flip:
-            results.append([hflip(detections) for detections in detect(mirrored)])
+            results.append([hflip(detections, flip_labels) for detections in detect(mirrored)])
         for result in results:
             for image_views, detections in zip(views, result, strict=True):
                 image_views.append(detections)
     return [merge_tta(image_views, max_detections) for image_views in views]
 
 
-def hflip(detections: Detections) -> Detections:
-    """Mirror detections horizontally, boxes (D, 4) and masks; applied twice it changes nothing."""
+def hflip(detections: Detections, flip_labels: np.ndarray | None = None) -> Detections:
+    """Mirror detections horizontally, boxes (D, 4) and masks; applied twice it changes nothing.
+
+    Args:
+        detections: D detections.
+        flip_labels: (C,) label of each class in a mirrored image; None if no label changes.
+    """
     width = detections.image_size[1]
     boxes = detections.boxes.astype(np.float64)
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     masks = [mask_ops.hflip(mask, width) for mask in detections.cropped_masks]
-    return replace(detections, boxes=boxes, cropped_masks=masks)
+    labels = detections.labels if flip_labels is None else flip_labels[detections.labels]
+    return replace(detections, boxes=boxes, labels=labels, cropped_masks=masks)
 
 
 def merge_tta(views: Sequence[Detections], max_detections: int = 100) -> Detections:

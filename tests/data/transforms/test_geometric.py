@@ -174,7 +174,7 @@ def test_drop_invisible_drops_hidden_objects_and_clips_the_others() -> None:
 
 
 def test_augment_accepts_images_without_objects() -> None:
-    options = AugmentConfig(1.0, 1.0, 1.0, None, 1.0, 3.0, "mean", 1.0, 0.4, (0.5, 2.0), 1.0, 0.3)
+    options = AugmentConfig(1.0, ("auto",), 1.0, 1.0, None, 1.0, 3.0, "mean", 1.0, 0.4, (0.5, 2.0), 1.0, 0.3)
     sample = augmented(rectangles((40, 50)), options, 0)
     assert sample.boxes.shape == (0, 4)
     assert sample.labels.shape == (0,)

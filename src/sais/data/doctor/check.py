@@ -17,6 +17,7 @@ from sais import input_limits
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, segmentation_bounds
 from sais.data.doctor.findings import SEVERITIES, Finding, note_severity
 from sais.data.exif_frame import file_orientation, in_stored_frame
+from sais.data.flip_pairs import find_flip_pairs
 from sais.data.options import duplicate_files
 from sais.data.remarks import describe_crowds, describe_empty_classes, file_digest
 from sais.data.split_summary import summarize
@@ -54,6 +55,7 @@ SAME_CONTENT = "images with the content of another one"
 SHARED_IMAGE = "images that are in another split as well"
 CROWDS = "crowds"
 EMPTY_CLASS = "classes without objects"
+FLIP_PAIRS = "pairs of classes whose labels a horizontal flip exchanges (augment.flip_pairs)"
 NO_OUTLINES = "no object has an outline"
 
 ERRORS = (UNREADABLE_IMAGE, SIZE_MISMATCH, MALFORMED_MASK)
@@ -99,6 +101,9 @@ class CheckReport:
         empty = describe_empty_classes(self.split)
         if empty:
             findings.append(Finding("NOTE", EMPTY_CLASS, int(empty.split()[0]), remark=empty.partition(": ")[2]))
+        pairs = find_flip_pairs(self.split.class_names)
+        if pairs:
+            findings.append(Finding("NOTE", FLIP_PAIRS, len(pairs), pairs))
         objects = [a for record in self.split.images for a in record.annotations if not a.crowd]
         if objects and all(a.segmentation is None for a in objects):
             remark = "training on them makes a model without masks, which predicts boxes only"

@@ -36,10 +36,12 @@ class AugmentContext:
     """Probabilities and ranges of the steps."""
     draw_sample: DrawSample
     """Source of other samples for mosaic and copy-paste."""
+    flip_labels: np.ndarray | None = None
+    """(C,) label of each class in a mirrored image (`sais.data.flip_pairs`); None if no label changes."""
 
 
 def _flip_step(sample: Sample, context: AugmentContext, random: np.random.Generator) -> Sample:
-    return flip(sample) if random.random() < context.options.flip else sample
+    return flip(sample, context.flip_labels) if random.random() < context.options.flip else sample
 
 
 def _mosaic_step(sample: Sample, context: AugmentContext, random: np.random.Generator) -> Sample:
@@ -106,7 +108,12 @@ AUGMENTATIONS: dict[str, Callable[[Sample, AugmentContext, np.random.Generator],
 
 
 def augment(
-    sample: Sample, settings: InputConfig, options: AugmentConfig, random: np.random.Generator, draw_sample: DrawSample
+    sample: Sample,
+    settings: InputConfig,
+    options: AugmentConfig,
+    random: np.random.Generator,
+    draw_sample: DrawSample,
+    flip_labels: np.ndarray | None = None,
 ) -> Sample:
     """Augment a sample and place it on its canvas; with the defaults, flip only.
 
@@ -116,11 +123,12 @@ def augment(
         options: Probabilities and ranges of the steps.
         random: Source of randomness.
         draw_sample: Source of other samples for mosaic and copy-paste.
+        flip_labels: (C,) label of each class in a mirrored image; None if no label changes.
 
     Raises:
         ConfigError: An augmentation of `options.extra` is missing or returns an invalid sample.
     """
-    context = AugmentContext(settings, options, draw_sample)
+    context = AugmentContext(settings, options, draw_sample, flip_labels)
     for step in AUGMENTATIONS.values():
         sample = step(sample, context, random)
     for name in options.extra:

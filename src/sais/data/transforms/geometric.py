@@ -30,8 +30,13 @@ def resize_sample(sample: Sample, settings: InputConfig) -> Sample:
     return replace(moved, image=canvas_map.image(sample.image), canvas_map=canvas_map)
 
 
-def flip(sample: Sample) -> Sample:
-    """Mirror a sample left to right."""
+def flip(sample: Sample, flip_labels: np.ndarray | None = None) -> Sample:
+    """Mirror a sample left to right.
+
+    Args:
+        sample: The sample.
+        flip_labels: (C,) label of each class in a mirrored image; None if no label changes.
+    """
     width = sample.image.shape[1]
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
@@ -39,7 +44,8 @@ def flip(sample: Sample) -> Sample:
     image = np.empty_like(sample.image)
     for channel in range(3):  # six times as fast as all channels at once
         image[:, :, channel] = sample.image[:, ::-1, channel]
-    return replace(sample, image=image, boxes=boxes, masks=masks)
+    labels = sample.labels if flip_labels is None else flip_labels[sample.labels]
+    return replace(sample, image=image, boxes=boxes, labels=labels, masks=masks)
 
 
 def zoom(sample: Sample, settings: InputConfig, random: np.random.Generator, low: float, high: float) -> Sample:
