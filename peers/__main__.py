@@ -10,7 +10,7 @@
     evaluation   time of an evaluation outside the network, against full-frame masks and pycocotools
     loader       images per second and core, against the standard torchvision pipeline, and their agreement
     kills        kill a training run at random times and resume it; nothing may be lost
-    gpu          verify and measure training, inference and export on one device
+    gpu          verify and measure training, inference and export on one device, next to Mask R-CNN and YOLACT
     busy         throughput of training and prediction next to other busy processes
     fuzz         mutated files and odd command lines: only errors of sais, in time, in memory, without other effects
 
@@ -48,7 +48,7 @@ class Arguments:
     evaluation: time of an evaluation outside the network, against full-frame masks and pycocotools.
     loader: images per second and core, against the standard torchvision pipeline, and their agreement.
     kills: kill a training run at random times and resume it; nothing may be lost.
-    gpu: verify and measure training, inference and export on one device, about 8 minutes.
+    gpu: verify and measure training, inference and export on one device, for --minutes; continues in the same --out.
     busy: throughput of training and prediction next to other busy processes, about 7 minutes.
     fuzz: mutated files and odd command lines, for --minutes or --cases of each kind.
     """
@@ -80,7 +80,7 @@ class Arguments:
     workers: int | None = None
     """accuracy: number of data loading processes."""
     device: str = "auto"
-    """Device: auto, cpu or cuda."""
+    """Device: auto, cpu or cuda. gpu: small sizes on cpu, to test the checks themselves."""
     repeats: int = 5
     """speed, ratios, training, loader: number of runs of each system; the median counts."""
     objects: int = 100
@@ -96,15 +96,15 @@ class Arguments:
     images: int = 500
     """evaluation, loader: maximum number of images."""
     only: tuple[str, ...] = ()
-    """memory, training: names of the systems to measure. fuzz: kinds of input. Default: all."""
+    """memory, training: names of the systems to measure. fuzz: kinds of input. gpu: sections. Default: all."""
     batch_size: int = 2
     """training: number of images in a timed step."""
-    quick: bool = False
-    """gpu: small sizes and few steps, to test the script on a CPU."""
+    screening: Path | None = None
+    """gpu: plan of `python -m peers.screening`, run in the time that remains."""
     seconds: float = 8.0
     """busy: length of each measurement."""
     minutes: float = 8.0
-    """gpu: skip the remaining measurements after this time; verification always runs. fuzz: start no case after it."""
+    """gpu: skip the remaining measurements after this time; tests always run. fuzz: start no case after it."""
     cases: int | None = None
     """fuzz: number of cases of each kind, instead of --minutes."""
     seed: int = 0

@@ -98,57 +98,74 @@ class PreparedYolact:
         side: the side of the square input in pixels.
         workload: the image and its objects.
         device: the device of the network: cpu, cuda, ...
+        batch_size: the number B of copies of the image in one forward pass.
     """
 
-    def __init__(self, experiment: Experiment, side: int, workload: Workload, device: str) -> None:
+    def __init__(self, experiment: Experiment, side: int, workload: Workload, device: str, batch_size: int = 1) -> None:
         torch.manual_seed(0)
         self.side = side
         self.workload = workload
         self.device = torch.device(device)
+        self.batch_size = batch_size
         self.model = build_yolact(experiment.model, workload.num_classes).to(self.device).eval()
         fuse_batch_norms(self.model.backbone.network)
         self.anchors: Tensor | None = None
+        self._injected: tuple[Tensor, Tensor] | None = None
 
     def preprocess(self, image: np.ndarray) -> Tensor:
-        """Resize the image (H, W, 3) uint8 to (1, 3, side, side) uint8 without keeping the aspect ratio."""
-        resized = Image.fromarray(image).resize((self.side, self.side), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].to(self.device)
+        """Resize the image (H, W, 3) uint8 to (B, 3, side, side) uint8 without keeping the aspect ratio."""
+        size, method = (self.side, self.side), Image.Resampling.BILINEAR
+        resized = [np.array(Image.fromarray(image).resize(size, method)) for _ in range(self.batch_size)]
+        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(self.device)
 
     def network(self, canvases: Tensor) -> AnchorOutputs:
-        """Run the forward pass on canvases (1, 3, side, side)."""
+        """Run the forward pass on canvases (B, 3, side, side)."""
         return self.model(canvases)
 
     def inject(self, outputs: AnchorOutputs) -> AnchorOutputs:
-        """Replace logits and offsets (1, A, .): each object is predicted by the free anchors of highest IoU."""
+        """Replace logits and offsets (B, A, .): each object is predicted by the free anchors of highest IoU."""
+        if self._injected is None:
+            logits, offsets = (tensor.to(self.device) for tensor in self._encode(outputs))
+            copies = (self.batch_size, -1, -1)
+            self._injected = logits.expand(*copies).contiguous(), offsets.expand(*copies).contiguous()
+        return replace(outputs, class_logits=self._injected[0], offsets=self._injected[1])
+
+    def _encode(self, outputs: AnchorOutputs) -> tuple[Tensor, Tensor]:
+        """Return logits (1, A, 1 + C) and offsets (1, A, 4) that encode the objects, in host memory."""
         anchors = self._anchors(outputs).cpu()
         height, width = self.workload.size
         boxes = torch.from_numpy(self.workload.boxes) * torch.tensor([self.side / width, self.side / height] * 2)
         overlaps = pairwise_iou(boxes, anchors)  # (D, A)
-        logits = torch.zeros(outputs.class_logits.shape)
+        logits = torch.zeros(1, *outputs.class_logits.shape[1:])
         logits[..., 0] = 12.0
-        offsets = torch.zeros(outputs.offsets.shape)
+        offsets = torch.zeros(1, *outputs.offsets.shape[1:])
         for count, logit in ((1, 16.0), (ANCHORS_PER_OBJECT - 1, 11.0)):
             for i, label in enumerate(self.workload.labels.tolist()):
                 chosen = overlaps[i].topk(count).indices
                 overlaps[:, chosen] = -1.0
                 logits[0, chosen, label + 1] = logit
                 offsets[0, chosen] = encode(anchors[chosen], boxes[i].expand(count, 4))
-        return replace(outputs, class_logits=logits.to(self.device), offsets=offsets.to(self.device))
+        return logits, offsets
 
-    def postprocess(self, outputs: AnchorOutputs) -> Tensor:
-        """Run Fast NMS and assemble all masks on the whole image: (D, H, W) bool."""
-        instances = postprocess(outputs, self._anchors(outputs), [(float(self.side), float(self.side))])
-        count = int((instances.scores[0] > 0).sum())
+    def postprocess(self, outputs: AnchorOutputs) -> list[Tensor]:
+        """Run Fast NMS and assemble all masks on the whole image: B times (D, H, W) bool, on the device."""
+        sizes = [(float(self.side), float(self.side))] * self.batch_size
+        instances = postprocess(outputs, self._anchors(outputs), sizes)
         assert instances.coefficients is not None
         assert instances.prototypes is not None
         height, width = self.workload.size
-        boxes = instances.boxes[0, :count] * instances.boxes.new_tensor([width / self.side, height / self.side] * 2)
-        coefficients = instances.coefficients[0, :count]
-        return full_masks(instances.prototypes[0], coefficients, boxes, self.workload.size).cpu()
+        scale = instances.boxes.new_tensor([width / self.side, height / self.side] * 2)
+        counts = (instances.scores > 0).sum(1).tolist()
+        return [
+            full_masks(prototypes, coefficients[:count], boxes[:count] * scale, self.workload.size)
+            for prototypes, coefficients, boxes, count in zip(
+                instances.prototypes, instances.coefficients, instances.boxes, counts, strict=True
+            )
+        ]
 
-    def dense_masks(self, results: Tensor) -> Tensor:
-        """Return the masks (D, H, W), which are full-frame already."""
-        return results
+    def dense_masks(self, results: list[Tensor]) -> Tensor:
+        """Return the masks (D, H, W) of the last image, which are full-frame already, in host memory."""
+        return results[-1].cpu()
 
     def _anchors(self, outputs: AnchorOutputs) -> Tensor:
         if self.anchors is None:

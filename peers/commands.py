@@ -242,9 +242,11 @@ def fuzz(arguments: Arguments, command: str) -> str:
 
 def gpu(arguments: Arguments, command: str) -> str:
     """Verify and measure training, inference and export on one device."""
-    from peers.gpu import verify_and_measure
+    from peers.gpu.session import verify_and_measure
 
-    return verify_and_measure(arguments.out, arguments.device, arguments.quick, arguments.minutes, command)
+    return verify_and_measure(
+        arguments.out, arguments.device, arguments.minutes, command, arguments.only, arguments.screening
+    )
 
 
 @dataclass(frozen=True)

@@ -119,50 +119,68 @@ class PreparedMaskRcnn:
         side: the side of the square input in pixels.
         workload: the image and its objects.
         device: the device of the network: cpu, cuda, ...
+        batch_size: the number B of copies of the image in one forward pass.
     """
 
-    def __init__(self, experiment: Experiment, side: int, workload: Workload, device: str) -> None:
+    def __init__(self, experiment: Experiment, side: int, workload: Workload, device: str, batch_size: int = 1) -> None:
         torch.manual_seed(0)
         self.workload = workload
         self.device = torch.device(device)
+        self.batch_size = batch_size
         config = experiment.model
         self.model = build_mask_rcnn(backbone_of(config), workload.num_classes, config.channels).to(self.device).eval()
         fuse_batch_norms(self.model.backbone.network)
         self.canvas_map = letterbox(workload.size, "fixed", (side, side))
+        self._injected: tuple[Tensor, Tensor, Tensor] | None = None
 
     def preprocess(self, image: np.ndarray) -> Tensor:
-        """Resize the image (H, W, 3) uint8 to (1, 3, side, side) uint8."""
-        return torch.from_numpy(self.canvas_map.image(image)).permute(2, 0, 1)[None].to(self.device)
+        """Resize the image (H, W, 3) uint8 to (B, 3, side, side) uint8, every copy on its own."""
+        canvases = np.stack([self.canvas_map.image(image) for _ in range(self.batch_size)])
+        return torch.from_numpy(canvases).permute(0, 3, 1, 2).to(self.device)
 
-    def network(self, canvases: Tensor) -> Regions:
-        """Run both stages on canvases (1, 3, side, side), with the workload injected between them."""
-        model, content_sizes = self.model, [self.canvas_map.content_size]
+    def network(self, canvases: Tensor) -> list[Regions]:
+        """Run both stages on canvases (B, 3, side, side), with the workload injected between them: B regions."""
+        model, content_sizes = self.model, [self.canvas_map.content_size] * self.batch_size
         features = model.features(canvases)
         proposals, _ = model.rpn(ImageList(canvases, content_sizes), features)
-        boxes, labels, values = injected_boxes(self.workload, self.canvas_map.scale, len(proposals[0]))
-        proposals[0][: len(boxes)] = boxes.to(self.device)
+        boxes, labels, values = self._boxes(len(proposals[0]))
+        for regions in proposals:
+            regions[: len(boxes)] = boxes
         logits, offsets = model.box_outputs(features, proposals)
         logits, offsets = torch.zeros_like(logits), torch.zeros_like(offsets)
         logits[:, 0] = 6.0
-        logits[torch.arange(len(boxes)), (labels + 1).to(self.device)] = values.to(self.device)
+        first = 0
+        for regions in proposals:
+            logits[first + torch.arange(len(boxes), device=self.device), labels + 1] = values
+            first += len(regions)
         detected, scores, classes = model.roi_heads.postprocess_detections(logits, offsets, proposals, content_sizes)
-        (masks,) = model.mask_probabilities(features, detected, [labels - 1 for labels in classes])
-        return Regions(detected[0], scores[0], classes[0] - 1, masks)
+        masks = model.mask_probabilities(features, detected, [labels - 1 for labels in classes])
+        return [Regions(*image) for image in zip(detected, scores, [c - 1 for c in classes], masks, strict=True)]
 
-    def inject(self, outputs: Regions) -> Regions:
+    def _boxes(self, num_proposals: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the injected boxes (M, 4), labels (M,) and class logits (M,) on the device."""
+        if self._injected is None or len(self._injected[0]) > num_proposals:
+            injected = injected_boxes(self.workload, self.canvas_map.scale, num_proposals)
+            self._injected = (injected[0].to(self.device), injected[1].to(self.device), injected[2].to(self.device))
+        return self._injected
+
+    def inject(self, outputs: list[Regions]) -> list[Regions]:
         """Return the outputs; the workload is injected between the two stages."""
         return outputs
 
-    def postprocess(self, outputs: Regions) -> Tensor:
-        """Paste every mask into the whole image: (D, H, W) bool."""
+    def postprocess(self, outputs: list[Regions]) -> list[Tensor]:
+        """Paste every mask into the whole image: B times (D, H, W) bool, on the device."""
         vertical, horizontal = self.canvas_map.scale
-        boxes = outputs.boxes / outputs.boxes.new_tensor([horizontal, vertical, horizontal, vertical])
-        assert outputs.probabilities is not None
-        return full_masks(outputs.probabilities, boxes, self.workload.size).cpu()
+        masks = []
+        for regions in outputs:
+            boxes = regions.boxes / regions.boxes.new_tensor([horizontal, vertical, horizontal, vertical])
+            assert regions.probabilities is not None
+            masks.append(full_masks(regions.probabilities, boxes, self.workload.size))
+        return masks
 
-    def dense_masks(self, results: Tensor) -> Tensor:
-        """Return the masks (D, H, W), which are full-frame already."""
-        return results
+    def dense_masks(self, results: list[Tensor]) -> Tensor:
+        """Return the masks (D, H, W) of the last image, which are full-frame already, in host memory."""
+        return results[-1].cpu()
 
 
 class ShippedMaskRcnn:
@@ -204,13 +222,13 @@ class ShippedMaskRcnn:
         return outputs
 
     def postprocess(self, outputs: Any) -> Tensor:
-        """Scale the boxes and paste every mask into the whole image: (D, H, W) bool."""
+        """Scale the boxes and paste every mask into the whole image: (D, H, W) bool, on the device."""
         (detections,) = self.model.transform.postprocess(*outputs, [self.workload.size])
-        return (detections["masks"][:, 0] > 0.5).cpu()
+        return detections["masks"][:, 0] > 0.5
 
     def dense_masks(self, results: Tensor) -> Tensor:
-        """Return the masks (D, H, W), which are full-frame already."""
-        return results
+        """Return the masks (D, H, W), which are full-frame already, in host memory."""
+        return results.cpu()
 
 
 class _InjectedProposals(nn.Module):

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,13 +17,18 @@ import torch
 import torchvision
 
 from peers.__main__ import main
-from peers.candidates import few, other_yolacts, paper, yolact_candidate
-from peers.torchvision_peers.candidates import injected_boxes, mask_rcnn_candidate, shipped_mask_rcnn_candidate
+from peers.candidates import PreparedYolact, few, other_yolacts, paper, yolact_candidate
+from peers.torchvision_peers.candidates import (
+    PreparedMaskRcnn,
+    injected_boxes,
+    mask_rcnn_candidate,
+    shipped_mask_rcnn_candidate,
+)
 from sais.benchmark import timing
 from sais.benchmark.candidates import Candidate, find_candidates
 from sais.benchmark.timing import run_once
 from sais.benchmark.workload import make_workload
-from sais.config import to_dict
+from sais.config import Experiment, ModelConfig, to_dict
 from sais.data.paths import DataPaths
 from sais.engine.activation_memory import saved_bytes_per_image
 from sais.engine.train_step import DivergedLossError
@@ -57,6 +63,16 @@ def test_injected_objects_are_returned(which: int) -> None:
             extent = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).numpy()
             inside = [(extent[:2] >= box[:2] - 9).all() and (extent[2:] <= box[2:] + 9).all() for box in WORKLOAD.boxes]
             assert any(inside)
+
+
+@pytest.mark.parametrize("kind", [PreparedYolact, PreparedMaskRcnn])
+def test_each_image_of_a_batch_returns_the_objects(kind: type[PreparedYolact] | type[PreparedMaskRcnn]) -> None:
+    experiment = Experiment(name="small", model=ModelConfig(backbone=LITE, channels=64))
+    prepared: Any = kind(experiment, 192, WORKLOAD, "cpu", batch_size=2)
+    with torch.inference_mode():
+        masks = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(WORKLOAD.image))))
+    assert [tuple(image.shape) for image in masks] == [(6, 120, 160)] * 2
+    assert torch.equal(masks[0], masks[1])
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-"""Tests of the commands of `python -m peers`: evaluation, mask assembly, ratios, loader, gpu."""
+"""Tests of the commands of `python -m peers`: evaluation, mask assembly, ratios, loader."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,11 @@ pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
 pytest.importorskip("faster_coco_eval")
 
-from peers import evaluation, gpu_checks, loader, postprocessing, ratios
+from peers import evaluation, loader, postprocessing, ratios
 from peers.__main__ import main
 from sais.benchmark.masks import MaskCase, make_inputs
 from sais.benchmark.timing import Conditions, Timing
-from sais.config import Experiment
 from sais.data.formats import read_dataset
-from sais.recipes import recipe
-from sais.recipes.adjust import replace_settings
 
 
 def test_evaluation_methods_have_the_same_ap() -> None:
@@ -95,18 +91,3 @@ def test_loaders_agree(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = loader.throughput_rows({loader.SAIS: [4.0, 2.0], "other": [2.0, 2.0]})
     assert [row[0] for row in rows] == [loader.SAIS, "other"]
     assert rows[1][3] == "1.50"
-
-
-def narrow(name: str) -> Experiment:
-    """Return a recipe with a small head."""
-    return replace_settings(recipe(name), "model", channels=64, tower_depth=1, prototype_channels=32, prototype_depth=1)
-
-
-@pytest.mark.slow
-def test_gpu_command_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_checks, "recipe", narrow)
-    options = ["--device", "cpu", "--quick", "--minutes", "0", "--out", str(tmp_path)]
-    assert main(["gpu", *options]) == 0
-    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
-    assert {row["status"] for row in rows} <= {"PASS", "SKIP", "INFO"}
-    assert sum(row["status"] == "PASS" for row in rows) >= 6
