@@ -32,6 +32,26 @@ class CroppedMask:
         """(height, width)."""
         self._packed = np.packbits(np.asarray(bits, dtype=bool))
 
+    @classmethod
+    def from_packed(cls, x: int, y: int, shape: tuple[int, int], packed: np.ndarray) -> CroppedMask:
+        """Return a mask whose pixels are packed already.
+
+        Args:
+            x: Column of the bitmap's left pixels in the image.
+            y: Row of the bitmap's top pixels in the image.
+            shape: (height, width) of the bitmap.
+            packed: (ceil(height * width / 8),) uint8, row after row, the first pixel in the highest bit; the last bits,
+                beyond the bitmap, are 0.
+
+        Raises:
+            ValueError: `packed` has another length.
+        """
+        if packed.dtype != np.uint8 or packed.shape != (-(-shape[0] * shape[1] // 8),):
+            raise ValueError(f"cropped mask of {shape}: {packed.shape} {packed.dtype} of packed pixels")
+        mask = cls.__new__(cls)
+        mask.x, mask.y, mask.shape, mask._packed = int(x), int(y), (int(shape[0]), int(shape[1])), packed
+        return mask
+
     @property
     def bits(self) -> np.ndarray:
         """(height, width) bool, unpacked on each access; read-only."""
@@ -46,9 +66,7 @@ class CroppedMask:
 
     def shift(self, x: int, y: int) -> CroppedMask:
         """Return the mask moved `x` columns to the right and `y` rows down; the bits are shared."""
-        other = CroppedMask.__new__(CroppedMask)
-        other.x, other.y, other.shape, other._packed = self.x + int(x), self.y + int(y), self.shape, self._packed
-        return other
+        return CroppedMask.from_packed(self.x + int(x), self.y + int(y), self.shape, self._packed)
 
     def __repr__(self) -> str:
         return f"CroppedMask(x={self.x}, y={self.y}, shape={self.shape}, area={self.area})"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """A model that is ready to run, in torch or in another runtime. Several threads may call `run` at once.
 
-    A backend may also have `thresholds` (`sais.inference.score_thresholds.ScoreThresholds` of the model), and the
+    A backend may also have `thresholds` (`sais.inference.score_thresholds.ScoreThresholds` of the model),
+    `device_route`, a `sais.inference.on_device.DeviceRoute` where detections are made on an accelerator, and the
     methods `detect`, see `sais.inference.backends.torch.TorchBackend.detect`, and `check_settings`, which raises
     ConfigError for post-processing settings that the backend cannot apply.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from sais.modeling.architecture import find_architecture
 from sais.ops.letterbox import CanvasMap
 from sais.results.detections import Detections
 from sais.structures import MASK_STRIDE, DenseOutputs, Instances, copies_overlap
+
+if TYPE_CHECKING:
+    from sais.inference.on_device import DeviceRoute
 
 
 class TorchBackend:
@@ -48,6 +51,15 @@ class TorchBackend:
         self.category_ids = model.category_ids
         self.thresholds = model.thresholds
         self.mask_stride: int = getattr(model.network, "mask_stride", MASK_STRIDE)
+        self.device_route: DeviceRoute | None = None
+        """Route from canvases to detections on an accelerator; None on a CPU, on MPS (which has no float64) and for
+        architectures without post-processing in fixed shapes."""
+        if self.device.type not in ("cpu", "mps") and self.architecture.postprocess_fixed is not None:
+            from sais.inference.on_device import DeviceRoute
+
+            self.device_route = DeviceRoute(
+                self.network, self.architecture.postprocess_fixed, self.device, self.class_names, self.mask_stride
+            )
 
     @torch.inference_mode()
     def run(

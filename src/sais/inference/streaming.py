@@ -1,0 +1,96 @@
+"""Predictions of many images: a thread prepares the next batch while the network computes.
+
+On an accelerator the next batch also starts before the result of a batch is taken: the device computes while the host
+assembles, draws and writes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from sais.io.images import as_image
+from sais.ops.letterbox import CanvasMap, group_by_canvas
+from sais.results.detections import Detections
+
+if TYPE_CHECKING:
+    from sais.inference.predictor import ImageSource, Predictor
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+Group = tuple[list[int], list[CanvasMap], np.ndarray]
+
+
+def finish_in_order(started: Iterable[tuple[Key, Callable[[], Result]]], ahead: bool) -> Iterator[tuple[Key, Result]]:
+    """Yield each key with the result of its function, in their order.
+
+    Args:
+        started: keys, and functions that wait for results.
+        ahead: whether the next function is taken before the result of a function is waited for.
+    """
+    waiting: deque[tuple[Key, Callable[[], Result]]] = deque()
+    for entry in started:
+        waiting.append(entry)
+        if len(waiting) > ahead:
+            key, finish = waiting.popleft()
+            yield key, finish()
+    for key, finish in waiting:
+        yield key, finish()
+
+
+def stream(predictor: Predictor, images: Iterable[ImageSource]) -> Iterator[Detections]:
+    """Yield the detections of each image; see `Predictor.stream`."""
+    settings = predictor.experiment.input
+    if predictor.options.tiles is not None:  # large images: one at a time in memory
+        for image in images:
+            yield predictor(image)
+        return
+
+    def read(sources: list[Any]) -> list[np.ndarray]:
+        return [as_image(source, white_level=settings.white_level) for source in sources]
+
+    if predictor.options.uses_tta:
+        for arrays in prepared_ahead(images, predictor.options.batch_size, read):
+            yield from predictor.batch(arrays)
+        return
+
+    def prepare(sources: list[Any]) -> tuple[int, list[Group]]:
+        return len(sources), list(group_by_canvas(read(sources), settings.mode, settings.size))
+
+    def started() -> Iterator[tuple[tuple[int, list[int]], Callable[[], list[Detections]]]]:
+        for count, groups in prepared_ahead(images, predictor.options.batch_size, prepare):
+            for indices, canvas_maps, stacked in groups:
+                yield (count, indices), predictor.start(stacked.transpose(0, 3, 1, 2), canvas_maps)
+
+    results: dict[int, Detections] = {}
+    for (count, indices), detections in finish_in_order(started(), predictor.computes_ahead):
+        results.update(zip(indices, detections, strict=True))
+        if len(results) == count:  # the last group of a batch
+            yield from (results[i] for i in range(count))
+            results = {}
+
+
+def prepared_ahead(sources: Iterable[Any], batch_size: int, prepare: Callable[[list[Any]], Result]) -> Iterator[Result]:
+    """Yield batches that a thread prepares, one ahead of the caller.
+
+    Args:
+        sources: what the batches are made of; the thread iterates over it.
+        batch_size: number of sources in a batch.
+        prepare: function from the sources of a batch to the batch.
+    """
+    iterator = iter(sources)
+
+    def next_batch() -> Result | None:
+        chunk = list(islice(iterator, batch_size))
+        return prepare(chunk) if chunk else None
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(next_batch)
+        while (batch := ahead.result()) is not None:
+            ahead = pool.submit(next_batch)
+            yield batch
