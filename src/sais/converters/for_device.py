@@ -60,6 +60,12 @@ def _in_half_precision(prepared: Network, dtype: torch.dtype) -> Network:
 
 
 def _compiled(prepared: Network, device: str) -> Network:
+    check_compiler(device)
+    return cast(Network, torch.compile(prepared))
+
+
+def check_compiler(device: str) -> None:
+    """Raise MissingDependencyError if `torch.compile` lacks what it needs for a type of device, "cpu" or "cuda"."""
     compilers = [os.environ.get("CXX"), "g++", "c++", "clang++", "cl"]
     if device == "cpu" and not any(name and shutil.which(name) for name in compilers):
         raise MissingDependencyError(
@@ -69,4 +75,3 @@ def _compiled(prepared: Network, device: str) -> Network:
         raise MissingDependencyError(
             "compile: torch.compile needs Triton on this GPU. Install triton, or turn compile off.", "triton"
         )
-    return cast(Network, torch.compile(prepared))

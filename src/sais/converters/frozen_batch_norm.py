@@ -38,20 +38,16 @@ class Constants:
 
     def of(self, sources: tuple[Tensor, ...], compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return the tensors (C,), or of any shape, that `compute` returns for the current values of `sources`."""
-        # Tensors of inference mode cannot be used in training; a compiled graph computes them itself.
-        if torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or _is_inference(sources):
+        if torch.compiler.is_compiling():
             return compute()
+        if torch.is_inference_mode_enabled() or any(tensor.is_inference() for tensor in sources):
+            return compute()  # tensors of inference mode have no version and cannot be used in training
         version = tuple((id(tensor), tensor._version, tensor.device, tensor.dtype) for tensor in sources)
         if version != self._version:
             with torch.no_grad():
                 self._values = compute()
             self._version = version
         return self._values
-
-
-def _is_inference(tensors: tuple[Tensor, ...]) -> bool:
-    """Return whether any of the tensors, of any shape, was made in inference mode, so that it has no version."""
-    return any(tensor.is_inference() for tensor in tensors)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -1,12 +1,15 @@
-"""What a run needs of its device: the precision, and processes that read images fast enough."""
+"""What a run needs of its device: the precision, torch's settings, and processes that read images fast enough."""
 
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 
 import torch
 
+from sais.config import Experiment
 from sais.device import precision_dtype
+from sais.device_settings import device_settings
 from sais.errors import ConfigError
 
 CPU_WORKERS, MAX_WORKERS = 2, 8
@@ -32,6 +35,18 @@ def check_precision(precision: str, device: torch.device) -> None:
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"run.precision {precision}: not available on {device} ({reason}). Use fp32.") from error
+
+
+def training_settings(experiment: Experiment, device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which torch computes on a device as `run.tf32` and `run.deterministic` state."""
+    run = experiment.run
+    fixed_shapes = has_fixed_canvas(experiment)
+    return device_settings(device, tf32=run.tf32, fixed_shapes=fixed_shapes, deterministic=run.deterministic)
+
+
+def has_fixed_canvas(experiment: Experiment) -> bool:
+    """Return whether all batches of a run have canvases of the same size."""
+    return experiment.input.mode == "fixed" and experiment.augment.multi_scale == (1.0, 1.0)
 
 
 def choose_workers(workers: int | None, device: torch.device) -> int:

@@ -288,6 +288,12 @@ def _new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, 
     experiment = inputs.experiment
     check_precision(experiment.run.precision, device)
     model = for_training(model, experiment, device)
+    average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
+    criterion = architecture.build_criterion(experiment)
+    if experiment.run.compile:
+        from sais.engine.compiled import compile_training
+
+        criterion = compile_training(model, criterion, experiment, device)
     return TrainState(
         experiment,
         inputs.out,
@@ -296,10 +302,10 @@ def _new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, 
         model,
         network=inputs.world.wrap_model(model, device),
         optimizer=build_optimizer(model, experiment.optim),
-        average=MovingAverage(model, experiment.run.ema) if experiment.run.ema else None,
+        average=average,
         scaler=torch.amp.GradScaler(device.type, enabled=experiment.run.precision == "fp16"),
         device=device,
         architecture=architecture,
-        criterion=architecture.build_criterion(experiment),
+        criterion=criterion,
         world=inputs.world,
     )
