@@ -1,6 +1,7 @@
 # make demo    train on synthetic images on this machine, evaluate, draw, report (demo/report.html)
 # make test    make check, then every test, including slow ones (fast tests only: .venv/bin/pytest)
 # make check   formatting, lint, types, import contracts, vocabulary
+# make gpu-bundle  pack the project, wheels and data for `python -m peers gpu` on a machine without a network
 # make install create the virtual environment; the other targets do so when needed
 #
 # VENV=/some/where uses another environment, PYTHON3=python3.12 another interpreter.
@@ -10,7 +11,7 @@ PYTHON3 ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sais-installed
 
-.PHONY: demo test check install clean
+.PHONY: demo test check install gpu-bundle clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -38,6 +39,10 @@ check: $(STAMP)
 # would wait for ever for the file that it was running.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40
+
+# GPU_BUNDLE="--data DIR --screening FILE" adds packed data and a plan of `python -m peers.screening`.
+gpu-bundle: $(STAMP)
+	$(BIN)/python -m peers.gpu.bundle dist/gpu-bundle.tar.gz $(GPU_BUNDLE)
 
 clean:
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
