@@ -85,12 +85,23 @@ class World:
             return values or []
         return [value]
 
-    def wrap_model(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Wrap a model so that its gradients are averaged over all ranks; return it unchanged in a single process."""
+    def wrap_model(self, model: nn.Module, device: torch.device, sync_buffers: bool = True) -> nn.Module:
+        """Wrap a model so that its gradients are averaged over all ranks; return it unchanged in a single process.
+
+        The graph is not declared static: the number of micro-batches may change from step to step.
+
+        Args:
+            model: model with equal weights on all ranks, each of which receives a gradient in every step.
+            device: device of the model.
+            sync_buffers: whether each forward pass copies the buffers of rank 0, which is needed if training changes
+                them.
+        """
         if self.world_size == 1:
             return model
         devices = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices)
+        wrapped = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        wrapped.broadcast_buffers = sync_buffers  # an argument of that name would also leave out the first copy
+        return wrapped
 
 
 SINGLE_PROCESS = World()

@@ -13,7 +13,7 @@ from torch.nn import functional
 from sais.config import Experiment, InputConfig, ModelConfig, RunConfig
 from sais.converters.activation_checkpointing import CheckpointedHead, CheckpointedModule
 from sais.converters.cpu.for_training import OneCellSafeConvolution, guard_strided_convolutions
-from sais.converters.for_training import for_training
+from sais.converters.for_training import changes_buffers, for_training
 from sais.converters.frozen_batch_norm import FrozenBatchNorm
 from sais.modeling.fpn import FPN
 from sais.modeling.sais import SAIS, build_model
@@ -55,6 +55,18 @@ def test_for_training_folds_batch_norm_only_if_all_of_it_is_frozen() -> None:
     assert count(prepared()) == 20
     assert count(prepared(replace(MODEL, frozen_batch_norm=False))) == 0
     assert count(prepared(replace(MODEL, pretrained=False))) == 0
+
+
+def test_changes_buffers_only_with_statistics_of_batch_norm_or_foreign_modules() -> None:
+    assert not changes_buffers(prepared())
+    assert not changes_buffers(prepared(replace(MODEL, distance_origin="corner")))
+    assert changes_buffers(prepared(replace(MODEL, frozen_batch_norm=False)))
+    assert changes_buffers(prepared(replace(MODEL, norm="batch")))
+    assert not changes_buffers(build_model(MODEL, 3))  # frozen, but not folded
+    foreign = prepared()
+    foreign.fpn.add_module("own", nn.BatchNorm2d(2, affine=False))
+    assert changes_buffers(foreign)
+    assert changes_buffers(nn.Linear(2, 2))
 
 
 def test_for_training_uses_channels_last_except_on_large_canvases() -> None:

@@ -10,20 +10,31 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sais.checkpoint import load_checkpoint
 from sais.config import Experiment
+from sais.converters.for_training import for_training
 from sais.data.paths import DataPaths
-from sais.engine.train_step import MAX_CONSECUTIVE_SKIPS, DivergedLossError, empty_batch, pad_batch
+from sais.distributed import World
+from sais.engine.train_step import (
+    MAX_CONSECUTIVE_SKIPS,
+    DivergedLossError,
+    compute_losses,
+    empty_batch,
+    pad_batch,
+    total,
+)
 from sais.engine.trainer import train
 from sais.errors import ConfigError, SaisError
 from sais.modeling.architecture import ARCHITECTURES
 from sais.modeling.assigners import LocationGrid, ObjectAssignment, assign_center
 from sais.modeling.criterion import Assignment, SaisCriterion, build_criterion
+from sais.modeling.sais import build_model
 from sais.modeling.sais_architecture import SAIS_ARCHITECTURE
 from sais.ops.letterbox import PADDING
 from sais.structures import Batch, DenseOutputs, GroundTruth
+from tests.modeling.dense_samples import CANVAS, CLASSES, random_objects
 
 
 def log_of(out: Path, kind: str) -> list[dict[str, Any]]:
@@ -234,3 +245,33 @@ def test_an_assigner_with_predictions_trains_as_one_without(
     for term in ("classification", "box", "mask"):
         assert mean[term] == pytest.approx(exact[term], rel=0.2)
         assert mean[term] != exact[term]  # each micro-batch has its own normalizers
+
+
+@pytest.mark.parametrize("objects", [0, 3])
+@pytest.mark.parametrize(
+    "changes", [{}, {"masks": False}, {"quality": "none"}, {"coefficients_from": "classification", "norm": "batch"}]
+)
+def test_every_trained_parameter_has_a_gradient(tiny: Experiment, changes: dict[str, Any], objects: int) -> None:
+    """DistributedDataParallel waits for all of them, also where a batch has no objects."""
+    experiment = replace(tiny, model=replace(tiny.model, **changes))
+    network = for_training(build_model(experiment.model, CLASSES), experiment, torch.device("cpu")).train()
+    images = torch.randint(0, 256, (2, 3, *CANVAS), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    batch = Batch(images, [random_objects(1, objects), random_objects(2, 0)], [1, 2], [])
+    total(compute_losses(network, build_criterion(experiment), batch)).backward()
+    without = [n for n, parameter in network.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert without == []
+
+
+def test_wrap_model_adds_up_gradients_in_place_and_copies_buffers_only_if_they_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Wrapper:
+        def __init__(self, model: nn.Module, **options: Any) -> None:
+            self.options = options
+
+    monkeypatch.setattr("sais.distributed.DistributedDataParallel", Wrapper)
+    world = World(rank=1, world_size=2)
+    for sync in (False, True):
+        wrapped: Any = world.wrap_model(nn.Linear(1, 1), torch.device("cpu"), sync)
+        assert wrapped.options == {"device_ids": None, "gradient_as_bucket_view": True}
+        assert wrapped.broadcast_buffers is sync

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sais.config import Experiment
 from sais.modeling.backbones import Backbone
@@ -53,3 +54,16 @@ def for_training(model: nn.Module, experiment: Experiment, device: torch.device)
 
         apply_activation_checkpointing(model, run.activation_checkpointing)
     return model
+
+
+def changes_buffers(model: nn.Module) -> bool:
+    """Return whether training may change buffers of a network: statistics of batch-norm, or any of foreign modules."""
+    if not isinstance(model, SAIS):
+        return True
+    frozen = {
+        module
+        for module in model.backbone.modules()
+        if isinstance(module, _BatchNorm) and not any(parameter.requires_grad for parameter in module.parameters())
+    }
+    with_buffers = [module for module in model.modules() if next(module.buffers(recurse=False), None) is not None]
+    return any(not type(module).__module__.startswith("sais.") for module in with_buffers if module not in frozen)

@@ -13,7 +13,7 @@ from torch import nn
 
 from sais.checkpoint import Checkpoint, load_checkpoint, load_weights
 from sais.config import Experiment
-from sais.converters.for_training import for_training
+from sais.converters.for_training import changes_buffers, for_training
 from sais.data.annotations import DatasetSplit
 from sais.device import choose_device
 from sais.distributed import SINGLE_PROCESS, World
@@ -300,7 +300,7 @@ def _new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, 
         inputs.train_split,
         inputs.valid_split,
         model,
-        network=inputs.world.wrap_model(model, device),
+        network=inputs.world.wrap_model(model, device, changes_buffers(model)),
         optimizer=build_optimizer(model, experiment.optim),
         average=average,
         scaler=torch.amp.GradScaler(device.type, enabled=experiment.run.precision == "fp16"),
