@@ -62,14 +62,25 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: it is not JSON or YAML, or contains an unknown setting.
         MissingDependencyError: PyYAML is not installed.
     """
+    document = read_document(path)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: not a group of settings. Write settings as in the experiment.json of a run.")
+    return settings_by_name(document, str(path))
+
+
+def read_document(path: Path) -> Any:
+    """Read the groups, lists and values of a JSON or YAML file; numbers such as 1e-3 and None are read as such.
+
+    Raises:
+        InputError: the file cannot be read.
+        ConfigError: it is not JSON or YAML, or larger or nested deeper than settings can be.
+        MissingDependencyError: PyYAML is not installed.
+    """
     try:
         text = read_regular_file(path, "settings file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file. Give a settings file in JSON or YAML.") from error
-    document = _copy(path, _parse(path, text))
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: not a group of settings. Write settings as in the experiment.json of a run.")
-    return settings_by_name(document, str(path))
+    return _copy(path, _parse(path, text))
 
 
 def settings_by_name(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
