@@ -167,6 +167,45 @@ def take_step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, images
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True), (True, True)])
+def test_restore_optimizer_continues_on_another_device(tiny: Experiment, name: Any, before: bool, after: bool) -> None:
+    """On CUDA the optimizer is fused, and AdamW counts its steps there; a CPU has fused optimizers too, for tests."""
+
+    def optimizer_of(model: torch.nn.Module, fused: bool) -> torch.optim.Optimizer:
+        optimizer = build_optimizer(model, replace(tiny.optim, name=name))
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        return optimizer
+
+    model, copy = small_network(), small_network()
+    optimizer, resumed = optimizer_of(model, before), optimizer_of(copy, after)
+    first, second = torch.randn(2, 1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    take_step(model, optimizer, first)
+    copy.load_state_dict(model.state_dict())
+    restore_optimizer(resumed, copy, optimizer_tensors(optimizer, model))
+    take_step(model, optimizer, second)
+    take_step(copy, resumed, second)
+    for original, restored in zip(model.parameters(), copy.parameters(), strict=True):
+        torch.testing.assert_close(original, restored, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("setting", "place"), [("fused", "meta"), ("capturable", "meta"), ("foreach", "cpu")])
+def test_restore_optimizer_puts_steps_where_the_optimizer_counts(tiny: Experiment, setting: str, place: str) -> None:
+    model = small_network()
+    optimizer = build_optimizer(model, replace(tiny.optim, name="adamw"))
+    take_step(model, optimizer, torch.ones(1, 3, 6, 6))
+    tensors = optimizer_tensors(optimizer, model)
+    other = small_network().to("meta")
+    resumed = build_optimizer(other, replace(tiny.optim, name="adamw"))
+    for group in resumed.param_groups:
+        group[setting] = True
+    restore_optimizer(resumed, other, tensors)
+    for state in resumed.state.values():
+        assert state["step"].device.type == place
+        assert state["exp_avg"].device.type == "meta"
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_restore_optimizer_continues_to_the_bit(tiny: Experiment, tmp_path: Path, name: Any) -> None:
     settings = replace(tiny.optim, name=name)
     model = small_network()

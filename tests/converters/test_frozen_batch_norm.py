@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -64,6 +66,43 @@ def test_folded_networks_load_weights() -> None:
     folded.load_state_dict(plain.state_dict())
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(folded(images)[-1], plain(images)[-1], rtol=1e-3, atol=1e-4)
+
+
+def test_constants_are_computed_once_and_follow_every_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In inference mode nothing is kept, because its tensors cannot be used in training."""
+    folded = network("resnet18")
+    fold_frozen_batch_norms(folded)
+    folded.get_submodule("conv1").weight.requires_grad_(False)
+    counts: list[FrozenBatchNorm] = []
+    compute = FrozenBatchNorm._scale_and_shift
+    monkeypatch.setattr(FrozenBatchNorm, "_scale_and_shift", lambda self: counts.append(self) or compute(self))
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        folded(images)
+    norms = [module for module in folded.modules() if isinstance(module, FrozenBatchNorm)]
+    before = len(counts)
+    folded(images)[-1].sum().backward()
+    assert len(counts) == before + len(norms)
+    first = folded(images)[0]
+    assert len(counts) == before + len(norms)
+    norm, convolution = folded.get_submodule("bn1"), folded.get_submodule("conv1")
+    assert convolution.folded()[0] is convolution.folded()[0]  # its weight is frozen
+    changes: list[Callable[[], Any]] = [
+        lambda: norm.running_mean.add_(1),
+        lambda: norm.load_state_dict({name: value + 1 for name, value in norm.state_dict().items()}),
+        lambda: norm.load_state_dict({name: value + 1 for name, value in norm.state_dict().items()}, assign=True),
+        lambda: convolution.load_state_dict({"weight": convolution.weight * 2}),
+        lambda: folded.double(),
+    ]
+    for change in changes:
+        with torch.no_grad():
+            change()
+        images = images.to(norm.weight.dtype)
+        changed = folded(images)[0]
+        assert not torch.equal(changed, first)
+        fresh = copy.deepcopy(folded)
+        assert torch.equal(fresh(images)[0], changed)
+        first = changed
 
 
 def test_fold_frozen_batch_norms_skips_convolutions_with_bias() -> None:

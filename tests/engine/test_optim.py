@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from sais.config import Experiment, ModelConfig, OptimConfig, ScheduleConfig
-from sais.engine.optim import MovingAverage, build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from sais.engine.optim import (
+    MovingAverage,
+    build_optimizer,
+    learning_rate,
+    match_gradient_strides,
+    parameter_groups,
+    set_learning_rate,
+)
 from sais.errors import ConfigError
 from sais.modeling.sais import build_model
 
@@ -152,6 +159,28 @@ def test_parameter_groups_apply_layer_decay_per_stage() -> None:
     assert factor_and_decay(groups, model.head.class_logits.weight)[0] == 1.0
     plain = parameter_groups(model, OptimConfig(backbone_lr_factor=0.5))
     assert {g["factor"] for g in plain} == {0.5, 1.0, 2.0}
+
+
+def test_build_optimizer_is_torch_default_on_a_cpu() -> None:
+    for name in ("sgd", "adamw"):
+        optimizer = build_optimizer(Small(), OptimConfig(name=name))
+        assert {group["fused"] for group in optimizer.param_groups} == {None}
+
+
+def test_match_gradient_strides_gives_fused_optimizers_what_they_require() -> None:
+    """Strides of a 1x1 kernel are ambiguous: its gradient may have those of another layout."""
+    parameter = nn.Parameter(torch.arange(12.0).as_strided((4, 3, 1, 1), (3, 1, 3, 3)))
+    gradient = torch.arange(12.0).add(1).as_strided((4, 3, 1, 1), (3, 1, 1, 1))
+    for fused in (None, True):
+        optimizer = torch.optim.AdamW([parameter], fused=fused)
+        parameter.grad = gradient
+        assert parameter.stride() != gradient.stride()
+        match_gradient_strides(optimizer)
+        assert (parameter.grad.stride() == parameter.stride()) == bool(fused)
+        assert torch.equal(parameter.grad, gradient)
+        assert parameter.grad.data_ptr() == gradient.data_ptr()
+    optimizer.step()
+    assert {state["exp_avg"].stride() for state in optimizer.state.values()} == {parameter.stride()}
 
 
 OWN = """
