@@ -77,8 +77,7 @@ def compare_systems(plan: Plan, precision: str, batch_size: int) -> list[Row]:
     rows += [faster_row(plan, by_system, pair) for pair in COMPARISONS]
     if precision == plan.best_precision:
         limit = MAX_NETWORK_RATIOS[plan.batch_sizes.index(batch_size)]
-        stages = [stage for stage in (FROM_CANVASES, STREAMED) if stage in by_system[SAIS]]
-        rows += [network_ratio_row(plan, by_system[SAIS], stage, limit) for stage in stages]
+        rows += [network_ratio_row(plan, by_system[SAIS], stage, limit) for stage in (FROM_CANVASES, STREAMED)]
     return [replace(row, name=f"{row.name}, {precision}, batch {batch_size}") for row in rows]
 
 

@@ -22,6 +22,7 @@ from sais.benchmark.injection import inject_detections
 from sais.benchmark.workload import Workload
 from sais.config import Experiment
 from sais.errors import SaisError
+from sais.inference.on_device import DeviceRoute
 from sais.inference.options import InferenceOptions
 from sais.inference.predictor import Predictor
 from sais.inference.trained_model import TrainedModel
@@ -100,11 +101,18 @@ def sais_stages(plan: Plan, model: TrainedModel, precision: str, batch_size: int
     options = InferenceOptions(
         score=None, device=plan.device, precision=float_precision(precision), batch_size=batch_size, compile=compile
     )
-    predictor: Any = Predictor(model, options)
+    predictor = Predictor(model, options)
     backend: Any = predictor.backend
     network, rules = backend.network, predictor.experiment.input
     canvas_map = letterbox(workload.size, rules.mode, rules.size)
     backend.network = InjectedNetwork(network, workload, canvas_map)
+    if plan.small:  # the route of an accelerator runs on a CPU too, and is tested there
+        postprocess = backend.architecture.postprocess_fixed
+        backend.device_route = DeviceRoute(
+            network, postprocess, backend.device, backend.class_names, backend.mask_stride
+        )
+    if backend.device_route is not None:
+        backend.device_route.network = backend.network
     canvases = np.stack([canvas_map.image(workload.image)] * batch_size).transpose(0, 3, 1, 2)
     on_device = torch.from_numpy(np.ascontiguousarray(canvases)).to(plan.device)
     images = [workload.image] * batch_size
@@ -130,8 +138,8 @@ def sais_stages(plan: Plan, model: TrainedModel, precision: str, batch_size: int
         for detections in predictor.batch(images):
             filled = sum(mask.area > 0 for mask in detections.cropped_masks)
             check_objects(model.experiment.name, len(detections), len(workload.boxes), filled)
-    stages = {NETWORK: run_network, FROM_CANVASES: from_canvases, FROM_IMAGES: from_images}
-    return stages | ({STREAMED: streamed} if hasattr(predictor, "stream") else {})
+        check_route(predictor, canvases, [canvas_map] * batch_size)
+    return {NETWORK: run_network, FROM_CANVASES: from_canvases, FROM_IMAGES: from_images, STREAMED: streamed}
 
 
 def check_objects(name: str, count: int, expected: int, filled: int | None = None) -> None:
@@ -140,6 +148,16 @@ def check_objects(name: str, count: int, expected: int, filled: int | None = Non
         raise SaisError(f"{name}: {expected} objects injected, but {count} detected. Use fewer objects.")
     if filled is not None and 2 * filled < count:
         raise SaisError(f"{name}: only {filled} of {count} masks have pixels. Inject other coefficients.")
+
+
+def check_route(predictor: Predictor, canvases: np.ndarray, canvas_maps: list[CanvasMap]) -> None:
+    """Raise SaisError if the route of an accelerator leaves canvases (B, 3, H, W) to the slower route of the host."""
+    route, settings = getattr(predictor.backend, "device_route", None), predictor.experiment.postprocess
+    if route is None:
+        return
+    finish = route.start(canvases, canvas_maps, predictor.filter.early_settings(settings), predictor.filter)
+    if finish() is None:
+        raise SaisError("inference.on_device: the batch exceeds its fixed shapes again. Check FixedSizes.follow.")
 
 
 def peer_stages(plan: Plan, name: str, precision: str, batch_size: int) -> Stages:

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +19,7 @@ from sais.config import Experiment, OptimConfig, ScheduleConfig
 from sais.data.synthetic import make_scene, write_shapes
 from sais.evaluation.evaluate import evaluate
 from sais.export.parity import ParityReport
+from sais.inference.on_device import DeviceRoute
 from sais.inference.options import InferenceOptions
 from sais.inference.predictor import Predictor
 from sais.recipes import recipe
@@ -121,6 +123,30 @@ def test_batched_detections_equal_single_ones(finished: Path, device: torch.devi
     for expected, actual in zip(alone, together, strict=True):
         report.add(expected, actual, MIN_SCORE)
     check(report)
+
+
+def test_route_of_the_device_equals_that_of_the_host(finished: Path, device: torch.device) -> None:
+    """NMS and masks in fixed shapes on the device, against NMS there and masks in host memory; also as a stream."""
+    images = [make_scene(0, "valid", i, (96 + 32 * (i % 2), 128)).image for i in range(5)]
+    options: dict[str, Any] = {"score": MIN_SCORE, "device": str(device), "batch_size": 3}
+    routed, plain = Predictor(finished, **options), Predictor(finished, **options)
+    backend, host = cast(Any, routed.backend), cast(Any, plain.backend)
+    host.device_route = None
+    if device.type == "cpu":
+        postprocess = backend.architecture.postprocess_fixed
+        backend.device_route = DeviceRoute(backend.network, postprocess, device, backend.class_names, 4)
+    assert backend.device_route is not None
+    report = ParityReport()
+    with exact_arithmetic():
+        expected = plain.batch(images)
+        for actual in (routed.batch(images), list(routed.stream(images))):
+            for first, second in zip(expected, actual, strict=True):
+                report.add(first, second, MIN_SCORE)
+    assert report.objects > 0
+    assert report.unmatched == 0
+    assert report.max_score_difference <= 1e-6
+    assert report.max_box_difference <= 1e-3
+    assert report.min_mask_iou >= 0.99
 
 
 def test_evaluation_equals_that_of_the_cpu(finished: Path, data: Path, device: torch.device) -> None:
