@@ -134,7 +134,10 @@ def _outer(result: Any, args: Any, kwargs: Any) -> Any:
     def wrap(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        return known.get(id(leaf)) if id(leaf) in known else DeviceTensor(leaf)
+        if id(leaf) in known:
+            return known[id(leaf)]
+        with torch.inference_mode(False):  # else parts of tensors from outside of inference mode could not be made
+            return DeviceTensor(leaf)
 
     return tree_map(wrap, result)
 

@@ -1,0 +1,121 @@
+"""`Predictor.stream`: the detections of `Predictor.batch`, in order, while a thread prepares the next batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sais.errors import InputError
+from sais.inference.predictor import Predictor
+from sais.inference.streaming import finish_in_order, prepared_ahead
+from sais.io.images import read_image
+from tests.inference.test_sharing import content
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Path) -> Predictor:
+    return Predictor(trained, device="cpu", score=0.03, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def paths(shapes: Path) -> list[Path]:
+    return sorted((shapes / "images" / "train").iterdir())[:7]
+
+
+def test_stream_yields_the_detections_of_batches_in_order(predictor: Predictor, paths: list[Path]) -> None:
+    images = [read_image(path)[: 96 - 5 * (i % 2)] for i, path in enumerate(paths)]
+    expected = [content(d) for first in (0, 4) for d in predictor.batch(images[first : first + 4])]
+    assert len(set(expected)) == 7
+    assert [content(detections) for detections in predictor.stream(iter(images))] == expected
+    assert list(predictor.stream([])) == []
+
+
+def test_stream_groups_images_by_canvas_and_keeps_their_order(trained: Path, paths: list[Path]) -> None:
+    from dataclasses import replace
+
+    from sais.inference.trained_model import load_model
+
+    model = load_model(trained)
+    rules = replace(model.experiment.input, mode="keep_ratio", size=(64, 96))
+    model = replace(model, experiment=replace(model.experiment, input=rules))
+    predictor = Predictor(model, device="cpu", score=0.03, batch_size=4)
+    images = [read_image(path) if i % 3 else read_image(path).transpose(1, 0, 2) for i, path in enumerate(paths)]
+    sizes = [detections.image_size for detections in predictor.stream(images)]
+    assert sizes == [image.shape[:2] for image in images]
+
+
+def test_images_are_read_at_most_two_batches_ahead(predictor: Predictor, paths: list[Path]) -> None:
+    read: list[int] = []
+
+    def images() -> Iterator[Path]:
+        for i in range(40):
+            read.append(i)
+            yield paths[i % 7]
+
+    stream = predictor.stream(images())
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert 4 <= len(read) <= 8
+
+
+def test_an_unreadable_image_stops_the_stream_after_the_batches_before_it(
+    predictor: Predictor, paths: list[Path]
+) -> None:
+    results = []
+    with pytest.raises(InputError, match="missing.jpg: no such image"):
+        for detections in predictor.stream([*paths[:4], Path("missing.jpg")]):
+            results.append(detections)
+    assert len(results) == 4
+
+
+def test_batches_are_prepared_while_the_caller_works() -> None:
+    """The second batch is ready before the caller asks for it; the third is not begun."""
+    prepared: list[list[int]] = []
+    ready = [threading.Event() for _ in range(3)]
+
+    def prepare(sources: list[int]) -> int:
+        prepared.append(sources)
+        ready[len(prepared) - 1].set()
+        return len(sources)
+
+    batches = prepared_ahead(range(5), 2, prepare)
+    assert next(batches) == 2
+    assert ready[1].wait(60)
+    assert prepared == [[0, 1], [2, 3]]
+    assert list(batches) == [2, 1]
+
+
+@pytest.mark.parametrize(("ahead", "order"), [(False, "a A b B c C"), (True, "a b A c B C")])
+def test_results_are_waited_for_in_order(ahead: bool, order: str) -> None:
+    events: list[str] = []
+
+    def started() -> Iterator[tuple[str, object]]:
+        for name in "abc":
+            events.append(name)
+            yield name, lambda name=name: events.append(name.upper()) or name.upper()
+
+    results = list(finish_in_order(started(), ahead))  # type: ignore[arg-type]
+    assert results == [("a", "A"), ("b", "B"), ("c", "C")]
+    assert events == order.split()
+
+
+def test_stream_with_tiles_and_augmentation(trained: Path, paths: list[Path]) -> None:
+    for options in ({"tiles": 64}, {"tta_flip": True}):
+        predictor = Predictor(trained, device="cpu", score=0.03, batch_size=1, **options)  # type: ignore[arg-type]
+        assert [content(d) for d in predictor.stream(paths[:2])] == [content(predictor(path)) for path in paths[:2]]
+
+
+def test_arrays_of_the_stream_may_be_reused_by_the_caller_after_their_detections(
+    predictor: Predictor, paths: list[Path]
+) -> None:
+    images = [read_image(path) for path in paths[:4]]
+    expected = [content(detections) for detections in predictor.batch([np.array(image) for image in images])]
+    results = []
+    for image, detections in zip(images, predictor.stream(images), strict=True):
+        image[:] = 0
+        results.append(content(detections))
+    assert results == expected
