@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 
-from sais.ops.transfers import HostCopy, copy_together
+from sais.ops.transfers import HostCopy, _is_there, copy_together
 from tests.simulated_device import DEVICE, SimulatedDevice, to_host
 
 
@@ -31,6 +33,9 @@ def test_copy_together_keeps_values_shapes_and_types() -> None:
 
 
 def test_copy_together_returns_tensors_that_are_there() -> None:
+    """Also on "cuda", the name of the current GPU, where tensors are on "cuda:0"."""
+    assert _is_there(SimpleNamespace(device=torch.device("cuda:0")), torch.device("cuda"))  # type: ignore[arg-type]
+    assert not _is_there(SimpleNamespace(device=torch.device("cuda:0")), torch.device("cuda:1"))  # type: ignore[arg-type]
     tensors = [torch.rand(2), torch.arange(3)]
     assert all(a is b for a, b in zip(copy_together(tensors, torch.device("cpu")), tensors, strict=True))
 

@@ -159,17 +159,23 @@ def train(
     with claim_run_folder(out, resume) if world.is_main else contextlib.nullcontext():
         splits = read_data(data, dataset, valid_dataset)
         if not resume:
-            from sais.data.flip_pairs import choose_flip_pairs
-            from sais.data.white_level import choose_white_level
-
-            experiment, white_level_notes = choose_white_level(experiment, splits.train_split)
-            experiment, flip_notes = choose_flip_pairs(experiment, splits.train_split.class_names)
-            notes = [*notes, *white_level_notes, *flip_notes]
+            experiment, chosen = _choose_from_data(experiment, splits.train_split)
+            notes = [*notes, *chosen]
         inputs = RunInputs(experiment, out, splits.train_split, splits.valid_split, world, trust)
         run, remarks = resume_run(inputs, changed_settings) if resume else start_run(inputs, random_init, weights)
         if world.is_main and (changed_settings or not resume):
             write_text(out / SETTINGS, json.dumps(to_dict(run.experiment), indent=2) + "\n")
         return _run(run, splits, [*notes, *remarks], _Options(max_iterations, skip_broken, called, verbose))
+
+
+def _choose_from_data(experiment: Experiment, split: DatasetSplit) -> tuple[Experiment, list[str]]:
+    """Return the experiment with the white level and the flipped classes of the training images, and notes on them."""
+    from sais.data.flip_pairs import choose_flip_pairs
+    from sais.data.white_level import choose_white_level
+
+    experiment, notes = choose_white_level(experiment, split)
+    experiment, more = choose_flip_pairs(experiment, split.class_names)
+    return experiment, [*notes, *more]
 
 
 def _check_arguments(experiment: Experiment, weights: str | Path | None, world: World) -> None:
@@ -263,7 +269,12 @@ def _train_iterations(run: TrainState, context: LoopContext, epoch: int) -> None
     settings, per_epoch = run.experiment, len(context.batches)
     run.network.train()
     start_time = time.monotonic()
-    for loaded in next_batches(run, context):
+    batches = next_batches(run, context)
+    if run.device.type == "cuda":
+        from sais.engine.prefetch import copied_ahead
+
+        batches = copied_ahead(batches, run.device)
+    for loaded in batches:
         lr = learning_rate(run.iteration, per_epoch, settings.optim.lr, settings.schedule)
         batch = readable_batch(run, loaded, context)
         with ignore_worker_deaths():

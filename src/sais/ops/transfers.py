@@ -38,13 +38,13 @@ def copy_together(tensors: Sequence[Tensor], device: torch.device, overlap: bool
 
     Args:
         tensors: tensors of any shape and type, all on one device.
-        device: device to copy to. Where it is that of a tensor, the tensor itself is returned.
+        device: device to copy to. Where it is that of all tensors, they are returned themselves.
         overlap: whether the copy may run while the device computes what it was given before, on a CUDA device.
 
     Returns:
         The tensors on the device, as parts of one block of memory.
     """
-    if all(tensor.device == device for tensor in tensors):
+    if all(_is_there(tensor, device) for tensor in tensors):
         return list(tensors)
     parts = [part.contiguous().view(-1).view(torch.uint8) for part in _largest_items_first(tensors)]
     if parts[0].device.type != "cpu":
@@ -115,3 +115,8 @@ def _copy_on_side_stream(block: Tensor, device: torch.device) -> Tensor:
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     """Return the stream of the copies to a CUDA device."""
     return torch.cuda.Stream(device)
+
+
+def _is_there(tensor: Tensor, device: torch.device) -> bool:
+    """Return whether a tensor of any shape is on a device; "cuda" is any GPU, as it is that of `Tensor.to`."""
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
