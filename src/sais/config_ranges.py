@@ -7,7 +7,6 @@ are far beyond any use; they keep a damaged or malicious file from allocating th
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import typing
 from typing import Any, Literal
@@ -18,6 +17,8 @@ from sais.errors import CheckpointError, ConfigError
 
 MAX_COUNT = 10**9
 """Maximum of iterations, epochs and other counts that allocate nothing."""
+MAX_FACTOR = 1e9
+"""Maximum of rates, weights and factors; the product of two and a gradient is a float32 then."""
 MAX_SIDE = 16_384
 MAX_CANVAS_PIXELS = 2**25
 """Maximum of each number of `input.size`, and of their product."""
@@ -31,7 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
             *("augment.flip", "augment.mosaic", "augment.copy_paste", "augment.expand", "augment.crop"),
             *("augment.photometric", "augment.color_jitter", "criterion.focal_alpha"),
             *("postprocess.score_threshold", "postprocess.nms_iou", "optim.momentum", "optim.layer_decay"),
-            *("schedule.warmup_factor", "run.ema"),
+            *("schedule.warmup_factor", "schedule.gamma", "run.ema"),
         ),
         (0, 1),
     ),
@@ -41,9 +42,9 @@ RANGES: dict[str, tuple[float, float]] = {
             *("criterion.box_weight", "criterion.quality_weight", "criterion.mask_weight"),
             *("criterion.mask_margin", "postprocess.mask_margin", "optim.lr"),
             *("optim.weight_decay", "optim.bias_lr_factor", "optim.backbone_lr_factor", "optim.grad_clip_norm"),
-            *("schedule.gamma", "run.checkpoint_minutes"),
+            "run.checkpoint_minutes",
         ),
-        (0, math.inf),
+        (0, MAX_FACTOR),
     ),
     **dict.fromkeys(
         (
@@ -73,7 +74,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "run.seed": (0, 2**32 - 1),
     "run.workers": (0, 4096),
 }
-"""Name -> minimum and maximum of a number, or of each number of a tuple. No number may be infinite."""
+"""Name -> minimum and maximum of a number, or of each number of a tuple."""
 
 BACKBONE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 """Plain names of timm. Others, such as hf-hub:NAME and local-dir:PATH, make timm read elsewhere."""
@@ -98,13 +99,9 @@ def check_ranges(experiment: Experiment, where: str = "") -> None:
         group, _, field_name = name.partition(".")
         value = getattr(getattr(experiment, group), field_name)
         values = value if isinstance(value, tuple) else () if value is None else (value,)
-        if not all(minimum <= number <= maximum and number < math.inf for number in values):  # False for NaN
-            limits = (
-                f"between {minimum:.10g} and {maximum:.10g}"
-                if maximum < math.inf
-                else f"{minimum:g} or more, and finite"
-            )
-            raise ConfigError(f"{start}{name} {' '.join(map(str, values)):.200}: must be {limits}.")
+        if not all(minimum <= number <= maximum for number in values):  # False for NaN
+            text = " ".join(map(str, values))[:200]
+            raise ConfigError(f"{start}{name} {text}: must be between {minimum:.10g} and {maximum:.10g}.")
     for name in ("scale_jitter", "multi_scale"):
         low, high = getattr(experiment.augment, name)
         if low > high:

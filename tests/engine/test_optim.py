@@ -191,6 +191,10 @@ def rmsprop(groups, config):
     return torch.optim.RMSprop(groups, lr=config.lr)
 
 
+def nothing(groups, config):
+    pass
+
+
 def linear(iteration, per_epoch, lr, config):
     return lr * (1 - iteration / (config.epochs * per_epoch))
 """
@@ -205,6 +209,10 @@ def test_build_optimizer_and_learning_rate_resolve_functions_of_the_user(
     assert isinstance(build_optimizer(Small(), OptimConfig(name="own_optim:rmsprop")), torch.optim.RMSprop)
     schedule = ScheduleConfig(epochs=2, kind="own_optim:linear", warmup=0)
     assert learning_rate(5, 10, 1.0, schedule) == 0.75
+    with pytest.raises(
+        ConfigError, match=r"nothing': returns NoneType\. Return a torch\.optim\.Optimizer\."
+    ):
+        build_optimizer(Small(), OptimConfig(name="own_optim:nothing"))
     with pytest.raises(ConfigError, match="did you mean 'adamw'"):
         build_optimizer(Small(), OptimConfig(name="adam"))
     with pytest.raises(ConfigError, match="schedule 'cosinus': unknown"):

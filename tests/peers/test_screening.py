@@ -86,7 +86,7 @@ def test_plan_gives_each_variant_the_shared_settings_and_its_own(plan: Path) -> 
         (("seeds: [0, 1]", "seeds: 1"), "seeds 1 is not a list of numbers"),
         (("variants:", "variations:"), "not a plan"),
         (("criterion.mask_margin", "criterion.mask_margn"), "did you mean 'mask_margin'"),
-        (("mask_margin: 0.1,", "mask_margin: -1,"), "must be 0 or more"),
+        (("mask_margin: 0.1,", "mask_margin: -1,"), "must be between 0 and"),
         (("  baseline:", "  baseline: 3"), "variants: baseline is not a group of settings"),
         (("size: 64", "size: 65"), "needs multiples of 32"),
     ],

@@ -89,6 +89,7 @@ def test_apply_settings_scales_and_moves_as_the_command_line() -> None:
         ("[" * 100_000, r"settings\.json: not settings"),
         ("1" * 5000, r"settings\.json: not settings"),
         ({"name": "sais-lite", "batch_size": 0}, r"settings\.json: optim\.batch_size 0: must be between"),
+        ({"name": "sais-lite", "lr": 1e38}, r"settings\.json: optim\.lr 1e\+38: must be between 0 and 1000000000\."),
         ({"name": "sais-lite", "optim": {"name": "adamw", "batch_size": -1}}, r"settings\.json: optim\.batch_size -1"),
         ({"name": "sais-lite", "optim": {"lr": 10**400}}, r"settings\.json: optim\.lr: a number of 1329 bits"),
         ({"name": "shutil:rmtree"}, r"recipe 'shutil:rmtree': not a function without arguments"),

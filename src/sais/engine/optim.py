@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sais.config import OptimConfig, ScheduleConfig
-from sais.errors import SaisError
+from sais.errors import ConfigError, SaisError
 from sais.modeling.backbones import Backbone, parameters_through
 from sais.resolve import resolve
 
@@ -76,10 +76,15 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     """Build the optimizer `config.name`: a row of `OPTIMIZERS` or "module:function".
 
     Raises:
-        ConfigError: no such optimizer.
+        ConfigError: no such optimizer, or a function that returns none.
     """
     build: OptimizerBuilder = resolve(config.name, OPTIMIZERS, "optimizer")
-    return build(parameter_groups(model, config), config)
+    optimizer = build(parameter_groups(model, config), config)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optim.name {config.name!r}: returns {type(optimizer).__name__}. Return a torch.optim.Optimizer."
+        )
+    return optimizer
 
 
 def _sgd(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Optimizer:
