@@ -12,6 +12,7 @@ from sais.ops.rasterize import (
     bounding_box,
     coverage,
     coverages,
+    cut_mask,
     hflip_mask,
     inside,
     parts_disjoint,
@@ -169,3 +170,18 @@ def test_coverages_of_several_shapes_equal_inside() -> None:
             np.testing.assert_array_equal(values, np.rint(fraction * 255))
             assert values.dtype == np.uint8
     assert disjoint > 20
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_coverages_of_a_cut_shape_do_not_depend_on_the_cut_outside_of_the_window(seed: int) -> None:
+    """Such a shape is rasterized as if it were not cut, which is faster."""
+    random = np.random.default_rng(seed)
+    shape = Polygons((random.uniform(0, 60, (9, 2)),))
+    whole, part = cut_mask(shape, (4, 8, 44, 48)), cut_mask(shape, (6.5, 8, 44, 48))
+    window = (1, 2, 11, 12)  # 4 8 44 48 in cells of 4
+    expected = coverage(shape, window)
+    assert expected.any()
+    np.testing.assert_array_equal(coverage(whole, window), expected)
+    cut = coverage(part, window)
+    np.testing.assert_array_equal(cut[:, 1:], expected[:, 1:])
+    assert (cut[:, 0] <= expected[:, 0]).all()

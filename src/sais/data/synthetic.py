@@ -57,7 +57,7 @@ def write_shapes(
     valid: int = 80,
     size: tuple[int, int] = (256, 256),
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     overwrite: bool = False,
     class_names: tuple[str, ...] = CLASS_NAMES,
 ) -> None:
@@ -104,8 +104,7 @@ def write_shapes(
                 done.append(write_image(path, scene.image, writer=WRITER))
                 document["images"].append({"id": i + 1, "file_name": path.name, "height": size[0], "width": size[1]})
                 document["annotations"] += _to_coco(scene, i + 1, len(document["annotations"]) + 1)
-                if progress is not None:
-                    progress(len(done), train + valid)
+                progress(len(done), train + valid)
             write_text(documents[split], json.dumps(document))
     except BaseException as error:  # also Ctrl-C
         _remove([*done, *documents.values()], new_folders)

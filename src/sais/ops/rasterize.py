@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MAX_CROSSINGS = 2**22
+MAX_CROSSINGS = 2**22
 """Number of crossings of edges and rows that are computed at once: each takes about 100 bytes."""
 _MAX_CELLS = 2**22
 """Number of cells or sample points that are filled at once: each takes about 30 bytes."""
@@ -161,16 +161,17 @@ def coverages(
     Returns:
         N arrays (h, w) uint8, 0 to 255.
     """
+    masks = [_uncut(mask, window, cell) for mask, window in zip(masks, windows, strict=True)]
     groups: list[list[int]] = [[]]
     cells = crossings = 0
     for i, (mask, (x1, y1, x2, y2)) in enumerate(zip(masks, windows, strict=True)):
         if not isinstance(mask, Polygons) or not parts_disjoint(mask.parts):
             continue
         number = sum(len(part) for part in mask.parts) * max(0, y2 - y1) * samples  # at most
-        if number > _MAX_CROSSINGS:
+        if number > MAX_CROSSINGS:
             continue
         cells, crossings = cells + max(0, (x2 - x1) * (y2 - y1)), crossings + number
-        if cells > _MAX_CELLS or crossings > 2 * _MAX_CROSSINGS:
+        if cells > _MAX_CELLS or crossings > 2 * MAX_CROSSINGS:
             groups.append([])
             cells, crossings = max(0, (x2 - x1) * (y2 - y1)), number
         groups[-1].append(i)
@@ -183,6 +184,15 @@ def coverages(
         levels[counts[i] if i in counts else _pointwise_counts(mask, window, cell, samples)]
         for i, (mask, window) in enumerate(zip(masks, windows, strict=True))
     ]
+
+
+def _uncut(mask: ObjectMask, window: Sequence[int], cell: float) -> ObjectMask:
+    """Return the shape of a mask that is cut outside of a window only, else the mask itself."""
+    if not isinstance(mask, CutMask) or mask.covers:
+        return mask
+    (left, top, right, bottom), (x1, y1, x2, y2) = mask.within or (-np.inf, -np.inf, np.inf, np.inf), window
+    contained = left <= x1 * cell and top <= y1 * cell and right >= x2 * cell and bottom >= y2 * cell
+    return mask.shape if contained else mask
 
 
 def _pointwise_counts(mask: ObjectMask, window: Sequence[int], cell: float, samples: int) -> np.ndarray:
@@ -232,7 +242,7 @@ def _fill_part(points: np.ndarray, covered: np.ndarray) -> None:
     """
     following = np.concatenate([points[1:], points[:1]])
     rows, columns = covered.shape
-    step = max(1, min(_MAX_CELLS // columns, _MAX_CROSSINGS // max(1, len(points))))
+    step = max(1, min(_MAX_CELLS // columns, MAX_CROSSINGS // max(1, len(points))))
     for top in range(0, rows, step):
         _fill_rows(points, following, covered, (top, min(top + step, rows)))
 
@@ -240,7 +250,7 @@ def _fill_part(points: np.ndarray, covered: np.ndarray) -> None:
 def _fill_rows(points: np.ndarray, following: np.ndarray, covered: np.ndarray, rows: tuple[int, int]) -> None:
     """Fill a strip of rows of `covered` (rows, columns) by the edges from points (P, 2) to `following` (P, 2)."""
     columns = np.full(len(points), covered.shape[1])
-    row, column, _ = _edge_crossings(points, following, rows[1], columns, rows[0])
+    row, column, _ = edge_crossings(points, following, rows[1], columns, rows[0])
     if not len(row):
         return
     # Only the rows and columns between the outermost crossings can change.
@@ -295,7 +305,7 @@ def _sample_bitmap(
     return covered
 
 
-def _edge_crossings(
+def edge_crossings(
     points: np.ndarray, following: np.ndarray, rows: np.ndarray | int, columns: np.ndarray, top: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return where edges cross whole-number rows.
@@ -370,7 +380,7 @@ def _scanline_counts(
     last = np.cumsum([len(part) for _, part in parts]) - 1
     following[last] = points[np.concatenate([[0], last[:-1] + 1])]  # each part is closed
 
-    row, column, edge = _edge_crossings(points, following, sides[owner, 1] * samples, sides[owner, 0] * samples)
+    row, column, edge = edge_crossings(points, following, sides[owner, 1] * samples, sides[owner, 0] * samples)
     row_length = strides * samples  # in sample columns
     base = starts * (samples * samples)
     order = np.sort(base[owner[edge]] + row * row_length[owner[edge]] + column)  # by object, row, column

@@ -8,7 +8,7 @@ import pytest
 from sais.config import AugmentConfig, InputConfig
 from sais.data.loader import rasterize_ground_truth
 from sais.data.transforms.augment import augment
-from sais.data.transforms.geometric import MIN_VISIBLE, drop_invisible, flip, resize_sample, zoom
+from sais.data.transforms.geometric import MIN_VISIBLE, flip, resize_sample, visible_extent, zoom
 from sais.data.transforms.photometric import color_jitter
 from sais.ops.letterbox import PADDING, letterbox
 from sais.ops.rasterize import Bitmap, ObjectMask, Polygons, inside
@@ -147,13 +147,32 @@ def test_zoom_moves_image_box_and_mask(seed: int, bitmap: bool) -> None:
         assert (zoomed.boxes <= [128, 96, 128, 96]).all()
 
 
+def test_zoom_reduces_the_box_to_the_visible_part_of_the_mask() -> None:
+    """Of a triangle cut at the right, the box ends where its visible part does, not where its whole box was cut."""
+    triangle = Polygons((np.array([[20.0, 50], [90, 10], [90, 50]]),))
+    image = np.zeros((64, 96, 3), np.uint8)
+    sample = Sample(1, image, np.array([[20, 10, 90, 50]], np.float32), np.zeros(1, np.int64), [triangle])
+    cut = 0
+    for seed in range(40):
+        zoomed = zoom(sample, InputConfig(size=(64, 96)), np.random.default_rng(seed), 1.2, 1.6)
+        if not len(zoomed.boxes):
+            continue
+        mask = zoomed.masks[0]
+        assert mask is not None
+        np.testing.assert_allclose(zoomed.boxes[0], tight_box(inside(mask, (0, 0, 96, 64))), atol=2.0)
+        assert zoomed.canvas_map is not None
+        clipped = np.clip(zoomed.canvas_map.boxes(sample.boxes)[0], 0, (96, 64, 96, 64))
+        cut += bool(np.abs(clipped - zoomed.boxes[0]).max() > 3)
+    assert cut > 5
+
+
 def test_zoom_out_pads_with_the_padding_color() -> None:
     zoomed = zoom(rectangles((64, 64)), InputConfig(size=(64, 64)), np.random.default_rng(1), 0.5, 0.5)
     assert (zoomed.image == BLUE).all(2).sum() == 32 * 32
     assert (zoomed.image == PADDING).all(2).sum() == 64 * 64 - 32 * 32
 
 
-def test_drop_invisible_drops_hidden_objects_and_clips_the_others() -> None:
+def test_visible_extent_drops_objects_outside_and_clips_the_others() -> None:
     boxes = [
         [-40, 10, -5, 30],
         [-10, 10, 30, 50],
@@ -164,12 +183,12 @@ def test_drop_invisible_drops_hidden_objects_and_clips_the_others() -> None:
     ]
     masks: list[ObjectMask | None] = [None, Polygons(()), None, None, None, None]
     sample = Sample(1, np.zeros((64, 64, 3), np.uint8), np.array(boxes, np.float32), np.arange(6), masks)
-    visible = drop_invisible(sample)
+    visible = visible_extent(sample, within=(0, 0, 64, 64))
     # 0 is outside, 3 keeps half a pixel of its width, 4 and 5 keep less than a tenth of their area.
     assert MIN_VISIBLE == 0.1
     np.testing.assert_array_equal(visible.labels, [1, 2])
     np.testing.assert_array_equal(visible.boxes, [[0, 10, 30, 50], [20, 20, 40, 40]])
-    assert visible.masks == [masks[1], None]
+    assert visible.masks[1] is None
     assert visible.boxes.dtype == np.float32
 
 

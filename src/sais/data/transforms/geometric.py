@@ -14,7 +14,8 @@ import numpy as np
 from sais.config import InputConfig
 from sais.ops.letterbox import PADDING, CanvasMap, letterbox
 from sais.ops.numpy_boxes import Window, boxes_overlap, intersect_windows, window_slices
-from sais.ops.rasterize import ObjectMask, Polygons, Rectangle, bounding_box, cut_mask, hflip_mask, inside
+from sais.ops.pixel_extent import pixel_extents
+from sais.ops.rasterize import ObjectMask, Polygons, Rectangle, bounding_box, cut_mask, hflip_mask
 from sais.structures import Sample
 
 MIN_BOX_SIDE = 1.0
@@ -71,7 +72,7 @@ def zoom(sample: Sample, settings: InputConfig, random: np.random.Generator, low
     canvas_map = placement(sample.image, lengths, offsets, usual.canvas_size)
     window = content_window(lengths, offsets, canvas)
     canvas[window_slices(window)] = canvas_map.image_window(sample.image, window)
-    return drop_invisible(replace(place_sample(sample, canvas_map), image=canvas, canvas_map=canvas_map))
+    return visible_extent(replace(place_sample(sample, canvas_map), image=canvas, canvas_map=canvas_map), within=window)
 
 
 def placement(
@@ -108,17 +109,6 @@ def crop_to_window(sample: Sample, window: Window, fill: tuple[int, int, int] = 
     return visible_extent(replace(moved, image=image), within=content)
 
 
-def drop_invisible(sample: Sample) -> Sample:
-    """Clip boxes to the canvas and drop objects whose visible part is below `MIN_BOX_SIDE` or `MIN_VISIBLE`."""
-    height, width = sample.image.shape[:2]
-    clipped = np.clip(sample.boxes, 0, np.array([width, height, width, height], np.float32)).astype(np.float32)
-    sides = clipped[:, 2:] - clipped[:, :2]
-    full_area = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)
-    visible = (sides.min(1, initial=np.inf) >= MIN_BOX_SIDE) & (sides.prod(1) >= MIN_VISIBLE * full_area)
-    masks = [mask for mask, keep in zip(sample.masks, visible, strict=True) if keep]
-    return replace(sample, boxes=clipped[visible], labels=sample.labels[visible], masks=masks)
-
-
 def visible_extent(sample: Sample, within: Rectangle | None = None, covers: Sequence[ObjectMask] = ()) -> Sample:
     """Reduce the objects of a sample to their part inside a rectangle and not hidden by other shapes.
 
@@ -139,7 +129,7 @@ def visible_extent(sample: Sample, within: Rectangle | None = None, covers: Sequ
         hiding = [cover for cover, other in zip(covers, cover_boxes, strict=True) if boxes_overlap(extent, other)]
         if hiding or (within is not None and not (_contains(within, extent) and _contains(within, box))):
             visible_shape = cut_mask(shape, within, hiding)
-            visible_box = _visible_box(box, shape, visible_shape, within)
+            visible_box = _visible_box(box, shape, visible_shape, within, bool(hiding))
             if visible_box is None:
                 continue
             box, mask = visible_box, None if mask is None else visible_shape
@@ -151,23 +141,21 @@ def visible_extent(sample: Sample, within: Rectangle | None = None, covers: Sequ
 
 
 def _visible_box(
-    box: np.ndarray, shape: ObjectMask, visible_shape: ObjectMask, within: Rectangle | None
+    box: np.ndarray, shape: ObjectMask, visible_shape: ObjectMask, within: Rectangle | None, hidden: bool
 ) -> np.ndarray | None:
-    """Return the box (4,) of the visible part of a shape; None where that part is too small."""
+    """Return the box (4,) of the visible part of a shape, also `hidden` by others; None if that part is too small."""
     extent = bounding_box(shape)
     corner = np.floor(extent[:2]).astype(int)
     window = (*corner.tolist(), *np.ceil(extent[2:]).astype(int).tolist())
-    full, visible = inside(shape, window), inside(visible_shape, window)
-    if visible.sum() < MIN_VISIBLE * full.sum():
+    full, visible = pixel_extents(shape, visible_shape, window, None if hidden else within)
+    if visible.area < MIN_VISIBLE * full.area:
         return None
     visible_box = box.astype(np.float64)
-    for axis in (0, 1):  # x, y
-        lines, visible_lines = np.flatnonzero(full.any(axis)), np.flatnonzero(visible.any(axis))
-        if len(visible_lines):  # otherwise the shape is so thin that it contains no pixel center
-            if visible_lines[0] > lines[0]:
-                visible_box[axis] = max(visible_box[axis], corner[axis] + visible_lines[0])
-            if visible_lines[-1] < lines[-1]:
-                visible_box[axis + 2] = min(visible_box[axis + 2], corner[axis] + visible_lines[-1] + 1)
+    for axis in (0, 1) if visible.area else ():  # otherwise the shape is so thin that it contains no pixel center
+        if visible.first[axis] > full.first[axis]:
+            visible_box[axis] = max(visible_box[axis], corner[axis] + visible.first[axis])
+        if visible.last[axis] < full.last[axis]:
+            visible_box[axis + 2] = min(visible_box[axis + 2], corner[axis] + visible.last[axis] + 1)
     if within is not None:
         x1, y1, x2, y2 = within
         visible_box = np.clip(visible_box, (x1, y1, x1, y1), (x2, y2, x2, y2))
