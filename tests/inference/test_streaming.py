@@ -103,6 +103,20 @@ def test_results_are_waited_for_in_order(ahead: bool, order: str) -> None:
     assert events == order.split()
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_results_before_an_error_are_not_lost(ahead: bool) -> None:
+    def started() -> Iterator[tuple[int, object]]:
+        yield 1, lambda: "a"
+        yield 2, lambda: "b"
+        raise InputError("c: no such image")
+
+    results = []
+    with pytest.raises(InputError, match="c: no such image"):
+        for key, result in finish_in_order(started(), ahead):  # type: ignore[arg-type]
+            results.append((key, result))
+    assert results == [(1, "a"), (2, "b")]
+
+
 def test_stream_with_tiles_and_augmentation(trained: Path, paths: list[Path]) -> None:
     for options in ({"tiles": 64}, {"tta_flip": True}):
         predictor = Predictor(trained, device="cpu", score=0.03, batch_size=1, **options)  # type: ignore[arg-type]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import numpy as np
 import tyro
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from sais.io.progress import Progress
     from sais.io.sources import SourceImage, Sources
     from sais.results.detections import Detections
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,28 @@ def _notes(predictor: Predictor, predictions: PredictionFile) -> list[str]:
     return notes
 
 
-def _predict(predictor: Predictor, images: list[np.ndarray], progress: Progress) -> list[Detections]:
-    """Predict on images (H, W, 3); with the progress of the tiles of large images."""
-    if predictor.options.tiles is None:
-        return predictor.batch(images)
+def _predict(
+    predictor: Predictor, batches: Iterable[list[tuple[Key, np.ndarray]]], progress: Progress
+) -> Iterator[tuple[Key, np.ndarray, Detections]]:
+    """Predict on batches of images (H, W, 3), each with a key; with the progress of the tiles of large images.
+
+    A GPU computes the next batch while the caller works on the detections of a batch.
+    """
+    from sais.inference.streaming import finish_in_order, start_batch
+
+    def start(images: list[np.ndarray]) -> Callable[[], list[Detections]]:
+        if predictor.options.tiles is None:
+            return start_batch(predictor, images)
+        return lambda: _predict_tiles(predictor, images, progress)
+
+    started = ((batch, start([image for _, image in batch])) for batch in batches)
+    for batch, found in finish_in_order(started, predictor.computes_ahead and predictor.options.tiles is None):
+        for (key, image), detections in zip(batch, found, strict=True):
+            yield key, image, detections
+
+
+def _predict_tiles(predictor: Predictor, images: list[np.ndarray], progress: Progress) -> list[Detections]:
+    """Predict on the tiles of images (H, W, 3)."""
     total = sum(predictor.num_tiles((image.shape[0], image.shape[1])) for image in images)
     with progress.stage(f"{progress.label} {progress.done + 1}/{progress.total}: tiles", total, "tiles") as advance:
         return predictor.batch(images, advance)
@@ -179,21 +199,27 @@ def _predict_images(
     batches = BatchReader(images, reader, options.read_batch_size, not tiles, arguments.skip_broken)
     drawings = dict(zip(images, drawing_names([image.file_name for image in images]), strict=True))
     with Progress("predicting", len(images)) as progress:
-        for chunk in batches:
-            found = _predict(predictor, [image for _, image in chunk], progress)
-            for (source, image), detections in zip(chunk, found, strict=True):
-                print_text(f"{source.label}: {detections.summary()}")
-                predictions.add(detections, **source.entry())
-                if arguments.draw:
-                    drawing = draw(image, detections, 0, color_by=arguments.color_by)
-                    target = arguments.out / f"{drawings[source]}.jpg"
-                    png = image_path(target, drawing)
-                    if png != target:  # its name was not checked before the prediction
-                        files = [file for file in (source.location,) if isinstance(file, Path)]
-                        check_drawings(arguments.out, [png.relative_to(arguments.out)], files, arguments.overwrite)
-                    predictions.add_drawing(arguments.out, write_image(target, drawing, writer=WRITER))
-                progress.advance()
+        for source, image, detections in _predict(predictor, batches, progress):
+            print_text(f"{source.label}: {detections.summary()}")
+            predictions.add(detections, **source.entry())
+            if arguments.draw:
+                drawing = draw(image, detections, 0, color_by=arguments.color_by)
+                target = arguments.out / f"{drawings[source]}.jpg"
+                png = image_path(target, drawing)
+                if png != target:  # its name was not checked before the prediction
+                    files = [file for file in (source.location,) if isinstance(file, Path)]
+                    check_drawings(arguments.out, [png.relative_to(arguments.out)], files, arguments.overwrite)
+                predictions.add_drawing(arguments.out, write_image(target, drawing, writer=WRITER))
+            progress.advance()
     return batches.summary()
+
+
+def _frame_batches(
+    frames: Iterator[tuple[int, float, np.ndarray]], size: int
+) -> Iterator[list[tuple[tuple[int, float], np.ndarray]]]:
+    """Yield the frames (H, W, 3) of a video in batches, each with its number and time in seconds."""
+    while batch := [((number, seconds), image) for number, seconds, image in islice(frames, size)]:
+        yield batch
 
 
 def _predict_videos(
@@ -215,15 +241,13 @@ def _predict_videos(
                 make_folder(arguments.out)
                 rate = info.rate / arguments.frame_stride
                 writer = stack.enter_context(VideoWriter(arguments.out / f"{name}.mp4", rate=rate))
-            while chunk := list(islice(frames, options.batch_size)):
-                images = [image for _, _, image in chunk]
-                found = _predict(predictor, images, progress)
-                for (frame, seconds, image), detections in zip(chunk, found, strict=True):
-                    print_text(f"{source} {seconds:.2f} s: {detections.summary()}")
-                    entry = {"video": source.name, "frame": frame, "seconds": round(seconds, 3)}
-                    predictions.add(detections, f"{name}_frame_{frame:06d}.jpg", **entry)
-                    if writer is not None:
-                        writer.write(draw(image, detections, 0, color_by=arguments.color_by))
-                    progress.advance()
+            batches = _frame_batches(frames, options.batch_size)
+            for (frame, seconds), image, detections in _predict(predictor, batches, progress):
+                print_text(f"{source} {seconds:.2f} s: {detections.summary()}")
+                entry = {"video": source.name, "frame": frame, "seconds": round(seconds, 3)}
+                predictions.add(detections, f"{name}_frame_{frame:06d}.jpg", **entry)
+                if writer is not None:
+                    writer.write(draw(image, detections, 0, color_by=arguments.color_by))
+                progress.advance()
         if writer is not None and (arguments.out / f"{name}.mp4").is_file():
             predictions.add_drawing(arguments.out, arguments.out / f"{name}.mp4")

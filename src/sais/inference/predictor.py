@@ -215,21 +215,18 @@ class Predictor:
     def _at_input(self, settings: InputConfig, detection_filter: DetectionFilter) -> DetectFunction:
         """Return the function that detects on images (H, W, 3) resized to the input that `settings` describe."""
 
+        def start(canvases: np.ndarray, canvas_maps: Sequence[CanvasMap]) -> Callable[[], list[Detections]]:
+            return self._start(canvases, canvas_maps, detection_filter)
+
         def detect(images: list[np.ndarray]) -> list[Detections]:
-            from sais.inference.streaming import finish_in_order
+            from sais.inference.streaming import finish_in_order, start_groups
 
             size = self.options.batch_size
-            chunks = [range(first, min(first + size, len(images))) for first in range(0, len(images), size)]
+            chunks = (images[first : first + size] for first in range(0, len(images), size))
             started = (
-                ([chunk[i] for i in group], self._start(stacked.transpose(0, 3, 1, 2), canvas_maps, detection_filter))
-                for chunk in chunks
-                for group, canvas_maps, stacked in group_by_canvas(
-                    [images[i] for i in chunk], settings.mode, settings.size
-                )
+                (None, start_groups(start, group_by_canvas(chunk, settings.mode, settings.size))) for chunk in chunks
             )
-            results: dict[int, Detections] = {}
-            for indices, detections in finish_in_order(started, self.computes_ahead):
-                results.update(zip(indices, detections, strict=True))
-            return [results[i] for i in range(len(images))]
+            results = finish_in_order(started, self.computes_ahead)
+            return [detections for _, batch in results for detections in batch]
 
         return detect

@@ -7,7 +7,7 @@ assembles, draws and writes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 Group = tuple[list[int], list[CanvasMap], np.ndarray]
+Start = Callable[[np.ndarray, Sequence[CanvasMap]], Callable[[], list[Detections]]]
 
 
 def finish_in_order(started: Iterable[tuple[Key, Callable[[], Result]]], ahead: bool) -> Iterator[tuple[Key, Result]]:
@@ -34,13 +35,23 @@ def finish_in_order(started: Iterable[tuple[Key, Callable[[], Result]]], ahead: 
         ahead: whether the next function is taken before the result of a function is waited for.
     """
     waiting: deque[tuple[Key, Callable[[], Result]]] = deque()
-    for entry in started:
-        waiting.append(entry)
-        if len(waiting) > ahead:
-            key, finish = waiting.popleft()
-            yield key, finish()
+    entries = iter(started)
+    error: Exception | None = None
+    while error is None:
+        try:
+            waiting.append(next(entries))
+        except StopIteration:
+            break
+        except Exception as exception:  # the results before it are not lost
+            error = exception
+        else:
+            if len(waiting) > ahead:
+                key, finish = waiting.popleft()
+                yield key, finish()
     for key, finish in waiting:
         yield key, finish()
+    if error is not None:
+        raise error
 
 
 def stream(predictor: Predictor, images: Iterable[ImageSource]) -> Iterator[Detections]:
@@ -59,20 +70,44 @@ def stream(predictor: Predictor, images: Iterable[ImageSource]) -> Iterator[Dete
             yield from predictor.batch(arrays)
         return
 
-    def prepare(sources: list[Any]) -> tuple[int, list[Group]]:
-        return len(sources), list(group_by_canvas(read(sources), settings.mode, settings.size))
+    def prepare(sources: list[Any]) -> list[Group]:
+        return list(group_by_canvas(read(sources), settings.mode, settings.size))
 
-    def started() -> Iterator[tuple[tuple[int, list[int]], Callable[[], list[Detections]]]]:
-        for count, groups in prepared_ahead(images, predictor.options.batch_size, prepare):
-            for indices, canvas_maps, stacked in groups:
-                yield (count, indices), predictor.start(stacked.transpose(0, 3, 1, 2), canvas_maps)
+    batches = prepared_ahead(images, predictor.options.batch_size, prepare)
+    started = ((None, start_groups(predictor.start, groups)) for groups in batches)
+    for _, detections in finish_in_order(started, predictor.computes_ahead):
+        yield from detections
 
-    results: dict[int, Detections] = {}
-    for (count, indices), detections in finish_in_order(started(), predictor.computes_ahead):
-        results.update(zip(indices, detections, strict=True))
-        if len(results) == count:  # the last group of a batch
-            yield from (results[i] for i in range(count))
-            results = {}
+
+def start_batch(predictor: Predictor, images: list[np.ndarray]) -> Callable[[], list[Detections]]:
+    """Start the prediction of images where the device computes by itself; return the function that waits for it.
+
+    Args:
+        predictor: the predictor.
+        images: at most `batch_size` images (H, W, 3) uint8.
+    """
+    if not predictor.computes_ahead or not predictor.options.single_pass:
+        return lambda: predictor.batch(images)
+    settings = predictor.experiment.input
+    return start_groups(predictor.start, group_by_canvas(images, settings.mode, settings.size))
+
+
+def start_groups(start: Start, groups: Iterable[Group]) -> Callable[[], list[Detections]]:
+    """Start the detection on groups of canvases; return the function that waits for the detections of all images.
+
+    Args:
+        start: function that starts the detection on canvases (B, 3, height, width).
+        groups: indices of images, their maps and canvases (B, height, width, 3), from `group_by_canvas`.
+    """
+    started = [(group, start(stacked.transpose(0, 3, 1, 2), canvas_maps)) for group, canvas_maps, stacked in groups]
+
+    def finish() -> list[Detections]:
+        results: dict[int, Detections] = {}
+        for group, finish_group in started:
+            results.update(zip(group, finish_group(), strict=True))
+        return [results[i] for i in range(len(results))]
+
+    return finish
 
 
 def prepared_ahead(sources: Iterable[Any], batch_size: int, prepare: Callable[[list[Any]], Result]) -> Iterator[Result]:
