@@ -164,7 +164,13 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         print_text(f"sais: {command} interrupted", file=sys.stderr)
         return 130
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:  # NotImplementedError is a RuntimeError
+        operator = None if debug else _missing_mps_operator(error)
+        if operator is not None:
+            return _print_error(
+                f"sais {command}: this version of PyTorch has no {operator} on MPS. Set the environment variable "
+                "PYTORCH_ENABLE_MPS_FALLBACK=1, which computes it on the CPU, or use --device cpu."
+            )
         if debug or not _is_out_of_memory(error):
             raise
         return _print_error(
@@ -198,6 +204,13 @@ def _is_directory_deleted() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def _missing_mps_operator(error: BaseException) -> str | None:
+    """Return the operator that PyTorch does not implement for Apple's MPS; None for any other error."""
+    if not isinstance(error, NotImplementedError) or "MPS" not in str(error):
+        return None
+    return str(error).partition("The operator '")[2].partition("'")[0] or "operator of the network"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
