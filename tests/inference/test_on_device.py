@@ -212,3 +212,12 @@ def test_the_device_works_on_the_next_batch_before_the_host_takes_a_result(
     object.__setattr__(predictor.options, "batch_size", 4)
     assert len(list(predictor.stream(images))) == 12
     assert events == ["start", "start", "result", "start", "result", "result"]
+
+
+def test_an_evaluation_equals_that_of_the_host_and_works_ahead(trained: Path, shapes: Path) -> None:
+    from sais.evaluation.evaluate import evaluate
+
+    expected = evaluate(Predictor(trained, device="cpu", score=None), shapes, batch_size=2, workers=0)
+    actual = evaluate(on_route(trained, score=None), shapes, batch_size=2, workers=0)
+    assert actual.metrics == expected.metrics
+    assert len(actual.results) == len(expected.results) > 100

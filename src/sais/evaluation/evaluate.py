@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -225,17 +226,27 @@ def _predict_canvases(
             detections = detector.detect(batch.canvases, batch.canvas_maps) if batch.image_ids else []
             yield batch.image_ids, detections, batch.unreadable_images
         return
-    from sais.data.loader import evaluation_loader
+    from sais.data.loader import LoadedBatch, evaluation_loader
+    from sais.inference.streaming import finish_in_order
 
     device = getattr(getattr(detector, "backend", None), "device", None)
     on_gpu = getattr(device, "type", "") == "cuda"
-    for loaded in evaluation_loader(split, detector.experiment.input, batch_size, workers, share, on_gpu):
-        loaded.check_memory()
-        if loaded.batch is None:
-            yield [], [], loaded.unreadable_images
-        else:
-            detections = detector.detect(loaded.batch.images, loaded.batch.canvas_maps)
-            yield loaded.batch.image_ids, detections, loaded.unreadable_images
+    computes_ahead = getattr(detector, "computes_ahead", False)  # then the host scores while the device computes
+
+    def started() -> Iterator[tuple[LoadedBatch, Callable[[], Sequence[Detections]]]]:
+        for loaded in evaluation_loader(split, detector.experiment.input, batch_size, workers, share, on_gpu):
+            loaded.check_memory()
+            batch = loaded.batch
+            if batch is None:
+                yield loaded, list
+            elif computes_ahead:
+                yield loaded, cast(Any, detector).start(batch.images, batch.canvas_maps)
+            else:
+                yield loaded, partial(detector.detect, batch.images, batch.canvas_maps)
+
+    for loaded, detections in finish_in_order(started(), computes_ahead):
+        image_ids = [] if loaded.batch is None else loaded.batch.image_ids
+        yield image_ids, detections, loaded.unreadable_images
 
 
 def _predict_images(
