@@ -130,6 +130,8 @@ class CriterionConfig:
     assigner: str = "center"
     """Assignment of locations to objects: center (the most central object, Eqs. 2-4), area (the smallest object,
     FCOS), or module:attribute."""
+    assign_all_objects: bool = False
+    """Give objects without a location, such as tiny ones, the location nearest to their center. Not in the paper."""
     level_ranges: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)
     """Upper bound of a location's largest distance to a side of its object, in canvas pixels, for each level but the
     last, which has none."""

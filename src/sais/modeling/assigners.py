@@ -24,6 +24,10 @@ from sais.ops.distances import squared_centerness
 from sais.ops.transfers import copy_together
 from sais.structures import DenseTargets, GroundTruth
 
+OUTSIDE_DISTANCE = 1.0
+"""Target distance in canvas pixels to the sides of a box that its location is outside of, as no distance is negative.
+Only `sais.modeling.unassigned_objects` and assigners of your own assign such locations."""
+
 
 @dataclass(frozen=True)
 class LocationGrid:
@@ -122,7 +126,8 @@ def build_targets(
     image, place = positive // len(points), positive % len(points)
     box_index = index[positive] + _first_index(ground_truths).to(points.device)[image]
     distances = points.new_zeros(len(index), 4)
-    distances[positive] = distances_from_boxes(points[place], boxes[box_index])
+    inner = distances_from_boxes(points[place], boxes[box_index])
+    distances[positive] = torch.where(inner > 0, inner, OUTSIDE_DISTANCE)
     label = torch.full_like(index, -1)
     label[positive] = labels[box_index]
     targets = DenseTargets(assignment.object_index, label.view(shape), distances.view(*shape, 4))

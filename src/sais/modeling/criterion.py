@@ -113,6 +113,8 @@ class SaisCriterion:
     """Upper bounds of a location's largest distance for all levels but the last, canvas pixels."""
     assigner: Assigner = ASSIGNERS["center"]
     """Assigner, see `sais.modeling.assigners.Assigner`."""
+    assign_all_objects: bool = False
+    """Whether objects without a location are given one, see `sais.modeling.unassigned_objects`."""
     classification_loss: ClassificationLoss = focal_loss
     """Classification loss, see `sais.modeling.losses.ClassificationLoss`."""
     focal_alpha: float = FOCAL_ALPHA
@@ -156,6 +158,10 @@ class SaisCriterion:
             assigned = self.assigner(batch.ground_truths, on_device, _detached(outputs)).to(torch.device("cpu"))
         else:
             assigned = self.assigner(ground_truths, grid)
+            if self.assign_all_objects:
+                from sais.modeling.unassigned_objects import assign_all_objects
+
+                assigned = assign_all_objects(assigned, ground_truths, grid)
         quality = None if _needs_predictions(self.quality) else self.quality
         targets = build_targets(assigned, ground_truths, grid.points, quality)
         samples = sample_mask_positives(targets, ground_truths, batch.image_ids, self.mask_positives, self.seed, epoch)
@@ -275,9 +281,16 @@ def build_criterion(experiment: Experiment) -> SaisCriterion:
         raise ConfigError(
             f"criterion.extra_losses {config.extra_losses}: two terms of one name. Rename one of the functions."
         )
+    assigner = resolve(config.assigner, ASSIGNERS, "assigner")
+    if config.assign_all_objects and _needs_predictions(assigner):
+        raise ConfigError(
+            f"criterion.assign_all_objects: not with the assigner {config.assigner!r}, which needs predictions. Set it "
+            "to False."
+        )
     return SaisCriterion(
         level_ranges=config.level_ranges,
-        assigner=resolve(config.assigner, ASSIGNERS, "assigner"),
+        assigner=assigner,
+        assign_all_objects=config.assign_all_objects,
         classification_loss=resolve(config.classification_loss, CLASSIFICATION_LOSSES, "classification loss"),
         focal_alpha=config.focal_alpha,
         focal_gamma=config.focal_gamma,
