@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from peers.fuzz.mutation import ODD_TEXTS
+from peers.fuzz.mutation import CODE_NAMES, ODD_TEXTS
 from peers.fuzz.oracle import Case, run_command
 from peers.fuzz.samples import Samples
 from sais.cli import COMMANDS, arguments_of
@@ -58,9 +58,11 @@ PATHS = (
 )
 """Paths, also of outputs: a case may not write outside its folder."""
 TEXTS = tuple(
-    text for text in ODD_TEXTS if not text.startswith(("/", "..")) and "\0" not in text and "\ud800" not in text
+    text
+    for text in ODD_TEXTS
+    if not text.startswith(("/", "..")) and "\0" not in text and "\ud800" not in text and text not in CODE_NAMES
 )
-"""Texts that can be words of a command line and are no paths outside the folder."""
+"""Texts that can be words of a command line and are no paths outside the folder; own code may raise what it wants."""
 SLOW = ("bench", "demo", "reproduce")
 """Commands that take minutes with valid options: they get one option that is never valid."""
 KEPT = {"train": {"--max-iterations"}, "make-shapes": {"--train", "--valid"}}

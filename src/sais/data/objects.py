@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.errors import InputError
-from sais.resolve import resolve
+from sais.resolve import check_callable, resolve
 
 UNKNOWN_CLASS = "objects of classes unknown to the model dropped"
 """Note for objects whose class is not among the model's classes."""
@@ -34,11 +34,12 @@ def open_object(name: str) -> Mapping[str, DatasetSplit]:
         name: ``module:attribute``.
 
     Raises:
-        ConfigError: The module or attribute does not exist.
+        ConfigError: The module or attribute does not exist, or is a function with arguments.
         InputError: The attribute is not a data set, or a split of it is malformed.
     """
     value = resolve(name, {}, "data set")
     if callable(value):
+        check_callable(value, name, "data set")
         value = value()
     splits = {"train": value} if isinstance(value, DatasetSplit) else value
     if not isinstance(splits, Mapping) or not all(isinstance(split, DatasetSplit) for split in splits.values()):

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sais.config import OptimConfig, ScheduleConfig
 from sais.errors import ConfigError, SaisError
 from sais.modeling.backbones import Backbone, parameters_through
-from sais.resolve import resolve
+from sais.resolve import check_callable, resolve
 
 Model = TypeVar("Model", bound=nn.Module)
 ParameterGroup = dict[str, Any]
@@ -79,7 +79,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         ConfigError: no such optimizer, or a function that returns none.
     """
     build: OptimizerBuilder = resolve(config.name, OPTIMIZERS, "optimizer")
-    optimizer = build(parameter_groups(model, config), config)
+    groups = parameter_groups(model, config)
+    check_callable(build, config.name, "optimizer", groups, config)
+    optimizer = build(groups, config)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(
             f"optim.name {config.name!r}: returns {type(optimizer).__name__}. Return a torch.optim.Optimizer."

@@ -7,7 +7,6 @@ the `experiment.json` of a run. To add a recipe, write a function in `paper.py` 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from sais.config import Experiment
 from sais.errors import ConfigError
 from sais.recipes import paper, zoo
 from sais.recipes.settings_file import apply_settings, is_settings_file, read_recipe
-from sais.resolve import resolve
+from sais.resolve import check_callable, resolve
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "sais-lite": zoo.sais_lite,
@@ -53,10 +52,7 @@ def recipe(name: str) -> Experiment:
         start, values = read_recipe(Path(name), RECIPES)
         return apply_settings(recipe(start) if start else Experiment(), values, name)[0]
     build = resolve(name, RECIPES, "recipe")
-    try:
-        inspect.signature(build).bind()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"recipe {name!r}: not a function without arguments ({error}). Name another one.") from error
+    check_callable(build, name, "recipe")
     experiment = build()
     if not isinstance(experiment, Experiment):
         kind = type(experiment).__name__

@@ -120,6 +120,8 @@ def test_invalid_data_set_objects_raise(own_module: Callable[[str], str]) -> Non
         read_dataset(own_module("broken"), "train")
     with pytest.raises(InputError, match="int, not a data set"):
         read_dataset(own_module("number"), "train")
+    with pytest.raises(ConfigError, match=r"called with no arguments \(missing a required argument: 'folder'\)"):
+        read_dataset(own_module("reader"), "train")
     with pytest.raises(ConfigError):
         read_dataset(own_module("missing"), "train")
 
