@@ -12,6 +12,7 @@ from sais.modeling.postprocess_fixed import FixedInstances, postprocess_fixed
 from sais.ops.boxes import locations
 from sais.ops.fixed_nms import suppress
 from sais.structures import DenseOutputs, Instances
+from tests.simulated_device import DeviceTensor, SimulatedDevice, to_host
 
 STRIDES = (8, 16, 32, 64, 128)
 SIZES = ((24, 32), (12, 16), (6, 8), (3, 4), (2, 2))
@@ -180,6 +181,23 @@ def test_repetitions_of_nms_are_checked(repetitions: int, certain: bool) -> None
     first = suppress(boxes, labels, valid, 0.5, repetitions, 4)
     assert first.converged.tolist() == [True]
     assert first.remaining[0, :8].tolist() == [True, False] * 4
+
+
+def test_half_precision_of_a_device_decides_as_the_host() -> None:
+    """Boxes that a thousand others suppress are counted in half precision."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(2, 1500, 2, generator=generator) * 40
+    boxes = torch.cat([corners, corners + 30 + torch.rand(2, 1500, 2, generator=generator)], 2)
+    boxes[1, 3:] = boxes[1, 2]
+    labels, valid = torch.zeros(2, 1500, dtype=torch.int64), torch.ones(2, 1500, dtype=torch.bool)
+    valid[0, 1400:] = False
+    expected = suppress(boxes, labels, valid, 0.3, 40, 100)
+    assert expected.converged.all()
+    with SimulatedDevice():
+        copies = [DeviceTensor(tensor) for tensor in (boxes, labels, valid)]
+        result = suppress(*copies, 0.3, 40, 100)
+        assert torch.equal(to_host(result.remaining), expected.remaining)
+        assert to_host(result.converged).all()
 
 
 def test_a_threshold_between_two_floats_is_compared_as_float64() -> None:

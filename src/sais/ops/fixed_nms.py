@@ -44,16 +44,18 @@ def suppress(boxes: Tensor, labels: Tensor, valid: Tensor, iou: float, repetitio
     overlaps = _overlaps(boxes, iou)
     overlaps &= labels[:, :, None] == labels[:, None, :]
     overlaps &= valid[:, :, None]
-    # A product of 0 and 1 counts the boxes that suppress a box. Half precision has 0 only for a count of 0.
-    weights = overlaps.triu_(1).to(torch.float32 if boxes.device.type == "cpu" else torch.float16)
-    remaining = valid
-    previous = remaining
+    dtype = torch.float32 if boxes.device.type == "cpu" else torch.float16
+    weights = overlaps.triu_(1).to(dtype)
+    start = valid.to(dtype)[:, None]  # (B, 1, M) of 0 and 1
+    remaining = previous = start
     for _ in range(repetitions + 1):
         previous = remaining
-        counts = torch.bmm(previous.to(weights.dtype)[:, None], weights)[:, 0]
-        remaining = valid & (counts == 0)
-    used = previous.cumsum(1) - previous.long() < enough
-    return Suppression(previous, ~((remaining != previous) & used).any(1))
+        # 1 - (number of boxes that suppress it): rounding to half precision does not change which are positive.
+        remaining = torch.baddbmm(start, previous, weights, alpha=-1).relu_()
+    ones = previous.int()
+    used = ones.cumsum(2) - ones < enough
+    changed = (remaining != previous) & used
+    return Suppression(previous[:, 0] > 0, ~changed.any(2)[:, 0])
 
 
 def _overlaps(boxes: Tensor, iou: float) -> Tensor:
