@@ -60,6 +60,7 @@ def run(argv: Sequence[str]) -> int:
         check_outputs([arguments.out / name], (), arguments.overwrite, arguments.out, own)
     from sais.engine.trainer import train
     from sais.evaluation.evaluate import evaluate
+    from sais.evaluation.score_thresholds import best_thresholds, store_thresholds
     from sais.inference.predictor import Predictor
     from sais.reports.run_report import write_report
 
@@ -79,7 +80,9 @@ def run(argv: Sequence[str]) -> int:
     assert metrics is not None
     print_lines(metrics.table())
     print_text("4/4 drawing")
-    _draw(predictor, split, arguments.out)
+    if (thresholds := best_thresholds(evaluation)) is not None:
+        store_thresholds(folder, thresholds)
+    _draw(Predictor(folder), split, arguments.out)
     minutes = (time.perf_counter() - started) / 60
     write_text(arguments.out / "metrics.json", json.dumps({"written_by": WRITER} | metrics.to_dict(), indent=2))
     write_report(folder, evaluation, out=arguments.out / "report.html")

@@ -92,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
         evaluation = evaluate(
             predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
         )
-    from sais.evaluation.score_thresholds import best_thresholds
+    from sais.evaluation.score_thresholds import best_thresholds, store_thresholds
 
     metrics, unreadable, thresholds = evaluation.metrics, evaluation.unreadable_images, best_thresholds(evaluation)
     report = _to_dict(arguments, options, evaluation, thresholds)
@@ -100,7 +100,9 @@ def run(argv: Sequence[str]) -> int:
         write_text(arguments.results, json.dumps(evaluation.results))
     for file in _json_file(arguments):  # before the table, which a closed pipe such as `| head` ends
         write_text(file, json.dumps(report, indent=2))
-    saved = _save_thresholds(arguments.model, thresholds) if arguments.save_thresholds else ""
+    saved = ""
+    if arguments.save_thresholds and thresholds is not None:
+        saved = f", stored in {store_thresholds(arguments.model, thresholds)}"
     if arguments.json == "-":
         print_json(report)
         return 0
@@ -161,19 +163,6 @@ def _open(arguments: EvalArguments) -> tuple[Predictor, DatasetSplit]:
     chosen = choose_classes(_dataset_split(arguments, None), options.classes)
     predictor = open_predictor("eval", arguments.model, replace(options, classes=chosen.class_names))
     return predictor, with_classes_of_model(chosen, tuple(predictor.class_names))
-
-
-def _save_thresholds(model: Path, thresholds: ScoreThresholds | None) -> str:
-    """Store thresholds in a model file, and return a remark about it."""
-    if thresholds is None:
-        return ""
-    from sais.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-
-    path = find_checkpoint(model)
-    checkpoint = load_checkpoint(path)
-    checkpoint.state["thresholds"] = thresholds.to_dict()
-    save_checkpoint(path, checkpoint)
-    return f", stored in {path}"
 
 
 def _check_data(arguments: EvalArguments) -> None:

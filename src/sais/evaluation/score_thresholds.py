@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,26 @@ def best_thresholds(evaluation: Evaluation) -> ScoreThresholds | None:
         if best is not None:
             per_class[name] = best[0]
     return ScoreThresholds(*overall, split.name, "masks" if kind == "segm" else "boxes", per_class)
+
+
+def store_thresholds(model: Path, thresholds: ScoreThresholds) -> Path:
+    """Store thresholds in a model file, and return its path: predictions with it use them.
+
+    Args:
+        model: path of a checkpoint or of a run folder.
+        thresholds: thresholds to store.
+
+    Raises:
+        CheckpointError: the file is missing or corrupted.
+        ResourceError: the file cannot be written.
+    """
+    from sais.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+
+    path = find_checkpoint(model)
+    checkpoint = load_checkpoint(path)
+    checkpoint.state["thresholds"] = thresholds.to_dict()
+    save_checkpoint(path, checkpoint)
+    return path
 
 
 def by_score_threshold(analysis: ErrorAnalysis, label: int | None = None) -> list[tuple[float, float, float]]:
