@@ -41,9 +41,9 @@ def comparisons(plan: Plan) -> Iterator[Check]:
 
 
 def table_iv(plan: Plan) -> Iterator[Check]:
-    """Yield a check for each recipe and batch size; all precisions of one run in turns."""
+    """Yield a check for each recipe and batch size (one image on a CPU); all precisions of a check in turns."""
     for name in TABLE_IV:
-        for batch_size in plan.batch_sizes:
+        for batch_size in plan.batch_sizes[:1] if plan.small else plan.batch_sizes:
             run = partial(measure_precisions, name=name, batch_size=batch_size)
             yield Check("latency", f"{name}, batch {batch_size}", run)
 

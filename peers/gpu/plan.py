@@ -126,7 +126,7 @@ class Check:
     name: str
     run: Callable[[Plan], list[Row]]
     required: bool = False
-    """Whether it runs after the deadline as well."""
+    """Whether it runs after the deadline as well, unless it failed in an earlier session."""
 
     @property
     def key(self) -> str:

@@ -102,7 +102,7 @@ def profiled(plan: Plan, name: str, run: Callable[[], object]) -> Row:
 def _self_time(event: Any, on_cuda: bool) -> float:
     """Return the time of a kernel, or of an operator on a CPU without those that it calls, in milliseconds."""
     if on_cuda:
-        is_kernel = event.device_type.name == "CUDA"
+        is_kernel = event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False)
         return float(event.self_device_time_total) / 1000 if is_kernel else 0.0
     return float(event.self_cpu_time_total) / 1000
 

@@ -16,6 +16,7 @@ pytest.importorskip("faster_coco_eval")
 import torch
 
 import sais
+from sais.checkpoint import load_checkpoint
 from sais.config import Experiment, OptimConfig, ScheduleConfig
 from sais.data.synthetic import make_scene, write_shapes
 from sais.evaluation.evaluate import evaluate
@@ -88,6 +89,28 @@ def test_resumed_run_equals_the_uninterrupted_one(
     tolerance = 1e-6 if device.type == "cpu" else MAX_LOSS_DIFFERENCE
     assert len(actual) == len(expected)
     assert actual[-1] == pytest.approx(expected[-1], rel=tolerance)
+
+
+def test_deterministic_runs_have_the_same_weights(data: Path, device: torch.device, tmp_path: Path) -> None:
+    experiment = experiment_on(device)
+    experiment = replace(experiment, run=replace(experiment.run, deterministic=True, tf32=True))
+    for name in ("first", "second"):
+        sais.train(experiment, data, tmp_path / name, random_init=True, max_iterations=4)
+    assert losses_of(tmp_path / "first") == losses_of(tmp_path / "second")
+    first, second = (load_checkpoint(tmp_path / name / "last.safetensors").tensors for name in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_compiled_run_has_the_losses_of_the_run(
+    finished: Path, data: Path, device: torch.device, tmp_path: Path
+) -> None:
+    if device.type == "cpu":
+        pytest.skip("compilation takes minutes on a CPU")
+    pytest.importorskip("triton")
+    experiment = experiment_on(device)
+    experiment = replace(experiment, run=replace(experiment.run, compile=True))
+    sais.train(experiment, data, tmp_path / "run", random_init=True, max_iterations=4)
+    assert losses_of(tmp_path / "run")[:4] == pytest.approx(losses_of(finished)[:4], rel=0.02)
 
 
 def report_of(expected: Predictor, actual: Predictor) -> ParityReport:
