@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import sais
+from sais.checkpoint import find_checkpoint, load_checkpoint
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.evaluation.coco_metrics import coco_metrics
 from sais.evaluation.error_analysis import CORRECT, IGNORED, analyze_errors
 from sais.evaluation.evaluate import Evaluation
-from sais.evaluation.score_thresholds import MIN_OBJECTS, best_f1, best_thresholds
+from sais.evaluation.score_thresholds import MIN_OBJECTS, best_f1, best_thresholds, store_thresholds
+from sais.inference.score_thresholds import ScoreThresholds
 from sais.ops.rle import encode_cropped
 
 SIZE = (60, 400)
@@ -120,3 +125,14 @@ def test_coco_metrics_with_another_limit_equal_pycocotools(limit: int) -> None:
     assert f"AP counts the best {limit} of each image (COCO: 100)" in metrics.table()
     assert metrics.to_dict()["max_detections"] == limit
     assert "COCO: 100" not in coco_metrics(split, results).table()
+
+
+@pytest.mark.slow
+def test_store_thresholds_changes_what_predictions_with_the_model_use(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained, tmp_path / "run")
+    expected = load_checkpoint(find_checkpoint(folder))
+    path = store_thresholds(folder, ScoreThresholds(0.42, 0.9, "valid", "masks", {}))
+    assert path == find_checkpoint(folder)
+    changed = load_checkpoint(path)
+    assert all(torch.equal(value, changed.tensors[name]) for name, value in expected.tensors.items())
+    assert "score >= 0.42: best F1 of masks on valid" in str(sais.Predictor(folder).filter)
