@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -24,6 +26,8 @@ from sais.checkpoint import load_checkpoint
 from sais.cli import main
 from sais.config import Experiment
 from sais.errors import ConfigError, InputError
+from sais.inference.backends.torch import TorchBackend
+from sais.inference.on_device import DeviceRoute
 from sais.inference.options import InferenceOptions
 from sais.ops.numpy_boxes import box_iou
 from sais.recipes import recipe
@@ -115,6 +119,31 @@ def test_batch_returns_all_objects_in_each_image() -> None:
     with torch.inference_mode():
         results = prepared.postprocess(prepared.inject(prepared.network(prepared.preprocess(workload.image))))
     assert [len(detections) for detections in results] == [12, 12, 12]
+
+
+def test_postprocessing_on_an_accelerator_is_measured_as_the_predictor_does_it() -> None:
+    workload = make_workload(12, (120, 160), 5)
+    experiment = replace_settings(recipe("sais-lite"), "input", size=(128, 160))
+    prepared = PreparedSais(experiment, workload, InferenceOptions(batch_size=2))
+    with torch.inference_mode():
+        outputs = prepared.inject(prepared.network(prepared.preprocess(workload.image)))
+        expected = prepared.postprocess(outputs)
+        backend = prepared.backend
+        route = Mock(wraps=route_on_cpu(backend))
+        backend.device_route = route
+        prepared.postprocess(outputs)  # sets the sizes of the fixed shapes
+        results = prepared.postprocess(outputs)
+    assert route.finish_from.call_count == 2
+    for actual, wanted in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(actual.boxes, wanted.boxes)
+        assert len(actual.cropped_masks) == len(wanted.cropped_masks) == 12
+
+
+def route_on_cpu(backend: TorchBackend) -> DeviceRoute:
+    """Return the route of an accelerator for a backend on a CPU."""
+    postprocess = backend.architecture.postprocess_fixed
+    assert postprocess is not None
+    return DeviceRoute(backend.network, postprocess, backend.device, backend.class_names, backend.mask_stride)
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from sais.benchmark.candidates import ONE_IMAGE, Candidate, TrainingSetup
 from sais.benchmark.injection import inject_detections
 from sais.benchmark.workload import Workload, training_batch
-from sais.config import Experiment
+from sais.config import Experiment, PostprocessConfig
 from sais.converters.for_training import for_training
 from sais.engine.train_step import compute_losses
 from sais.inference.assemble import assemble
 from sais.inference.backends.torch import TorchBackend
 from sais.inference.options import InferenceOptions
+from sais.inference.score_thresholds import DetectionFilter
 from sais.inference.trained_model import TrainedModel
 from sais.modeling.architecture import find_architecture
 from sais.ops.letterbox import letterbox
@@ -134,10 +135,21 @@ class PreparedSais:
         """Select candidates, run NMS and assemble the masks inside their boxes: B detections."""
         backend, settings = self.backend, self.backend.experiment.postprocess
         settings = replace(settings, max_detections=max(settings.max_detections, len(self.workload.boxes)))
+        if backend.device_route is not None:
+            detections = self._on_device(outputs, settings)
+            if detections is not None:
+                return detections
         content_sizes = [canvas_map.content_size for canvas_map in self.canvas_maps]
         assert backend.architecture.postprocess is not None
         instances = backend.architecture.postprocess(outputs, content_sizes, settings)
         return assemble(instances, self.canvas_maps, backend.class_names, settings.mask_margin, backend.mask_stride)
+
+    def _on_device(self, outputs: DenseOutputs, settings: PostprocessConfig) -> list[Detections] | None:
+        """Post-process on an accelerator, as the predictor does there; None if the fixed shapes were too small."""
+        route, everything = self.backend.device_route, DetectionFilter(None, None, settings.max_detections, "")
+        assert route is not None
+        inputs = route.copy_inputs(None, self.canvas_maps, everything)
+        return route.finish_from(outputs, inputs, settings, everything)()
 
     def dense_masks(self, results: list[Detections]) -> np.ndarray:
         """Return the masks (D, H, W) bool of the last image, or its boxes (D, 4) if the model has no masks."""

@@ -48,7 +48,14 @@ def open_predictor(command: str, path: Path, options: InferenceOptions) -> Predi
         _report_unfinished(path)
     from sais.inference.predictor import Predictor
 
-    return Predictor(path, options)
+    predictor = Predictor(path, options)
+    device = getattr(predictor.backend, "device", None)
+    if getattr(device, "type", "") == "cuda" and predictor.experiment.input.mode == "fixed":
+        import torch
+
+        # The canvases of a command have few shapes, so cuDNN may time its algorithms once for each of them.
+        torch.backends.cudnn.benchmark = True
+    return predictor
 
 
 def _report_unfinished(path: Path) -> None:

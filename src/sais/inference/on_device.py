@@ -146,15 +146,21 @@ class DeviceRoute:
     def copy_inputs(
         self, canvases: Any, canvas_maps: Sequence[CanvasMap], detection_filter: DetectionFilter
     ) -> DeviceInputs:
-        """Copy canvases (B, 3, height, width) and what else a batch needs to the device, in one transfer."""
+        """Copy what a batch needs to the device, in one transfer.
+
+        Args:
+            canvases: (B, 3, height, width) uint8 RGB, numpy or torch; None where the network has run.
+            canvas_maps: B maps from the images to their canvases.
+            detection_filter: filter of the detections.
+        """
         minimum, wanted = detection_filter.minimum, detection_filter.wanted
         small = [
             *map_tensors(canvas_maps, self.mask_stride),
             torch.zeros(len(self.class_names)) if minimum is None else torch.from_numpy(minimum),
             torch.zeros(0) if wanted is None else torch.from_numpy(np.where(wanted, 0, -np.inf).astype(np.float32)),
         ]
-        images = torch.as_tensor(canvases)
-        if images.device.type != "cpu":
+        images = torch.zeros(0) if canvases is None else torch.as_tensor(canvases)
+        if canvases is None or images.device.type != "cpu":
             copies = copy_together(small, self.device, overlap=True)
         else:
             rows = images.permute(0, 2, 3, 1)  # contiguous where `group_by_canvas` made the canvases

@@ -56,7 +56,8 @@ class InferenceOptions:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the network. bf16 and fp16 are faster on GPUs, bf16 on some CPUs, and less exact."""
     compile: bool = False
-    """Compile the network with torch.compile: slow for the first image of each size, then faster on GPUs."""
+    """Compile the network with torch.compile (on NVIDIA GPUs into a CUDA graph): slow for the first batch of each
+    shape, then faster on GPUs."""
     runtime: Literal["auto", "onnxruntime", "openvino"] = "auto"
     """Runtime of an exported model. auto: onnxruntime for .onnx, openvino for .xml."""
     threads: int = 0

@@ -52,8 +52,8 @@ def suppress(boxes: Tensor, labels: Tensor, valid: Tensor, iou: float, repetitio
         previous = remaining
         # 1 - (number of boxes that suppress it): rounding to half precision does not change which are positive.
         remaining = torch.baddbmm(start, previous, weights, alpha=-1).relu_()
-    ones = previous.int()
-    used = ones.cumsum(2) - ones < enough
+    integers = previous.int()
+    used = integers.cumsum(2) - integers < enough
     changed = (remaining != previous) & used
     return Suppression(previous[:, 0] > 0, ~changed.any(2)[:, 0])
 

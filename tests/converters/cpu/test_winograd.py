@@ -173,3 +173,17 @@ def test_for_device_rejects_what_a_device_does_not_support(monkeypatch: pytest.M
     monkeypatch.setattr("sais.converters.for_device.shutil.which", lambda name: None)
     with pytest.raises(MissingDependencyError, match="compiler"):
         for_device(prepared, compile=True)
+
+
+@pytest.mark.parametrize(("device", "mode"), [("cpu", None), ("cuda", "reduce-overhead"), ("xpu", None)])
+def test_compiled_networks_are_cuda_graphs_on_cuda(
+    device: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sais.converters import for_device as module
+
+    modes: list[str | None] = []
+    monkeypatch.setattr(module, "check_compiler", lambda device: None)
+    monkeypatch.setattr(torch, "compile", lambda network, mode=None: modes.append(mode) or network)
+    network = torch.nn.Identity()
+    assert module._compiled(network, device) is network
+    assert modes == [mode]
