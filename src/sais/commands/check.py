@@ -73,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
         names, data = [""], arguments.data
     else:
         data = locate(arguments.data)
-        names = [arguments.split] if arguments.split else list_splits(data)
+        names = [arguments.split] if arguments.split else list_splits(data, arguments.reading.format)
     if not names:
         if not data.is_dir():
             raise InputError(f"{data}: no such data folder. Check the path.")
@@ -92,6 +92,8 @@ def run(argv: Sequence[str]) -> int:
         if name in whole:
             print_text("  contains all images of train: not compared with the other splits")
         if result.report is not None:
+            if result.report.split.origin:
+                print_text(f"  found {printable(result.report.split.origin)}")
             print_lines(name_data_options(result.report.summary()))
         for severity, lines in (("ERROR", result.errors), ("WARNING", result.warnings)):
             for line in lines:
@@ -120,6 +122,7 @@ def _data_options(arguments: CheckArguments) -> list[str]:
         words += ["--train-split", arguments.split]
     for name in ("crowds_as_objects", "merge_duplicate_images"):
         words += ["--" + name.replace("_", "-")] if getattr(arguments.reading, name) else []
+    words += ["--format", arguments.reading.format] if arguments.reading.format != "auto" else []
     return [*words, *(["--classes", *arguments.classes] if arguments.classes else [])]
 
 

@@ -139,6 +139,8 @@ class DatasetSplit:
     """What was dropped or changed while reading, and how often."""
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The first places of a note, such as "annotation 7"."""
+    origin: str = ""
+    """Format in which the split was found, with the numbers of splits and classes: "COCO, 2 splits, 80 classes"."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))

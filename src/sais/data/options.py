@@ -22,6 +22,8 @@ class DataOptions:
     """Read objects with iscrowd 1 as objects, for exports that set it on every RLE mask."""
     merge_duplicate_images: bool = False
     """Merge the entries, with their objects, of an image file that is listed more than once."""
+    format: str = "auto"
+    """Format of the labels, a row of `sais.data.formats.FORMATS` such as coco or yolo; auto: as it is found."""
 
 
 def apply_options(split: DatasetSplit, options: DataOptions) -> DatasetSplit:

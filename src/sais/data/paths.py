@@ -45,6 +45,8 @@ class DataPaths:
     """As in `DataOptions`."""
     merge_duplicate_images: bool = False
     """As in `DataOptions`."""
+    format: str = "auto"
+    """As in `DataOptions`."""
 
     def __post_init__(self) -> None:
         if self.data is None and self.train_annotations is None:
@@ -73,7 +75,7 @@ class DataPaths:
         """The options of reading."""
         from sais.data.options import DataOptions
 
-        return DataOptions(self.crowds_as_objects, self.merge_duplicate_images)
+        return DataOptions(self.crowds_as_objects, self.merge_duplicate_images, self.format)
 
     def read_train(self) -> DatasetSplit:
         """Read the training split.
@@ -109,7 +111,7 @@ class DataPaths:
         names = None if self.classes else classes  # chosen classes have names of their own
         if self.valid_annotations is not None and self.valid_images is not None:
             split = read_dataset_files(self.valid_annotations, self.valid_images, names, self.options)
-        elif self.data is None or not self.valid or self._lacks_valid(list_splits(self.data)):
+        elif self.data is None or not self.valid or self._lacks_valid(list_splits(self.data, self.format)):
             return None
         else:
             split = read_dataset(self.data, self.valid, names, options=self.options)
@@ -125,11 +127,7 @@ class DataPaths:
 
 
 def stored_fields(values: Any) -> dict[str, Any]:
-    """Return the fields of `DataPaths` that a run's log contains, without those of another type.
-
-    Args:
-        values: fields by name, as parsed from JSON.
-    """
+    """Return the fields of `DataPaths` in `values`, parsed from the JSON of a log, without those of another type."""
     kinds: dict[str, tuple[type, Callable[[Any], Any]]] = {"str": (str, str), "bool": (bool, bool)}
     kinds |= {"Path | None": (str, Path), "tuple[str, ...]": (list, tuple)}
     fields: dict[str, Any] = {}
@@ -138,7 +136,8 @@ def stored_fields(values: Any) -> dict[str, Any]:
         value = values.get(field.name)
         texts = value if isinstance(value, list) else [value]
         valid = kind is bool or all(isinstance(text, str) and "\0" not in text for text in texts)
-        if isinstance(value, kind) and valid:
+        foreign = field.name == "format" and ":" in str(value)  # code that only the user may name
+        if isinstance(value, kind) and valid and not foreign:
             fields[field.name] = convert(value)
     return fields
 

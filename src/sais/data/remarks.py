@@ -29,6 +29,8 @@ from sais.text import error_message, printable, short_names
 _WITH_EXAMPLE = (MISSING_CLASSES, MISSING_FILES, RENAMED_FILES, CATEGORY_ID_TEXTS, IMAGE_ID_TEXTS, BLANK_NAMES)
 _USUAL_CROWDS = 0.05
 """Fraction of crowds up to which they are regions of many objects, as in COCO with 1 %, and not the export's format."""
+_USUAL_FORMAT = "COCO,"
+"""Start of the description of the format that is not named in a log."""
 _NAMED = 5
 """Maximum number of classes named."""
 _SAMPLED_FRAMES = 100
@@ -52,7 +54,8 @@ def describe_split(split: DatasetSplit, use: Literal["train", "evaluate"] = "tra
     remarks += [remark for remark in found if remark]
     if use == "train":
         remarks += [remark for remark in (describe_empty_classes(split),) if remark]
-    return [error_message(f"{split.name}: {remark}") for remark in remarks]
+    origin = [] if split.origin.startswith(_USUAL_FORMAT) or not split.origin else [f"found {split.origin}"]
+    return [error_message(f"{split.name}: {remark}") for remark in [*origin, *remarks]]
 
 
 def _has_outlines(split: DatasetSplit) -> bool:

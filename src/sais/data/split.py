@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from sais.data.formats.coco_ids import Numbers, find_id, number_ids
+from sais.data.stratified_draw import draw_rows
 from sais.errors import InputError
-
-DRAWS = 100
-"""Number of random draws, of which the one with the most even class distribution is used."""
 
 Document = dict[str, Any]
 
@@ -46,12 +44,7 @@ def _split_in_two(document: Document, fraction: float, seed: int) -> tuple[Docum
     numbers = number_ids([image["id"] for image in document["images"]], _ignore, _ignore)
     by_image = _count_objects(document, numbers)
     counts = np.stack([by_image[positions].sum(0) for positions in groups.values()])
-    target = fraction * counts.sum(0)
-    chosen_count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
-    random = np.random.default_rng(seed)
-    draws = [np.sort(random.permutation(len(groups))[:chosen_count]) for _ in range(DRAWS)]
-    errors = [float((np.abs(counts[draw].sum(0) - target) / np.maximum(target, 1)).sum()) for draw in draws]
-    chosen = set(draws[int(np.argmin(errors))].tolist())
+    chosen = set(draw_rows(counts, fraction, seed))
     in_second = {position for row, positions in enumerate(groups.values()) if row in chosen for position in positions}
     parts: tuple[list[Any], list[Any]] = ([], [])
     for position, image in enumerate(document["images"]):

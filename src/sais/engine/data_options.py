@@ -10,7 +10,7 @@ from typing import Any
 from sais.data.paths import DataPaths, stored_fields
 from sais.engine.run_folder import LOG
 
-RESTORED = ("classes", "crowds_as_objects", "merge_duplicate_images")
+RESTORED = ("classes", "crowds_as_objects", "merge_duplicate_images", "format")
 """Fields of `DataPaths` without which a resumed run would train on other objects."""
 MAX_LINE_BYTES = 2**26
 """Maximum length of the first entry."""
@@ -27,7 +27,9 @@ def restore_data_options(paths: DataPaths, out: Path) -> tuple[DataPaths, list[s
         The paths, and a line for the log if options were restored.
     """
     stored = _stored_paths(out / LOG)
-    restored = {name: stored[name] for name in RESTORED if stored.get(name) and not getattr(paths, name)}
+    defaults = {name: getattr(DataPaths, name) for name in RESTORED}
+    open_names = [name for name in RESTORED if getattr(paths, name) == defaults[name]]
+    restored = {name: stored[name] for name in open_names if stored.get(name, defaults[name]) != defaults[name]}
     if not restored:
         return paths, []
     values = (f"{name} {', '.join(value) if name == 'classes' else value}" for name, value in restored.items())

@@ -7,6 +7,7 @@ COCO, with SPLIT a name such as train or valid (val is a synonym):
         DIR/images/default; SPLIT may have the year as well
     DIR/SPLIT/_annotations.coco.json with the images next to it (Roboflow)
 
+The layouts of the other formats are in their files, each with `list_splits` and `read_split`.
 To add a format, add a row to `FORMATS` with a reader in a file of this folder. Without a change here,
 ``module:function`` names a reader of your own: (folder, split name) -> `DatasetSplit`.
 """
@@ -14,6 +15,7 @@ To add a format, add a row to `FORMATS` with a reader in a file of this folder. 
 from __future__ import annotations
 
 import glob
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +51,8 @@ class Format:
     appended. Malformed entries are left out and added to `problems`, or raise an error where that is None."""
     list_splits: Callable[[Path], list[str]]
     """Names of the splits of this format in a folder."""
+    title: str = ""
+    """Name of the format in messages."""
 
 
 def read_dataset(
@@ -65,7 +69,8 @@ def read_dataset(
         data: Folder of the data set, or ``module:attribute`` of a data set object (`sais.data.objects`).
         split: Name of the split; val and valid are synonyms, and train finds instances_train2017.json.
         classes: A model's class names, which the labels then follow; None for the data set's own classes.
-        format: Row of `FORMATS`, ``module:function`` of a reader (folder, split name) -> `DatasetSplit`, or "auto".
+        format: Row of `FORMATS`, ``module:function`` of a reader (folder, split name) -> `DatasetSplit`, or "auto" for
+            that of `options`.
         options: How crowds and images that are listed more than once are read.
         problems: Takes the error messages of all malformed entries by kind, and the entries are left out; None raises
             an error.
@@ -80,6 +85,7 @@ def read_dataset(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such data folder. Check the path.")
     _check_name(folder, split)
+    format = options.format if format == "auto" else format
     rows: list[Any] = list(FORMATS.values()) if format == "auto" else [resolve(format, FORMATS, "format")]
     searched: list[str] = []
     for row in rows:
@@ -92,8 +98,8 @@ def read_dataset(
             return apply_options(dataset_split, options)
         dataset_split = row.read(folder, split, classes, searched, problems)
         if dataset_split is not None:
-            return apply_options(dataset_split, options)
-    remedy = describe_remedy(folder, list_splits(folder), split)
+            return apply_options(replace(dataset_split, origin=_describe(row, folder, dataset_split)), options)
+    remedy = describe_remedy(folder, list_splits(folder, format), split)
     raise InputError(f"{folder}: no annotations of split '{split}' in {', '.join(searched[:4])}, ... {remedy}")
 
 
@@ -119,13 +125,27 @@ def read_dataset_files(
     return apply_options(read_coco(Path(annotations), Path(images), classes, problems), options)
 
 
-def list_splits(data: Path | str) -> list[str]:
-    """Return the names of the splits of a data set, as `read_dataset` accepts them: train, valid, then the others."""
+def list_splits(data: Path | str, format: str = "auto") -> list[str]:
+    """Return the names of the splits of a data set, as `read_dataset` accepts them: train, valid, then the others.
+
+    Args:
+        data: As for `read_dataset`.
+        format: As for `read_dataset`; "auto" for the first format with splits in the folder.
+    """
+    names: set[str] = set()
     if is_object_name(data):
         names = set(open_object(str(data)))
     else:
-        names = {name for row in FORMATS.values() for name in row.list_splits(Path(data))}
+        for row in FORMATS.values() if format == "auto" else [resolve(format, FORMATS, "format")]:
+            names = names or set(row.list_splits(Path(data)) if isinstance(row, Format) else ())
     return sorted(names, key=lambda name: (not name.startswith("train"), not name.startswith("val"), name))
+
+
+def _describe(row: Format, folder: Path, split: DatasetSplit) -> str:
+    """Return the format that was found with its numbers of splits and classes."""
+    count = max(1, len(row.list_splits(folder)))
+    splits, classes = "split" if count == 1 else "splits", "class" if len(split.class_names) == 1 else "classes"
+    return f"{row.title}, {count} {splits}, {len(split.class_names)} {classes}"
 
 
 def _object_split(data: str, split: str, classes: ClassNames) -> DatasetSplit:
@@ -190,5 +210,24 @@ def _list_coco_splits(folder: Path) -> list[str]:
     return [p.stem.removeprefix(_PREFIX) for p in files] + roboflow
 
 
-FORMATS: dict[str, Format] = {"coco": Format(_read_coco_split, _list_coco_splits)}
+def _lazy(module: str, title: str) -> Format:
+    """Return the row of a format whose module is imported when it is needed."""
+
+    def read(
+        folder: Path, split: str, classes: ClassNames, searched: list[str], problems: Problems | None
+    ) -> DatasetSplit | None:
+        reader: Reader = importlib.import_module(module).read_split
+        return reader(folder, split, classes, searched, problems)
+
+    def list_names(folder: Path) -> list[str]:
+        names: list[str] = importlib.import_module(module).list_splits(folder)
+        return names
+
+    return Format(read, list_names, title)
+
+
+FORMATS: dict[str, Format] = {
+    "coco": Format(_read_coco_split, _list_coco_splits, "COCO"),
+    "yolo": _lazy("sais.data.formats.yolo", "YOLO segmentation"),
+}
 """The formats by name, in the order in which they are tried."""

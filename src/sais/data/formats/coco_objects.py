@@ -136,7 +136,8 @@ def _add_row(
         )
         raise notes.problem(kinds.BAD_REFERENCE, f"{path}: {problem} Remove it, or add the category.")
     size = images.sizes[image_id]
-    segmentation, extent = read_segmentation(raw.get("segmentation"), size, str(path), annotation_id, notes)
+    place = f"annotation {annotation_id}"
+    segmentation, extent = read_segmentation(raw.get("segmentation"), size, str(path), place, notes)
     box = _read_box(path, raw, annotation_id, notes)
     if box is _UNKNOWN and extent is None:
         if segmentation is None:
@@ -217,7 +218,7 @@ def _scale_fractions(path: Path, rows: _Rows, notes: Notes) -> None:
         scaled = [part.reshape(-1).tolist() for part in parts]
         rows.segmentations[row] = scaled
         with contextlib.suppress(InputError):  # recorded
-            check_outline(scaled, height + width, str(path), rows.ids[row], notes)
+            check_outline(scaled, height + width, str(path), f"annotation {rows.ids[row]}", notes)
         rows.extents[row] = tuple(float(v) for v in np.array(rows.extents[row]) * (width, height, width, height))
         notes.add(kinds.FRACTION_OUTLINES, f"annotation {rows.ids[row]}")
 
