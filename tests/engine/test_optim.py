@@ -16,7 +16,6 @@ from sais.engine.optim import (
     MovingAverage,
     build_optimizer,
     learning_rate,
-    match_gradient_strides,
     parameter_groups,
     set_learning_rate,
 )
@@ -167,20 +166,21 @@ def test_build_optimizer_is_torch_default_on_a_cpu() -> None:
         assert {group["fused"] for group in optimizer.param_groups} == {None}
 
 
-def test_match_gradient_strides_gives_fused_optimizers_what_they_require() -> None:
+def test_build_optimizer_gives_fused_optimizers_gradients_of_equal_strides() -> None:
     """Strides of a 1x1 kernel are ambiguous: its gradient may have those of another layout."""
     parameter = nn.Parameter(torch.arange(12.0).as_strided((4, 3, 1, 1), (3, 1, 3, 3)))
     gradient = torch.arange(12.0).add(1).as_strided((4, 3, 1, 1), (3, 1, 1, 1))
     for fused in (None, True):
-        optimizer = torch.optim.AdamW([parameter], fused=fused)
+        model = nn.ParameterList([parameter])
+        optimizer = build_optimizer(model, OptimConfig(name="adamw"))
+        optimizer.param_groups[0]["fused"] = fused
         parameter.grad = gradient
         assert parameter.stride() != gradient.stride()
-        match_gradient_strides(optimizer)
+        optimizer.step()
         assert (parameter.grad.stride() == parameter.stride()) == bool(fused)
         assert torch.equal(parameter.grad, gradient)
         assert parameter.grad.data_ptr() == gradient.data_ptr()
-    optimizer.step()
-    assert {state["exp_avg"].stride() for state in optimizer.state.values()} == {parameter.stride()}
+        assert {state["exp_avg"].stride() for state in optimizer.state.values()} == {parameter.stride()}
 
 
 OWN = """
@@ -209,9 +209,7 @@ def test_build_optimizer_and_learning_rate_resolve_functions_of_the_user(
     assert isinstance(build_optimizer(Small(), OptimConfig(name="own_optim:rmsprop")), torch.optim.RMSprop)
     schedule = ScheduleConfig(epochs=2, kind="own_optim:linear", warmup=0)
     assert learning_rate(5, 10, 1.0, schedule) == 0.75
-    with pytest.raises(
-        ConfigError, match=r"nothing': returns NoneType\. Return a torch\.optim\.Optimizer\."
-    ):
+    with pytest.raises(ConfigError, match=r"nothing': returns NoneType\. Return a torch\.optim\.Optimizer\."):
         build_optimizer(Small(), OptimConfig(name="own_optim:nothing"))
     with pytest.raises(ConfigError, match="did you mean 'adamw'"):
         build_optimizer(Small(), OptimConfig(name="adam"))

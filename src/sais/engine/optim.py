@@ -86,6 +86,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         raise ConfigError(
             f"optim.name {config.name!r}: returns {type(optimizer).__name__}. Return a torch.optim.Optimizer."
         )
+    optimizer.register_step_pre_hook(lambda optimizer, *_: match_gradient_strides(optimizer))
     return optimizer
 
 

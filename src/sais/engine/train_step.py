@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sais.device import precision_dtype
-from sais.engine.optim import match_gradient_strides, set_learning_rate
+from sais.engine.optim import set_learning_rate
 from sais.engine.train_state import TrainState
 from sais.errors import ConfigError, SaisError
 from sais.modeling.criterion import Assignment, Criterion, sum_normalizers
@@ -82,7 +82,6 @@ def train_step(run: TrainState, batch: Batch | None, epoch: int, lr: float) -> d
     if settings.optim.grad_clip_norm is not None:
         nn.utils.clip_grads_with_norm_(run.model.parameters(), settings.optim.grad_clip_norm, norm)
     if math.isfinite(gradient):  # known on the host: `GradScaler.step` would wait for the device
-        match_gradient_strides(run.optimizer)
         run.optimizer.step()
         if run.average:
             run.average.update(run.model)
