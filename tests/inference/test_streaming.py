@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sais.errors import InputError
+from sais.inference.on_device import DeviceRoute
 from sais.inference.predictor import Predictor
 from sais.inference.streaming import finish_in_order, prepared_ahead
 from sais.io.images import read_image
+from sais.ops.letterbox import CanvasMap
 from tests.inference.test_sharing import content
 
 
@@ -46,6 +50,25 @@ def test_stream_groups_images_by_canvas_and_keeps_their_order(trained: Path, pat
     images = [read_image(path) if i % 3 else read_image(path).transpose(1, 0, 2) for i, path in enumerate(paths)]
     sizes = [detections.image_size for detections in predictor.stream(images)]
     assert sizes == [image.shape[:2] for image in images]
+
+
+def test_images_of_a_batch_are_resized_by_several_threads_for_a_gpu(
+    trained: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resizing an image waits until four threads resize one. For a CPU, one thread resizes all."""
+    predictor = Predictor(trained, device="cpu", score=0.03, batch_size=4)
+    backend: Any = predictor.backend
+    postprocess, device = backend.architecture.postprocess_fixed, torch.device("cpu")
+    backend.device_route = DeviceRoute(backend.network, postprocess, device, backend.class_names, 4)
+    expected = [content(detections) for detections in predictor.batch(paths[:4])]
+    barrier, resize = threading.Barrier(4), CanvasMap.image
+
+    def resize_together(canvas_map: CanvasMap, image: np.ndarray) -> np.ndarray:
+        barrier.wait(10)
+        return resize(canvas_map, image)
+
+    monkeypatch.setattr(CanvasMap, "image", resize_together)
+    assert [content(detections) for detections in predictor.stream(paths[:4])] == expected
 
 
 def test_images_are_read_at_most_two_batches_ahead(predictor: Predictor, paths: list[Path]) -> None:

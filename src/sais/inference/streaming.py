@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,9 @@ from sais.results.detections import Detections
 
 if TYPE_CHECKING:
     from sais.inference.predictor import ImageSource, Predictor
+
+MAX_READERS = 8
+"""Maximum number of threads that read and resize the images of a batch for a GPU."""
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -62,21 +66,37 @@ def stream(predictor: Predictor, images: Iterable[ImageSource]) -> Iterator[Dete
             yield predictor(image)
         return
 
-    def read(sources: list[Any]) -> list[np.ndarray]:
-        return [as_image(source, white_level=settings.white_level) for source in sources]
+    with _image_map(predictor) as image_map:
 
-    if predictor.options.uses_tta:
-        for arrays in prepared_ahead(images, predictor.options.batch_size, read):
-            yield from predictor.batch(arrays)
+        def read(sources: list[Any]) -> list[np.ndarray]:
+            return list(image_map(lambda source: as_image(source, white_level=settings.white_level), sources))
+
+        if predictor.options.uses_tta:
+            for arrays in prepared_ahead(images, predictor.options.batch_size, read):
+                yield from predictor.batch(arrays)
+            return
+
+        def prepare(sources: list[Any]) -> list[Group]:
+            return list(group_by_canvas(read(sources), settings.mode, settings.size, image_map))
+
+        batches = prepared_ahead(images, predictor.options.batch_size, prepare)
+        started = ((None, start_groups(predictor.start, groups)) for groups in batches)
+        for _, detections in finish_in_order(started, predictor.computes_ahead):
+            yield from detections
+
+
+@contextmanager
+def _image_map(predictor: Predictor) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Yield a function like `map`; with a GPU that of a pool of threads, because a GPU is faster than one thread.
+
+    Resizing an image of 1280 x 960 to 768 x 768 takes about 10 ms; the network takes less on a GPU. On a CPU, threads
+    would compete with the network.
+    """
+    if not predictor.computes_ahead:
+        yield map
         return
-
-    def prepare(sources: list[Any]) -> list[Group]:
-        return list(group_by_canvas(read(sources), settings.mode, settings.size))
-
-    batches = prepared_ahead(images, predictor.options.batch_size, prepare)
-    started = ((None, start_groups(predictor.start, groups)) for groups in batches)
-    for _, detections in finish_in_order(started, predictor.computes_ahead):
-        yield from detections
+    with ThreadPoolExecutor(min(MAX_READERS, predictor.options.batch_size)) as pool:
+        yield pool.map
 
 
 def start_batch(predictor: Predictor, images: list[np.ndarray]) -> Callable[[], list[Detections]]:

@@ -5,7 +5,7 @@ Legend: B images, N objects of one image, H W the image, height width the canvas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -149,7 +149,10 @@ def letterbox(image_size: tuple[int, int], mode: Literal["fixed", "keep_ratio"],
 
 
 def group_by_canvas(
-    images: Sequence[np.ndarray], mode: Literal["fixed", "keep_ratio"], size: tuple[int, int]
+    images: Sequence[np.ndarray],
+    mode: Literal["fixed", "keep_ratio"],
+    size: tuple[int, int],
+    image_map: Callable[..., Iterable[np.ndarray]] = map,
 ) -> Iterator[tuple[list[int], list[CanvasMap], np.ndarray]]:
     """Letterbox images and group them by canvas size, so that each group is one forward pass.
 
@@ -157,6 +160,7 @@ def group_by_canvas(
         images: Images (H, W, 3) uint8 RGB.
         mode: As for `letterbox`.
         size: As for `letterbox`.
+        image_map: Function like `map` that resizes the images, such as that of a pool of threads.
 
     Yields:
         The indices of the B images of a group, their maps, and their canvases (B, height, width, 3) uint8.
@@ -164,7 +168,7 @@ def group_by_canvas(
     canvas_maps = [letterbox((image.shape[0], image.shape[1]), mode, size) for image in images]
     for canvas_size in dict.fromkeys(canvas_map.canvas_size for canvas_map in canvas_maps):
         group = [i for i, canvas_map in enumerate(canvas_maps) if canvas_map.canvas_size == canvas_size]
-        canvases = np.stack([canvas_maps[i].image(images[i]) for i in group])
+        canvases = np.stack(list(image_map(lambda i: canvas_maps[i].image(images[i]), group)))
         yield group, [canvas_maps[i] for i in group], canvases
 
 
