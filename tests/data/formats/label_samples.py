@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,4 +131,47 @@ def write_yolo(folder: Path, layout: str = "ultralytics") -> Path:
     else:
         config, names_text = f"train: {entries['train'][layout]}\n", "nc: 2\nnames: ['cat', 'dog']\n"
     (folder / "data.yaml").write_text(f"{config}val: {entries['valid'][layout]}\n{names_text}")
+    return folder
+
+
+def labelme_document(name: str, objects: list[Shape] | None = None, with_masks: bool = False) -> dict[str, Any]:
+    """Return the content of an image's LabelMe file; parts of an object have one `group_id`."""
+    entries: list[dict[str, Any]] = []
+    for number, shape in enumerate(shapes(name) if objects is None else objects):
+        common = {"label": NAMES[shape.label], "description": "", "flags": {}, "group_id": None, "mask": None}
+        if with_masks:
+            entries.append(common | mask_shape(shape.bits))
+            continue
+        for part in shape.parts:
+            group = number if len(shape.parts) > 1 else None
+            points = np.array(part).reshape(-1, 2).tolist()
+            entries.append(common | {"group_id": group, "points": points, "shape_type": "polygon"})
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": entries,
+        "imagePath": f"{name}.png",
+        "imageData": None,
+        "imageHeight": SIZE[0],
+        "imageWidth": SIZE[1],
+    }
+
+
+def mask_shape(bits: np.ndarray) -> dict[str, Any]:
+    """Return a mask (H, W) bool as a `mask` shape, whose points are its first and its last pixel."""
+    rows, columns = np.flatnonzero(bits.any(1)), np.flatnonzero(bits.any(0))
+    crop = bits[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, "PNG")
+    points = [[float(columns[0]), float(rows[0])], [float(columns[-1]), float(rows[-1])]]
+    return {"points": points, "shape_type": "mask", "mask": base64.b64encode(buffer.getvalue()).decode()}
+
+
+def write_labelme(folder: Path, with_masks: bool = False) -> Path:
+    """Write the data set as LabelMe, with a folder for each split."""
+    for split in SPLITS:
+        for name in image_names(split):
+            write_image(folder / split / f"{name}.png")
+            document = labelme_document(name, None, with_masks)
+            (folder / split / f"{name}.json").write_text(json.dumps(document, indent=2))
     return folder

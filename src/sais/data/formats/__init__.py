@@ -229,5 +229,6 @@ def _lazy(module: str, title: str) -> Format:
 FORMATS: dict[str, Format] = {
     "coco": Format(_read_coco_split, _list_coco_splits, "COCO"),
     "yolo": _lazy("sais.data.formats.yolo", "YOLO segmentation"),
+    "labelme": _lazy("sais.data.formats.labelme", "LabelMe"),
 }
 """The formats by name, in the order in which they are tried."""
