@@ -16,6 +16,7 @@ from sais._version import __version__
 if TYPE_CHECKING:
     from sais import recipes
     from sais.config import Experiment
+    from sais.data.convert import convert
     from sais.data.formats import read_dataset
     from sais.engine.api import train
     from sais.engine.callbacks import TrainingEvent
@@ -49,6 +50,7 @@ __all__ = [
     "TrainResult",
     "TrainingEvent",
     "__version__",
+    "convert",
     "evaluate",
     "export",
     "load_model",
@@ -70,6 +72,7 @@ _HOMES = {
     "TrainingEvent": "sais.engine.callbacks",
     "ResourceError": "sais.errors",
     "SaisError": "sais.errors",
+    "convert": "sais.data.convert",
     "evaluate": "sais.evaluation.evaluate",
     "load_model": "sais.inference.trained_model",
     "read_dataset": "sais.data.formats",

@@ -40,6 +40,7 @@ COMMANDS = {
     "export": Command("export", "ExportArguments", "export a model: ONNX, OpenVINO, torch.export"),
     "check": Command("check", "CheckArguments", "find the mistakes in a data set before training on it"),
     "split": Command("split", "SplitArguments", "split one COCO file into a training and a validation split"),
+    "convert": Command("convert", "ConvertArguments", "write a data set in the format of another program"),
     "make-shapes": Command("make_shapes", "MakeShapesArguments", "write a synthetic data set for first steps"),
     "recipes": Command("recipes", "RecipesArguments", "list the recipes that a training run can start from"),
     "reproduce": Command("reproduce", "ReproduceArguments", "reproduce the paper's tables and figures on your data"),

@@ -1,0 +1,193 @@
+"""Conversion of a data set to the files of another format: `sais.convert` and `sais convert`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask
+from sais.data.formats import list_splits, read_dataset, read_dataset_files
+from sais.data.label_folder import ImageMode, LabelFolder, unique_stems
+from sais.data.objects import is_object_name
+from sais.data.options import DataOptions
+from sais.data.writers import DatasetInfo, LabeledImage, open_writer
+from sais.errors import InputError
+from sais.ops.rasterize import CutMask
+from sais.results.labeled_object import LabeledObject
+
+_DEFAULTS = DataOptions()
+
+
+@dataclass
+class ConvertedSplit:
+    """What was written of a split."""
+
+    name: str
+    """Name of the split."""
+    images: int = 0
+    """Number of images."""
+    objects: int = 0
+    """Number of objects of the data set, crowd regions included."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What the format cannot hold or holds in another form, and how often."""
+    read_notes: dict[str, int] = field(default_factory=dict)
+    """What was dropped or changed while reading, and how often."""
+
+
+def convert(
+    data: Path | str,
+    out: Path | str,
+    to: str,
+    *,
+    splits: Sequence[str] = (),
+    images: ImageMode = "copy",
+    image_folder: Path | str | None = None,
+    options: DataOptions = _DEFAULTS,
+    tolerance: float = 0.0,
+    overwrite: bool = False,
+    start: Callable[[int], Callable[[int], None]] = lambda total: lambda count: None,
+) -> list[ConvertedSplit]:
+    """Convert a data set to another format.
+
+    Args:
+        data: Folder of the data set, COCO file, or ``module:attribute`` of a data set object.
+        out: Folder to write to.
+        to: Format: a row of `sais.data.writers.WRITERS`, such as "yolo".
+        splits: Names of the splits; by default all.
+        images: "copy", "link" for hard links (copies where these are not possible), or "none" for labels only.
+        image_folder: Folder of the images where `data` is a COCO file; by default that of the file.
+        options: How the data set is read.
+        tolerance: Pixels by which polygons may deviate from the masks, to have fewer points; 0 for exact ones.
+        overwrite: Whether files of others are replaced; files of an earlier conversion always are.
+        start: Function called with the number of images, which returns one that is called with the number of images
+            written since the last call.
+
+    Returns:
+        What was written of each split.
+
+    Raises:
+        ConfigError: The format is unknown.
+        InputError: The data set cannot be read, the format cannot hold it, or a file would replace one of others.
+        ResourceError: A file cannot be written.
+    """
+    out = Path(out)
+    sources = _read(data, splits, image_folder, options)
+    if not is_object_name(data) and out.exists() and Path(data).exists() and os.path.samefile(data, out):
+        raise InputError(f"{out}: the folder of the data set that is read. Choose another output folder.")
+    folder = LabelFolder(out, open_writer(to, _describe(sources, tolerance)), images)
+    planned = [
+        (split, stem, record)
+        for split in sources
+        for stem, record in zip(unique_stems([_named(record) for record in split.images]), split.images, strict=True)
+    ]
+    files = ((split.name, stem, _source_file(record)) for split, stem, record in planned)
+    folder.check(files, _files(data, out), overwrite)
+    advance = start(len(planned))
+    results = {split.name: ConvertedSplit(split.name, read_notes=dict(split.notes)) for split in sources}
+    with folder:
+        for split, stem, record in planned:
+            result = results[split.name]
+            folder.notes = result.notes
+            _add_image(folder, split, stem, record)
+            result.images += 1
+            result.objects += len(record.annotations)
+            advance(1)
+        folder.finish()
+    return list(results.values())
+
+
+def _source_file(record: ImageRecord) -> Path | None:
+    return record.source if isinstance(record.source, Path) else None
+
+
+def _read(
+    data: Path | str, names: Sequence[str], image_folder: Path | str | None, options: DataOptions
+) -> list[DatasetSplit]:
+    """Return the splits; all have the same classes."""
+    if not is_object_name(data) and Path(data).is_file():
+        return [read_dataset_files(data, image_folder or Path(data).parent, None, options)]
+    splits = [read_dataset(data, name, options=options) for name in names or list_splits(data)]
+    if not splits:
+        read_dataset(data, "train", options=options)  # raises an error that states what was searched
+    first = splits[0]
+    if all(split.class_names == first.class_names for split in splits):
+        return splits
+    ids: dict[str, int] = {}
+    for split in splits:
+        for name, number in zip(split.class_names, split.category_ids, strict=True):
+            ids.setdefault(name, number)
+    unique = len(set(ids.values())) == len(ids)
+    category_ids = tuple(ids.values()) if unique else ()
+    return [_with_classes(split, tuple(ids), category_ids) for split in splits]
+
+
+def _with_classes(split: DatasetSplit, names: tuple[str, ...], category_ids: tuple[int, ...]) -> DatasetSplit:
+    """Return a split whose labels are positions in `names`, which contain its class names."""
+    import dataclasses
+
+    labels = [names.index(name) for name in split.class_names]
+    images = tuple(
+        dataclasses.replace(
+            record, annotations=tuple(dataclasses.replace(a, label=labels[a.label]) for a in record.annotations)
+        )
+        for record in split.images
+    )
+    return dataclasses.replace(split, class_names=names, category_ids=category_ids, images=images)
+
+
+def _describe(splits: Sequence[DatasetSplit], tolerance: float) -> DatasetInfo:
+    masks = any(a.segmentation is not None for split in splits for record in split.images for a in record.annotations)
+    names = tuple(split.name for split in splits)
+    return DatasetInfo(splits[0].class_names, splits[0].category_ids, names, not masks, tolerance)
+
+
+def _named(record: ImageRecord) -> tuple[Path | str, str]:
+    """Return the file of an image and its name."""
+    source = _source_file(record)
+    return ("", f"image_{record.id}.png") if source is None else (source, source.name)
+
+
+def _files(data: Path | str, out: Path) -> Iterable[Path]:
+    """Yield the files of a data set, without those of an output folder inside."""
+    if is_object_name(data):
+        return
+    excluded = os.path.abspath(out)
+    for place, folders, files in os.walk(data):
+        folders[:] = [name for name in folders if os.path.abspath(os.path.join(place, name)) != excluded]
+        yield from (Path(place, file) for file in files)
+    if Path(data).is_file():
+        yield Path(data)
+
+
+def _add_image(folder: LabelFolder, split: DatasetSplit, stem: str, record: ImageRecord) -> None:
+    from sais.data.exif_frame import file_orientation
+
+    source = _source_file(record)
+    pixels = None
+    if folder.images != "none" and (
+        source is None or folder.needs_png(split.name, stem, source) or file_orientation(source) != 1
+    ):
+        pixels = record.read()  # programs differ in whether they turn images
+    file = folder.place_image(split.name, stem, source, pixels)
+    objects = tuple(labeled_object(a, record, split.class_names) for a in record.annotations)
+    folder.add(LabeledImage(split.name, stem, file, record.size, objects))
+
+
+def labeled_object(annotation: Annotation, record: ImageRecord, class_names: Sequence[str]) -> LabeledObject:
+    """Return an annotation as writers take it.
+
+    Args:
+        annotation: An annotation of `record`.
+        record: The image.
+        class_names: C names, label 0 first.
+
+    Raises:
+        InputError: The mask is malformed.
+    """
+    shape = object_mask(annotation, record.size)
+    assert not isinstance(shape, CutMask)
+    name = class_names[annotation.label]
+    return LabeledObject(name, annotation.label, annotation.box, shape, annotation.crowd, None, annotation.area)

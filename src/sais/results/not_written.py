@@ -1,0 +1,12 @@
+"""Notes of writers of labels: what a format cannot hold, or holds in another form."""
+
+CROWD = "crowd regions left out"
+SCORE = "scores left out"
+BOX_AS_OUTLINE = "boxes without a mask written as outlines"
+BOX_LEFT_OUT = "objects without a mask left out"
+OUTSIDE = "objects outside the image left out"
+JOINED = "objects of several parts or with holes written as one polygon with bridges"
+HIDDEN = "objects partly hidden by others, whose hidden pixels are left out"
+ALL_HIDDEN = "objects completely hidden by others left out"
+TOO_MANY = "objects beyond the maximum number of an image left out"
+NO_PIXEL = "objects without a pixel left out"
