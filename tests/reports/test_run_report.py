@@ -23,9 +23,10 @@ from sais.data.formats import read_dataset
 from sais.errors import SaisError
 from sais.evaluation.coco_metrics import IouType, coco_metrics
 from sais.evaluation.error_analysis import analyze_errors
+from sais.evaluation.error_budget import KINDS, error_budget
 from sais.evaluation.evaluate import Evaluation
 from sais.evaluation.visualize import ground_truth_detections
-from sais.reports import charts, example_images
+from sais.reports import charts, error_sections, example_images
 from sais.reports.charts import SVG_NAMESPACE, Series, line_chart, smooth
 from sais.reports.run_record import read_run
 from sais.reports.run_report import render_report, write_report
@@ -148,6 +149,26 @@ def test_write_report_shows_the_results_of_the_evaluation(valid: DatasetSplit, t
         assert link in page.links
     size = Image.open(io.BytesIO(base64.b64decode(page.images[0].split(",")[1]))).size
     assert size[0] > 2 * 100
+
+
+def test_report_contains_the_error_budget_of_few_detections(
+    valid: DatasetSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = truth_as_results(valid)[::2]
+    record = read_run(run_folder(tmp_path / "run"))
+    page = Page(render_report(record, evaluation_of(valid, results)))
+    budget = error_budget(valid, results, "segm")
+    gain, masks = budget.tide[0].gains["missed"], budget.oracles["masks"].AP
+    assert gain > 0.1
+    assert "#error-budget" in page.links
+    cells = " ".join(f"{budget.tide[0].gains[kind]:+.3f}" for kind in KINDS)
+    assert f"IoU 0.50 {budget.tide[0].ap:.3f} {cells}" in page.text
+    assert f"masks {masks:.3f} {masks - budget.oracles['nothing'].AP:+.3f}" in page.text
+    boxes = [{key: value for key, value in r.items() if key != "segmentation"} for r in results]
+    page = Page(render_report(record, evaluation_of(valid, boxes, ("bbox",))))
+    assert f"boxes {error_budget(valid, boxes, 'bbox').oracles['boxes'].AP:.3f}" in page.text
+    monkeypatch.setattr(error_sections, "MAX_BUDGET_DETECTIONS", len(results) - 1)
+    assert "#error-budget" not in Page(render_report(record, evaluation_of(valid, results))).links
 
 
 def test_select_best_and_worst_by_quality(valid: DatasetSplit) -> None:

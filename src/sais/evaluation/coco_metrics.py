@@ -91,7 +91,7 @@ class Metrics:
         scores = {kind: numbers for kind, numbers in (("box", self.box), ("mask", self.mask)) if numbers is not None}
         rows = [["", *(f"AR{self.max_detections}" if name == "AR100" else name for name in COLUMNS)]]
         rows += [[kind, *(format_ap(getattr(numbers, name)) for name in COLUMNS)] for kind, numbers in scores.items()]
-        text = _align(rows, gap=1)  # 77 characters, for a terminal of 80
+        text = align_columns(rows, gap=1)  # 77 characters, for a terminal of 80
         if per_class and scores:
             names = next(iter(scores.values())).per_class
             rows = [["class", *(f"{kind} AP" for kind in scores)]]
@@ -99,7 +99,7 @@ class Metrics:
                 [short_name(name), *(format_ap(numbers.per_class[name]) for numbers in scores.values())]
                 for name in names
             ]
-            text += "\n\n" + _align(rows)
+            text += "\n\n" + align_columns(rows)
         text += f"\n\n{self.images} images, {self.objects} objects, {self.detections} detections"
         if self.max_detections != COCO_MAX_DETECTIONS:
             text += f"; AP counts the best {self.max_detections} of each image (COCO: {COCO_MAX_DETECTIONS})"
@@ -117,7 +117,7 @@ def format_ap(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def _align(rows: list[list[str]], gap: int = 2) -> str:
+def align_columns(rows: list[list[str]], gap: int = 2) -> str:
     widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

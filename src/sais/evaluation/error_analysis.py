@@ -136,8 +136,8 @@ def _analyze_image(
 ) -> ImageAnalysis:
     """Analyze one image; `labels` maps category ids to labels."""
     detected = np.array([labels[result["category_id"]] for result in detections], np.int64)
-    objects = tuple(a for a in record.annotations if not _is_ignore_region(a, iou_type))
-    regions = [a for a in record.annotations if _is_ignore_region(a, iou_type)]
+    objects = tuple(a for a in record.annotations if not is_ignore_region(a, iou_type))
+    regions = [a for a in record.annotations if is_ignore_region(a, iou_type)]
     truth = np.array([annotation.label for annotation in objects], np.int64)
     ious = box_or_mask_ious(detections, objects, record.size, iou_type)
     coverage = box_or_mask_ious(detections, regions, record.size, iou_type, of_detection=True)
@@ -214,28 +214,30 @@ def box_or_mask_ious(
     crowds = [int(of_detection)] * len(annotations)
     if iou_type == "bbox":
         boxes = [list(map(float, result["bbox"])) for result in results]
-        return np.asarray(mask.iou(boxes, [_coco_box(a) for a in annotations], crowds), np.float64)
+        return np.asarray(mask.iou(boxes, [coco_box(a) for a in annotations], crowds), np.float64)
     height, width = image_size
-    masks = [_coco_rle(annotation, height, width) for annotation in annotations]
+    masks = [annotation_rle(annotation, height, width) for annotation in annotations]
     return np.asarray(mask.iou([result["segmentation"] for result in results], masks, crowds), np.float64)
 
 
-def _is_ignore_region(annotation: Annotation, iou_type: IouType) -> bool:
+def is_ignore_region(annotation: Annotation, iou_type: IouType) -> bool:
     """Return whether detections inside an annotation are ignored."""
     return annotation.crowd or (iou_type == "segm" and annotation.segmentation is None)
 
 
-def _coco_box(annotation: Annotation) -> list[float]:
+def coco_box(annotation: Annotation) -> list[float]:
+    """Return the box of an annotation as x y w h."""
     x1, y1, x2, y2 = (float(edge) for edge in annotation.box)
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _coco_rle(annotation: Annotation, height: int, width: int) -> Any:
+def annotation_rle(annotation: Annotation, height: int, width: int) -> Any:
+    """Return the RLE of an annotation's mask, or of its box if it has none, in an image of height x width."""
     from faster_coco_eval.core import mask
 
     shape = annotation.segmentation
     if shape is None:  # its box
-        x, y, w, h = _coco_box(annotation)
+        x, y, w, h = coco_box(annotation)
         shape = [[x, y, x + w, y, x + w, y + h, x, y + h]]
     if isinstance(shape, list):
         return mask.merge(mask.frPyObjects(shape, height, width))

@@ -20,12 +20,15 @@ from sais.evaluation.error_analysis import (
     WRONG_CLASS,
     ErrorAnalysis,
 )
+from sais.evaluation.evaluate import Evaluation
 from sais.evaluation.score_thresholds import best_f1
 from sais.reports.html_tables import Table
 from sais.text import short_name, short_names
 
 MAX_CLASSES = 24
 """Maximum number of classes that a table or a confusion matrix shows in full."""
+MAX_BUDGET_DETECTIONS = 20_000
+"""Maximum number of detections for which a report has an error budget, which takes about a second per 1,500."""
 MAX_CONFUSED_CLASSES = 16
 """Maximum number of classes of a confusion matrix that cannot show all classes."""
 
@@ -243,6 +246,16 @@ def object_counts(analysis: ErrorAnalysis) -> list[int]:
         for annotation in image.objects:
             counts[annotation.label] += 1
     return counts
+
+
+def error_budget_tables(evaluation: Evaluation, analysis: ErrorAnalysis) -> list[Table]:
+    """Tabulate what AP would be if one kind of error, or one part of the detections, were put right."""
+    from sais.evaluation.error_budget import error_budget
+
+    split, limit = evaluation.dataset_split, evaluation.max_detections
+    tables = error_budget(split, evaluation.results, analysis.iou_type, limit).rows()
+    captions = ("AP gained if all errors of a kind were put right", "AP if a part of each detection were true")
+    return [Table(rows[0], rows[1:], caption=caption) for rows, caption in zip(tables, captions, strict=True)]
 
 
 def found_and_correct(scores: CocoScores | None, analysis: ErrorAnalysis) -> tuple[float, float] | None:

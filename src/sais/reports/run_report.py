@@ -22,6 +22,10 @@ RECALL_INTRO = (
     "Precision is the fraction of the detections that are correct, recall the fraction of the objects that are found. "
     "A detection is correct at an IoU of 0.50, or of 0.75, with an object of its class."
 )
+BUDGET_INTRO = (
+    "What limits AP: what it would be if the errors of one kind were put right (TIDE, Bolya et al. 2020), or one part "
+    "of the detections replaced by the truth. docs/evaluation.md defines the kinds and parts."
+)
 CONFUSION_INTRO = (
     "Rows: class of the object. Columns: class of the detection that matches it, at a score of at least {score:.3g} "
     "and an IoU of at least 0.5. Last row: detections that match no object. Last column: objects that no detection "
@@ -122,11 +126,16 @@ def _with_evaluation(
     curves = precision_recall.precision_recall(metrics, all_scores)
     counts = error_sections.error_counts(analysis)
     examples = example_images.example_images(analysis)
+    budget = []
+    if len(evaluation.results) <= error_sections.MAX_BUDGET_DETECTIONS:
+        tables = error_sections.error_budget_tables(evaluation, analysis)
+        budget = [ReportSection("Error budget", "tables", tables, BUDGET_INTRO)]
     return [
         ReportSection("Summary", "summary", summary, _evaluation_intro(evaluation, analysis, weights)),
         *sections,
         ReportSection("Classes", "classes", error_sections.class_table(metrics, analysis), CLASSES_INTRO),
         ReportSection("Precision and recall", "precision_recall", curves, RECALL_INTRO),
+        *budget,
         ReportSection("Errors", "errors", counts, f"Detections with a score of at least {analysis.score:.3g}."),
         ReportSection(
             "Confusion",
