@@ -117,12 +117,7 @@ def run(argv: Sequence[str]) -> int:
     print_lines(f"no annotations: no metrics\n{counts}" if metrics is None else metrics.table())
     if budget is not None:
         print_lines(f"\n{budget.table()}\n")
-    if not predictor.experiment.model.masks:
-        print_text(BOXES_ONLY)
-    elif metrics is not None and metrics.mask is None and metrics.objects:
-        print_text("note: no object has an outline, so mask AP is undefined: boxes only")
-    if evaluation.limit_note():
-        print_text(f"note: {evaluation.limit_note().replace('a higher max_detections', 'a higher --max-detections')}")
+    _print_notes(predictor, evaluation)
     if thresholds is not None:
         print_text(f"best F1 of {thresholds.kind}: {thresholds.f1:.3f} at score >= {thresholds.overall:.3g}{saved}")
     if arguments.save_thresholds and thresholds is None:
@@ -133,6 +128,17 @@ def run(argv: Sequence[str]) -> int:
     if written:
         print_text("wrote " + ", ".join(written))
     return 0
+
+
+def _print_notes(predictor: Predictor, evaluation: Evaluation) -> None:
+    """Print what the metrics leave out: masks, or detections beyond the maximum."""
+    metrics = evaluation.metrics
+    if not predictor.experiment.model.masks:
+        print_text(BOXES_ONLY)
+    elif metrics is not None and metrics.mask is None and metrics.objects:
+        print_text("note: no object has an outline, so mask AP is undefined: boxes only")
+    if evaluation.limit_note():
+        print_text(f"note: {evaluation.limit_note().replace('a higher max_detections', 'a higher --max-detections')}")
 
 
 def _json_file(arguments: EvalArguments) -> list[Path]:

@@ -118,6 +118,7 @@ def format_ap(value: float | None) -> str:
 
 
 def align_columns(rows: list[list[str]], gap: int = 2) -> str:
+    """Align cells as the lines of a text table: the first column left, the others right, `gap` spaces between them."""
     widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
