@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,4 +175,103 @@ def write_labelme(folder: Path, with_masks: bool = False) -> Path:
             write_image(folder / split / f"{name}.png")
             document = labelme_document(name, None, with_masks)
             (folder / split / f"{name}.json").write_text(json.dumps(document, indent=2))
+    return folder
+
+
+def id_map(name: str, first: int = 1) -> np.ndarray:
+    """Return the numbers of the objects of an image (H, W) int32, from `first` on; 0 is background."""
+    ids = np.zeros(SIZE, np.int32)
+    for number, shape in enumerate(shapes(name)):
+        ids[shape.bits] = first + number
+    return ids
+
+
+def class_ids(name: str, classes: Sequence[int], first: int = 0) -> np.ndarray:
+    """Return an id map (H, W) int32 with ids class * 1000 + number, numbers of each image from `first` on."""
+    ids = np.zeros(SIZE, np.int32)
+    for number, shape in enumerate(shapes(name), first):
+        ids[shape.bits] = 1000 * classes[shape.label] + number
+    return ids
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    """Write pixels as an image file, of 16 bits where they need them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = np.uint8 if pixels.max(initial=0) < 256 else np.uint16
+    Image.fromarray(pixels.astype(kind)).save(path)
+
+
+def write_masks(folder: Path, layout: str = "split folders") -> Path:
+    """Write the data set as id maps, in one of the layouts "split folders" and "mask folders"."""
+    pattern = {"split folders": "{0}/{1}/{2}.png", "mask folders": "{1}/{0}/{2}.png"}[layout]
+    for split in SPLITS:
+        for name in image_names(split):
+            write_image(folder / pattern.format(split, "images", name))
+            save(folder / pattern.format(split, "masks", name), class_ids(name, (1, 2)))
+    (folder / "classes.json").write_text(json.dumps({"classes": {"1": "cat", "2": "dog"}, "divisor": 1000}))
+    return folder
+
+
+def write_bowl(folder: Path) -> Path:
+    """Write the data set, without classes, as the 2018 Data Science Bowl has them: an image for each object."""
+    for split in SPLITS:
+        for name in image_names(split):
+            place = folder / f"stage1_{split}" / name
+            write_image(place / "images" / f"{name}.png")
+            (place / "masks").mkdir()
+            for number, shape in enumerate(shapes(name)):
+                save(place / "masks" / f"{name}{number:04}.png", 255 * shape.bits)
+    return folder
+
+
+def write_voc(folder: Path) -> Path:
+    """Write the data set as Pascal VOC, with VOC's own classes cat and dog and a border of 255 around an object."""
+    for split in SPLITS:
+        for name in image_names(split):
+            write_image(folder / "JPEGImages" / f"{name}.png")
+            ids, numbers = id_map(name), np.zeros(SIZE, np.int32)
+            for shape in shapes(name):
+                numbers[shape.bits] = (8, 12)[shape.label]
+            for pixels, kind in ((ids, "SegmentationObject"), (numbers, "SegmentationClass")):
+                pixels[46:] = 255
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                image = Image.fromarray(pixels.astype(np.uint8)).convert("P")
+                image.putpalette([value % 256 for value in range(768)])
+                image.save(folder / kind / f"{name}.png")
+        place = folder / "ImageSets" / "Segmentation"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{split.replace('valid', 'val')}.txt").write_text("\n".join(image_names(split)) + "\n")
+    return folder
+
+
+def write_cityscapes(folder: Path) -> Path:
+    """Write the data set as Cityscapes, with the classes of its own file `classes.json`."""
+    for name in (name for part in SPLITS for name in image_names(part)):
+        split = name.partition("_")[0].replace("valid", "val")
+        write_image(folder / "leftImg8bit" / split / "aachen" / f"{name}_leftImg8bit.png")
+        save(folder / "gtFine" / split / "aachen" / f"{name}_gtFine_instanceIds.png", class_ids(name, (30, 40)))
+    (folder / "classes.json").write_text(json.dumps({"classes": {"30": "cat", "40": "dog"}, "divisor": 1000}))
+    return folder
+
+
+def write_panoptic(folder: Path) -> Path:
+    """Write the data set as COCO panoptic, with a region of stuff in each image."""
+    for split in SPLITS:
+        images, annotations = [], []
+        for number, name in enumerate(image_names(split)):
+            write_image(folder / "images" / split / f"{name}.png")
+            images.append({"id": number, "file_name": f"{name}.png", "height": SIZE[0], "width": SIZE[1]})
+            ids = id_map(name, 70_000)
+            ids[46:] = 9
+            regions = [{"id": 70_000 + i, "category_id": s.label + 1} for i, s in enumerate(shapes(name))]
+            regions.append({"id": 9, "category_id": 3})
+            annotations.append({"image_id": number, "file_name": f"{name}.png", "segments_info": regions})
+            pixels = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=2).astype(np.uint8)
+            place = folder / "annotations" / f"panoptic_{split}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"{name}.png")
+        categories: list[dict[str, Any]] = [{"id": i + 1, "name": n, "isthing": 1} for i, n in enumerate(NAMES)]
+        categories.append({"id": 3, "name": "sky", "isthing": 0})
+        document = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(document))
     return folder

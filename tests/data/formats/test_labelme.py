@@ -13,10 +13,16 @@ from PIL import Image
 
 from sais.data.annotations import DatasetSplit, object_mask
 from sais.data.formats import list_splits, read_dataset
-from sais.data.formats.folder_splits import DRAWN
-from sais.data.formats.labelme import NOT_LABELED, NOT_LABELME, OTHER_SIZE, SCALED
-from sais.data.formats.labelme_shapes import NO_AREA_SHAPE, UNKNOWN_SHAPE
-from sais.data.formats.notes import NO_MASK
+from sais.data.formats.notes import (
+    DRAWN,
+    NO_AREA_SHAPE,
+    NO_MASK,
+    NOT_LABELED,
+    NOT_LABELME,
+    OTHER_SIZE,
+    SCALED,
+    UNKNOWN_SHAPE,
+)
 from sais.errors import InputError
 from sais.ops.rasterize import inside
 from tests.data.formats.label_samples import (

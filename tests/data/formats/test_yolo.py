@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from sais.data.formats import list_splits, read_dataset
-from sais.data.formats.folder_splits import DRAWN
-from sais.data.formats.notes import NO_MASK
-from sais.data.formats.yolo import NO_IMAGE, NO_LABEL_FILE
+from sais.data.formats.notes import DRAWN, NO_IMAGE, NO_LABEL_FILE, NO_MASK
 from sais.data.options import DataOptions
 from sais.errors import InputError
 from tests.data.formats.label_samples import SIZE, SPLITS, image_names, objects, twin, write_image, write_yolo

@@ -22,6 +22,8 @@ REPAIRED = frozenset(
         *(kinds.NUMBER_SIZES, kinds.FLOAT_RLE, kinds.CROWD_TEXT, kinds.IMAGE_ID_NUMBERS, kinds.IMAGE_ID_TEXTS),
         *(kinds.CATEGORY_ID_NUMBERS, kinds.CATEGORY_ID_TEXTS, kinds.ANNOTATION_IDS, kinds.BLANK_NAMES),
         *(kinds.RENAMED_FILES, kinds.FRACTION_OUTLINES, kinds.BOX_FRACTIONS_SCALED),
+        *(kinds.NO_LABEL_FILE, kinds.NOT_LABELED, kinds.NOT_LABELME, kinds.SCALED, kinds.DRAWN, kinds.STUFF),
+        *(kinds.NO_MASK_FILE, kinds.NOT_EVALUATED),
         *(MERGED, NOT_CHOSEN, CROWDS_READ, MERGED_IMAGES, REPEATED_OBJECTS),  # asked for
     }
 )

@@ -230,5 +230,9 @@ FORMATS: dict[str, Format] = {
     "coco": Format(_read_coco_split, _list_coco_splits, "COCO"),
     "yolo": _lazy("sais.data.formats.yolo", "YOLO segmentation"),
     "labelme": _lazy("sais.data.formats.labelme", "LabelMe"),
+    "voc": _lazy("sais.data.formats.voc", "Pascal VOC"),
+    "cityscapes": _lazy("sais.data.formats.cityscapes", "Cityscapes"),
+    "panoptic": _lazy("sais.data.formats.panoptic", "COCO panoptic"),
+    "masks": _lazy("sais.data.formats.masks", "masks as images"),
 }
 """The formats by name, in the order in which they are tried."""

@@ -6,6 +6,7 @@ and the draw is a note of the split; `sais split` writes it to files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sais.data.annotations import DatasetSplit
+from sais.data.formats import notes as kinds
 from sais.data.stratified_draw import draw_rows
 from sais.errors import InputError
 
@@ -21,9 +23,8 @@ WHOLE = "all"
 DRAWN_SPLITS = ["train", "valid"]
 """Names of the splits that are drawn."""
 VALID_FRACTION, SEED = 0.2, 0
-DRAWN = "images drawn for the other split: the labels have no splits (seed 0; `sais split` writes the splits to files)"
-_PARTS = ("train", "val", "test")
-"""Parts of names of folders that are splits, such as stage1_train."""
+_SPLIT_NAME = re.compile(r"(?:^|[^a-z])(?:train|val|test)(?:ing|id|idation)?\d*(?:[^a-z]|$)", re.IGNORECASE)
+"""Names of folders that are splits, such as train, val2017 and stage1_train."""
 
 
 def list_folder_splits(folder: Path, has_labels: Callable[[Path], bool]) -> list[str]:
@@ -82,10 +83,10 @@ def draw_split(whole: DatasetSplit, split: str) -> DatasetSplit | None:
     chosen = set(draw_rows(counts, VALID_FRACTION, SEED))
     is_train = split == "train"
     images = tuple(record for row, record in enumerate(whole.images) if (row in chosen) != is_train)
-    notes = whole.notes | {DRAWN: len(whole.images) - len(images)}
+    notes = whole.notes | {kinds.DRAWN: len(whole.images) - len(images)}
     return replace(whole, name=split, images=images, notes=notes)
 
 
 def _named_folders(folder: Path, has_labels: Callable[[Path], bool]) -> list[str]:
-    places = sorted(place for place in folder.glob("*") if any(part in place.name.lower() for part in _PARTS))
+    places = sorted(place for place in folder.glob("*") if _SPLIT_NAME.search(place.name))
     return [place.name for place in places if place.is_dir() and has_labels(place)]

@@ -78,6 +78,8 @@ def crop_objects(ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, int, int]]:
     width = ids.shape[1]
     flat = ids.reshape(-1)
     places = np.flatnonzero(flat)
+    if not len(places):
+        return
     order = np.argsort(flat[places], kind="stable")
     places = places[order]
     values, starts = np.unique(flat[places], return_index=True)

@@ -27,10 +27,6 @@ from sais.data.formats.split_builder import Problems, SplitBuilder
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.io.regular_file import is_regular_file, read_regular_file
 
-NOT_LABELED = "images without a JSON file left out"
-NOT_LABELME = "JSON files without the key 'shapes' left out"
-SCALED = "images whose size differs from that in the JSON file, outlines scaled"
-OTHER_SIZE = "images whose size differs from that in the JSON file, outlines unchanged"
 _CLASSES = "labels.txt"
 _SPECIAL_CLASSES = ("__ignore__", "_background_")
 """Lines that LabelMe's own converters expect in labels.txt; no objects."""
@@ -113,7 +109,7 @@ def _read(
     for message in failed:
         builder.notes.problem(kinds.BAD_ANNOTATION, message)
     for path in others:
-        builder.notes.add(NOT_LABELME, builder.relative(path))
+        builder.notes.add(kinds.NOT_LABELME, builder.relative(path))
     labels = {name: label for label, name in enumerate(names)}
     used: set[Path] = set()
     listing = cache(images_by_stem)
@@ -127,7 +123,7 @@ def _read(
             _add_image(path, document, image, labels, builder)
     for directory in sorted({image.parent for image in used}):
         for image in sorted(set(listing(directory).values()) - used):
-            builder.notes.add(NOT_LABELED, builder.relative(image))
+            builder.notes.add(kinds.NOT_LABELED, builder.relative(image))
     return builder.build(split, problems)
 
 
@@ -206,9 +202,9 @@ def _add_image(
             size = (height, width)
         elif not size_problem(height, width) and abs(width * size[0] / (height * size[1]) - 1) < _SAME_RATIO:
             scale = (size[1] / width, size[0] / height)
-            builder.notes.add(SCALED, builder.relative(path))
+            builder.notes.add(kinds.SCALED, builder.relative(path))
         else:
-            builder.notes.add(OTHER_SIZE, builder.relative(path))
+            builder.notes.add(kinds.OTHER_SIZE, builder.relative(path))
     if builder.start_image(image, size):
         add_shapes(document["shapes"], labels, scale, builder, builder.relative(path))
         builder.end_image()

@@ -20,8 +20,6 @@ from sais.data.formats.split_builder import SplitBuilder
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.ops.rasterize import Polygons, inside
 
-NO_AREA_SHAPE = "points and lines, which have no area, dropped"
-UNKNOWN_SHAPE = "shapes of an unknown type dropped"
 _POLYGONS = ("polygon", "rotation", "oriented_rectangle", "quadrilateral")
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _CIRCLE_POINTS = 72
@@ -84,7 +82,7 @@ def _add_object(
     for where, shape in members:
         kind = shape.get("shape_type") or "polygon"
         if kind in _WITHOUT_AREA:
-            builder.notes.add(NO_AREA_SHAPE, where)
+            builder.notes.add(kinds.NO_AREA_SHAPE, where)
             continue
         points = _points(shape, f"{builder.folder}: {where}") * scale
         flags = shape.get("flags")
@@ -101,7 +99,7 @@ def _add_object(
             else:
                 bitmaps.append(_bitmap(shape, points, builder.size, f"{builder.folder}: {where}"))
         else:
-            builder.notes.add(UNKNOWN_SHAPE, where)
+            builder.notes.add(kinds.UNKNOWN_SHAPE, where)
     if bitmaps:
         bits, x, y = _union(bitmaps, polygons + [_corners(box) for box in boxes], builder, place)
         builder.add_bitmap(place, label, bits, x, y, crowd)

@@ -24,8 +24,6 @@ from sais.data.formats.yolo_config import YoloConfig, find_yolo_config, read_yol
 from sais.errors import InputError
 from sais.io.regular_file import read_regular_file
 
-NO_LABEL_FILE = "images without a label file (read as images without objects)"
-NO_IMAGE = "label files without an image"
 _FAR = 2.0
 """Fraction of the image beyond which a coordinate is in pixels, or wrong."""
 
@@ -131,7 +129,7 @@ def _read(
             continue
         file = _label_file(folder, image)
         if file is None:
-            builder.notes.add(NO_LABEL_FILE, builder.relative(image))
+            builder.notes.add(kinds.NO_LABEL_FILE, builder.relative(image))
         else:
             used.add(file)
             _read_labels(file, labels, config, builder)
@@ -140,7 +138,7 @@ def _read(
     for place in sorted({file.parent for file in used}):
         for other in sorted(set(place.glob("*.txt")) - used):
             if other.stem not in stems and other.parent != folder and other.name != "classes.txt":
-                builder.notes.add(NO_IMAGE, builder.relative(other))
+                builder.notes.add(kinds.NO_IMAGE, builder.relative(other))
     return builder.build(split, problems)
 
 
