@@ -206,7 +206,7 @@ def kills(arguments: Arguments, command: str) -> str:
     from peers.kills import kill_and_resume
     from sais.commands.arguments import progress_bar
 
-    with progress_bar("kills", arguments.kills) as progress:
+    with progress_bar("kills", arguments.kills, "kills") as progress:
         report = kill_and_resume(arguments.kills, arguments.out / "kills", progress=progress)
     if report.faults:
         raise SaisError(f"kills: faults after {report.kills} kills: {'; '.join(report.faults)}. Report them as a bug.")

@@ -208,7 +208,7 @@ def _scaling(arguments: BenchArguments) -> None:
     from sais.commands.bench_tables import environment, print_scaling
 
     cases = scaling_cases(arguments.object_counts, arguments.megapixels)
-    with progress_bar("cases", len(cases)) as progress:
+    with progress_bar("cases", len(cases), "cases") as progress:
         curves = measure_scaling(cases, arguments.repeats, arguments.memory, progress)
     print_scaling(curves)
     if arguments.out is not None:
