@@ -71,7 +71,7 @@ def compare_systems(plan: Plan, precision: str, batch_size: int) -> list[Row]:
             systems[name] = peer_stages(plan, name, precision, batch_size)
         memory[name] = peak_memory(plan, systems[name][FROM_CANVASES], before)
     functions = {(name, stage): run for name, stages in systems.items() for stage, run in stages.items()}
-    times = interleaved(plan, functions)
+    times = interleaved(plan, functions, batch_size)
     by_system = {name: {stage: times[name, stage] for stage in stages} for name, stages in systems.items()}
     rows = [latency_row(name, by_system[name], memory[name]) for name in systems]
     rows += [faster_row(plan, by_system, pair) for pair in COMPARISONS]
@@ -114,14 +114,10 @@ def measure_precisions(plan: Plan, name: str, batch_size: int) -> list[Row]:
         before = allocated(plan)
         systems[precision] = sais_stages(plan, model, precision, batch_size)
         memory[precision] = peak_memory(plan, systems[precision][FROM_CANVASES], before)
-    times = interleaved(plan, {(p, stage): run for p, stages in systems.items() for stage, run in stages.items()})
+    times = timed_stages(plan, systems, batch_size)
     return [
-        latency_row(
-            f"{name}, {precision}, batch {batch_size}",
-            {stage: times[precision, stage] for stage in stages},
-            memory[precision],
-        )
-        for precision, stages in systems.items()
+        latency_row(f"{name}, {precision}, batch {batch_size}", times[precision], memory[precision])
+        for precision in systems
     ]
 
 
@@ -132,8 +128,12 @@ def measure_compiled(plan: Plan, name: str, batch_size: int) -> list[Row]:
         label: sais_stages(plan, model, precision, batch_size, compile)
         for label, compile in (("not compiled", False), ("compiled", True))
     }
-    times = interleaved(plan, {(c, stage): run for c, stages in systems.items() for stage, run in stages.items()})
-    return [
-        latency_row(f"{name}, {precision}, batch {batch_size}, {label}", {s: times[label, s] for s in stages})
-        for label, stages in systems.items()
-    ]
+    times = timed_stages(plan, systems, batch_size)
+    return [latency_row(f"{name}, {precision}, batch {batch_size}, {label}", times[label]) for label in systems]
+
+
+def timed_stages(plan: Plan, systems: Mapping[str, Stages], batch_size: int) -> dict[str, dict[str, float]]:
+    """Time the network, canvases to masks, and streamed images of systems in turns: ms per image by system, stage."""
+    stages = (NETWORK, FROM_CANVASES, STREAMED)
+    times = interleaved(plan, {(name, stage): systems[name][stage] for name in systems for stage in stages}, batch_size)
+    return {name: {stage: times[name, stage] for stage in stages} for name in systems}

@@ -33,7 +33,7 @@ from sais.structures import DenseOutputs
 NETWORK, FROM_CANVASES, FROM_IMAGES, STREAMED = "network", "canvases to masks", "images to masks", "streamed"
 """The stages: the network alone on canvases on the device; from canvases in host memory to masks; from images in host
 memory to masks, one call; the same with the next images being prepared at the same time."""
-STREAMED_BATCHES = 6
+STREAMED_BATCHES = 4
 """Number of batches in one timed run of a stream."""
 
 Stages = dict[str, Callable[[], int]]

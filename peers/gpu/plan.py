@@ -60,10 +60,11 @@ class Plan:
         """Time until the deadline in seconds; negative after it."""
         return self.deadline - time.monotonic()
 
-    @property
-    def repeats(self) -> int:
-        """Number of timed runs."""
-        return 2 if self.small else 20
+    def repeats(self, batch_size: int) -> int:
+        """Return the number of timed runs."""
+        if self.small:
+            return 2
+        return 20 if batch_size == 1 else 8
 
     @property
     def objects(self) -> int:

@@ -17,15 +17,13 @@ Name = TypeVar("Name", bound=Hashable)
 WARM_UP_RUNS = 3
 
 
-def interleaved(
-    plan: Plan, functions: Mapping[Name, Callable[[], int]], repeats: int | None = None
-) -> dict[Name, float]:
+def interleaved(plan: Plan, functions: Mapping[Name, Callable[[], int]], batch_size: int = 1) -> dict[Name, float]:
     """Time functions in turns after a warm-up, so that changes of the clock rate affect all of them.
 
     Args:
         plan: device and number of runs.
         functions: functions that return the number of images that they have processed.
-        repeats: the number of timed runs; by default that of the plan.
+        batch_size: the number of images in a batch, on which the number of runs depends.
 
     Returns:
         Median milliseconds per image of each function.
@@ -34,7 +32,7 @@ def interleaved(
     times: dict[Name, list[float]] = {name: [] for name in functions}
     warm_up = 1 if plan.small else WARM_UP_RUNS
     gc.collect()
-    for turn in range(warm_up + (repeats or plan.repeats)):
+    for turn in range(warm_up + plan.repeats(batch_size)):
         for name, function in functions.items():
             start = clock()
             images = function()

@@ -74,7 +74,7 @@ def compare_training(plan: Plan, precision: str) -> list[Row]:
             systems[name].step()
         memory[name] = peak_memory(plan, systems[name].step, before)
     functions: dict[str, Callable[[], int]] = {name: system.step for name, system in systems.items()}
-    times = interleaved(plan, functions)
+    times = interleaved(plan, functions, plan.training_batch_size)
     suffix = f", {precision}, batch {plan.training_batch_size}"
     rows = []
     for name, system in systems.items():
