@@ -20,11 +20,11 @@ MAX_FUNCTION_LINES = 60
 CLOSURES = {
     "predictor with network": (
         ("sais.inference.predictor", "sais.inference.backends.torch", "sais.modeling.sais_architecture"),
-        3_450,
+        3_475,
         29,
     ),
-    "predictor": (("sais.inference.predictor", "sais.inference.backends.torch"), 2_700, 21),
-    "trainer": (("sais.engine.trainer",), 8_000, None),
+    "predictor": (("sais.inference.predictor", "sais.inference.backends.torch"), 2_725, 21),
+    "trainer": (("sais.engine.trainer",), 8_050, None),
 }
 """Name -> modules, the maximum number of lines of all that they import, and of modules.
 

@@ -110,6 +110,8 @@ class ModelConfig:
     """Channels of the ProtoNet's convolutions."""
     prototype_depth: int = 3
     """3x3 convolutions of the ProtoNet before its bilinear x2."""
+    prototype_norm: Literal["none", "group"] = "none"
+    """Normalization after each 3x3 convolution of the ProtoNet: none (the paper) or GroupNorm(32)."""
     distance_unit: Literal["pixel", "stride"] = "pixel"
     """Unit of a distance exp(scale x): pixels (as in FCOS) or strides of its level."""
     distance_activation: Literal["exp", "relu"] = "exp"
@@ -157,6 +159,8 @@ class CriterionConfig:
     """Maximum number of locations per image that train masks, sampled before any mask is assembled."""
     mask_margin: float = 0.0
     """Margin around the box that the mask loss includes, as a fraction of the box's sides."""
+    dice_weight: float = 0.0
+    """Weight of the Dice loss in the mask loss, relative to its cross-entropy; 0: cross-entropy alone (the paper)."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,8 @@ class PostprocessConfig:
     """Maximum number of detections per image."""
     mask_margin: float = 0.0
     """Margin by which a mask may extend beyond its box, as a fraction of the box's sides."""
+    maskness: bool = False
+    """Multiply the score of a detection by the mean foreground probability inside its mask (maskness, as in SOLO)."""
 
 
 @dataclass(frozen=True)

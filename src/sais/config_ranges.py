@@ -40,7 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
         (
             *("criterion.level_ranges", "criterion.focal_gamma", "criterion.class_weight"),
             *("criterion.box_weight", "criterion.quality_weight", "criterion.mask_weight"),
-            *("criterion.mask_margin", "postprocess.mask_margin", "optim.lr"),
+            *("criterion.mask_margin", "criterion.dice_weight", "postprocess.mask_margin", "optim.lr"),
             *("optim.weight_decay", "optim.bias_lr_factor", "optim.backbone_lr_factor", "optim.grad_clip_norm"),
             "run.checkpoint_minutes",
         ),

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from sais.config import Experiment, InputConfig, ModelConfig
+from sais.config import Experiment, InputConfig, ModelConfig, PostprocessConfig
 from sais.inference.trained_model import TrainedModel
 from sais.modeling.sais import build_model
 
@@ -19,11 +19,21 @@ def random_model(
     masks: bool = True,
     quality: str = "centerness",
     backbone: str = "resnet18.a1_in1k",
+    options: bool = False,
 ) -> TrainedModel:
-    """Return a model of three classes with random weights and many detections."""
+    """Return a model of three classes with random weights and many detections.
+
+    With `options` it has what the paper's model has not: a norm in the ProtoNet, maskness.
+    """
     torch.manual_seed(1)
     config = ModelConfig(
-        backbone=backbone, channels=32, tower_depth=1, prototype_channels=8, masks=masks, quality=quality
+        backbone=backbone,
+        channels=32,
+        tower_depth=1,
+        prototype_channels=8,
+        masks=masks,
+        quality=quality,
+        prototype_norm="group" if options else "none",
     )
     network = build_model(config, len(NAMES))
     network.head.class_logits.bias.data.fill_(-1.5)
@@ -31,5 +41,10 @@ def random_model(
         if module is not None:
             module.weight.data.normal_(0, 0.15)
     network.head.distances.bias.data.fill_(2.5)
-    experiment = Experiment(name="random", input=InputConfig(mode=mode, size=size), model=config)
+    experiment = Experiment(
+        name="random",
+        input=InputConfig(mode=mode, size=size),
+        model=config,
+        postprocess=PostprocessConfig(maskness=options),
+    )
     return TrainedModel(network.eval(), experiment, NAMES, (1, 5, 9))

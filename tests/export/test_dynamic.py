@@ -47,8 +47,9 @@ def keep_ratio(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, 
 
 @pytest.fixture(scope="module")
 def dynamic(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, Path]:
-    """Return a model with a fixed input, and the path of its export with a dynamic shape, graph detections."""
-    model, path = random_model(backbone="resnet10t.c3_in1k"), tmp_path_factory.mktemp("dynamic") / "model.onnx"
+    """Return a model with a fixed input and all options, and the path of its dynamic export, graph detections."""
+    model = random_model(backbone="resnet10t.c3_in1k", options=True)
+    path = tmp_path_factory.mktemp("dynamic") / "model.onnx"
     export(model, path, graph="detections", dynamic_shape=True, max_detections=40, opset=18)
     return model, path
 

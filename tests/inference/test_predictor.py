@@ -20,7 +20,7 @@ from sais.device import choose_device
 from sais.errors import CheckpointError, ConfigError, ResourceError
 from sais.inference.options import InferenceOptions, merge_options
 from sais.inference.predictor import Predictor
-from sais.inference.trained_model import load_model
+from sais.inference.trained_model import TrainedModel, load_model
 from sais.io.images import read_image
 from sais.results.detections import Detections
 from sais.structures import Instances
@@ -323,3 +323,51 @@ def test_predict_command_processes_every_nth_frame_of_a_video(
     frames = list(read_video(tmp_path / "a" / "in.mp4"))
     assert len(frames) == 3
     assert frames[0][2].shape == image.shape
+
+
+@pytest.fixture(scope="module")
+def with_maskness(trained: Path) -> TrainedModel:
+    """Return the trained model, rescored by maskness."""
+    model = load_model(trained)
+    settings = replace(model.experiment.postprocess, maskness=True)
+    return replace(model, experiment=replace(model.experiment, postprocess=settings))
+
+
+def test_maskness_lowers_scores_and_changes_nothing_else(
+    trained: Path, with_maskness: TrainedModel, image: np.ndarray
+) -> None:
+    plain = Predictor(trained, device="cpu", score=None)(image)
+    rescored = Predictor(with_maskness, device="cpu", score=None)(image)
+    assert len(rescored) == len(plain) > 10
+    assert (np.diff(rescored.scores) <= 0).all()
+    order = [
+        int(np.flatnonzero((plain.boxes == box).all(1) & (plain.labels == label))[0])
+        for box, label in zip(rescored.boxes, rescored.labels, strict=True)
+    ]
+    assert sorted(order) == list(range(len(plain)))
+    assert order != sorted(order)  # another ranking
+    factors = rescored.scores / plain.scores[order]
+    assert factors.min() >= 0.5 - 1e-6
+    assert factors.max() <= 1
+    assert np.ptp(factors) > 0.01
+    np.testing.assert_array_equal(rescored.masks(), plain.masks()[order])
+
+
+@pytest.mark.parametrize("changes", [{}, {"tiles": 64}, {"tta_flip": True}])
+def test_minimum_score_selects_by_the_score_with_maskness(
+    with_maskness: TrainedModel, image: np.ndarray, changes: dict[str, Any]
+) -> None:
+    """Early drops by class probability and quality must not lose a detection, nor keep one below the minimum."""
+    if changes:  # merging needs the same detections
+        low, high = (Predictor(with_maskness, device="cpu", score=score, **changes)(image) for score in (0.03, 0.06))
+        assert 0 < len(high) < len(low)
+        assert high.scores.min() >= 0.06
+        return
+    everything = Predictor(with_maskness, device="cpu", score=None)(image)
+    minimum = float(np.median(everything.scores))
+    selected = Predictor(with_maskness, device="cpu", score=minimum)(image)
+    expected = everything.above(minimum)
+    assert_equal(selected, expected)
+    assert selected.omitted is not None
+    below = (everything.scores < minimum) & (everything.scores >= minimum / 2)
+    assert selected.omitted.below == below.sum()

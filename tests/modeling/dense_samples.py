@@ -63,7 +63,13 @@ def leaves(outputs: DenseOutputs) -> list[Tensor]:
 
 
 def whole_map_loss(
-    outputs: DenseOutputs, targets: DenseTargets, objects: list[GroundTruth], image: int, chosen: Tensor, margin: float
+    outputs: DenseOutputs,
+    targets: DenseTargets,
+    objects: list[GroundTruth],
+    image: int,
+    chosen: Tensor,
+    margin: float,
+    dice_weight: float = 0.0,
 ) -> Tensor:
     """The usual way: the whole map of every chosen location, element by element, then cropped."""
     assert outputs.coefficients is not None
@@ -87,4 +93,6 @@ def whole_map_loss(
         width, height = (image_objects.boxes[owner, 2:] - image_objects.boxes[owner, :2]).tolist()
         area = width * (1 + 2 * margin) * height * (1 + 2 * margin) / 16  # in cells of 4 x 4 pixels
         total = total + entropy[y1:y2, x1:x2].sum() / max(area, 1)
+        p, t = probability[y1:y2, x1:x2], truth[y1:y2, x1:x2]
+        total = total + dice_weight * (1 - 2 * (p * t).sum() / ((p * p).sum() + (t * t).sum()))
     return total

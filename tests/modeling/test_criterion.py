@@ -270,6 +270,7 @@ def test_build_criterion_reads_every_setting() -> None:
         mask_weight=5.0,
         mask_positives=7,
         mask_margin=0.1,
+        dice_weight=0.5,
     )
     criterion = build_criterion(Experiment(criterion=settings, model=ModelConfig(quality="iou")))
     assert criterion.weights == (2.0, 3.0, 4.0, 5.0)
@@ -279,6 +280,7 @@ def test_build_criterion_reads_every_setting() -> None:
         7,
         0.1,
     )
+    assert criterion.dice_weight == 0.5
     assert criterion.level_ranges == (32.0, 64.0, 128.0, 256.0)
     assert (criterion.quality, criterion.quality_name) == (iou_quality, "iou")
     assert criterion.box_loss is BOX_LOSSES["giou"]

@@ -7,6 +7,7 @@ import torch
 
 from sais.errors import ConfigError
 from sais.modeling.assigners import sample_mask_positives
+from sais.modeling.dice import dice_loss
 from sais.modeling.mask_loss import image_mask_loss, mask_losses
 from sais.modeling.mask_loss_grid import grid_losses
 from sais.ops.transfers import move_ground_truths
@@ -14,9 +15,11 @@ from sais.structures import GroundTruth
 from tests.modeling.dense_samples import GRID, PROTOTYPES, random_objects, random_outputs, targets_of, whole_map_loss
 from tests.simulated_device import DEVICE, SimulatedDevice, to_host
 
+WAYS = pytest.mark.parametrize(("margin", "dice_weight"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.7), (0.1, 2.0)])
 
-@pytest.mark.parametrize("margin", [0.0, 0.1])
-def test_mask_loss_and_gradients_equal_the_whole_map(margin: float) -> None:
+
+@WAYS
+def test_mask_loss_and_gradients_equal_the_whole_map(margin: float, dice_weight: float) -> None:
     objects = [random_objects(5, 5, margin)]
     targets = targets_of(objects)
     chosen = sample_mask_positives(targets, objects, [0])[0]
@@ -27,17 +30,19 @@ def test_mask_loss_and_gradients_equal_the_whole_map(margin: float) -> None:
         assert outputs.coefficients is not None
         assert outputs.prototypes is not None
         if whole:
-            loss = whole_map_loss(outputs, targets, objects, 0, chosen, margin)
+            loss = whole_map_loss(outputs, targets, objects, 0, chosen, margin, dice_weight)
         else:
             owners = targets.object_index[0, chosen]
-            loss = image_mask_loss(outputs.prototypes[0], outputs.coefficients[0, chosen], owners, objects[0], margin)
+            coefficients = outputs.coefficients[0, chosen]
+            loss = image_mask_loss(outputs.prototypes[0], coefficients, owners, objects[0], margin, dice_weight)
         loss.backward()
         gradients.append((loss.detach(), outputs.coefficients.grad, outputs.prototypes.grad))
     for actual, wanted in zip(*gradients, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=1e-6)
 
 
-def test_mask_loss_gradcheck() -> None:
+@pytest.mark.parametrize("dice_weight", [0.0, 1.5])
+def test_mask_loss_gradcheck(dice_weight: float) -> None:
     boxes = torch.tensor([[0.0, 0.0, 12.0, 8.0], [4.0, 4.0, 12.0, 16.0]])
     windows = torch.tensor([[0, 0, 3, 2], [1, 1, 3, 4]])
     objects = GroundTruth(boxes, torch.zeros(2, dtype=torch.int64), windows, torch.arange(0, 240, 20).to(torch.uint8))
@@ -45,7 +50,18 @@ def test_mask_loss_gradcheck() -> None:
     prototypes = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     coefficients = torch.randn(3, 2, generator=generator, dtype=torch.float64, requires_grad=True)
     owners = torch.tensor([1, 0, 1])
-    assert torch.autograd.gradcheck(lambda p, c: image_mask_loss(p, c, owners, objects), (prototypes, coefficients))
+    assert torch.autograd.gradcheck(
+        lambda p, c: image_mask_loss(p, c, owners, objects, dice_weight=dice_weight), (prototypes, coefficients)
+    )
+
+
+def test_dice_loss_of_nothing_has_no_gradient() -> None:
+    losses, gradients = dice_loss(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 0.5]]), torch.zeros(3, 2))
+    assert losses.tolist() == [1.0, 1.0, 1.0]
+    assert gradients.abs().max() == 0
+    losses, gradients = dice_loss(torch.tensor([[0.25, 1.0]]), torch.tensor([[0.25, 1.0]]))  # covered in part
+    assert losses.tolist() == [0.0]
+    assert gradients.abs().max() == 0
 
 
 @pytest.mark.parametrize("by_object", [True, False])
@@ -73,14 +89,14 @@ def test_mask_loss_skips_objects_without_outline() -> None:
     objects.mask_values = objects.mask_values[(x2 - x1) * (y2 - y1) :]
     prototypes = torch.rand(PROTOTYPES, *GRID)
     coefficients = torch.rand(3, PROTOTYPES, requires_grad=True)
-    image_mask_loss(prototypes, coefficients, torch.tensor([0, 1, 0]), objects).backward()
+    image_mask_loss(prototypes, coefficients, torch.tensor([0, 1, 0]), objects, dice_weight=1.0).backward()
     assert coefficients.grad is not None
     assert coefficients.grad[[0, 2]].abs().max() == 0
     assert coefficients.grad[1].abs().min() > 0
 
 
-@pytest.mark.parametrize("margin", [0.0, 0.1])
-def test_mask_loss_on_an_accelerator_equals_the_cpu(margin: float) -> None:
+@WAYS
+def test_mask_loss_on_an_accelerator_equals_the_cpu(margin: float, dice_weight: float) -> None:
     """Images with many objects, none, one without outline and only one, in one call without waiting."""
     objects = [random_objects(7, 6, margin), random_objects(8, 0), random_objects(9, 3, margin)]
     objects.append(random_objects(10, 1, margin))
@@ -95,12 +111,12 @@ def test_mask_loss_on_an_accelerator_equals_the_cpu(margin: float) -> None:
     prototypes = [torch.randn(PROTOTYPES, *GRID, generator=generator, dtype=torch.float64) for _ in index]
     coefficients = [torch.randn(len(i), PROTOTYPES, generator=generator, dtype=torch.float64) for i in index]
     leaves = [tensor.requires_grad_() for tensor in (*prototypes, *coefficients)]
-    expected = mask_losses(prototypes, coefficients, index, objects, margin)
+    expected = mask_losses(prototypes, coefficients, index, objects, margin, dice_weight)
     wanted = torch.autograd.grad(expected, leaves)
     with SimulatedDevice() as device:
         moved = [leaf.detach().to(DEVICE).requires_grad_() for leaf in leaves]
         on_device = move_ground_truths(objects, DEVICE)
-        loss = mask_losses(moved[:4], moved[4:], index, on_device, margin)
+        loss = mask_losses(moved[:4], moved[4:], index, on_device, margin, dice_weight)
         gradients = torch.autograd.grad(loss, moved)
         assert device.waits.total() == 0
     torch.testing.assert_close(to_host(loss), expected)

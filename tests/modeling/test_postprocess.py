@@ -253,3 +253,19 @@ def test_margin_lets_a_mask_reach_beyond_its_box() -> None:
     grown = assemble(instances, [canvas_map], ("cat",), mask_margin=0.1)[0]
     assert grown.area.tolist() == [48 * 48]
     assert grown.boxes.tolist() == [[40, 20, 80, 60]]
+
+
+def test_maskness_multiplies_scores_and_sorts_the_detections_again() -> None:
+    canvas_map = letterbox((96, 128), "fixed", (96, 128))
+    boxes = torch.tensor([[[8.0, 8, 40, 40], [48.0, 8, 80, 40], [88.0, 8, 120, 40], [0.0, 0, 0, 0]]])
+    coefficients = torch.tensor([[[0.1], [3.0], [-1.0], [0.0]]])
+    scores, labels = torch.tensor([[0.9, 0.8, 0.7, 0.0]]), torch.tensor([[2, 1, 0, 0]])
+    instances = Instances(boxes, scores, labels, coefficients, torch.ones(1, 1, 24, 32))
+    plain = assemble(instances, [canvas_map], ("cat", "dog", "owl"))[0]
+    assert plain.labels.tolist() == [2, 1, 0]
+    detections = assemble(instances, [canvas_map], ("cat", "dog", "owl"), maskness=True)[0]
+    assert detections.labels.tolist() == [1, 2, 0]
+    expected = [0.8 * sigmoid(3.0), 0.9 * sigmoid(0.1), 0.7 * 0.5]  # the mask of the last one is empty
+    np.testing.assert_allclose(detections.scores, expected, rtol=1e-6)
+    np.testing.assert_array_equal(detections.boxes, plain.boxes[[1, 0, 2]])
+    np.testing.assert_array_equal(detections.masks(), plain.masks()[[1, 0, 2]])

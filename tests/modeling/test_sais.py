@@ -151,6 +151,19 @@ def test_build_model_rejects_unknown_heads() -> None:
         build_model(dataclasses.replace(TINY, head="other"), 3)
 
 
+def test_prototype_norm_adds_a_group_norm_before_each_relu() -> None:
+    model, _, outputs = run(dataclasses.replace(TINY, prototype_norm="group"))
+    assert outputs.prototypes is not None
+    assert outputs.prototypes.min() == 0
+    blocks = [*model.protonet.before, model.protonet.after]
+    assert [[type(layer) for layer in block] for block in blocks] == [[nn.Conv2d, nn.GroupNorm, nn.ReLU]] * 4
+    assert all(block[0].bias is None and block[1].num_groups == 8 for block in blocks)
+    for setting in ("prototype_", ""):
+        with pytest.raises(ConfigError, match=rf"model\.{setting}channels 72: not a multiple of 32"):
+            build_model(dataclasses.replace(TINY, prototype_norm="group", **{f"{setting}channels": 72}), 3)
+    build_model(dataclasses.replace(TINY, prototype_channels=72), 3)
+
+
 def test_build_model_without_masks_is_fcos() -> None:
     model, _, outputs = run(dataclasses.replace(TINY, masks=False))
     assert outputs.coefficients is None

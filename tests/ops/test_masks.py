@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from sais.ops.letterbox import CanvasMap, letterbox
+from sais.ops.maskness import compute_maskness
 from sais.ops.masks import box_masks, neighbors, pixel_window
 from sais.structures import MASK_STRIDE
 
@@ -35,7 +36,7 @@ def full_size_logits(prototypes: np.ndarray, coefficients: np.ndarray, canvas_ma
     return sampled[0].numpy()
 
 
-def paste(size: tuple[int, int], x: int, y: int, bits: np.ndarray) -> np.ndarray:
+def paste(size: tuple[int, int], x: int, y: int, bits: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """Return a cropped mask at image size, (H, W) bool."""
     mask = np.zeros(size, bool)
     mask[y : y + bits.shape[0], x : x + bits.shape[1]] = bits
@@ -112,7 +113,7 @@ def test_box_masks_at_integer_ratios_equal_torch_interpolate(factor: int) -> Non
     masks = box_masks(prototypes, coefficients, boxes, size, scale)
     logits = torch.einsum("dk,khw->dhw", torch.from_numpy(coefficients), torch.from_numpy(prototypes))
     expected = functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
-    for (x, y, bits), mask_logits in zip(masks, expected, strict=True):
+    for (x, y, bits, _), mask_logits in zip(masks, expected, strict=True):
         assert (x, y, bits.shape) == (0, 0, size)
         compared = np.abs(mask_logits) >= MIN_LOGIT
         np.testing.assert_array_equal(bits[compared], (mask_logits > 0)[compared])
@@ -233,3 +234,44 @@ def test_box_masks_restore_a_shape_in_place(name: str, kind: str) -> None:
         drift += np.argwhere(bits).mean(0) - np.argwhere(truth).mean(0)
     assert worst >= 0.99
     assert np.abs(drift / 6).max() < 0.1 / min(canvas_map.scale[0], canvas_map.scale[1], 1)  # a tenth of a canvas pixel
+
+
+def test_maskness_is_the_mean_probability_of_the_cells_of_the_mask() -> None:
+    random = np.random.default_rng(3)
+    size, grid = (61, 83), (16, 24)
+    canvas_map = letterbox(size, "fixed", (64, 96))
+    scale = canvas_map.cells_per_pixel(MASK_STRIDE)
+    prototypes = random.normal(0, 1, (4, *grid)).astype(np.float32)
+    coefficients = random.normal(0, 1, (6, 4)).astype(np.float32)
+    boxes = random_boxes(random, 6, size)
+    boxes[1] = (20, 30, 20.2, 30.2)  # no pixel
+    results = list(box_masks(prototypes, coefficients, boxes, size, scale, 0.05))
+    for i, (x, y, bits, logits) in enumerate(results):
+        if not bits.size:
+            assert compute_maskness(logits) == 0.5
+            continue
+        columns, rows = (
+            {
+                neighbor
+                for pixel in range(first, first + count)
+                for neighbor in (int(neighbors(length, cells, factor)[0][pixel]) + k for k in (0, 1))
+            }
+            for first, count, length, cells, factor in (
+                (x, bits.shape[1], size[1], grid[1], scale[1]),
+                (y, bits.shape[0], size[0], grid[0], scale[0]),
+            )
+        )
+        cells = [
+            float(coefficients[i].astype(np.float64) @ prototypes[:, row, column].astype(np.float64))
+            for row in sorted(rows)
+            for column in sorted(columns)
+        ]
+        assert logits.size == len(cells)
+        probabilities = [1 / (1 + np.exp(-cell)) for cell in cells if cell > 0]
+        assert compute_maskness(logits) == pytest.approx(np.mean(probabilities) if probabilities else 0.5, abs=1e-5)
+
+
+def test_maskness_of_an_empty_mask_is_its_limit() -> None:
+    assert compute_maskness(np.full((2, 3), -0.1, np.float32)) == 0.5
+    assert compute_maskness(np.array([[-5, 1e-6]], np.float32)) == pytest.approx(0.5, abs=1e-6)
+    assert compute_maskness(np.array([[200.0, 90.0]], np.float32)) == 1.0

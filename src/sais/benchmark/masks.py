@@ -109,7 +109,7 @@ def box_local(case: MaskCase, inputs: MaskInputs) -> list[CroppedMask]:
     """Assemble the masks inside their boxes: D cropped masks."""
     scale = (case.grid[0] / case.size[0], case.grid[1] / case.size[1])
     masks = box_masks(inputs.prototypes, inputs.coefficients, inputs.boxes, case.size, scale)
-    return [CroppedMask(x, y, bits) for x, y, bits in masks]
+    return [CroppedMask(x, y, bits) for x, y, bits, _ in masks]
 
 
 def full_frame(case: MaskCase, inputs: MaskInputs) -> Any:

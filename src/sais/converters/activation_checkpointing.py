@@ -226,6 +226,8 @@ class CheckpointedProtoNet(nn.Module):
             return prototypes
         if self.mode == "all":  # without the last ReLU, whose output is saved in any case
             return functional.relu(checkpointed(lambda maps: _logits(protonet, maps), p3, within=self))
+        if len(protonet.after) > 2:
+            return functional.relu(_logits_from_convolutions(protonet, p3))
         convolution, activation = protonet.after
         maps = checkpointed(lambda maps: convolution(upsample(maps)), protonet.before(p3), within=protonet.after)
         return functional.relu(protonet.prototypes(activation(maps)))
@@ -234,4 +236,16 @@ class CheckpointedProtoNet(nn.Module):
 def _logits(protonet: ProtoNet, p3: Tensor) -> Tensor:
     """Compute the prototypes (B, K, H / 4, W / 4) before their ReLU."""
     logits: Tensor = protonet.prototypes(protonet.after(upsample(protonet.before(p3))))
+    return logits
+
+
+def _logits_from_convolutions(protonet: ProtoNet, p3: Tensor) -> Tensor:
+    """Compute the logits (B, K, H / 4, W / 4) of a ProtoNet with norms, saving only the outputs of its convolutions."""
+    pieces, tail = split_tower(nn.Sequential(*(layer for block in protonet.before for layer in cast(Any, block))))
+    maps = p3
+    for number, piece in enumerate(pieces):
+        maps = checkpointed(piece, maps, within=piece) if number else piece(maps)
+    convolution, last = protonet.after[0], protonet.after[1:]
+    maps = checkpointed(lambda maps: convolution(upsample(tail(maps))), maps, within=protonet)
+    logits: Tensor = checkpointed(lambda maps: protonet.prototypes(last(maps)), maps, within=last)
     return logits

@@ -23,6 +23,7 @@ def assemble(
     class_names: tuple[str, ...],
     mask_margin: float = 0.0,
     mask_stride: int = MASK_STRIDE,
+    maskness: bool = False,
 ) -> list[Detections]:
     """Return the detections of each image: boxes and cropped masks in its pixels.
 
@@ -32,6 +33,7 @@ def assemble(
         class_names: C names.
         mask_margin: margin by which a mask may extend beyond its box, as a fraction of the box's sides.
         mask_stride: canvas pixels for one cell of the prototype grid.
+        maskness: whether scores are multiplied by `sais.ops.maskness.compute_maskness`.
 
     Returns:
         B Detections, scores descending; empty slots are left out.
@@ -49,6 +51,7 @@ def assemble(
             class_names,
             mask_margin,
             mask_stride,
+            maskness,
         )
         for image, canvas_map in enumerate(canvas_maps)
     ]
@@ -64,6 +67,7 @@ def assemble_detections(
     class_names: tuple[str, ...],
     mask_margin: float = 0.0,
     mask_stride: int = MASK_STRIDE,
+    maskness: bool = False,
 ) -> Detections:
     """Return the detections of one image.
 
@@ -77,15 +81,24 @@ def assemble_detections(
         class_names: C names.
         mask_margin: margin by which a mask may extend beyond its box, as a fraction of the box's sides.
         mask_stride: canvas pixels for one cell of the prototype grid.
+        maskness: whether scores are multiplied by the maskness; the detections are then sorted again.
     """
     filled = scores > 0
     boxes = canvas_map.boxes_to_image(boxes[filled])
+    scores, labels = scores[filled], labels[filled]
     masks = []
     if coefficients is not None and prototypes is not None:
         cells = canvas_map.cells_per_pixel(mask_stride)
         cropped = box_masks(prototypes, coefficients[filled], boxes, canvas_map.image_size, cells, mask_margin)
-        masks = [CroppedMask(x, y, bits) for x, y, bits in cropped]  # a generator: one mask is unpacked at a time
-    return Detections(canvas_map.image_size, boxes, scores[filled], labels[filled], class_names, masks)
+        factors: list[float] = []
+        if maskness:
+            from sais.ops.maskness import compute_maskness
+        for x, y, bits, logits in cropped:  # a generator: one mask is unpacked at a time
+            masks.append(CroppedMask(x, y, bits))
+            factors.append(compute_maskness(logits) if maskness else 1.0)
+        scores = scores * np.array(factors, np.float32)
+    detections = Detections(canvas_map.image_size, boxes, scores, labels, class_names, masks)
+    return detections[np.argsort(-detections.scores, kind="stable")] if maskness else detections
 
 
 def to_numpy(array: Any) -> Any:

@@ -165,7 +165,7 @@ class Predictor:
     ) -> Callable[[], list[Detections]]:
         settings = detection_filter.early_settings(self.experiment.postprocess)
         route = getattr(self.backend, "device_route", None)
-        if route is None:
+        if route is None or settings.maskness:  # needs the logits of the masks, which stay on the device
             return lambda: self._detect(canvases, canvas_maps, settings, detection_filter)
         finish = route.start(canvases, canvas_maps, settings, detection_filter)
 
@@ -187,9 +187,12 @@ class Predictor:
             return [detection_filter.select(detections) for detections in detect(canvases, canvas_maps, settings)]
         sizes = [canvas_map.content_size for canvas_map in canvas_maps]
         instances = self.backend.run(canvases, sizes, settings, detection_filter.labels)
-        scores, notes = detection_filter.drop(to_numpy(instances.scores), to_numpy(instances.labels))
+        maskness, margin, stride = settings.maskness, settings.mask_margin, self.backend.mask_stride
+        scores, notes = detection_filter.drop(to_numpy(instances.scores), to_numpy(instances.labels), maskness)
         instances = replace(instances, scores=scores)
-        results = assemble(instances, canvas_maps, self.class_names, settings.mask_margin, self.backend.mask_stride)
+        results = assemble(instances, canvas_maps, self.class_names, margin, stride, maskness)
+        if maskness:
+            return [detection_filter.select(detections) for detections in results]
         for detections, note in zip(results, notes, strict=True):
             detections.omitted = note
         return results

@@ -109,17 +109,21 @@ class DetectionFilter:
             return settings
         return replace(settings, score_threshold=self.score / 2)
 
-    def drop(self, scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[Omitted]]:
+    def drop(
+        self, scores: np.ndarray, labels: np.ndarray, before_maskness: bool = False
+    ) -> tuple[np.ndarray, list[Omitted]]:
         """Set the scores of unwanted detections to 0.
 
         Args:
             scores: (B, D), each row descending; 0 in empty slots.
             labels: (B, D).
+            before_maskness: whether maskness will lower the scores: those that `select` counts or keeps then remain.
 
         Returns:
             (B, D) scores, and B notes about what was left out.
         """
         minimum = np.zeros_like(scores) if self.minimum is None else self.minimum[labels]
+        minimum = minimum / 2 if before_maskness else minimum
         above = (scores > 0) & (scores >= minimum)
         is_wanted = np.ones_like(above) if self.wanted is None else self.wanted[labels]
         below = (scores > 0) & ~above & (scores >= minimum / 2) & is_wanted

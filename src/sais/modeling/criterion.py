@@ -133,6 +133,8 @@ class SaisCriterion:
     """Maximum number of locations per image that train masks."""
     mask_margin: float = 0.0
     """Margin around the box that the mask loss includes, as a fraction of the box's sides."""
+    dice_weight: float = 0.0
+    """Weight of the Dice loss in the mask loss, relative to its cross-entropy."""
     extra_losses: tuple[tuple[str, ExtraLoss], ...] = ()
     """Additional terms by name."""
     seed: int = 0
@@ -215,7 +217,7 @@ class SaisCriterion:
         index = assignment.mask_objects
         if index is None:
             index = [objects[rows] for objects, rows in zip(assignment.targets.object_index, samples, strict=True)]
-        return mask_losses(prototypes.unbind(), sampled, index, batch.ground_truths, self.mask_margin)
+        return mask_losses(prototypes.unbind(), sampled, index, batch.ground_truths, self.mask_margin, self.dice_weight)
 
 
 def count_normalizers(targets: DenseTargets, mask_positives: list[Tensor]) -> dict[str, Tensor]:
@@ -300,6 +302,7 @@ def build_criterion(experiment: Experiment) -> SaisCriterion:
         weights=(config.class_weight, config.box_weight, config.quality_weight, config.mask_weight),
         mask_positives=config.mask_positives,
         mask_margin=config.mask_margin,
+        dice_weight=config.dice_weight,
         extra_losses=tuple(
             (name, resolve(path, {}, "extra loss")) for name, path in zip(names, config.extra_losses, strict=True)
         ),

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sais.errors import ConfigError
+
 PRIOR_PROBABILITY = 0.01
 """Class probability at every location before training (focal loss)."""
 GROUPS = 32
@@ -38,7 +40,6 @@ def build_tower(
     channels: int, depth: int, kind: str = "plain", norm: str = "group", bias: bool = False
 ) -> nn.Sequential:
     """Build a tower of `depth` times 3x3 convolution, normalization, ReLU: (B, channels, h, w) -> the same shape."""
-    groups = min(GROUPS, max(1, channels // 2))  # a group of one channel on a 1x1 map cannot be normalized
     layers: list[nn.Module] = []
     for _ in range(depth):
         if kind == "depthwise":
@@ -46,9 +47,17 @@ def build_tower(
             layers.append(nn.Conv2d(channels, channels, 1, bias=bias))
         else:
             layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=bias))
-        layers.append(nn.GroupNorm(groups, channels) if norm == "group" else nn.BatchNorm2d(channels))
+        layers.append(group_norm(channels, "channels") if norm == "group" else nn.BatchNorm2d(channels))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def group_norm(channels: int, setting: str) -> nn.GroupNorm:
+    """Build a GroupNorm of maps (B, channels, h, w); a ConfigError names the setting that does not allow it."""
+    groups = min(GROUPS, max(1, channels // 2))  # a group of one channel on a 1x1 map cannot be normalized
+    if channels % groups:
+        raise ConfigError(f"model.{setting} {channels}: not a multiple of {GROUPS}, as GroupNorm needs. Change it.")
+    return nn.GroupNorm(groups, channels)
 
 
 class Head(nn.Module):

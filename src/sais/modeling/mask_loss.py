@@ -1,5 +1,7 @@
 """The mask loss: cross-entropy of sigmoid(P C) inside the box, divided by the box's area, over the sampled locations.
 
+By option the Dice loss of the same cells is added (`sais.modeling.dice`).
+
 It computes its gradients together with its value. They are all that is saved for backward: tensors of the size of the
 prototypes and coefficients, independent of the number of objects. Two ways give the same sums:
 
@@ -29,6 +31,7 @@ def mask_losses(
     object_index: Sequence[Tensor],
     ground_truths: Sequence[GroundTruth],
     margin: float = 0.0,
+    dice_weight: float = 0.0,
 ) -> Tensor:
     """Sum the mask loss over the sampled locations of all images.
 
@@ -38,6 +41,7 @@ def mask_losses(
         object_index: B tensors (M,) int64, the object of each sampled location, best in host memory.
         ground_truths: objects of B images; their mask windows already include `margin`.
         margin: margin around the box as a fraction of its sides, used to compute the area inside the window.
+        dice_weight: weight of the Dice loss; 0 for none.
 
     Returns:
         A scalar.
@@ -52,18 +56,23 @@ def mask_losses(
     if prototypes[0].device.type == "cpu":
         for image, index in enumerate(indices):
             order, segments = _segments(index, windows[image], ground_truths[image].mask_values, areas[image])
-            total = total + _WindowSum.apply(prototypes[image], coefficients[image][order], segments)
+            total = total + _WindowSum.apply(prototypes[image], coefficients[image][order], segments, dice_weight)
         return total
     from sais.modeling.mask_loss_grid import grid_losses
 
-    return total + grid_losses(prototypes, coefficients, indices, windows, areas, ground_truths)
+    return total + grid_losses(prototypes, coefficients, indices, windows, areas, ground_truths, dice_weight)
 
 
 def image_mask_loss(
-    prototypes: Tensor, coefficients: Tensor, object_index: Tensor, ground_truth: GroundTruth, margin: float = 0.0
+    prototypes: Tensor,
+    coefficients: Tensor,
+    object_index: Tensor,
+    ground_truth: GroundTruth,
+    margin: float = 0.0,
+    dice_weight: float = 0.0,
 ) -> Tensor:
     """Compute `mask_losses` of one image: prototypes (K, h, w), coefficients (M, K), object_index (M,) -> scalar."""
-    return mask_losses([prototypes], [coefficients], [object_index], [ground_truth], margin)
+    return mask_losses([prototypes], [coefficients], [object_index], [ground_truth], margin, dice_weight)
 
 
 def _to_host(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -119,7 +128,9 @@ class _WindowSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, segments: list[_ObjectSegment]) -> Tensor:
+    def forward(
+        ctx: Any, prototypes: Tensor, coefficients: Tensor, segments: list[_ObjectSegment], dice_weight: float
+    ) -> Tensor:
         """Compute the scalar sum from prototypes (K, h, w) and coefficients (M, K)."""
         cells = prototypes.permute(1, 2, 0)  # (h, w, K), their order in memory
         by_cell, by_row = torch.zeros_like(cells), torch.zeros_like(coefficients)  # the gradients
@@ -131,16 +142,23 @@ class _WindowSum(torch.autograd.Function):
             logits = weights @ inside.T  # Eq. 1 without its sigmoid: (rows, window)
             targets = (segment.values.to(logits.dtype) / 255).expand_as(logits)
             total += functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / segment.area
-            error = logits.sigmoid_().sub_(targets).div_(segment.area)
+            probabilities = logits.sigmoid_()
+            error = (probabilities - targets if dice_weight else probabilities.sub_(targets)).div_(segment.area)
+            if dice_weight:
+                from sais.modeling.dice import dice_loss
+
+                dice, slope = dice_loss(probabilities, targets)
+                total += dice_weight * dice.sum()
+                error.add_(slope, alpha=dice_weight)
             by_row[segment.rows] = error @ inside
             by_cell[y1:y2, x1:x2] += (error.T @ weights).view(y2 - y1, x2 - x1, -1)
         ctx.save_for_backward(by_cell, by_row)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Scale the gradients that `forward` saved."""
         from sais.ops.derivatives import first_derivative
 
         by_cell, by_row = (first_derivative(gradient * outer[0], "mask loss") for gradient in ctx.saved_tensors)
-        return by_cell.permute(2, 0, 1), by_row, None
+        return by_cell.permute(2, 0, 1), by_row, None, None

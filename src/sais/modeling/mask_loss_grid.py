@@ -25,6 +25,7 @@ def grid_losses(
     windows: Sequence[Tensor],
     areas: Sequence[Tensor],
     ground_truths: Sequence[GroundTruth],
+    dice_weight: float = 0.0,
 ) -> Tensor:
     """Sum the mask loss over the sampled locations of all images, a scalar.
 
@@ -35,11 +36,12 @@ def grid_losses(
         windows: B tensors (N, 4) int64 in host memory, grid cells.
         areas: B tensors (N,) in host memory, area of each box in grid cells.
         ground_truths: objects of B images on the device of the prototypes.
+        dice_weight: weight of the Dice loss; 0 for none.
     """
     total = prototypes[0].new_zeros(())
     masks = location_masks(indices, windows, areas, ground_truths, prototypes)
     for image, of_image in enumerate(masks):
-        total = total + _GridSum.apply(prototypes[image], coefficients[image], of_image)
+        total = total + _GridSum.apply(prototypes[image], coefficients[image], of_image, dice_weight)
     return total
 
 
@@ -117,7 +119,7 @@ class _GridSum(torch.autograd.Function):
     """Mask loss of one image, all locations on the whole grid, with its gradients; equals `_WindowSum`."""
 
     @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, masks: LocationMasks) -> Tensor:
+    def forward(ctx: Any, prototypes: Tensor, coefficients: Tensor, masks: LocationMasks, dice_weight: float) -> Tensor:
         """Compute the scalar sum from prototypes (K, h, w) and coefficients (M, K)."""
         height, width = prototypes.shape[1:]
         cells = prototypes.flatten(1)  # (K, h * w)
@@ -128,14 +130,22 @@ class _GridSum(torch.autograd.Function):
         targets = masks.coverage.flatten(1)[masks.slots].to(cells.dtype) / 255
         logits = coefficients @ cells  # Eq. 1 without its sigmoid: (M, h * w)
         total = functional.binary_cross_entropy_with_logits(logits, targets, weight=scale, reduction="sum")
-        error = logits.sigmoid_().sub_(targets).mul_(scale)
+        probabilities = logits.sigmoid_()
+        error = (probabilities - targets if dice_weight else probabilities.sub_(targets)).mul_(scale)
+        if dice_weight:  # cells outside of the windows have neither probability nor coverage
+            from sais.modeling.dice import dice_loss
+
+            dice, slope = dice_loss(probabilities.mul_(inside.flatten(1)[masks.slots]), targets)
+            has_outline = (masks.weights > 0).to(cells.dtype) * dice_weight  # (M,)
+            total = total + (dice * has_outline).sum()
+            error.addcmul_(slope, has_outline[:, None])
         ctx.save_for_backward((coefficients.T @ error).view_as(prototypes), error @ cells.T)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Scale the gradients that `forward` saved."""
         from sais.ops.derivatives import first_derivative
 
         by_cell, by_row = (first_derivative(gradient * outer[0], "mask loss") for gradient in ctx.saved_tensors)
-        return by_cell, by_row, None
+        return by_cell, by_row, None, None

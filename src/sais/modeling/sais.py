@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sais.config import ModelConfig
-from sais.errors import ConfigError
 from sais.modeling.backbones import Backbone
 from sais.modeling.fpn import FPN
-from sais.modeling.head import GROUPS, HEADS, HeadOutputs
+from sais.modeling.head import HEADS, HeadOutputs
 from sais.modeling.protonet import ProtoNet
 from sais.resolve import resolve
 from sais.structures import MASK_STRIDE, STRIDES, DenseOutputs
@@ -65,10 +64,6 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     Raises:
         ConfigError: an unknown backbone or head, or a number of channels that its norm cannot group.
     """
-    if config.norm == "group" and config.channels % min(GROUPS, max(1, config.channels // 2)):
-        raise ConfigError(
-            f"model.channels {config.channels}: not a multiple of {GROUPS}, as model.norm 'group' needs. Change either."
-        )
     backbone = Backbone(
         config.backbone,
         frozen_stages=config.frozen_stages if config.pretrained else 0,
@@ -92,5 +87,6 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     )
     protonet = None
     if config.masks:
-        protonet = ProtoNet(config.channels, config.prototype_channels, config.prototypes, config.prototype_depth)
+        sizes = (config.channels, config.prototype_channels, config.prototypes, config.prototype_depth)
+        protonet = ProtoNet(*sizes, config.prototype_norm)
     return SAIS(backbone, FPN(backbone.channels, config.channels), head, protonet)

@@ -47,7 +47,7 @@ def box_masks(
     size: tuple[int, int],
     cells_per_pixel: tuple[float, float],
     margin: float = 0.0,
-) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+) -> Iterator[tuple[int, int, NDArray[np.bool_], Array]]:
     """Assemble the masks of D detections, each inside its box, one at a time.
 
     Args:
@@ -59,7 +59,8 @@ def box_masks(
         margin: Fraction of the box's sides by which a mask may extend beyond its box.
 
     Yields:
-        D tuples ``(x, y, bits)``: bits (height, width) bool, with the top left pixel at (x, y) of the image.
+        D tuples ``(x, y, bits, logits)``: bits (height, width) bool, with the top left pixel at (x, y) of the image;
+        logits (cells high, cells wide) of the grid, from which they are interpolated.
     """
     if len(boxes) == 0:
         return
@@ -70,13 +71,13 @@ def box_masks(
     for box, weights in zip(boxes, coefficients, strict=True):
         x1, y1, x2, y2 = pixel_window(box, size, margin)
         if x2 <= x1 or y2 <= y1:
-            yield x1, y1, np.zeros((y2 - y1, x2 - x1), bool)
+            yield x1, y1, np.zeros((y2 - y1, x2 - x1), bool), np.zeros((0, 0), np.float32)
             continue
         top, bottom = row_above[y1], row_above[y2 - 1] + 2  # slicing clips the end to the grid
         left, right = column_left[x1], column_left[x2 - 1] + 2
         logits = np.einsum("hwk,k->hw", channels_last[top:bottom, left:right], weights)  # (cells high, cells wide)
         columns = _interpolate_columns(logits, column_left[x1:x2] - left, column_weight[x1:x2])  # (cells high, width)
-        yield x1, y1, _positive_rows(columns, row_above[y1:y2] - top, row_weight[y1:y2])
+        yield x1, y1, _positive_rows(columns, row_above[y1:y2] - top, row_weight[y1:y2]), logits
 
 
 def _interpolate_columns(cells: Array, left: NDArray[np.int64], weight: Array) -> Array:
