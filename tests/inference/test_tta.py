@@ -265,12 +265,14 @@ def test_predictor_exchanges_the_labels_of_the_mirrored_view(trained: Path, imag
     assert len(set(mirrored.labels.tolist())) > 2
     unchanged = hflip(mirrored)
     restored = replace(unchanged, labels=np.array([1, 0, 3, 2, 4])[mirrored.labels])
-    experiment = replace(model.experiment, augment=replace(model.experiment.augment, flip_pairs=("auto",)))
+    pairs = ("left hand=right hand", "l foot=r foot")
+    experiment, none = (
+        replace(model.experiment, augment=replace(model.experiment.augment, flip_pairs=p)) for p in (pairs, ("none",))
+    )
     augmented = Predictor(replace(model, experiment=experiment), device="cpu", score=None, tta_flip=True)
     expected = loop_merge([plain(image), restored])
     assert_same(augmented(image), expected[:100])
-    without = Predictor(model, device="cpu", score=None, tta_flip=True)  # stored with the model: no pairs
-    assert model.experiment.augment.flip_pairs == ()
+    without = Predictor(replace(model, experiment=none), device="cpu", score=None, tta_flip=True)
     assert_same(without(image), loop_merge([plain(image), unchanged])[:100])
     unlimited = InferenceOptions(device="cpu", score=None, max_detections=1000, nms_iou=0.05)
     views = [Predictor(model, unlimited)(view) for view in (image, np.ascontiguousarray(image[:, ::-1]))]
@@ -278,3 +280,6 @@ def test_predictor_exchanges_the_labels_of_the_mirrored_view(trained: Path, imag
     options = replace(unlimited, tta_flip=True, classes=("left hand",))
     actual = Predictor(replace(model, experiment=experiment), options)(image)
     assert_same(actual, [one for one in loop_merge(views) if one[0] == 0])
+    wrong = replace(model.experiment, augment=replace(model.experiment.augment, flip_pairs=("left hand=x",)))
+    with pytest.raises(ConfigError, match="augment.flip_pairs 'left hand=x': no class 'x'"):
+        Predictor(replace(model, experiment=wrong), device="cpu", tta_flip=True)

@@ -87,7 +87,7 @@ def resolve_flip_pairs(pairs: Sequence[str], class_names: Sequence[str]) -> tupl
 
 
 def choose_flip_pairs(experiment: Experiment, class_names: Sequence[str]) -> tuple[Experiment, list[str]]:
-    """Return the experiment with its pairs as a list, and lines for the log.
+    """Return the experiment with its pairs as a list, if there are any, and lines for the log.
 
     Args:
         experiment: settings of a run that starts.
@@ -99,7 +99,8 @@ def choose_flip_pairs(experiment: Experiment, class_names: Sequence[str]) -> tup
     options = experiment.augment
     pairs = resolve_flip_pairs(options.flip_pairs, class_names)
     flip_labels(pairs, class_names)
-    experiment = replace(experiment, augment=replace(options, flip_pairs=pairs))
+    if pairs:
+        experiment = replace(experiment, augment=replace(options, flip_pairs=pairs))
     if not pairs or not options.flip > 0:
         return experiment, []
     return experiment, [f"a flip exchanges the labels of {describe_flip_pairs(pairs)} (augment.flip_pairs)"]
