@@ -15,6 +15,8 @@ import tyro
 from sais.commands.arguments import FLAT, Count, make_folder, parse
 from sais.commands.input_files import model_files
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
+from sais.commands.options import Minimum
+from sais.commands.predicted_labels import PredictedLabels
 from sais.commands.prediction_file import (
     WRITER,
     LabelIds,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from sais.results.detections import Detections
 
 Key = TypeVar("Key")
+Results = tuple[PredictionFile, PredictedLabels]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class PredictArguments:
     """COCO file of the same images, such as valid.json: predictions.json takes over its image and category ids."""
     polygons: bool = False
     """Write masks in predictions.json as polygons (without holes) instead of RLE."""
+    to: Literal["coco", "yolo", "labelme", "geojson"] | None = None
+    """Format of labels for correction and training, written with the images to a folder of this name in --out."""
+    tolerance: Annotated[float, Minimum(0)] = 1.0
+    """Pixels by which polygons of --to may deviate from the masks, to have fewer points; 0 for exact ones."""
     frame_stride: Count = 1
     """Video: process every N-th frame."""
     pages: Literal["first", "all"] = "first"
@@ -81,6 +88,8 @@ def run(argv: Sequence[str]) -> int:
     names = _drawing_names(sources) if arguments.draw else []
     if arguments.draw:
         check_drawings(arguments.out, names, _source_files(sources), arguments.overwrite)
+    label_files = PredictedLabels(arguments.out, arguments.to, arguments.tolerance, arguments.overwrite)
+    label_files.check(sources.images, [*inputs, *_source_files(sources)])
     _check_videos(sources.videos)
     labels = None if arguments.like is None else LabelIds(arguments.like)
     predictor = open_predictor("predict", arguments.model, arguments.inference)
@@ -97,22 +106,24 @@ def run(argv: Sequence[str]) -> int:
     predictions.write(arguments.out, complete=False)  # a killed prediction leaves no drawing without its entry
     predictions.drawings = {}
     print_text(predictor.filter)
+    label_files.open(predictor)
     try:
-        summary = _predict_images(arguments, predictor, predictions, sources.images) if sources.images else []
-        if sources.videos:
-            _predict_videos(arguments, predictor, predictions, sources.videos)
+        summary = _predict_images(arguments, predictor, (predictions, label_files), sources.images)
+        _predict_videos(arguments, predictor, (predictions, label_files), sources.videos)
     except BaseException:  # also Ctrl-C: what has been predicted is not lost
+        label_files.finish(complete=False)
         predictions.drawings = planned | predictions.drawings
         predictions.write(arguments.out, complete=False)
         raise
     remove_drawings(arguments.out, earlier, predictions.drawings, _source_files(sources))
     predictions.write(arguments.out)
+    label_notes = label_files.finish()
     unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
     unit = unit.removesuffix("s") if len(predictions.images) == 1 else unit
     totals = (
         ", ".join(f"{count} {short_name(name)}" for name, count in predictions.counts.most_common()) or "no objects"
     )
-    lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions)]
+    lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions), *label_notes]
     print_text(*lines, f"wrote {arguments.out}", sep="\n")
     return 0
 
@@ -182,9 +193,11 @@ def _predict_tiles(predictor: Predictor, images: list[np.ndarray], progress: Pro
 
 
 def _predict_images(
-    arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile, images: list[SourceImage]
+    arguments: PredictArguments, predictor: Predictor, results: Results, images: list[SourceImage]
 ) -> list[str]:
     """Predict on the images of the sources; return lines about how they were read."""
+    if not images:
+        return []
     from sais.commands.source_images import BatchReader
     from sais.io.image_reader import ImageReader
     from sais.io.image_writer import image_path, write_image
@@ -193,6 +206,7 @@ def _predict_images(
     from sais.io.result_names import drawing_names
     from sais.results.draw import draw
 
+    predictions, label_files = results
     options = arguments.inference
     tiles = options.tiles is not None
     reader = ImageReader(LARGE_IMAGE_PIXELS if tiles else None, predictor.experiment.input.white_level)
@@ -202,6 +216,7 @@ def _predict_images(
         for source, image, detections in _predict(predictor, batches, progress):
             print_text(f"{source.label}: {detections.summary()}")
             predictions.add(detections, **source.entry())
+            label_files.add(image, detections, source)
             if arguments.draw:
                 drawing = draw(image, detections, 0, color_by=arguments.color_by)
                 target = arguments.out / f"{drawings[source]}.jpg"
@@ -222,14 +237,15 @@ def _frame_batches(
         yield batch
 
 
-def _predict_videos(
-    arguments: PredictArguments, predictor: Predictor, predictions: PredictionFile, paths: list[Path]
-) -> None:
+def _predict_videos(arguments: PredictArguments, predictor: Predictor, results: Results, paths: list[Path]) -> None:
+    if not paths:
+        return
     from sais.io.progress import Progress
     from sais.io.result_names import drawing_names
     from sais.io.video import VideoWriter, read_video, video_info
     from sais.results.draw import draw
 
+    predictions, label_files = results
     options = arguments.inference
     for source, name in zip(paths, drawing_names([path.name for path in paths]), strict=True):
         frames, info = read_video(source, arguments.frame_stride), video_info(source)
@@ -246,6 +262,7 @@ def _predict_videos(
                 print_text(f"{source} {seconds:.2f} s: {detections.summary()}")
                 entry = {"video": source.name, "frame": frame, "seconds": round(seconds, 3)}
                 predictions.add(detections, f"{name}_frame_{frame:06d}.jpg", **entry)
+                label_files.add(image, detections, f"{name}_frame_{frame:06d}")
                 if writer is not None:
                     writer.write(draw(image, detections, 0, color_by=arguments.color_by))
                 progress.advance()

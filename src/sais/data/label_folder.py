@@ -21,7 +21,7 @@ from sais.io.result_names import drawing_names, result_names
 ImageMode = Literal["copy", "link", "none"]
 """How images get to the data set: copies, hard links, or not at all."""
 
-ENCODED = "images written as PNG, upright or in the suffix of the format"
+ENCODED = "images turned upright, or of another file format than the labels need, written as PNG"
 COPIED = "images copied, because hard links to them are not possible"
 
 
@@ -114,10 +114,15 @@ class LabelFolder:
         """Write the label files of an image."""
         self._write(self._writer.add(image, self.notes))
 
-    def finish(self) -> int:
-        """Write the files of the data set; remove unchanged files of an earlier command. Returns their number."""
+    def finish(self, complete: bool = True) -> None:
+        """Write the files of the data set.
+
+        Args:
+            complete: Whether all images were added; unchanged files of an earlier command are then removed.
+        """
         self._write(self._writer.finish())
-        return self._record.remove_others()
+        if complete:
+            self._record.remove_others()
 
     def needs_png(self, split: str, stem: str, source: Path) -> bool:
         """Return whether the format does not take an image in its own file format."""

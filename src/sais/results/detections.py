@@ -58,23 +58,9 @@ class Detections:
         self.scores = np.asarray(self.scores, dtype=np.float32).reshape(-1)
         self.labels = np.asarray(self.labels, dtype=np.int64).reshape(-1)
         self.class_names = tuple(self.class_names)
-        lengths = {len(self.boxes), len(self.scores), len(self.labels)}
-        if len(lengths) > 1 or len(self.cropped_masks) not in {0, len(self.scores)}:
-            raise ValueError(
-                f"detections: {len(self.boxes)} boxes, {len(self.scores)} scores, {len(self.labels)} labels and "
-                f"{len(self.cropped_masks)} masks; expected equal numbers"
-            )
-        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
-            raise ValueError(
-                f"detections: labels {self.labels.min()} to {self.labels.max()} for {len(self.class_names)} class names"
-            )
-        for mask in self.cropped_masks:
-            (h, w), (height, width) = mask.shape, self.image_size
-            if mask.x < 0 or mask.y < 0 or mask.x + w > width or mask.y + h > height:
-                raise ValueError(
-                    f"detections: mask of {h} x {w} at row {mask.y}, column {mask.x} extends beyond the image of "
-                    f"{height} x {width}"
-                )
+        from sais.results.detection_checks import check_detections
+
+        check_detections(self)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -94,14 +80,9 @@ class Detections:
             if isinstance(key, np.ndarray) and key.size == 0 and key.dtype != bool:
                 key = key.astype(np.int64)  # numpy makes an empty list an array of floats
             indices = np.arange(len(self))[key]
-        return Detections(
-            self.image_size,
-            self.boxes[indices],
-            self.scores[indices],
-            self.labels[indices],
-            self.class_names,
-            [self.cropped_masks[i] for i in indices] if self.cropped_masks else [],
-        )
+        boxes, scores, labels = self.boxes[indices], self.scores[indices], self.labels[indices]
+        masks = [self.cropped_masks[i] for i in indices] if self.cropped_masks else []
+        return Detections(self.image_size, boxes, scores, labels, self.class_names, masks)
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -137,11 +118,9 @@ class Detections:
             InputError: The model has no masks.
         """
         self._require_masks()
-        stack = np.zeros((len(self), *self.image_size), dtype=bool)
-        for dense, mask in zip(stack, self.cropped_masks, strict=True):
-            h, w = mask.shape
-            dense[mask.y : mask.y + h, mask.x : mask.x + w] = mask.bits
-        return stack
+        from sais.results.mask_ops import dense_masks
+
+        return dense_masks(self.cropped_masks, self.image_size)
 
     def rle(self) -> list[dict[str, Any]]:
         """Return D compressed COCO run-length encodings ``{"size": [H, W], "counts": str}``.
@@ -182,6 +161,24 @@ class Detections:
         from sais.results.coco import to_coco
 
         return to_coco(self, image_id, category_ids)
+
+    def to_labelme(self, image_path: str, tolerance: float = 1.0) -> dict[str, Any]:
+        """Return the content of a LabelMe file; see `sais.results.labels.to_labelme`."""
+        from sais.results.labels import to_labelme
+
+        return to_labelme(self, image_path, tolerance)
+
+    def to_yolo(self, tolerance: float = 1.0) -> str:
+        """Return the content of a YOLO segmentation file; see `sais.results.labels.to_yolo`."""
+        from sais.results.labels import to_yolo
+
+        return to_yolo(self, tolerance)
+
+    def to_geojson(self, image_path: str = "", tolerance: float = 1.0) -> dict[str, Any]:
+        """Return a GeoJSON feature collection; see `sais.results.labels.to_geojson`."""
+        from sais.results.labels import to_geojson
+
+        return to_geojson(self, image_path, tolerance)
 
     def to_supervision(self) -> Any:
         """Return a `supervision.Detections` with masks (D, H, W) and class names as ``data["class_name"]``.

@@ -72,6 +72,15 @@ def hflip(mask: CroppedMask, width: int) -> CroppedMask:
     return CroppedMask(width - mask.x - mask.shape[1], mask.y, mask.bits[:, ::-1])
 
 
+def dense_masks(masks: Sequence[CroppedMask], size: tuple[int, int]) -> np.ndarray:
+    """Return D masks at the size (H, W) of their image, (D, H, W) bool."""
+    stack = np.zeros((len(masks), *size), dtype=bool)
+    for dense, mask in zip(stack, masks, strict=True):
+        height, width = mask.shape
+        dense[mask.y : mask.y + height, mask.x : mask.x + width] = mask.bits
+    return stack
+
+
 def _enclosing_window(masks: Sequence[CroppedMask]) -> Window:
     """Return the smallest window around all non-empty windows; that of the first mask if all are empty."""
     windows = [mask_window(mask) for mask in masks if not is_empty(mask_window(mask))] or [mask_window(masks[0])]

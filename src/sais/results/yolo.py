@@ -82,7 +82,7 @@ def _numbers(points: np.ndarray, size: tuple[int, int]) -> str:
     """Return points (P, 2) in pixels as fractions of the image.
 
     They have all digits: edges through the centers of pixels are common, and must remain there when a reader multiplies
-    the fraction by the side. Where no fraction gives exactly the same coordinate, the next smaller one is taken, because
+    the fraction by the side. Where no fraction gives exactly the same coordinate, the next smaller one is used:
     points on a left or upper edge are inside of a polygon.
     """
     sides = np.array([size[1], size[0]], np.float64)
