@@ -120,12 +120,12 @@ def test_a_batch_that_needs_larger_shapes_takes_the_route_of_the_host(
 
 def test_sizes_follow_the_batches() -> None:
     sizes = FixedSizes()
-    assert (sizes.areas, sizes.candidates, sizes.repetitions) == (2, 1000, 16)
+    assert (sizes.areas, sizes.candidates, sizes.repetitions) == (2, 1000, 8)
     sizes.follow(7.0, False, False)
-    assert (sizes.areas, sizes.candidates, sizes.repetitions) == (16, 2000, 32)
+    assert (sizes.areas, sizes.candidates, sizes.repetitions) == (16, 2000, 16)
     for _ in range(40):
         sizes.follow(0.1, True, True)
-    assert (sizes.areas, sizes.candidates, sizes.repetitions) == (1, 2000, 32)
+    assert (sizes.areas, sizes.candidates, sizes.repetitions) == (1, 2000, 16)
     for _ in range(9):
         sizes.follow(0.1, False, False)
     assert sizes.limit_candidates(1) > 8000

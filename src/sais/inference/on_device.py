@@ -49,7 +49,7 @@ class FixedSizes:
     def __init__(self) -> None:
         self.candidates = 1000
         """Candidates of an image that take part in NMS."""
-        self.repetitions = 16
+        self.repetitions = 8
         """Repetitions of NMS."""
         self._areas = 1.0
         self._lock = threading.Lock()

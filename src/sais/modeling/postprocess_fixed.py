@@ -56,7 +56,7 @@ def postprocess_fixed(
     nms_iou: float = 0.5,
     max_detections: int = 100,
     candidates: int = OFFSET_LIMIT,
-    repetitions: int = 16,
+    repetitions: int = 8,
 ) -> FixedInstances:
     """Turn the dense outputs of a batch into detections; see `sais.modeling.postprocess.postprocess`.
 
