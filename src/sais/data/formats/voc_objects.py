@@ -71,7 +71,7 @@ def _read_label_map(path: Path) -> VocClasses:
     for line in _read_text(path).splitlines():
         if not line.strip() or line.startswith("#"):
             continue
-        name, color_text = (line.split(":") + [""])[:2]
+        name, color_text = [*line.split(":"), ""][:2]
         color = color_text.split(",")
         if name.strip() not in _BACKGROUND:
             labels[position] = len(names)
