@@ -18,6 +18,8 @@ DEVICE_VARIABLE = "SAIS_GPU_TESTS"
 """Environment variable with the device of the tests; see `tests/gpu/conftest.py`."""
 MAX_SECONDS = {"cpu": 600, "cuda": 120}
 """Type of the device -> time after which a file of tests is killed: a hang must not take the whole session."""
+SLOW = ("test_compile",)
+"""Files of tests that compile networks."""
 CODE = """
 import sys
 from sais.parent_process import end_with_parent
@@ -27,15 +29,22 @@ sys.exit(pytest.main(sys.argv[2:]))
 """
 
 
-def marked_tests(plan: Plan) -> Iterator[Check]:
-    """Yield a check for each file of tests, so that a restart repeats only what is missing."""
+def marked_tests(plan: Plan, slow: bool = False) -> Iterator[Check]:
+    """Yield a check for each file of tests, so that a restart repeats only what is missing.
+
+    Args:
+        plan: device and sizes.
+        slow: whether to yield the files of `SLOW`, which run only if time is left, instead of the others.
+    """
     for path in sorted((ROOT / "tests" / "gpu").glob("test_*.py")):
+        if (path.stem in SLOW) != slow:
+            continue
         name = path.stem.removeprefix("test_")
 
         def run(plan: Plan, path: Path = path) -> list[Row]:
             return run_tests(plan, path)
 
-        yield Check("tests", name, run, required=True)
+        yield Check("tests", name, run, required=not slow)
 
 
 def run_tests(plan: Plan, path: Path) -> list[Row]:

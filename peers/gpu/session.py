@@ -77,6 +77,7 @@ def all_checks(plan: Plan, screening: Path | None = None) -> Iterator[Check]:
     yield from profile_checks(plan)
     yield from table_iv(plan)
     yield from runtime_checks(plan)
+    yield from marked_tests(plan, slow=True)
     yield from compiled(plan)
     yield from screening_checks(plan, screening)
 

@@ -1,4 +1,4 @@
-"""Networks with random weights: the device computes what the CPU computes, in every precision, compiled or not."""
+"""Networks with random weights: the device computes what the CPU computes, in every precision."""
 
 from __future__ import annotations
 
@@ -77,18 +77,3 @@ def test_half_precision_is_near_fp32(precision: str, device: torch.device) -> No
     assert largest_difference(expected, half) <= MAX_DIFFERENCES[precision]
     for value in vars(half).values():
         assert not isinstance(value, torch.Tensor) or bool(torch.isfinite(value).all())
-
-
-def test_compiled_network_equals_the_network(device: torch.device) -> None:
-    """Without graph breaks; on a CPU without code generation, which would take a minute."""
-    model = model_of(small("sais-lite"))
-    images = images_of(model.experiment).to(device)
-    network = prepare_network(model).to(device)
-    backend = "aot_eager" if device.type == "cpu" else "inductor"
-    if device.type == "cuda":
-        pytest.importorskip("triton")
-    with torch.inference_mode(), exact_arithmetic():
-        expected = network(images)
-        actual = torch.compile(network, backend=backend, fullgraph=True)(images)
-    on_host = DenseOutputs(**{k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in vars(expected).items()})
-    assert largest_difference(on_host, actual) <= MAX_DIFFERENCES["fp32"]

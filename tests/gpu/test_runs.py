@@ -101,18 +101,6 @@ def test_deterministic_runs_have_the_same_weights(data: Path, device: torch.devi
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_compiled_run_has_the_losses_of_the_run(
-    finished: Path, data: Path, device: torch.device, tmp_path: Path
-) -> None:
-    if device.type == "cpu":
-        pytest.skip("compilation takes minutes on a CPU")
-    pytest.importorskip("triton")
-    experiment = experiment_on(device)
-    experiment = replace(experiment, run=replace(experiment.run, compile=True))
-    sais.train(experiment, data, tmp_path / "run", random_init=True, max_iterations=4)
-    assert losses_of(tmp_path / "run")[:4] == pytest.approx(losses_of(finished)[:4], rel=0.02)
-
-
 def report_of(expected: Predictor, actual: Predictor) -> ParityReport:
     """Compare the detections of two predictors on synthetic images."""
     report = ParityReport()
