@@ -1,4 +1,4 @@
-"""The route of an accelerator on the device: the values of the host for the same inputs, and no operation that waits."""
+"""The route of an accelerator on the device: the values of the host for the same inputs, and nothing waits."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_packed_masks_equal_those_of_the_host(device: torch.device) -> None:
         mapped = canvas_map.boxes_to_image(boxes[image].numpy())
         arrays = prototypes[image].numpy(), coefficients[image].numpy()
         expected = box_masks(*arrays, mapped, canvas_map.image_size, canvas_map.cells_per_pixel(4))
-        for index, (x, y, bits) in enumerate(expected):
+        for index, (x, y, bits, _) in enumerate(expected):
             assert windows[image, index].tolist() == [x, y, x + bits.shape[1], y + bits.shape[0]]
             size = -(-bits.size // 8)
             unpacked = np.unpackbits(packed[first : first + size], count=bits.size).astype(bool)

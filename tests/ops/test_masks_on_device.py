@@ -75,7 +75,7 @@ def test_packed_masks_are_those_of_the_host(seed: int, margin: float, monkeypatc
         np.testing.assert_array_equal(image_boxes(boxes, tensors)[image].numpy(), mapped)
         arrays = prototypes[image].numpy(), coefficients[image].numpy()
         expected = masks.box_masks(*arrays, mapped, canvas_map.image_size, canvas_map.cells_per_pixel(4), margin)
-        for index, (x, y, bits) in enumerate(expected):
+        for index, (x, y, bits, _) in enumerate(expected):
             if not visible[image, index]:
                 continue
             window = (x, y, x + bits.shape[1], y + bits.shape[0])
