@@ -172,6 +172,13 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
                 f"sais {command}: this version of PyTorch has no {operator} on MPS. Set the environment variable "
                 "PYTORCH_ENABLE_MPS_FALLBACK=1, which computes it on the CPU, or use --device cpu."
             )
+        from sais.engine.signals import is_worker_death
+
+        if not debug and is_worker_death(error):
+            return _print_error(
+                f"sais {command}: a process that reads images ended, usually because of too little memory. Use fewer "
+                "--workers, or 0."
+            )
         if debug or not _is_out_of_memory(error):
             raise
         return _print_error(

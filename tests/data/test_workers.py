@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,13 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from torch.utils.data import DataLoader
 
 from sais.config import InputConfig
 from sais.data import workers
 from sais.data.formats import read_dataset
 from sais.data.loader import evaluation_loader
+from sais.engine.signals import is_worker_death
 from sais.errors import InputError
 from sais.io.temporary import PATTERN
 
@@ -153,6 +156,33 @@ def test_sockets_of_workers_are_in_a_folder_known_as_ours(
         workers.worker_context([1], workers=2)
         assert PATTERN.fullmatch(Path(socket_config["tempdir"]).name) is not None
         assert multiprocessing.util.get_temp_dir() == socket_config["tempdir"]
+
+
+def test_a_removed_folder_of_sockets_is_replaced(socket_config: dict[str, str]) -> None:
+    workers.worker_context([1], workers=2)
+    first = socket_config["tempdir"]
+    shutil.rmtree(first)
+    workers.worker_context([1], workers=2)
+    assert socket_config["tempdir"] != first
+    assert os.path.isdir(socket_config["tempdir"])
+
+
+def test_a_worker_that_cannot_send_its_images_ends_instead_of_letting_the_loader_wait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    images = [torch.zeros(3)] * 4
+    context = workers.worker_context(images, workers=1)
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    monkeypatch.setitem(config, "tempdir", str(tmp_path / "removed"))
+    loader = DataLoader(
+        images,  # type: ignore[arg-type]
+        num_workers=1,
+        worker_init_fn=workers.init_worker,
+        multiprocessing_context=context,
+    )
+    with pytest.raises(RuntimeError) as error:
+        next(iter(loader))
+    assert is_worker_death(error.value)
 
 
 def test_sockets_of_workers_have_short_paths(

@@ -23,6 +23,7 @@ import weakref
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -105,13 +106,21 @@ def init_worker(worker: int) -> None:
 
     A collection would write to the memory shared with the parent process and thereby copy it. Ctrl-C and the end of a
     terminal reach every process of it; the main process handles them, and a dead worker would interrupt the saving of
-    the run.
+    the run. A worker that cannot send an image ends: Python drops the image, for which the main process would wait for
+    ever.
     """
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
     gc.freeze()
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     end_worker_with_parent()
+
+
+def _end_worker(error: BaseException, item: object) -> None:
+    sys.stderr.write(f"a process that reads images cannot send them ({type(error).__name__}: {error})\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def kill_workers() -> None:
@@ -130,11 +139,13 @@ def _name_socket_folder() -> None:
     """Let this process and its workers create their sockets in a folder that is known as ours.
 
     By default each worker creates a folder `pymp-...` in the system's folder for temporary files, which remains there
-    if the worker is killed. The workers inherit the folder that is set here.
+    if the worker is killed. The workers inherit the folder that is set here. Systems remove old temporary folders, also
+    from a notebook that has been open for days.
     """
     config = getattr(multiprocessing.current_process(), "_config", None)
-    if not isinstance(config, dict) or config.get("tempdir") is not None:
+    if not isinstance(config, dict) or os.path.isdir(config.get("tempdir") or ""):
         return
+    config.pop("tempdir", None)
     with contextlib.suppress(OSError):  # then Python chooses one
         folder = create_temporary_folder()
         if len(os.fsencode(folder)) > MAX_SOCKET_FOLDER:  # a longer path of a socket is refused

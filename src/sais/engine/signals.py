@@ -100,6 +100,11 @@ def ignore_worker_deaths() -> Iterator[None]:
         signal.signal(number, previous_handler)
 
 
+def is_worker_death(error: BaseException) -> bool:
+    """Return whether torch raised an exception because an image-reading process has ended."""
+    return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
+
+
 def exit_on_signals() -> None:
     """Let SIGTERM and SIGHUP raise SystemExit, so that temporary files are removed; for the process of a command.
 

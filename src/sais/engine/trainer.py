@@ -39,7 +39,7 @@ from sais.engine.optim import learning_rate
 from sais.engine.resume import RunInputs, resume_run, start_run
 from sais.engine.run_data import RunData, read_data
 from sais.engine.run_folder import BEST, MODEL, PREVIOUS, SETTINGS, claim_run_folder
-from sais.engine.signals import StopRequest, ignore_worker_deaths
+from sais.engine.signals import StopRequest, ignore_worker_deaths, is_worker_death
 from sais.engine.train_state import TrainState, copy_best_to_model, save_model
 from sais.engine.train_step import MAX_CONSECUTIVE_SKIPS, DivergedLossError, train_step
 from sais.errors import InputError, SaisError
@@ -229,7 +229,7 @@ def _train_epochs(run: TrainState, context: LoopContext) -> None:
             if not _train_epoch(run, context):
                 break
         except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
+            if not is_worker_death(error):
                 raise
             deaths += 1
             replace_workers(run, context, deaths, error)
