@@ -40,7 +40,7 @@ check: $(STAMP)
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40
 
-# GPU_BUNDLE="--data DIR --screening FILE" adds packed data and a plan of `python -m peers.screening`.
+# GPU_BUNDLE="--data FILE --screening FILE" adds an archive of `python -m peers.pack` and a plan of `peers.screening`.
 gpu-bundle: $(STAMP)
 	$(BIN)/python -m peers.gpu.bundle dist/gpu-bundle.tar.gz $(GPU_BUNDLE)
 

@@ -1,6 +1,9 @@
 """Pack everything that `python -m peers gpu` needs on a machine without a network into one file.
 
-    python -m peers.gpu.bundle dist/gpu-bundle.tar.gz [--data DIR --screening FILE]      # make gpu-bundle
+    python -m peers.gpu.bundle dist/gpu-bundle.tar.gz      # make gpu-bundle
+
+    python -m peers.pack --data animals --side 320 --images 700 --out animals-320.tar     # with data and a plan
+    python -m peers.gpu.bundle dist/gpu-bundle.tar.gz --data animals-320.tar --screening plan.yaml
 
 The machine has Python, torch, torchvision, timm, onnx and onnxruntime with what these depend on; the bundle adds the
 project as committed, wheels of what else sais needs, and packed data. There: unpack it and start `run.sh`.
@@ -47,7 +50,7 @@ class Arguments:
     path: tyro.conf.Positional[Path] = Path("dist/gpu-bundle.tar.gz")
     """File to write."""
     data: Path | None = None
-    """Folder with packed data sets, which becomes `data` of the bundle and $SAIS_DATA of the session."""
+    """Archive of `python -m peers.pack`, or folder of data sets: `data` of the bundle, $SAIS_DATA of the session."""
     screening: Path | None = None
     """Plan of `python -m peers.screening` that runs in the remaining time."""
     pythons: tuple[str, ...] = PYTHON_VERSIONS
@@ -118,22 +121,30 @@ def pack(arguments: Arguments, wheels: Path) -> int:
     arguments.path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(arguments.path, "w:gz") as bundle:
         with tarfile.open(fileobj=io.BytesIO(archive)) as project:
-            for member in project:
-                content = project.extractfile(member) if member.isfile() else None
-                member.name = f"{NAME}/project/{member.name}"
-                bundle.addfile(member, content)
+            _add_members(bundle, project, f"{NAME}/project")
         bundle.add(Path(__file__).with_name("run.sh"), f"{NAME}/run.sh")
         _add_text(bundle, "requirements.txt", "\n".join(requirements()) + "\n")
         for wheel in sorted(wheels.glob("*.whl")):
             bundle.add(wheel, f"{NAME}/wheels/{wheel.name}")
-        if arguments.data is not None:
+        if arguments.data is not None and arguments.data.is_dir():
             bundle.add(arguments.data, f"{NAME}/data")
+        elif arguments.data is not None:
+            with tarfile.open(arguments.data) as packed:
+                _add_members(bundle, packed, f"{NAME}/data")
         if arguments.screening is not None:
             bundle.add(arguments.screening, f"{NAME}/screening{arguments.screening.suffix}")
     size = arguments.path.stat().st_size
     if size > MAX_BYTES:
         raise ConfigError(f"{arguments.path}: {size / 1e6:.0f} MB, more than {MAX_BYTES / 1e6:.0f}. Pack less data.")
     return size
+
+
+def _add_members(bundle: tarfile.TarFile, archive: tarfile.TarFile, folder: str) -> None:
+    """Add all members of an archive below a folder of the bundle."""
+    for member in archive:
+        content = archive.extractfile(member) if member.isfile() else None
+        member.name = f"{folder}/{member.name}"
+        bundle.addfile(member, content)
 
 
 def _add_text(bundle: tarfile.TarFile, name: str, text: str) -> None:

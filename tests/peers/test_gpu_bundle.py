@@ -40,13 +40,20 @@ def test_requirements_are_what_the_machine_lacks() -> None:
         assert importlib.metadata.version(name)
 
 
-def test_pack_contains_project_wheels_data_and_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("archive", [False, True], ids=["folder", "archive"])
+def test_pack_contains_project_wheels_data_and_plan(
+    archive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wheels, data, plan = tmp_path / "wheels", tmp_path / "packed", tmp_path / "plan.yaml"
     wheels.mkdir()
     (wheels / "tyro-1.0.17-py3-none-any.whl").write_bytes(b"wheel")
     (data / "animals").mkdir(parents=True)
     (data / "animals" / "train.json").write_text("{}")
     plan.write_text("recipe: sais-lite\n")
+    if archive:
+        with tarfile.open(tmp_path / "animals.tar", "w") as file:
+            file.add(data / "animals", "animals")
+        data = tmp_path / "animals.tar"
     arguments = Arguments(tmp_path / "dist" / "bundle.tar.gz", data, plan)
     assert pack(arguments, wheels) == arguments.path.stat().st_size
     with tarfile.open(arguments.path) as file:
