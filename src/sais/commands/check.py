@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
     if not names:
         if not data.is_dir():
             raise InputError(f"{data}: no such data folder. Check the path.")
-        raise InputError(f"{data}: no annotations/SPLIT.json. {describe_remedy(data, [])}")
+        raise InputError(f"{data}: no labels in a known format. {describe_remedy(data, [])}")
     results = {name or data.stem: _check_split(arguments, data, name) for name in names}
     reports = [result.report for result in results.values() if result.report is not None]
     whole = whole_sets([report.split for report in reports])

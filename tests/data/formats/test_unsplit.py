@@ -1,7 +1,8 @@
-"""COCO files as labeling tools export them, without splits: what `check`, `train` and `split` advise leads to a run."""
+"""COCO files as labeling tools export them, without splits: drawn splits, and those that `sais split` writes."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from sais.cli import main
-from sais.data.formats import list_splits, read_dataset
+from sais.data.formats import list_splits, read_dataset, read_dataset_files
+from sais.data.formats.notes import DRAWN
 from sais.data.formats.unsplit import describe_contents, find_coco_files, whole_sets
-from sais.errors import InputError
+from sais.errors import InputError, ResourceError
 
 
 @pytest.fixture
@@ -38,14 +40,18 @@ def label_studio(shapes: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_check_of_a_cvat_export_leads_to_two_splits(cvat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cvat_export_is_split_by_a_draw_and_by_a_command(cvat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert list_splits(cvat) == ["train", "valid"]
     assert main(["check", str(cvat)]) == 0
-    advice = capsys.readouterr().out.splitlines()[-1]
-    command = f"sais split {cvat / 'annotations' / 'instances_default.json'}"
-    assert advice.endswith(command)
-    assert main(command.split()[1:]) == 0
+    output = capsys.readouterr().out
+    assert "found COCO, 2 splits" in output
+    assert f"NOTE: {DRAWN}: 2" in output
+    drawn = {name: read_dataset(cvat, name) for name in ("train", "valid")}
+    assert main(["split", str(cvat)]) == 0
     assert f"next: sais check {cvat}" in capsys.readouterr().out
     splits = [read_dataset(cvat, name) for name in ("train", "valid")]
+    for split in splits:  # the same images as before
+        assert [record.source for record in split.images] == [record.source for record in drawn[split.name].images]
     assert [record.source.parent.name for split in splits for record in split.images] == ["default"] * 12  # type: ignore[union-attr]
     assert main(["check", str(cvat)]) == 0
     output = capsys.readouterr().out
@@ -55,23 +61,51 @@ def test_check_of_a_cvat_export_leads_to_two_splits(cvat: Path, capsys: pytest.C
     assert whole_sets([*splits, read_dataset(cvat, "default")]) == {"default"}
 
 
-def test_check_of_a_label_studio_export_leads_to_two_splits(
+def test_a_label_studio_export_is_split_by_a_draw_and_by_a_command(
     label_studio: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", str(label_studio)]) == 2
-    assert f"sais split {label_studio / 'result.json'}" in capsys.readouterr().err
+    assert main(["check", str(label_studio)]) == 0
+    assert len(read_dataset(label_studio, "all").images) == 12
     assert main(["split", str(label_studio)]) == 0  # the folder is enough
     assert list_splits(label_studio) == ["train", "valid"]
     assert len(read_dataset(label_studio, "train").images) + len(read_dataset(label_studio, "valid").images) == 12
 
 
-def test_read_dataset_advises_to_split(cvat: Path, label_studio: Path, shapes: Path) -> None:
-    with pytest.raises(InputError, match=r"Available splits: default\. Split annotations/instances_default\.json"):
-        read_dataset(cvat, "train")
-    with pytest.raises(InputError, match=r"Split result\.json into train and valid: sais split "):
-        read_dataset(label_studio, "train")
+def test_a_drawn_split_is_the_same_every_time_and_keeps_every_class(label_studio: Path) -> None:
+    first, second = (read_dataset(label_studio, "valid") for _ in range(2))
+    assert [record.source for record in first.images] == [record.source for record in second.images]
+    train = read_dataset(label_studio, "train")
+    assert not {record.source for record in first.images} & {record.source for record in train.images}
+    assert train.class_names == first.class_names
+
+
+def test_a_file_of_one_split_is_not_drawn_from(label_studio: Path, shapes: Path) -> None:
+    (label_studio / "result.json").rename(label_studio / "train.json")
+    assert len(read_dataset(label_studio, "train").images) == 12
+    with pytest.raises(InputError, match="no annotations of split 'valid'"):
+        read_dataset(label_studio, "valid")
     with pytest.raises(InputError, match=r"Available splits: train, valid\.$"):
         read_dataset(shapes, "test")
+
+
+def test_compressed_annotations_are_read(label_studio: Path, tmp_path: Path) -> None:
+    content = (label_studio / "result.json").read_bytes()
+    path = tmp_path / "all.json"
+    path.write_bytes(gzip.compress(content))
+    assert len(read_dataset_files(path, label_studio).images) == 12
+    path.write_bytes(gzip.compress(content)[:-20])
+    with pytest.raises(InputError, match=r"all\.json: the gzip file ends too early"):
+        read_dataset_files(path, label_studio)
+
+
+def test_decompressed_annotations_have_the_limit_of_the_others(
+    label_studio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = gzip.compress(b" " * 100_000 + (label_studio / "result.json").read_bytes())
+    (label_studio / "result.json").write_bytes(content)
+    monkeypatch.setattr("sais.input_limits.MAX_JSON_BYTES", 50_000)
+    with pytest.raises(ResourceError, match="when decompressed"):
+        read_dataset_files(label_studio / "result.json", label_studio)
 
 
 def test_describe_remedy_names_what_a_folder_contains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,9 +115,9 @@ def test_describe_remedy_names_what_a_folder_contains(tmp_path: Path, capsys: py
         path.parent.mkdir(exist_ok=True)
         path.write_text("[]" if name == "tasks.json" else "{}")
     assert find_coco_files(tmp_path) == []
-    assert describe_contents(tmp_path) == "It contains no COCO JSON, but 2 .jpg and 2 .json and 1 .txt"
+    assert describe_contents(tmp_path) == "It contains no known labels, but 2 .jpg and 2 .json and 1 .txt"
     assert main(["check", str(tmp_path)]) == 2
-    assert "2 .jpg and 2 .json and 1 .txt. Export the labels as COCO JSON" in capsys.readouterr().err
+    assert "2 .jpg and 2 .json and 1 .txt. Export the labels in a format that is read" in capsys.readouterr().err
     for name in ("first", "second"):
         (tmp_path / f"{name}.json").write_text('{"images": [], "annotations": []}')
     assert main(["check", str(tmp_path)]) == 2

@@ -1,20 +1,12 @@
 """Data sets on disk: the table of formats, and the folder layouts in which each is found.
 
-COCO, with SPLIT a name such as train or valid (val is a synonym):
-
-    DIR/annotations/SPLIT.json, instances_SPLIT.json, or the only file with SPLIT in its name (instances_train2017.json)
-        with images in DIR/images/SPLIT, DIR/images, DIR/SPLIT, DIR or another folder in DIR/images, such as
-        DIR/images/default; SPLIT may have the year as well
-    DIR/SPLIT/_annotations.coco.json with the images next to it (Roboflow)
-
-The layouts of the other formats are in their files, each with `list_splits` and `read_split`.
+The layouts of a format are in its file with `list_splits` and `read_split`; those of COCO are in `coco_layouts`.
 To add a format, add a row to `FORMATS` with a reader in a file of this folder. Without a change here,
 ``module:function`` names a reader of your own: (folder, split name) -> `DatasetSplit`.
 """
 
 from __future__ import annotations
 
-import glob
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +15,7 @@ from typing import Any
 
 from sais.data.annotations import DatasetSplit
 from sais.data.formats.coco import Problems, read_coco
+from sais.data.formats.coco_layouts import list_coco_splits, read_coco_split
 from sais.data.formats.unsplit import describe_remedy
 from sais.data.objects import is_object_name, open_object, select_classes
 from sais.data.options import DataOptions, apply_options
@@ -30,10 +23,6 @@ from sais.errors import InputError
 from sais.resolve import resolve
 
 _SYNONYMS = {"valid": "val", "val": "valid"}
-_PREFIX = "instances_"
-_ROBOFLOW = "_annotations.coco.json"
-_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "panoptic_")
-"""Prefixes of the annotation files of COCO's other tasks."""
 _MAX_NAME = 200
 """Length of a split's name in letters; file systems allow 255 bytes with what is added."""
 _DEFAULTS = DataOptions()
@@ -163,53 +152,6 @@ def _check_name(folder: Path, split: str) -> None:
         raise InputError(f"{folder}: split {split[:100]!r}: not the name of a split. Give a name, such as train.")
 
 
-def _read_coco_split(
-    folder: Path, split: str, classes: ClassNames, searched: list[str], problems: Problems | None
-) -> DatasetSplit | None:
-    names = [split, _SYNONYMS[split]] if split in _SYNONYMS else [split]
-    annotations = _find_coco_file(folder, names, searched)
-    if annotations is None:
-        return None
-    stem = annotations.stem.removeprefix(_PREFIX)
-    folders = list(dict.fromkeys([stem, *names, *(f"{name}2017" for name in names)]))
-    candidates = [folder / "images" / name for name in folders]
-    candidates += [folder / "images", *(folder / name for name in folders), folder, annotations.parent]
-    candidates += sorted(place for place in (folder / "images").glob("*") if place.is_dir())
-    if annotations.name == _ROBOFLOW:
-        candidates = [annotations.parent, annotations.parent / "images"]
-    return replace(read_coco(annotations, candidates, classes, problems), name=split)
-
-
-def _find_coco_file(folder: Path, names: list[str], searched: list[str]) -> Path | None:
-    exact: list[Path] = []
-    for name in names:
-        exact += [
-            folder / "annotations" / f"{name}.json",
-            folder / "annotations" / f"{_PREFIX}{name}.json",
-            folder / name / _ROBOFLOW,
-            folder / f"{name}.json",
-        ]
-    for path in exact:
-        if path.is_file():
-            return path
-    patterns = [prefix + f"*{glob.escape(name)}*.json" for prefix in (_PREFIX, "") for name in names]
-    for pattern in patterns:
-        matches = sorted(p for p in (folder / "annotations").glob(pattern) if not p.name.startswith(_OTHER_TASKS))
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            candidates = ", ".join(p.stem.removeprefix(_PREFIX) for p in matches)
-            raise InputError(f"{folder}: split '{names[0]}' matches several files: {candidates}. Name one of them.")
-    searched += [str(path.relative_to(folder)) for path in exact] + [f"annotations/{p}" for p in patterns]
-    return None
-
-
-def _list_coco_splits(folder: Path) -> list[str]:
-    files = [p for p in sorted((folder / "annotations").glob("*.json")) if not p.name.startswith(_OTHER_TASKS)]
-    roboflow = [p.parent.name for p in sorted(folder.glob(f"*/{_ROBOFLOW}"))]
-    return [p.stem.removeprefix(_PREFIX) for p in files] + roboflow
-
-
 def _lazy(module: str, title: str) -> Format:
     """Return the row of a format whose module is imported when it is needed."""
 
@@ -227,7 +169,7 @@ def _lazy(module: str, title: str) -> Format:
 
 
 FORMATS: dict[str, Format] = {
-    "coco": Format(_read_coco_split, _list_coco_splits, "COCO"),
+    "coco": Format(read_coco_split, list_coco_splits, "COCO"),
     "yolo": _lazy("sais.data.formats.yolo", "YOLO segmentation"),
     "labelme": _lazy("sais.data.formats.labelme", "LabelMe"),
     "voc": _lazy("sais.data.formats.voc", "Pascal VOC"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sais import input_limits
 from sais.data.annotation_limits import classes_problem, quoted, size_problem
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_ids import Numbers, as_integer, is_id, number_ids
@@ -58,7 +60,7 @@ def read_document(path: Path) -> Document:
         ResourceError: The file is too large, or memory does not suffice.
     """
     try:
-        document = json.loads(read_regular_file(path, "annotation file"))
+        document = json.loads(_decompress(path, read_regular_file(path, "annotation file")))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not JSON ({error.msg}, line {error.lineno} column {error.colno}). Export it again."
@@ -80,6 +82,23 @@ def read_document(path: Path) -> Document:
     if not document["images"]:
         raise InputError(f"{path}: no images. Export a split with at least one image.")
     return document
+
+
+def _decompress(path: Path, content: bytes) -> bytes:
+    """Return the content of a file that may be compressed with gzip."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    limit = input_limits.MAX_JSON_BYTES
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        text = decompressor.decompress(content, limit)
+    except zlib.error as error:
+        raise InputError(f"{path}: corrupt gzip file ({error}). Export it again.") from error
+    if decompressor.unconsumed_tail:
+        raise ResourceError(f"{path}: more than {limit / 2**30:g} GB when decompressed. Split it.")
+    if not decompressor.eof:
+        raise InputError(f"{path}: the gzip file ends too early. Export it again.")
+    return text
 
 
 def read_categories(path: Path, document: Document, classes: tuple[str, ...] | None, notes: Notes) -> Categories:

@@ -48,11 +48,12 @@ def describe_remedy(folder: Path, splits: list[str], wanted: str = "train") -> s
         return f"{available}COCO files: {names}. Rename them to annotations/train.json and annotations/valid.json."
     if splits:
         return available.strip()
-    return f"{describe_contents(folder)}. Export the labels as COCO JSON, to annotations/train.json."
+    remedy = "Export the labels in a format that is read, such as COCO JSON to annotations/train.json"
+    return f"{describe_contents(folder)}. {remedy}."
 
 
 def describe_contents(folder: Path) -> str:
-    """Return what a folder without COCO files contains: "no COCO JSON, but 110 .jpg and 110 .txt"."""
+    """Return what a folder without labels contains: "It contains no known labels, but 110 .jpg and 110 .txt"."""
     counts: Counter[str] = Counter()
     for _, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -60,7 +61,7 @@ def describe_contents(folder: Path) -> str:
         if counts.total() > _MAX_FILES:
             break
     kinds = " and ".join(f"{count} {suffix}" for suffix, count in counts.most_common(3))
-    return f"It contains no COCO JSON, but {kinds}" if kinds else "It is empty"
+    return f"It contains no known labels, but {kinds}" if kinds else "It is empty"
 
 
 def is_held_out(name: str) -> bool:
@@ -80,7 +81,7 @@ def _is_coco(path: Path) -> bool:
             head = file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \r\n\t")
     except OSError:
         return False
-    return head.startswith(b"{") and any(key in head for key in (b'"images"', b'"annotations"', b'"categories"'))
+    return head.startswith(b"{") and any(key in head for key in (b'"images"', b'"annotations"'))
 
 
 def whole_sets(splits: Sequence[DatasetSplit]) -> set[str]:
