@@ -128,7 +128,7 @@ def test_sizes_follow_the_batches() -> None:
     assert (sizes.areas, sizes.candidates, sizes.repetitions) == (1, 2000, 16)
     for _ in range(9):
         sizes.follow(0.1, False, False)
-    assert sizes.limit_candidates(1) > 8000
+    assert sizes.limit_candidates(1) == 4000
     assert sizes.limit_candidates(8) < 4000
     assert fits(64, 192 * 192, 100)
     assert not fits(8, 192 * 192, 5000)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PAIR_BYTES = 20
 """Bytes for each pair of candidates in NMS."""
+MAX_CANDIDATES = 4000
+"""Maximum number of candidates of an image that take part in NMS."""
 MAX_BYTES = 2**31
 """Maximum memory of the pairs of candidates of a batch, and of the logits of its masks on the prototype grid."""
 MAX_MASK_BYTES = 2**27
@@ -73,7 +75,7 @@ class FixedSizes:
         """
         with self._lock:
             self._areas = max(areas, 0.9 * self._areas)  # one crowded batch does not slow down all others
-            self.candidates = self.candidates if enough else min(2 * self.candidates, 16_000)
+            self.candidates = self.candidates if enough else min(2 * self.candidates, MAX_CANDIDATES)
             self.repetitions = self.repetitions if converged else min(2 * self.repetitions, 128)
 
 
