@@ -1,4 +1,4 @@
-"""`sais split FILE`: split one COCO file into a training, a validation and perhaps a test split."""
+"""`sais split FILE`: split labels into a training, a validation and perhaps a test split, as COCO files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -19,7 +19,9 @@ from sais.text import print_lines, print_text
 
 @dataclass(frozen=True)
 class SplitArguments:
-    """Split one COCO file into a training and a validation split, stratified by class. Images are not moved.
+    """Split a COCO file into a training and a validation split, stratified by class. Images are not moved.
+
+    Labels of another format without splits, such as a folder of LabelMe files, are written as COCO files as well.
 
     With --test, a third split is for the evaluation of the final model.
 
@@ -27,7 +29,7 @@ class SplitArguments:
     """
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """COCO JSON with all images, or the folder of the only one."""
+    """COCO JSON with all images, the folder of the only one, or a folder of labels of another format."""
     valid: float = 0.2
     """Fraction of the images in the validation split, between 0 and 1."""
     test: float = 0.0
@@ -35,6 +37,8 @@ class SplitArguments:
     out: Path | None = None
     """Folder of the data set, for annotations/train.json, valid.json and test.json. Default: the folder of FILE, or its
     parent if that folder is called annotations."""
+    format: str = "auto"
+    """Format of the labels in the folder FILE, such as labelme; auto: as it is found, COCO first."""
     seed: Seed = 0
     """Random seed; the same seed gives the same split."""
     overwrite: bool = False
@@ -50,23 +54,17 @@ def run(argv: Sequence[str]) -> int:
         message = f"--test {arguments.test:g}: with --valid {arguments.valid:g}, no images are left for training."
         raise ConfigError(f"{message} Give 0.2 for a fifth of the images.")
     from sais.data.formats import read_dataset
-    from sais.data.formats.coco import read_coco
     from sais.data.split import split_document
     from sais.data.split_summary import summarize
 
-    file = _find_file(arguments.file)
-    read_coco(file, None)  # raises an error for a malformed file
-    folder = file.parent if file.parent.name else file.parent.resolve()
-    out = arguments.out or (folder.parent if folder.name == "annotations" else file.parent)
+    document, folder, inputs = _read_labels(arguments.file, arguments.format)
+    out = arguments.out or folder
     names = ("train", "valid", "test") if arguments.test else ("train", "valid")
     paths = [out / "annotations" / f"{name}.json" for name in names]
-    document = json.loads(file.read_bytes())
-    if isinstance(document.get("info"), dict):
-        document["info"].pop("written_by", None)  # the mark of another command
     parts = dict(zip(paths, split_document(document, arguments.valid, arguments.seed, arguments.test), strict=True))
     contents = {path: json.dumps(part) for path, part in parts.items()}
     # Files that would not change are those of an earlier, perhaps interrupted split.
-    check_outputs(paths, [file], arguments.overwrite, out, lambda path: path.read_bytes() == contents[path].encode())
+    check_outputs(paths, inputs, arguments.overwrite, out, lambda path: path.read_bytes() == contents[path].encode())
     _write(contents)
     for path, part in parts.items():
         print_text(f"wrote {path}: {len(part['images'])} images")
@@ -94,15 +92,42 @@ def _write(contents: dict[Path, str]) -> None:
         raise
 
 
-def _find_file(path: Path) -> Path:
-    """Return the COCO file of a path: the file itself, or the only one of a folder."""
+def _read_labels(path: Path, format: str) -> tuple[dict[str, Any], Path, list[Path]]:
+    """Return a COCO document of all images, the folder of the data set, and the files that must not be replaced."""
+    from sais.data.formats.coco import read_coco
+    from sais.data.formats.coco_document import read_document
+
+    file = _find_file(path) if format in ("auto", "coco") or not path.is_dir() else None
+    if file is None:
+        from sais.data.formats import read_dataset
+        from sais.data.formats.coco_from_split import to_document
+        from sais.data.formats.folder_splits import WHOLE
+
+        split = read_dataset(path, WHOLE, format=format)
+        print_text(f"found {split.origin}")
+        return to_document(split, path), path, []
+    read_coco(file, None)  # raises an error for a malformed file
+    document = read_document(file)
+    if isinstance(document.get("info"), dict):
+        document["info"].pop("written_by", None)  # the mark of another command
+    folder = file.parent if file.parent.name else file.parent.resolve()
+    return document, folder.parent if folder.name == "annotations" else file.parent, [file]
+
+
+def _find_file(path: Path) -> Path | None:
+    """Return the COCO file of a path: the file itself, or the only one of a folder; None for another format."""
     if not path.is_dir():
         return path
+    from sais.data.formats import list_splits
     from sais.data.formats.unsplit import describe_contents, find_coco_files
 
     files = find_coco_files(path)
     if len(files) == 1:
         return files[0]
     names = ", ".join(str(file) for file in files[:5])
-    reason = f"several COCO files: {names}. Give one of them." if files else f"{describe_contents(path)}. Give a file."
-    raise InputError(f"{path}: {reason}")
+    if files:
+        raise InputError(f"{path}: several COCO files: {names}. Give one of them.")
+    splits = list_splits(path)
+    if not splits:
+        raise InputError(f"{path}: {describe_contents(path)}. Give a file.")
+    return None

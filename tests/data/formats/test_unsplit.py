@@ -14,6 +14,7 @@ from sais.data.formats import list_splits, read_dataset, read_dataset_files
 from sais.data.formats.notes import DRAWN
 from sais.data.formats.unsplit import describe_contents, find_coco_files, whole_sets
 from sais.errors import InputError, ResourceError
+from tests.data.formats.label_samples import image_names, labelme_document, objects, write_image, write_yolo
 
 
 @pytest.fixture
@@ -106,6 +107,25 @@ def test_decompressed_annotations_have_the_limit_of_the_others(
     monkeypatch.setattr("sais.input_limits.MAX_JSON_BYTES", 50_000)
     with pytest.raises(ResourceError, match="when decompressed"):
         read_dataset_files(label_studio / "result.json", label_studio)
+
+
+def test_split_writes_labels_of_another_format_as_coco(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in image_names("train"):
+        write_image(tmp_path / "photos" / f"{name}.png")
+        (tmp_path / "photos" / f"{name}.json").write_text(json.dumps(labelme_document(name)))
+    drawn = {name: objects(read_dataset(tmp_path, name)) for name in ("train", "valid")}
+    assert main(["split", str(tmp_path)]) == 0
+    assert "found LabelMe, 2 splits, 2 classes" in capsys.readouterr().out
+    assert {name: objects(read_dataset(tmp_path, name)) for name in ("train", "valid")} == drawn
+    assert read_dataset(tmp_path, "train").origin == "COCO, 2 splits, 2 classes"
+    assert main(["split", str(tmp_path)]) == 2  # COCO files now: the folder does not say which of them
+    assert main(["split", str(tmp_path), "--format", "labelme"]) == 0  # unchanged
+
+
+def test_split_does_not_split_a_data_set_with_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_yolo(tmp_path)
+    assert main(["split", str(tmp_path)]) == 2
+    assert "Available splits: train, val" in capsys.readouterr().err
 
 
 def test_describe_remedy_names_what_a_folder_contains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
