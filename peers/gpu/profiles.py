@@ -77,7 +77,7 @@ def profiled(plan: Plan, name: str, run: Callable[[], object]) -> Row:
             run()
         clock()
     events = recorded.key_averages()
-    kernels = {event.key: _self_time(event, plan.on_cuda) / STEPS for event in events}
+    kernels = {event.key: self_time(event, plan.on_cuda) / STEPS for event in events}
     kernels = {key: value for key, value in kernels.items() if value > 0}
     busy = sum(kernels.values())
     values: dict[str, Any] = {
@@ -99,7 +99,7 @@ def profiled(plan: Plan, name: str, run: Callable[[], object]) -> Row:
     return Row(name, None, text, values=values)
 
 
-def _self_time(event: Any, on_cuda: bool) -> float:
+def self_time(event: Any, on_cuda: bool) -> float:
     """Return the time of a kernel, or of an operator on a CPU without those that it calls, in milliseconds."""
     if on_cuda:
         is_kernel = event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False)

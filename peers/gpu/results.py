@@ -142,7 +142,7 @@ def is_cuda_lost() -> bool:
     try:
         torch.cuda.empty_cache()
         torch.zeros(1, device="cuda").item()
-    except RuntimeError:
+    except (RuntimeError, AssertionError):
         return True
     return False
 

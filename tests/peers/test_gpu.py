@@ -6,21 +6,29 @@ import json
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 
+import torch
+from torch.autograd.profiler_util import FunctionEventAvg
+
 from peers.__main__ import main
 from peers.gpu import results as results_module
-from peers.gpu.inference import TABLE_IV, compare_systems
+from peers.gpu.inference import TABLE_IV, compare_systems, comparisons
 from peers.gpu.inference_systems import FROM_CANVASES, FROM_IMAGES, NETWORK, STREAMED
 from peers.gpu.marked_tests import read_report
 from peers.gpu.plan import Check, Plan, Row
-from peers.gpu.profiles import by_kind
+from peers.gpu.profiles import by_kind, profiled, self_time
 from peers.gpu.results import Results
-from peers.gpu.session import all_checks
+from peers.gpu.session import all_checks, describe
+from peers.gpu.timing import allocated, peak_memory
+from peers.gpu.training_steps import training_checks
 from sais.errors import ConfigError, MissingDependencyError
 from sais.recipes import RECIPES
 
@@ -127,6 +135,69 @@ def test_restart_keeps_the_deadline_and_repeats_no_failure(tmp_path: Path, monke
     assert counted.runs == []
 
 
+@pytest.fixture
+def simulated_cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let plans of the CPU take the branches of CUDA; returns the recorded modes of the synchronization check."""
+    modes: list[str] = []
+    functions: dict[str, Any] = {
+        "synchronize": lambda *device: None,
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": lambda *device: None,
+        "max_memory_allocated": lambda *device: 5 * 2**30,
+        "memory_allocated": lambda *device: 2**30,
+        "device_count": lambda: 1,
+        "get_device_properties": lambda device: SimpleNamespace(total_memory=80 * 2**30, major=9, minor=0),
+        "set_sync_debug_mode": modes.append,
+    }
+    for name, function in functions.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    monkeypatch.setattr(Plan, "on_cuda", property(lambda plan: True))
+    return modes
+
+
+def test_checks_take_the_branches_of_cuda(tmp_path: Path, simulated_cuda: list[str]) -> None:
+    plan = plan_of(tmp_path)
+    (row,) = describe(plan)
+    assert row.values["memory"] == "80 GiB"
+    assert row.values["compute capability"] == "9.0"
+    assert row.values["driver"]
+    assert allocated(plan) == 2**30
+    assert peak_memory(plan, lambda: None, allocated(plan)) == 4 * 2**30
+
+    def run() -> None:
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        torch.ones(8, 8) @ torch.ones(8, 8)
+
+    row = profiled(plan, "step", run)
+    assert simulated_cuda == ["warn", "default"]
+    assert row.values["host_waits"] == 1
+    assert "1 host waits" in row.text
+    names = [check.name for check in comparisons(plan)]
+    assert names == [
+        "bf16, batch 1",
+        "bf16, batch 2",
+        "tf32, batch 1",
+        "tf32, batch 2",
+        "fp32, batch 1",
+        "fp32, batch 2",
+    ]
+    assert [check.name for check in training_checks(plan)] == ["bf16, batch 2", "tf32, batch 2", "fp32, batch 2"]
+
+
+@pytest.mark.usefixtures("simulated_cuda")
+def test_session_restarts_after_a_check_that_broke_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, words: started.append(words))
+    monkeypatch.setenv(results_module.RESTARTED, "0")
+    lost = iter([False, True])
+    monkeypatch.setattr(results_module, "is_cuda_lost", lambda: next(lost))
+    results, counted = Results(plan_of(tmp_path), "command"), Counted(a="passes", b="error")
+    for check in counted.checks():
+        results.run(check)
+    assert len(started) == 1
+    assert statuses(tmp_path) == {"a": "PASS", "b": "FAIL"}
+
+
 def test_read_report_returns_a_row_for_each_test(tmp_path: Path) -> None:
     (tmp_path / "report.xml").write_text(REPORT)
     rows = read_report(tmp_path / "report.xml")
@@ -137,6 +208,16 @@ def test_read_report_returns_a_row_for_each_test(tmp_path: Path) -> None:
         ("setup", False),
     ]
     assert [row.text for row in rows] == ["1.2 s", "assert 1 == 2", "one GPU only", "RuntimeError: CUDA"]
+
+
+def test_self_time_counts_kernels_once() -> None:
+    event = FunctionEventAvg()
+    event.device_type, event.self_device_time_total = torch.autograd.DeviceType.CUDA, 2000.0
+    assert self_time(event, on_cuda=True) == 2.0
+    event.is_user_annotation = True  # the range of an optimizer step, whose kernels are events of their own
+    assert self_time(event, on_cuda=True) == 0.0
+    event.device_type, event.self_cpu_time_total = torch.autograd.DeviceType.CPU, 500.0
+    assert (self_time(event, on_cuda=True), self_time(event, on_cuda=False)) == (0.0, 0.5)
 
 
 def test_by_kind_adds_up_kernels_of_cuda_and_operators_of_the_cpu() -> None:
