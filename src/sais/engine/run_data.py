@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class RunData:
 
         remarks = describe_split(self.train_split)
         if self.valid_split is not None:
-            remarks += describe_split(self.valid_split, "evaluate")
+            remarks += describe_split(replace(self.valid_split, origin=""), "evaluate")  # the format is that of train
             remarks += describe_overlap(self.train_split, self.valid_split)
         if not any(trainable(record) for record in self.train_split.images):
             name = self.train_split.name
