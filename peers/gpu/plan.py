@@ -129,6 +129,9 @@ class Check:
     required: bool = False
     """Whether it runs after the deadline as well, unless it failed in an earlier session."""
 
+    continues: bool = False
+    """Whether it runs in every session, because it continues by itself where it stopped."""
+
     @property
     def key(self) -> str:
         """The name under which results are kept."""

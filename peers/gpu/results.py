@@ -64,7 +64,7 @@ class Results:
         return missing + [check for check in checks if check.key in self.checks and not self._is_kept(check)]
 
     def _is_kept(self, check: Check) -> bool:
-        return all(row["status"] in KEPT for row in self.checks[check.key]["rows"])
+        return not check.continues and all(row["status"] in KEPT for row in self.checks[check.key]["rows"])
 
     def run(self, check: Check) -> None:
         """Run a check and write its rows; no exception of a check ends the session."""

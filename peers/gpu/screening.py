@@ -19,7 +19,7 @@ MIN_MINUTES = 1.0
 def screening_checks(plan: Plan, path: Path | None) -> Iterator[Check]:
     """Yield the screening, if a plan is given."""
     if path is not None:
-        yield Check("screening", path.name, partial(screen, path=path))
+        yield Check("screening", path.name, partial(screen, path=path), continues=True)
 
 
 def screen(plan: Plan, path: Path) -> list[Row]:

@@ -98,6 +98,16 @@ def test_second_start_keeps_results_and_repeats_failures_last(tmp_path: Path) ->
     assert results.counts() == "3 PASS, 1 FAIL, 1 SKIP, 1 INFO"
 
 
+def test_check_that_continues_by_itself_runs_in_every_session(tmp_path: Path) -> None:
+    counted = Counted(a="measures", b="passes")
+    for _ in range(2):
+        results = Results(plan_of(tmp_path), "command")
+        first, second = counted.checks()
+        for check in results.pending([Check(first.section, first.name, first.run, continues=True), second]):
+            results.run(check)
+    assert counted.runs == ["a", "b", "a"]
+
+
 def test_checks_after_the_deadline_are_skipped_but_for_required_ones(tmp_path: Path) -> None:
     results, counted = Results(plan_of(tmp_path, minutes=-1), "command"), Counted(a="passes", b="passes")
     first, second = counted.checks()
