@@ -18,7 +18,7 @@ from sais.text import print_text, printable, short_name
 if TYPE_CHECKING:
     from sais.data.convert import ConvertedSplit
 
-Format = Literal["coco", "yolo", "labelme", "geojson"]
+Format = Literal["coco", "yolo", "labelme", "voc", "masks", "geojson", "cityscapes"]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class PredictArguments:
     """COCO file of the same images, such as valid.json: predictions.json takes over its image and category ids."""
     polygons: bool = False
     """Write masks in predictions.json as polygons (without holes) instead of RLE."""
-    to: Literal["coco", "yolo", "labelme", "geojson"] | None = None
+    to: Literal["coco", "yolo", "labelme", "voc", "masks", "geojson", "cityscapes"] | None = None
     """Format of labels for correction and training, written with the images to a folder of this name in --out."""
     tolerance: Annotated[float, Minimum(0)] = 1.0
     """Pixels by which polygons of --to may deviate from the masks, to have fewer points; 0 for exact ones."""

@@ -52,9 +52,9 @@ class PredictedLabels:
         from sais.data.label_folder import LabelFolder, unique_stems
         from sais.data.writers import DatasetInfo, open_writer
 
-        stems = unique_stems([(image.location, image.file_name) for image in images])
-        self._stems = dict(zip(images, stems, strict=True))
         folder = LabelFolder(self.path, open_writer(self._format, DatasetInfo((), (), (SPLIT,))))
+        named = [(image.location, image.file_name) for image in images]
+        self._stems = dict(zip(images, unique_stems(named, not folder.shares_images), strict=True))
         folder.check(((SPLIT, stem, _file(image)) for image, stem in self._stems.items()), inputs, self._overwrite)
 
     def open(self, predictor: Predictor) -> None:
@@ -66,7 +66,7 @@ class PredictedLabels:
 
         boxes_only = not predictor.experiment.model.masks
         names, ids = tuple(predictor.class_names), tuple(predictor.category_ids)
-        info = DatasetInfo(names, ids, (SPLIT,), boxes_only, self._tolerance, WRITER)
+        info = DatasetInfo(names, ids, (SPLIT,), boxes_only, tolerance=self._tolerance, written_by=WRITER)
         self._folder = LabelFolder(self.path, open_writer(self._format, info)).__enter__()
 
     def add(self, image: np.ndarray, detections: Detections, source: SourceImage | str) -> None:

@@ -78,11 +78,7 @@ def convert(
     if not is_object_name(data) and out.exists() and Path(data).exists() and os.path.samefile(data, out):
         raise InputError(f"{out}: the folder of the data set that is read. Choose another output folder.")
     folder = LabelFolder(out, open_writer(to, _describe(sources, tolerance)), images)
-    planned = [
-        (split, stem, record)
-        for split in sources
-        for stem, record in zip(unique_stems([_named(record) for record in split.images]), split.images, strict=True)
-    ]
+    planned = _plan(sources, folder.shares_images)
     files = ((split.name, stem, _source_file(record)) for split, stem, record in planned)
     folder.check(files, _files(data, out), overwrite)
     advance = start(len(planned))
@@ -96,7 +92,22 @@ def convert(
             result.objects += len(record.annotations)
             advance(1)
         folder.finish()
+    for result in results.values():
+        result.notes = +result.notes  # without zeros
     return list(results.values())
+
+
+def _plan(splits: Sequence[DatasetSplit], shared: bool) -> list[tuple[DatasetSplit, str, ImageRecord]]:
+    """Return each image with its split and its name, which is unique in the split, or where `shared` in all splits."""
+    rows = [(split, record) for split in splits for record in split.images]
+    groups = [rows] if shared else [[row for row in rows if row[0] is split] for split in splits]
+    return [
+        (split, stem, record)
+        for group in groups
+        for (split, record), stem in zip(
+            group, unique_stems([_named(record) for _, record in group], not shared), strict=True
+        )
+    ]
 
 
 def _source_file(record: ImageRecord) -> Path | None:
@@ -139,9 +150,18 @@ def _with_classes(split: DatasetSplit, names: tuple[str, ...], category_ids: tup
 
 
 def _describe(splits: Sequence[DatasetSplit], tolerance: float) -> DatasetInfo:
-    masks = any(a.segmentation is not None for split in splits for record in split.images for a in record.annotations)
-    names = tuple(split.name for split in splits)
-    return DatasetInfo(splits[0].class_names, splits[0].category_ids, names, not masks, tolerance)
+    records = [record for split in splits for record in split.images]
+    annotations = [annotation for record in records for annotation in record.annotations]
+    counts = (max(Counter(a.label for a in record.annotations).values(), default=0) for record in records)
+    return DatasetInfo(
+        splits[0].class_names,
+        splits[0].category_ids,
+        tuple(split.name for split in splits),
+        boxes_only=not any(annotation.segmentation is not None for annotation in annotations),
+        crowds=any(annotation.crowd for annotation in annotations),
+        max_objects=max(counts, default=0),
+        tolerance=tolerance,
+    )
 
 
 def _named(record: ImageRecord) -> tuple[Path | str, str]:

@@ -25,13 +25,15 @@ ENCODED = "images turned upright, or of another file format than the labels need
 COPIED = "images copied, because hard links to them are not possible"
 
 
-def unique_stems(images: Sequence[tuple[Path | str, str]]) -> list[str]:
+def unique_stems(images: Sequence[tuple[Path | str, str]], blanks: bool = True) -> list[str]:
     """Return a name without suffix for each image of a split, unique and a single part of a path.
 
     Args:
         images: File or address, and name, of each image.
+        blanks: Whether names may have blanks, which are otherwise replaced.
     """
-    names = [str(path).replace("/", "_") for path in drawing_names(result_names(images))]
+    names = [path.as_posix().replace("/", "_") for path in drawing_names(result_names(images))]
+    names = names if blanks else ["_".join(name.split()) for name in names]
     return [path.as_posix() for path in drawing_names([f"{name}.x" for name in names])]
 
 
@@ -50,6 +52,11 @@ class LabelFolder:
         """What the format cannot hold, and how images were written."""
         self._writer = writer
         self._record = OutputRecord(folder)
+
+    @property
+    def shares_images(self) -> bool:
+        """Whether the images of all splits are in one folder, and lists name them: names have no blanks."""
+        return self._writer.image_file("a", "image", ".png") == self._writer.image_file("b", "image", ".png")
 
     def check(self, planned: Iterable[tuple[str, str, Path | None]], inputs: Iterable[Path], overwrite: bool) -> None:
         """Check that the files may be written. Creates nothing.

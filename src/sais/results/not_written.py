@@ -3,6 +3,8 @@
 CROWD = "crowd regions left out"
 SCORE = "scores left out"
 BOX_AS_OUTLINE = "boxes without a mask written as outlines"
+BOX_IN_XML = "objects without a mask written to XML files only"
+VOID = "crowd regions written as void"
 BOX_LEFT_OUT = "objects without a mask left out"
 OUTSIDE = "objects outside the image left out"
 JOINED = "objects of several parts or with holes written as one polygon with bridges"

@@ -18,7 +18,10 @@ WRITERS = {
     "coco": "CocoWriter",
     "yolo": "YoloWriter",
     "labelme": "LabelmeWriter",
+    "voc": "VocWriter",
+    "masks": "MasksWriter",
     "geojson": "GeojsonWriter",
+    "cityscapes": "CityscapesWriter",
 }
 """Name of a format, which is that of its module here -> class."""
 
@@ -35,6 +38,10 @@ class DatasetInfo:
     """Names of the splits."""
     boxes_only: bool = False
     """Whether no object has a mask."""
+    crowds: bool = False
+    """Whether there are crowd regions."""
+    max_objects: int = 999
+    """Maximum number of objects of a class in an image, as far as it is known."""
     tolerance: float = 0.0
     """Pixels by which outlines may deviate from the masks, to have fewer points; 0 for exact ones."""
     written_by: str = "sais convert"
