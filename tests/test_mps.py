@@ -89,7 +89,7 @@ def test_operator_table_knows_what_mps_lacks() -> None:
     assert missing_operators(device) == ["aten.linalg_eig.default", "aten.unheard_of.default"]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
 def test_training_step_uses_operators_of_mps(optimizer: str, tiny: Experiment) -> None:
     optim = replace(tiny.optim, name=optimizer, grad_clip_norm=1.0)
     experiment = replace(tiny, model=replace(tiny.model, pretrained=False), optim=optim)

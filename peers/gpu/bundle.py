@@ -119,7 +119,7 @@ def pack(arguments: Arguments, wheels: Path) -> int:
     """
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
     arguments.path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(arguments.path, "w:gz") as bundle:
+    with tarfile.open(arguments.path, "w:gz", compresslevel=6) as bundle:
         with tarfile.open(fileobj=io.BytesIO(archive)) as project:
             _add_members(bundle, project, f"{NAME}/project")
         bundle.add(Path(__file__).with_name("run.sh"), f"{NAME}/run.sh")
