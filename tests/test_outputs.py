@@ -73,6 +73,12 @@ REFUSED = {
     "make-shapes onto annotations": f"make-shapes set {SHAPES}",
     "make-shapes onto images": f"make-shapes set2 {SHAPES}",
     "make-shapes through a link": f"make-shapes set3 {SHAPES} --overwrite",
+    "convert onto its source": "convert data data --to yolo",
+    "convert onto its source, overwrite": "convert data data --to coco --overwrite",
+    "convert onto annotations of others": "convert data set --to coco",
+    "convert onto images of others": "convert data set2 --to yolo --images link",
+    "convert through a linked folder": "convert data set3 --to coco --overwrite",
+    "predict labels onto those of others": f"predict RUN photos --out labels --to yolo {CPU}",
     "split onto its file": "split data/annotations/train.json --out data --overwrite",
     "split onto annotations of others": "split data/annotations/train.json --out set",
     "bench onto a file of others": f"{SCALING} --out mine",
@@ -97,6 +103,7 @@ def place(trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.Monke
     names = ["a.jpg", "predictions.json", "metrics.json", "scaling.json", "index.html", "model.onnx", "other.bin"]
     files = [*(f"mine/{name}" for name in names), "figures/figure2.png", "log/log.jsonl", "locked/experiment.json"]
     files += ["set/annotations/valid.json", "set2/images/train/train_00000.jpg", "photos/a.onnx", "locked/notes.md"]
+    files += ["labels/yolo/data.yaml"]
     labels = {"images": [], "categories": [{"id": 1, "name": name} for name in json_names(shapes)], "annotations": []}
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +163,8 @@ REPEATED = {
     f"{AUGMENTED} --out sheet.png": ["sheet.png"],
     "draw-targets --scene figure2 --out targets.png": ["targets.png"],
     f"make-shapes made {SHAPES}": ["made/annotations/train.json", "made/images/valid/valid_00000.jpg"],
+    "convert data converted --to yolo": ["converted/data.yaml", "converted/images/train/train_00000.jpg"],
+    f"predict RUN photos --out labeled --to labelme {CPU}": ["labeled/labelme/train/a.json"],
     "split data/annotations/train.json --out parts": ["parts/annotations/train.json"],
     f"{SCALING} --out speed": ["speed/scaling.json", "speed/scaling.png"],
     f"{FIGURE} --out paper": ["paper/figure2.png", "paper/index.html", "paper/figure2.json"],
