@@ -14,7 +14,7 @@ import torch
 from sais.errors import InputError
 from sais.inference.on_device import DeviceRoute
 from sais.inference.predictor import Predictor
-from sais.inference.streaming import finish_in_order, prepared_ahead
+from sais.inference.streaming import finish_in_order, prepared_ahead, start_batch
 from sais.io.images import read_image
 from sais.ops.letterbox import CanvasMap
 from tests.inference.test_sharing import content
@@ -69,6 +69,8 @@ def test_images_of_a_batch_are_resized_by_several_threads_for_a_gpu(
 
     monkeypatch.setattr(CanvasMap, "image", resize_together)
     assert [content(detections) for detections in predictor.stream(paths[:4])] == expected
+    finish = start_batch(predictor, [read_image(path) for path in paths[:4]])  # as `sais predict`
+    assert [content(detections) for detections in finish()] == expected
 
 
 def test_images_are_read_at_most_two_batches_ahead(predictor: Predictor, paths: list[Path]) -> None:

@@ -109,7 +109,9 @@ def start_batch(predictor: Predictor, images: list[np.ndarray]) -> Callable[[], 
     if not predictor.computes_ahead or not predictor.options.single_pass:
         return lambda: predictor.batch(images)
     settings = predictor.experiment.input
-    return start_groups(predictor.start, group_by_canvas(images, settings.mode, settings.size))
+    with _image_map(predictor) as image_map:
+        groups = group_by_canvas(images, settings.mode, settings.size, image_map)
+        return start_groups(predictor.start, groups)
 
 
 def start_groups(start: Start, groups: Iterable[Group]) -> Callable[[], list[Detections]]:
