@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,31 @@ def test_the_device_works_on_the_next_batch_before_the_host_takes_a_result(
     object.__setattr__(predictor.options, "batch_size", 4)
     assert len(list(predictor.stream(images))) == 12
     assert events == ["start", "start", "result", "start", "result", "result"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"classes": ("star",)}], ids=["all", "classes"])
+def test_post_processing_and_masks_compile_without_a_graph_break(
+    options: dict[str, Any], tiny: Experiment, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of other images and of other shapes of masks use the same few graphs."""
+    model = random_model(replace(tiny, model=replace(tiny.model, pretrained=False)))
+    options = {"device": "cpu", "score": 0.001, "max_detections": 20, "batch_size": 4, **options}
+    predictor = Predictor(model, **options)
+    expected = predictor.batch(images)
+    backend: Any = predictor.backend
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    postprocess = backend.architecture.postprocess_fixed
+    backend.device_route = DeviceRoute(
+        backend.network, postprocess, torch.device("cpu"), backend.class_names, backend.mask_stride, compile=True
+    )
+    graphs = torch._dynamo.utils.counters["stats"]
+    graphs.clear()
+    for _ in range(3):
+        for pair in zip(predictor.batch(images), expected, strict=True):
+            assert_equal(*pair)
+    assert 1 <= graphs["unique_graphs"] <= 2
 
 
 def test_an_evaluation_equals_that_of_the_host_and_works_ahead(trained: Path, shapes: Path) -> None:

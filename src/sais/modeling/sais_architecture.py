@@ -49,9 +49,11 @@ def _postprocess_fixed(
 ) -> FixedInstances:
     from sais.modeling.postprocess_fixed import postprocess_fixed  # for accelerators only
 
+    # torch.compile warns about functions with a cache.
+    locate = _locations.__wrapped__ if torch.compiler.is_compiling() else _locations
     return postprocess_fixed(
         outputs,
-        _locations(outputs.level_sizes, outputs.class_logits.device),
+        locate(outputs.level_sizes, outputs.class_logits.device),
         content_sizes,
         settings.score_threshold,
         settings.pre_nms_topk,

@@ -58,7 +58,8 @@ class TorchBackend:
             from sais.inference.on_device import DeviceRoute
 
             self.device_route = DeviceRoute(
-                self.network, self.architecture.postprocess_fixed, self.device, self.class_names, self.mask_stride
+                *(self.network, self.architecture.postprocess_fixed, self.device, self.class_names, self.mask_stride),
+                options.compile,
             )
 
     @torch.inference_mode()
