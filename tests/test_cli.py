@@ -111,6 +111,8 @@ def test_settings_are_options_with_the_recipes_defaults(
         (["eval", "m", "extra"], "unexpected argument 'extra'"),
         (["predict", "m", "s", "--pages", "2"], "--pages 2"),
         (["make-shapes"], "DIR missing"),
+        (["convert", "a", "b"], "sais convert: --to missing"),
+        (["convert", "a"], "DST and --to missing"),
         (["make-shapes", "x", "--size", "8"], "Give 64 or more"),
         (["draw-targets"], "--scene figure2"),
         (["bench", "speed"], "'speed'"),

@@ -115,7 +115,7 @@ def check_command_line(kind: type, argv: Sequence[str], command: str) -> tuple[s
 
     Raises:
         ConfigError: an option is unknown, renamed or lacks a value, a value is of the wrong type or too small, or a
-            positional argument is missing or superfluous.
+            positional argument or a required option is missing, or an argument superfluous.
     """
     options = options_of(kind)
     by_name = {name: option for option in options for name in option.names}
@@ -138,7 +138,8 @@ def check_command_line(kind: type, argv: Sequence[str], command: str) -> tuple[s
         values += _take(words, _max_values(option.hint) - len(values))
         _check_values(option, values, command)
         given.append(option.field)
-    missing = [option.name for option in positionals if option.default is dataclasses.MISSING]
+    required = positionals + [option for option in options if not option.positional and option.field not in given]
+    missing = [option.name for option in required if option.default is dataclasses.MISSING]
     if missing:
         raise ConfigError(f"{command}: {' and '.join(missing)} missing. See {command} --help.")
     return tuple(dict.fromkeys(given))
