@@ -26,6 +26,8 @@ _SYNONYMS = {"valid": "val", "val": "valid"}
 _MAX_NAME = 200
 """Length of a split's name in letters; file systems allow 255 bytes with what is added."""
 _DEFAULTS = DataOptions()
+_OWN_SPLITS = ("train", "valid")
+"""Splits that a reader of your own is asked for."""
 
 ClassNames = tuple[str, ...] | None
 Reader = Callable[[Path, str, ClassNames, list[str], Problems | None], DatasetSplit | None]
@@ -126,7 +128,7 @@ def list_splits(data: Path | str, format: str = "auto") -> list[str]:
         names = set(open_object(str(data)))
     else:
         for row in FORMATS.values() if format == "auto" else [resolve(format, FORMATS, "format")]:
-            names = names or set(row.list_splits(Path(data)) if isinstance(row, Format) else ())
+            names = names or set(row.list_splits(Path(data)) if isinstance(row, Format) else _OWN_SPLITS)
     return sorted(names, key=lambda name: (not name.startswith("train"), not name.startswith("val"), name))
 
 
