@@ -287,9 +287,57 @@ def test_convert_is_read_by_supervision(format: str, tmp_path: Path) -> None:
 
 
 def test_convert_to_labelme_is_read_by_labelme(tmp_path: Path) -> None:
-    label_file = pytest.importorskip("labelme.label_file", reason="pip install labelme")
+    labelme = pytest.importorskip("labelme", reason="pip install labelme")
     source = write_data(tmp_path / "source")
     sais.convert(source, tmp_path / "out", "labelme")
-    shapes = label_file.LabelFile(str(tmp_path / "out/train/image 1.json")).shapes
-    assert {shape["label"] for shape in shapes} <= {"cat", "polar bear", "Bär: ü"}
-    assert shapes
+    expected = pixels(read_dataset(source, "train"))["image 1"]
+    shapes = labelme.LabelFile(str(tmp_path / "out/train/image 1.json")).shapes
+    masks: dict[Any, np.ndarray] = {}
+    for position, shape in enumerate(shapes):
+        mask = masks.setdefault(shape["group_id"] or -position, np.zeros(SIZE, bool))
+        if shape["mask"] is not None:
+            (x1, y1), (x2, y2) = np.array(shape["points"]).astype(int)
+            mask[y1 : y2 + 1, x1 : x2 + 1] |= shape["mask"]
+    assert {row[0] for row in expected} == {shape["label"] for shape in shapes}
+    assert {mask.tobytes() for mask in masks.values() if mask.any()} <= {row[2] for row in expected}
+    assert any(mask.any() for mask in masks.values())
+
+
+def test_convert_to_yolo_is_read_by_ultralytics(tmp_path: Path) -> None:
+    reader = pytest.importorskip("ultralytics.data.utils", reason="pip install ultralytics")
+    source = write_data(tmp_path / "source")
+    sais.convert(source, tmp_path / "out", "yolo")
+    config = reader.check_det_dataset(str(tmp_path / "out/data.yaml"), autodownload=False)
+    assert Path(config["train"]) == tmp_path / "out/images/train"
+    assert list(config["names"].values()) == ["cat", "polar bear", "Bär: ü"]
+    for record in read_dataset(source, "train").images:
+        image = tmp_path / "out/images/train" / record.path.name
+        label = tmp_path / "out/labels/train" / f"{record.path.stem}.txt"
+        result = reader.verify_image_label((str(image), str(label), "", False, 3, 0, 0, False))
+        assert len(result[1]) == len(record.annotations), result[-1]
+        for segment, annotation in zip(result[3], record.annotations, strict=True):
+            points = segment * np.array([SIZE[1], SIZE[0]])
+            theirs = reader.polygon2mask(SIZE, [points.reshape(-1)]).astype(bool)
+            mask = object_mask(annotation, SIZE)
+            assert mask is not None
+            ours = inside(mask, (0, 0, SIZE[1], SIZE[0]))
+            # OpenCV also fills the pixels of the outline, to the right and below, and the bridges.
+            assert not (ours & ~theirs).any()
+            assert (ours & theirs).sum() / theirs.sum() > 0.5
+
+
+def test_convert_to_cityscapes_is_read_by_torchvision(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    source = write_data(tmp_path / "source")
+    sais.convert(source, tmp_path / "out", "cityscapes")
+    theirs = datasets.Cityscapes(tmp_path / "out", "train", target_type=["instance", "semantic"])
+    records = read_dataset(source, "train").images
+    assert len(theirs) == len(records)
+    for position, record in enumerate(records):
+        name = Path(theirs.images[position]).name
+        image, (instances, classes) = theirs[position]
+        assert name == f"{record.path.stem}_leftImg8bit.png"
+        np.testing.assert_array_equal(np.asarray(image), record.read())
+        ids = np.asarray(instances).astype(int)
+        assert len(np.unique(ids[ids >= 1000])) == len(record.annotations)
+        np.testing.assert_array_equal(np.asarray(classes), np.where(ids < 1000, ids, ids // 1000))
