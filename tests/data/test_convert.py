@@ -331,12 +331,10 @@ def test_convert_to_cityscapes_is_read_by_torchvision(tmp_path: Path) -> None:
     source = write_data(tmp_path / "source")
     sais.convert(source, tmp_path / "out", "cityscapes")
     theirs = datasets.Cityscapes(tmp_path / "out", "train", target_type=["instance", "semantic"])
-    records = read_dataset(source, "train").images
+    records = {record.path.stem: record for record in read_dataset(source, "train").images}
     assert len(theirs) == len(records)
-    for position, record in enumerate(records):
-        name = Path(theirs.images[position]).name
-        image, (instances, classes) = theirs[position]
-        assert name == f"{record.path.stem}_leftImg8bit.png"
+    for path, (image, (instances, classes)) in zip(theirs.images, theirs, strict=False):  # it has no __iter__
+        record = records[Path(path).stem.removesuffix("_leftImg8bit")]
         np.testing.assert_array_equal(np.asarray(image), record.read())
         ids = np.asarray(instances).astype(int)
         assert len(np.unique(ids[ids >= 1000])) == len(record.annotations)
