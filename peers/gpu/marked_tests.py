@@ -62,7 +62,8 @@ def run_tests(plan: Plan, path: Path) -> list[Row]:
         options += [f"--basetemp={Path(folder) / 'files'}", f"--rootdir={ROOT}"]
         paths = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {DEVICE_VARIABLE: plan.device, "PYTHONPATH": paths}
-        environment.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))  # one by default in the tests
+        if not plan.small:  # the tests use one thread by default
+            environment.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
         command = [sys.executable, "-c", CODE, str(os.getpid()), *options]
         log = plan.out / "tests.txt"
         try:
