@@ -123,7 +123,10 @@ def visible_extent(sample: Sample, within: Rectangle | None = None, covers: Sequ
     """
     cover_boxes = [bounding_box(cover) for cover in covers]
     boxes, masks, indices = [], [], []
+    outside = np.zeros(len(sample.boxes), bool) if within is None else _mostly_outside(sample.boxes, within)
     for i, (box, mask) in enumerate(zip(sample.boxes, sample.masks, strict=True)):
+        if outside[i]:
+            continue
         shape = _box_polygon(box) if mask is None else mask
         extent = bounding_box(shape)
         hiding = [cover for cover, other in zip(covers, cover_boxes, strict=True) if boxes_overlap(extent, other)]
@@ -138,6 +141,14 @@ def visible_extent(sample: Sample, within: Rectangle | None = None, covers: Sequ
         indices.append(i)
     labels = sample.labels[indices].reshape(-1)
     return replace(sample, boxes=np.array(boxes, np.float32).reshape(-1, 4), labels=labels, masks=masks)
+
+
+def _mostly_outside(boxes: np.ndarray, within: Rectangle) -> np.ndarray:
+    """Return which cut boxes (N, 4) have too small a part in a rectangle, whatever their shapes are: (N,) bool."""
+    clipped = np.clip(boxes.astype(np.float64), within[:2] * 2, within[2:] * 2)
+    sides, areas = clipped[:, 2:] - clipped[:, :2], (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1)
+    too_small = (sides.min(1, initial=np.inf) < MIN_BOX_SIDE) | (sides.prod(1) < MIN_VISIBLE * areas)
+    return too_small & (clipped != boxes).any(1)
 
 
 def _visible_box(
