@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -72,24 +71,3 @@ def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:
         return getattr(loaded, attribute)
     except AttributeError as error:
         raise ConfigError(f"{kind} {name!r}: module {module!r} has no {attribute!r}. Check the spelling.") from error
-
-
-def check_callable(function: Any, name: str, kind: str, *arguments: Any) -> None:
-    """Check that an object that a setting names can be called with these arguments.
-
-    Args:
-        function: the object.
-        name: its name in the setting.
-        kind: kind of the named object, as for `resolve`.
-        arguments: positional arguments of the call.
-
-    Raises:
-        ConfigError: it is not callable, or takes other arguments.
-    """
-    try:
-        inspect.signature(function).bind(*arguments)
-    except (TypeError, ValueError) as error:
-        number = f"{len(arguments)} arguments" if arguments else "no arguments"
-        raise ConfigError(
-            f"{kind} {name!r}: cannot be called with {number} ({error}). Name another function."
-        ) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.errors import InputError
-from sais.resolve import check_callable, resolve
+from sais.resolve import resolve
 
 UNKNOWN_CLASS = "objects of classes unknown to the model dropped"
 """Note for objects whose class is not among the model's classes."""
@@ -39,6 +39,8 @@ def open_object(name: str) -> Mapping[str, DatasetSplit]:
     """
     value = resolve(name, {}, "data set")
     if callable(value):
+        from sais.callables import check_callable
+
         check_callable(value, name, "data set")
         value = value()
     splits = {"train": value} if isinstance(value, DatasetSplit) else value

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sais.config import OptimConfig, ScheduleConfig
 from sais.errors import ConfigError, SaisError
 from sais.modeling.backbones import Backbone, parameters_through
-from sais.resolve import check_callable, resolve
+from sais.resolve import resolve
 
 Model = TypeVar("Model", bound=nn.Module)
 ParameterGroup = dict[str, Any]
@@ -80,7 +80,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     """
     build: OptimizerBuilder = resolve(config.name, OPTIMIZERS, "optimizer")
     groups = parameter_groups(model, config)
-    check_callable(build, config.name, "optimizer", groups, config)
+    if config.name not in OPTIMIZERS:
+        from sais.callables import check_callable
+
+        check_callable(build, config.name, "optimizer", groups, config)
     optimizer = build(groups, config)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(

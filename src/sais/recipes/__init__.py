@@ -14,7 +14,7 @@ from sais.config import Experiment
 from sais.errors import ConfigError
 from sais.recipes import paper, zoo
 from sais.recipes.settings_file import apply_settings, is_settings_file, read_recipe
-from sais.resolve import check_callable, resolve
+from sais.resolve import resolve
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "sais-lite": zoo.sais_lite,
@@ -52,7 +52,10 @@ def recipe(name: str) -> Experiment:
         start, values = read_recipe(Path(name), RECIPES)
         return apply_settings(recipe(start) if start else Experiment(), values, name)[0]
     build = resolve(name, RECIPES, "recipe")
-    check_callable(build, name, "recipe")
+    if name not in RECIPES:
+        from sais.callables import check_callable
+
+        check_callable(build, name, "recipe")
     experiment = build()
     if not isinstance(experiment, Experiment):
         kind = type(experiment).__name__
