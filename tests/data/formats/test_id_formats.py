@@ -12,7 +12,7 @@ from PIL import Image
 
 from sais.data.formats import list_splits, read_dataset
 from sais.data.formats import notes as kinds
-from sais.data.formats.id_maps import crop_objects, read_id_map
+from sais.data.formats.id_maps import crop_objects, present_ids, read_id_map
 from sais.errors import InputError
 from tests.data.formats.label_samples import (
     SIZE,
@@ -218,10 +218,20 @@ def test_id_maps_of_every_depth_are_read_exactly(tmp_path: Path, dtype: type) ->
     assert np.array_equal(read_id_map(tmp_path / f"a.{suffix}"), ids)
 
 
-def test_crop_objects_matches_a_loop_over_ids() -> None:
-    ids = np.random.default_rng(1).integers(0, 5, (11, 13))
+@pytest.mark.parametrize(
+    ("value", "message"), [(-1.0, "pixels below 0"), (0.5, "not whole numbers"), (np.inf, "not whole")]
+)
+def test_id_maps_of_other_numbers_are_refused(tmp_path: Path, value: float, message: str) -> None:
+    Image.fromarray(np.full(SIZE, value, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=message):
+        read_id_map(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("factor", [1, 256, 100_000])
+def test_crop_objects_matches_a_loop_over_ids(factor: int) -> None:
+    ids = factor * np.random.default_rng(1).integers(0, 5, (11, 13), np.int32)
     found = {object_id: (bits, x, y) for object_id, bits, x, y in crop_objects(ids)}
-    assert sorted(found) == [1, 2, 3, 4]
+    assert list(found) == present_ids(ids).tolist() == [factor, 2 * factor, 3 * factor, 4 * factor]
     for object_id, (bits, x, y) in found.items():
         whole = np.zeros(ids.shape, bool)
         whole[y : y + bits.shape[0], x : x + bits.shape[1]] = bits

@@ -19,7 +19,7 @@ from sais import input_limits
 from sais.data.annotation_limits import classes_problem, quoted
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_ids import as_integer
-from sais.data.formats.id_maps import count_ids, crop_objects
+from sais.data.formats.id_maps import crop_objects, present_ids
 from sais.data.formats.split_builder import SplitBuilder
 from sais.errors import InputError
 from sais.io.regular_file import is_regular_file, read_regular_file
@@ -83,7 +83,7 @@ def read_id_classes(folder: Path, default: IdClasses = SINGLE_CLASS) -> IdClasse
 
 def is_crowded(ids: np.ndarray, place: str, builder: SplitBuilder) -> bool:
     """Return whether an id map (H, W) has too many objects, which is recorded as a problem."""
-    count, limit = count_ids(ids), input_limits.MAX_OBJECTS_PER_IMAGE
+    count, limit = len(present_ids(ids)), input_limits.MAX_OBJECTS_PER_IMAGE
     if count > limit:
         text = (
             f"{builder.folder}: {place}: {count} ids, above the limit of {limit}. Export it again, without smoothing."

@@ -14,9 +14,14 @@ import numpy as np
 from sais.errors import InputError
 from sais.io.decoding import decoding_error, decoding_limit, open_image, source_name
 
+_COUNTED_IDS = 2**16
+"""Ids below this number are counted and sorted in linear time."""
+
 
 def read_id_map(source: Path | BinaryIO, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Return the numbers of an image (H, W) int64: gray values, palette indices, or R + 256 G + 65536 B of color.
+    """Return the numbers of an image (H, W): gray values, palette indices, or R + 256 G + 65536 B of color.
+
+    The type is that of the file, uint8 or uint16, or int32; no number is negative.
 
     The orientation that EXIF data may state is ignored: tools that write numbers write no EXIF data.
 
@@ -39,15 +44,21 @@ def read_id_map(source: Path | BinaryIO, size: tuple[int, int] | None = None) ->
                     image = image.getchannel(0)
                 elif image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
                     image = image.convert("RGB")
-                values = np.asarray(image)
+                values = np.array(image)  # writable
         except Exception as error:
             raise decoding_error(error, source_name(source), image) from error
     if values.ndim == 3:
-        return values[..., 0] + 256 * values[..., 1].astype(np.int64) + 65536 * values[..., 2].astype(np.int64)
+        channels = np.moveaxis(values.astype(np.int32), 2, 0)
+        ids: np.ndarray = channels[0] + 256 * channels[1] + 65536 * channels[2]
+        return ids
     is_float = values.dtype.kind == "f"
     if is_float and not (np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**31)).all():
         raise InputError(f"{source_name(source)}: pixels that are not whole numbers. Export ids as 16-bit PNG.")
-    return values.astype(np.int64)
+    if values.dtype not in (np.uint8, np.uint16):
+        values = values.astype(np.uint8 if values.dtype == bool else np.int32)
+    if values.min(initial=0) < 0:
+        raise InputError(f"{source_name(source)}: pixels below 0. Export ids as 16-bit PNG.")
+    return values
 
 
 def read_mask(source: Path | BinaryIO, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -65,9 +76,13 @@ def read_mask(source: Path | BinaryIO, size: tuple[int, int] | None = None) -> n
     return mask
 
 
-def count_ids(ids: np.ndarray) -> int:
-    """Return the number of different ids other than 0 in an id map (H, W)."""
-    return int(np.count_nonzero(np.unique(ids)))
+def present_ids(ids: np.ndarray) -> np.ndarray:
+    """Return the different ids other than 0 of an id map (H, W), ascending, (N,)."""
+    flat = ids.reshape(-1)
+    if flat.max(initial=0) >= _COUNTED_IDS:
+        values = np.unique(flat)
+        return values[values > 0]
+    return np.flatnonzero(np.bincount(flat, minlength=1)[1:]) + 1
 
 
 def crop_objects(ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, int, int]]:
@@ -80,12 +95,15 @@ def crop_objects(ids: np.ndarray) -> Iterator[tuple[int, np.ndarray, int, int]]:
     places = np.flatnonzero(flat)
     if not len(places):
         return
-    order = np.argsort(flat[places], kind="stable")
-    places = places[order]
-    values, starts = np.unique(flat[places], return_index=True)
-    for value, group in zip(values.tolist(), np.split(places, starts[1:]), strict=True):
+    values = flat[places]
+    if values.max() < _COUNTED_IDS:
+        values = values.astype(np.uint16)  # sorted in linear time
+    order = np.argsort(values, kind="stable")
+    places, values = places[order], values[order]
+    starts = np.flatnonzero(np.diff(values, prepend=0))
+    for value, group in zip(values[starts].tolist(), np.split(places, starts[1:]), strict=True):
         rows, columns = np.divmod(group, width)
         left, top = int(columns.min()), int(rows[0])
         bits = np.zeros((int(rows[-1]) - top + 1, int(columns.max()) - left + 1), bool)
         bits[rows - top, columns - left] = True
-        yield int(value), bits, left, top
+        yield value, bits, left, top

@@ -19,7 +19,7 @@ from sais.data.annotations import DatasetSplit
 from sais.data.formats import notes as kinds
 from sais.data.formats.folder_splits import list_folder_splits, read_folder_split
 from sais.data.formats.id_classes import IdClasses, add_id_map, read_id_classes
-from sais.data.formats.id_maps import crop_objects, read_id_map, read_mask
+from sais.data.formats.id_maps import crop_objects, present_ids, read_id_map, read_mask
 from sais.data.formats.paths_inside import images_by_stem
 from sais.data.formats.split_builder import Problems, SplitBuilder
 from sais.errors import InputError, OutOfMemoryError, SaisError
@@ -142,7 +142,7 @@ def _add_mask(path: Path, is_map: bool, classes: IdClasses, builder: SplitBuilde
     name = builder.relative(path)
     if is_map:
         ids = read_id_map(path, builder.size)
-        if np.unique(ids[ids != 0]).tolist() == [255]:
+        if present_ids(ids).tolist() == [255]:
             builder.notes.add(kinds.BINARY_MAP, name)
         add_id_map(ids, classes, name, builder)
         return
