@@ -13,7 +13,6 @@ import numpy as np
 
 from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit, ImageRecord, object_masks, trainable
-from sais.data.flip_pairs import flip_labels
 from sais.data.packed_records import PackedRecords
 from sais.data.transforms.augment import augment, resolve_augmentation
 from sais.data.transforms.geometric import resize_sample
@@ -50,6 +49,8 @@ class AugmentedSamples:
     """
 
     def __init__(self, split: DatasetSplit, settings: InputConfig, options: AugmentConfig, seed: int) -> None:
+        from sais.data.flip_pairs import flip_labels
+
         self.records = PackedRecords(split.images)
         self.settings = settings
         self.options = options
