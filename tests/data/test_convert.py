@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 import sais
 from sais import cli
+from sais.commands.convert import ConvertArguments
+from sais.commands.predict import PredictArguments
 from sais.data.annotations import DatasetSplit, object_mask
 from sais.data.formats import read_dataset
 from sais.data.label_folder import unique_stems
@@ -229,6 +232,48 @@ def test_convert_resumes_after_an_interruption_and_removes_what_is_left_over(tmp
     assert {path.parent.name for path in out.rglob("*.json")} == {"valid"}
     sais.convert(source, out, "yolo")
     assert not list(out.rglob("*.json"))
+
+
+def test_convert_leaves_out_and_counts_images_that_are_missing_or_unreadable(tmp_path: Path) -> None:
+    source = write_data(tmp_path / "source")
+    (source / "images/train/image 1.png").unlink()
+    (source / "images/train/image 2.png").unlink()
+    (source / "images/train/image 2.jpg").write_bytes(b"no image")  # which cannot become a PNG file
+    path = source / "annotations/train.json"
+    path.write_text(path.read_text().replace("image 2.png", "image 2.jpg"))
+    (result, _) = sais.convert(source, tmp_path / "png", "cityscapes")
+    assert (result.images, result.objects, result.notes[kinds.NO_IMAGE]) == (2, 3, 2)
+    assert len(list((tmp_path / "png/gtFine/train").rglob("*instanceIds.png"))) == 2
+    assert len(read_dataset(tmp_path / "png", "train").images) == 2
+    (result, _) = sais.convert(source, tmp_path / "labels", "yolo", images="none")
+    assert result.images == 4
+
+
+@pytest.mark.parametrize(("format", "limit"), [("masks", 100_000), ("cityscapes", 55), ("voc", 254), ("yolo", 999)])
+def test_convert_of_many_classes(format: str, limit: int, tmp_path: Path) -> None:
+    source = write_data(tmp_path / "source")
+    expected = {}
+    for split in ("train", "valid"):
+        path = source / f"annotations/{split}.json"
+        document = json.loads(path.read_text())
+        document["categories"] += [{"id": i, "name": f"class {i}\t{chr(127)}"} for i in range(100, 400)]
+        path.write_text(json.dumps(document))
+        expected[split] = by_name(read_dataset(source, split))
+    if limit < 303:
+        with pytest.raises(InputError, match=r"classes.*above the limit of"):
+            sais.convert(source, tmp_path / "out", format)
+        assert not (tmp_path / "out").exists()
+        return
+    sais.convert(source, tmp_path / "out", format)
+    for split, rows in expected.items():
+        assert by_name(read_dataset(tmp_path / "out", split)) == rows
+
+
+def test_commands_offer_the_formats_of_the_table() -> None:
+    for command in (ConvertArguments, PredictArguments):
+        kind = typing.get_type_hints(command)["to"]
+        choices = [choice for part in typing.get_args(kind) for choice in typing.get_args(part) or [part]]
+        assert [choice for choice in choices if choice is not type(None)] == list(WRITERS)
 
 
 def test_convert_names_images_of_several_folders_uniquely(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def run(argv: Sequence[str]) -> int:
     _check_videos(sources.videos)
     labels = None if arguments.like is None else LabelIds(arguments.like)
     predictor = open_predictor("predict", arguments.model, arguments.inference)
+    label_files.open(predictor)
     category_ids = (
         predictor.category_ids
         if labels is None
@@ -106,7 +107,6 @@ def run(argv: Sequence[str]) -> int:
     predictions.write(arguments.out, complete=False)  # a killed prediction leaves no drawing without its entry
     predictions.drawings = {}
     print_text(predictor.filter)
-    label_files.open(predictor)
     try:
         summary = _predict_images(arguments, predictor, (predictions, label_files), sources.images)
         _predict_videos(arguments, predictor, (predictions, label_files), sources.videos)

@@ -14,8 +14,9 @@ from sais.data.label_folder import ImageMode, LabelFolder, unique_stems
 from sais.data.objects import is_object_name
 from sais.data.options import DataOptions
 from sais.data.writers import DatasetInfo, LabeledImage, open_writer
-from sais.errors import InputError
+from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.ops.rasterize import CutMask
+from sais.results import not_written as kinds
 from sais.results.labeled_object import LabeledObject
 
 _DEFAULTS = DataOptions()
@@ -28,9 +29,9 @@ class ConvertedSplit:
     name: str
     """Name of the split."""
     images: int = 0
-    """Number of images."""
+    """Number of images written."""
     objects: int = 0
-    """Number of objects of the data set, crowd regions included."""
+    """Number of their objects in the data set, crowd regions included."""
     notes: Counter[str] = field(default_factory=Counter)
     """What the format cannot hold or holds in another form, and how often."""
     read_notes: dict[str, int] = field(default_factory=dict)
@@ -87,9 +88,9 @@ def convert(
         for split, stem, record in planned:
             result = results[split.name]
             folder.notes = result.notes
-            _add_image(folder, split, stem, record)
-            result.images += 1
-            result.objects += len(record.annotations)
+            if _add_image(folder, split, stem, record):
+                result.images += 1
+                result.objects += len(record.annotations)
             advance(1)
         folder.finish()
     for result in results.values():
@@ -182,18 +183,28 @@ def _files(data: Path | str, out: Path) -> Iterable[Path]:
         yield Path(data)
 
 
-def _add_image(folder: LabelFolder, split: DatasetSplit, stem: str, record: ImageRecord) -> None:
+def _add_image(folder: LabelFolder, split: DatasetSplit, stem: str, record: ImageRecord) -> bool:
+    """Write an image and its labels; return False, and count it, if the image is missing or cannot be read."""
     from sais.data.exif_frame import file_orientation
 
     source = _source_file(record)
     pixels = None
-    if folder.images != "none" and (
-        source is None or folder.needs_png(split.name, stem, source) or file_orientation(source) != 1
-    ):
-        pixels = record.read()  # programs differ in whether they turn images
+    if folder.images != "none":
+        try:
+            if source is not None and not source.is_file():
+                raise InputError(f"{source}: no such image. Check the path.")
+            # Not all programs turn images.
+            if source is None or folder.needs_png(split.name, stem, source) or file_orientation(source) != 1:
+                pixels = record.read()
+        except OutOfMemoryError:
+            raise
+        except SaisError:
+            folder.notes[kinds.NO_IMAGE] += 1
+            return False
     file = folder.place_image(split.name, stem, source, pixels)
     objects = tuple(labeled_object(a, record, split.class_names) for a in record.annotations)
     folder.add(LabeledImage(split.name, stem, file, record.size, objects))
+    return True
 
 
 def labeled_object(annotation: Annotation, record: ImageRecord, class_names: Sequence[str]) -> LabeledObject:

@@ -1,5 +1,6 @@
 """Notes of writers of labels: what a format cannot hold, or holds in another form."""
 
+NO_IMAGE = "images that are missing or cannot be read left out, with their objects"
 CROWD = "crowd regions left out"
 SCORE = "scores left out"
 BOX_AS_OUTLINE = "boxes without a mask written as outlines"

@@ -11,6 +11,7 @@ from collections import Counter
 
 from sais.data.writers import DatasetInfo, LabeledImage
 from sais.results.labelme import to_labelme
+from sais.text import printable
 
 CLASSES = "labels.txt"
 """File of the classes, for ``labelme --labels labels.txt``."""
@@ -47,4 +48,4 @@ class LabelmeWriter:
 
     def finish(self) -> dict[str, bytes]:
         """Return the list of classes."""
-        return {CLASSES: "".join(f"{name}\n" for name in self._info.class_names).encode(errors="backslashreplace")}
+        return {CLASSES: "".join(f"{printable(name)}\n" for name in self._info.class_names).encode()}

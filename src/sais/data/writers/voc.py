@@ -17,6 +17,7 @@ from sais.data.writers.label_map import encode_png, paint_objects, voc_palette
 from sais.errors import InputError
 from sais.results import not_written as kinds
 from sais.results.labeled_object import LabeledObject
+from sais.text import printable
 
 _VOID = 255
 _MAX_NUMBER = 254
@@ -89,7 +90,7 @@ class VocWriter:
     def finish(self) -> dict[str, bytes]:
         """Return the lists of images, and the classes."""
         files = {f"ImageSets/Segmentation/{split}.txt": names for split, names in self._names.items()}
-        files[CLASSES] = ["_background_", *self._info.class_names]
+        files[CLASSES] = ["_background_", *map(printable, self._info.class_names)]
         return {
             name: "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
             for name, lines in files.items()
@@ -106,14 +107,14 @@ def _xml(image: LabeledImage, objects: list[tuple[str, list[float]]]) -> bytes:
     """Return the XML file of an image: pixels are numbered from 1, and the last is inside of the box."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "folder").text = "JPEGImages"
-    ElementTree.SubElement(root, "filename").text = image.file.rpartition("/")[2]
+    ElementTree.SubElement(root, "filename").text = printable(image.file.rpartition("/")[2])
     size = ElementTree.SubElement(root, "size")
     for key, value in (("width", image.size[1]), ("height", image.size[0]), ("depth", 3)):
         ElementTree.SubElement(size, key).text = str(value)
     ElementTree.SubElement(root, "segmented").text = "1"
     for name, (x1, y1, x2, y2) in objects:
         item = ElementTree.SubElement(root, "object")
-        for key, text in (("name", name), ("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
+        for key, text in (("name", printable(name)), ("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
             ElementTree.SubElement(item, key).text = text
         box = ElementTree.SubElement(item, "bndbox")
         edges = {"xmin": math.floor(x1) + 1, "ymin": math.floor(y1) + 1, "xmax": math.ceil(x2), "ymax": math.ceil(y2)}

@@ -42,12 +42,16 @@ class YoloWriter:
     def finish(self) -> dict[str, bytes]:
         """Return data.yaml. Its paths are relative to its folder, so that the data set can be moved."""
         lines = [f"# written by {self._info.written_by}"]
-        # JSON strings are YAML strings.
         places: dict[str, str] = {}
         for split in self._info.splits:
             key = next((key for key in _KEYS if split.startswith(key)), split)
             places[split if key in places else key] = f"images/{split}"
-        lines += [f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(place)}" for key, place in places.items()]
+        lines += [f"{_quoted(key)}: {_quoted(place)}" for key, place in places.items()]
         lines.append("names:")
-        lines += [f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(self._info.class_names)]
+        lines += [f"  {i}: {_quoted(name)}" for i, name in enumerate(self._info.class_names)]
         return {"data.yaml": ("\n".join(lines) + "\n").encode()}
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a JSON string, which YAML reads as well if it has no control characters."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
