@@ -112,6 +112,9 @@ class ModelConfig:
     """3x3 convolutions of the ProtoNet before its bilinear x2."""
     prototype_norm: Literal["none", "group"] = "none"
     """Normalization after each 3x3 convolution of the ProtoNet: none (the paper) or GroupNorm(32)."""
+    relative_coordinates: bool = False
+    """Masks also depend on the coordinates relative to the location that predicts them, as in CondInst: linear and
+    quadratic terms in four more coefficients. Separates objects that look alike."""
     distance_unit: Literal["pixel", "stride"] = "pixel"
     """Unit of a distance exp(scale x): pixels (as in FCOS) or strides of its level."""
     distance_activation: Literal["exp", "relu"] = "exp"

@@ -119,7 +119,7 @@ class DenseOutputs:
     """(B, L, 4) left top right bottom from the locations, canvas pixels; positive, except in some heads
     (`sais.modeling.head.HeadOutputs`)."""
     coefficients: Tensor | None
-    """(B, L, K) in (-1, 1); None for a model without masks."""
+    """(B, L, K) in (-1, 1), but for those of relative coordinates; None for a model without masks."""
     prototypes: Tensor | None
     """(B, K, h, w), not negative; None for a model without masks."""
     level_sizes: tuple[tuple[int, int], ...]

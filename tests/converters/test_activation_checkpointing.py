@@ -40,7 +40,7 @@ MODELS = {
     "depthwise, batch-norm": replace(LITE, tower_kind="depthwise", norm="batch", coefficients_from="classification"),
     "boxes alone": replace(LITE, masks=False),
     "no towers": replace(LITE, tower_depth=0, prototype_depth=0),
-    "norms in the ProtoNet": replace(LITE, prototype_norm="group"),
+    "norms in the ProtoNet": replace(LITE, prototype_norm="group", relative_coordinates=True),
     "a ProtoNet of one norm": replace(LITE, prototype_depth=0, prototype_norm="group"),
     "torchvision's head": replace(
         LITE,

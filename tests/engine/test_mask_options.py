@@ -21,7 +21,7 @@ def experiment(tiny: Experiment) -> Experiment:
     """Return the smallest experiment with all options."""
     return replace(
         tiny,
-        model=replace(tiny.model, prototype_norm="group"),
+        model=replace(tiny.model, prototype_norm="group", relative_coordinates=True),
         criterion=replace(tiny.criterion, dice_weight=1.0, mask_margin=0.1),
         postprocess=replace(tiny.postprocess, maskness=True, mask_margin=0.1),
         run=replace(tiny.run, ema=0.9),
@@ -41,6 +41,6 @@ def test_run_with_options_resumes_exactly_and_predicts(experiment: Experiment, s
     image = next((shapes / "images/valid").iterdir())
     detections = Predictor(parts, device="cpu", score=None)(image)
     assert detections.scores.tolist() == sorted(detections.scores.tolist(), reverse=True)
-    with pytest.raises(CheckpointError, match=r"model\.prototype_norm group, not none"):
-        plain = replace(experiment, model=replace(experiment.model, prototype_norm="none"))
+    with pytest.raises(CheckpointError, match=r"model\.prototype_norm group, not none.*relative_coordinates True, not"):
+        plain = replace(experiment, model=replace(experiment.model, prototype_norm="none", relative_coordinates=False))
         train(plain, DataPaths(shapes), tmp_path / "tuned", weights=parts)

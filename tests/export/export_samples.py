@@ -23,7 +23,7 @@ def random_model(
 ) -> TrainedModel:
     """Return a model of three classes with random weights and many detections.
 
-    With `options` it has what the paper's model has not: a norm in the ProtoNet, maskness.
+    With `options` it has what the paper's model has not: a norm in the ProtoNet, relative coordinates, maskness.
     """
     torch.manual_seed(1)
     config = ModelConfig(
@@ -34,6 +34,7 @@ def random_model(
         masks=masks,
         quality=quality,
         prototype_norm="group" if options else "none",
+        relative_coordinates=options,
     )
     network = build_model(config, len(NAMES))
     network.head.class_logits.bias.data.fill_(-1.5)
@@ -41,6 +42,8 @@ def random_model(
         if module is not None:
             module.weight.data.normal_(0, 0.15)
     network.head.distances.bias.data.fill_(2.5)
+    if options:
+        network.head.coefficients.weight.data.normal_(0, 0.15)
     experiment = Experiment(
         name="random",
         input=InputConfig(mode=mode, size=size),

@@ -62,7 +62,7 @@ def test_paper_recipes_have_the_papers_numbers(name: str) -> None:
     assert (e.model.channels, e.model.tower_depth, e.model.tower_kind, e.model.norm) == (256, 4, "plain", "group")
     assert (e.model.prototypes, e.model.prototype_channels, e.model.prototype_depth) == (32, 256, 3)
     assert (e.model.pretrained, e.model.frozen_stages, e.model.frozen_batch_norm) == (True, 1, True)
-    assert (e.model.distance_unit, e.model.prototype_norm) == ("pixel", "none")
+    assert (e.model.distance_unit, e.model.prototype_norm, e.model.relative_coordinates) == ("pixel", "none", False)
     assert (e.optim.name, e.optim.lr, e.optim.batch_size, e.optim.momentum) == ("sgd", 0.01, 16, 0.9)
     assert (e.optim.weight_decay, e.optim.bias_lr_factor, e.optim.grad_clip_norm) == (1e-4, 2.0, None)
     assert e.optim.backbone_lr_factor == 1.0

@@ -36,7 +36,7 @@ ADOPTED_SETTINGS = (
 )
 """Model settings that a run takes from the checkpoint it starts from: with others, its weights mean something else."""
 SIZE_SETTINGS = ("architecture", "backbone", "channels", "head", "tower_depth", "tower_kind", "norm")
-MASK_SIZE_SETTINGS = ("prototypes", "prototype_channels", "prototype_depth", "prototype_norm")
+MASK_SIZE_SETTINGS = ("prototypes", "prototype_channels", "prototype_depth", "prototype_norm", "relative_coordinates")
 """Model settings that determine the shapes of the weights, of the mask branch in the second tuple."""
 MASK_BRANCH = ("protonet.", "head.coefficients.")
 """Starts of the names of the mask branch's weights."""

@@ -24,17 +24,26 @@ class SAIS(nn.Module):
         fpn: maps C3, C4, C5 to P3 .. P7.
         head: maps P3 .. P7 to `HeadOutputs`.
         protonet: maps P3 to prototypes; None without masks.
+        coordinates: a `sais.modeling.relative_coordinates.RelativeCoordinates`, or None.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, fpn: nn.Module, head: nn.Module, protonet: nn.Module | None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        fpn: nn.Module,
+        head: nn.Module,
+        protonet: nn.Module | None,
+        coordinates: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.fpn = fpn
         self.head = head
         self.protonet = protonet
+        self.coordinates = coordinates
         self.strides = STRIDES
         self.mask_stride = MASK_STRIDE
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
@@ -46,13 +55,18 @@ class SAIS(nn.Module):
         normalized = normalized.to(self.backbone.dtype)  # half precision where inference uses it
         levels = self.fpn(self.backbone(normalized))
         predictions: HeadOutputs = self.head(levels)
+        level_sizes = tuple((level.shape[2], level.shape[3]) for level in levels)
+        coefficients = predictions.coefficients  # (B, L, K)
+        prototypes = self.protonet(levels[0]).float() if self.protonet is not None else None  # (B, K, H/4, W/4)
+        if self.coordinates is not None:
+            coefficients, prototypes = self.coordinates(coefficients, prototypes, level_sizes)
         return DenseOutputs(
             class_logits=predictions.class_logits,  # (B, L, C)
             quality_logits=predictions.quality_logits,  # (B, L)
             distances=predictions.distances,  # (B, L, 4)
-            coefficients=predictions.coefficients,  # (B, L, K)
-            prototypes=self.protonet(levels[0]).float() if self.protonet is not None else None,  # (B, K, H/4, W/4)
-            level_sizes=tuple((level.shape[2], level.shape[3]) for level in levels),
+            coefficients=coefficients,
+            prototypes=prototypes,
+            level_sizes=level_sizes,
         )
 
 
@@ -69,6 +83,11 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
         frozen_stages=config.frozen_stages if config.pretrained else 0,
         frozen_batch_norm=config.frozen_batch_norm and config.pretrained,
     )
+    coordinates, prototypes = None, config.prototypes if config.masks else 0
+    if config.masks and config.relative_coordinates:
+        from sais.modeling.relative_coordinates import COEFFICIENTS, RelativeCoordinates
+
+        coordinates, prototypes = RelativeCoordinates(STRIDES, MASK_STRIDE), prototypes + COEFFICIENTS
     head = resolve(config.head, HEADS, "head")(
         num_classes=num_classes,
         strides=STRIDES,
@@ -76,7 +95,7 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
         tower_depth=config.tower_depth,
         tower_kind=config.tower_kind,
         norm=config.norm,
-        prototypes=config.prototypes if config.masks else 0,
+        prototypes=prototypes,
         coefficients_from=config.coefficients_from,
         distance_unit=config.distance_unit,
         quality=config.quality != "none",
@@ -89,4 +108,4 @@ def build_model(config: ModelConfig, num_classes: int) -> SAIS:
     if config.masks:
         sizes = (config.channels, config.prototype_channels, config.prototypes, config.prototype_depth)
         protonet = ProtoNet(*sizes, config.prototype_norm)
-    return SAIS(backbone, FPN(backbone.channels, config.channels), head, protonet)
+    return SAIS(backbone, FPN(backbone.channels, config.channels), head, protonet, coordinates)
