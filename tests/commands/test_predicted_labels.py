@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,21 @@ def test_predicted_labels_that_were_corrected_are_not_overwritten(
     assert json.loads(label.read_text()) == document
     assert predict(trained, photos, out, "--to", "labelme", "--overwrite") == 0
     assert json.loads(label.read_text()) != document
+
+
+def test_convert_keeps_the_scores_of_a_prediction_file(trained: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "turned.jpg").unlink()
+    assert predict(trained, photos, tmp_path / "out", "--to", "labelme", "--tolerance", "0") == 0
+    file = tmp_path / "out/predictions.json"
+    words = ["convert", str(file), str(tmp_path / "converted"), "--to", "labelme", "--image-folder", str(photos)]
+    assert cli.main(words) == 0
+    for path in sorted((tmp_path / "out/labelme/train").glob("*.json")):
+        converted = json.loads((tmp_path / "converted/predictions" / path.name).read_text())
+        first, second = (
+            Counter(shape["description"] for shape in document["shapes"])
+            for document in (json.loads(path.read_text()), converted)
+        )
+        assert first.keys() == second.keys()
 
 
 def test_predicted_labels_of_fewer_images_remove_those_of_others(trained: Path, photos: Path, tmp_path: Path) -> None:

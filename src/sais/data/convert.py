@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from sais.data.objects import is_object_name
 from sais.data.options import DataOptions
 from sais.data.writers import DatasetInfo, LabeledImage, open_writer
 from sais.errors import InputError, OutOfMemoryError, SaisError
+from sais.io.regular_file import read_regular_file
 from sais.ops.rasterize import CutMask
 from sais.results import not_written as kinds
 from sais.results.labeled_object import LabeledObject
@@ -54,7 +56,8 @@ def convert(
     """Convert a data set to another format.
 
     Args:
-        data: Folder of the data set, COCO file, or ``module:attribute`` of a data set object.
+        data: Folder of the data set, COCO file (also of predictions, with scores), or ``module:attribute`` of a data
+            set object.
         out: Folder to write to.
         to: Format: a row of `sais.data.writers.WRITERS`, such as "yolo".
         splits: Names of the splits; by default all.
@@ -83,12 +86,13 @@ def convert(
     files = ((split.name, stem, _source_file(record)) for split, stem, record in planned)
     folder.check(files, _files(data, out), overwrite)
     advance = start(len(planned))
+    scores = _read_scores(data)
     results = {split.name: ConvertedSplit(split.name, read_notes=dict(split.notes)) for split in sources}
     with folder:
         for split, stem, record in planned:
             result = results[split.name]
             folder.notes = result.notes
-            if _add_image(folder, split, stem, record):
+            if _add_image(folder, split, stem, record, scores):
                 result.images += 1
                 result.objects += len(record.annotations)
             advance(1)
@@ -150,6 +154,17 @@ def _with_classes(split: DatasetSplit, names: tuple[str, ...], category_ids: tup
     return dataclasses.replace(split, class_names=names, category_ids=category_ids, images=images)
 
 
+def _read_scores(data: Path | str) -> dict[int, float]:
+    """Return the scores of a COCO file of predictions by annotation id; none for data sets."""
+    if is_object_name(data) or not Path(data).is_file():
+        return {}
+    content = read_regular_file(Path(data), "annotation file")
+    if b'"score"' not in content:
+        return {}
+    pairs = [(entry.get("id"), entry.get("score")) for entry in json.loads(content).get("annotations", ())]
+    return {i: float(score) for i, score in pairs if isinstance(i, int) and isinstance(score, (int, float))}
+
+
 def _describe(splits: Sequence[DatasetSplit], tolerance: float) -> DatasetInfo:
     records = [record for split in splits for record in split.images]
     annotations = [annotation for record in records for annotation in record.annotations]
@@ -183,7 +198,9 @@ def _files(data: Path | str, out: Path) -> Iterable[Path]:
         yield Path(data)
 
 
-def _add_image(folder: LabelFolder, split: DatasetSplit, stem: str, record: ImageRecord) -> bool:
+def _add_image(
+    folder: LabelFolder, split: DatasetSplit, stem: str, record: ImageRecord, scores: dict[int, float]
+) -> bool:
     """Write an image and its labels; return False, and count it, if the image is missing or cannot be read."""
     from sais.data.exif_frame import file_orientation
 
@@ -202,18 +219,21 @@ def _add_image(folder: LabelFolder, split: DatasetSplit, stem: str, record: Imag
             folder.notes[kinds.NO_IMAGE] += 1
             return False
     file = folder.place_image(split.name, stem, source, pixels)
-    objects = tuple(labeled_object(a, record, split.class_names) for a in record.annotations)
+    objects = tuple(labeled_object(a, record, split.class_names, scores.get(a.id)) for a in record.annotations)
     folder.add(LabeledImage(split.name, stem, file, record.size, objects))
     return True
 
 
-def labeled_object(annotation: Annotation, record: ImageRecord, class_names: Sequence[str]) -> LabeledObject:
+def labeled_object(
+    annotation: Annotation, record: ImageRecord, class_names: Sequence[str], score: float | None = None
+) -> LabeledObject:
     """Return an annotation as writers take it.
 
     Args:
         annotation: An annotation of `record`.
         record: The image.
         class_names: C names, label 0 first.
+        score: Score of a prediction, 0 to 1.
 
     Raises:
         InputError: The mask is malformed.
@@ -221,4 +241,4 @@ def labeled_object(annotation: Annotation, record: ImageRecord, class_names: Seq
     shape = object_mask(annotation, record.size)
     assert not isinstance(shape, CutMask)
     name = class_names[annotation.label]
-    return LabeledObject(name, annotation.label, annotation.box, shape, annotation.crowd, None, annotation.area)
+    return LabeledObject(name, annotation.label, annotation.box, shape, annotation.crowd, score, annotation.area)
