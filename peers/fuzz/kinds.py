@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from peers.fuzz import command_lines, documents, images, models
+from peers.fuzz import command_lines, documents, images, labels, models
 from peers.fuzz.oracle import Case
 from peers.fuzz.samples import Samples
 
 KINDS: dict[str, Callable[[Random, Samples, Path], Case]] = {
     "annotations": documents.coco_annotations,
+    "labels": labels.label_files,
     "images": images.image_files,
     "videos": images.video_files,
     "checkpoints": models.checkpoints,
