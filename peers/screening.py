@@ -22,6 +22,7 @@ one or two seeds and a short budget, differences are hints and not results.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import time
@@ -62,13 +63,18 @@ class Plan:
     variants: dict[str, Experiment]
     """Name of each variant -> its settings. The first is the one that the others are compared with."""
 
-    def runs(self) -> list[RunPlan]:
-        """Return the runs, seed by seed, so that every variant has one seed before any has two."""
+    def runs(self) -> list[tuple[str, RunPlan]]:
+        """Return the variants and their runs, seed by seed, so that every variant has one seed before any has two."""
         return [
-            RunPlan(name, replace_settings(experiment, "run", seed=seed))
+            (name, RunPlan(_file_name(name), replace_settings(experiment, "run", seed=seed)))
             for seed in self.seeds
             for name, experiment in self.variants.items()
         ]
+
+
+def _file_name(variant: str) -> str:
+    """Return the name of a variant as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", variant).strip("-.")[:60] or "variant"
 
 
 def read_plan(path: Path) -> Plan:
@@ -79,8 +85,9 @@ def read_plan(path: Path) -> Plan:
         InputError: the file or the data set does not exist.
     """
     document = read_document(path)
-    if not isinstance(document, dict) or set(document) - set(ENTRIES) or not document.get("variants"):
-        raise ConfigError(f"{path}: not a plan. Give the entries {', '.join(ENTRIES)}, with at least one variant.")
+    is_plan = isinstance(document, dict) and not set(document) - set(ENTRIES)
+    if not is_plan or not document.get("variants") or not document.get("data"):
+        raise ConfigError(f"{path}: not a plan. Give the entries {', '.join(ENTRIES)}; data and variants are required.")
     seeds = document.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ConfigError(f"{path}: seeds {seeds!r:.100} is not a list of numbers. Write seeds: [0, 1].")
@@ -91,7 +98,7 @@ def read_plan(path: Path) -> Plan:
         str(name): _experiment(start, shared, _group(path, f"variants: {name}", settings), f"{path}: {name}")
         for name, settings in variants.items()
     }
-    return Plan(DataPaths(Path(str(document.get("data", "")))), tuple(seeds), experiments)
+    return Plan(DataPaths(Path(str(document["data"]))), tuple(seeds), experiments)
 
 
 def _group(path: Path, name: str, value: Any) -> Mapping[str, Any]:
@@ -126,18 +133,18 @@ def screen(plan: Plan, out: Path, minutes: float, log: Callable[[str], None] = p
     description = {} if valid_split is None else describe_data(train_split, valid_split, plan.data.name)
     results: dict[str, list[RunResult]] = {name: [] for name in plan.variants}
     start, longest, left = time.monotonic(), 0.0, []
-    for run in plan.runs():
+    for name, run in plan.runs():
         began = time.monotonic()
-        label = f"{run.row}, seed {run.experiment.run.seed}"
+        label = f"{name}, seed {run.experiment.run.seed}"
         is_measured = (out / "results" / f"{run.name(description, out)}.json").is_file()
         if not is_measured and began - start + longest > 60 * minutes:
             left.append(label)
             continue
         (result,) = run_plans([run], plan.data, out, log=lambda line: None)
-        results[run.row].append(result)
+        results[name].append(result)
         if not is_measured:
             longest = max(longest, time.monotonic() - began)
-            log(f"{label}: " + ", ".join(f"{name} {100 * _metric(result, name):.1f}" for name in METRICS))
+            log(f"{label}: " + ", ".join(f"{metric} {100 * _metric(result, metric):.1f}" for metric in METRICS))
     if left:
         log(f"{len(left)} runs left: {'; '.join(left)}. The same command continues.")
     return results

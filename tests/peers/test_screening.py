@@ -74,7 +74,7 @@ def test_plan_gives_each_variant_the_shared_settings_and_its_own(plan: Path) -> 
     for variant in variants.values():
         assert (variant.input.size, variant.schedule.epochs, variant.model.channels) == ((64, 64), 1, 32)
         assert variant.run.evaluate_every == 0  # no choice of an epoch by the images that are measured
-    assert [(run.row, run.experiment.run.seed) for run in read_plan(plan).runs()] == [
+    assert [(name, run.experiment.run.seed) for name, run in read_plan(plan).runs()] == [
         *[("baseline", 0), ("margin", 0)],
         *[("baseline", 1), ("margin", 1)],
     ]
@@ -85,6 +85,7 @@ def test_plan_gives_each_variant_the_shared_settings_and_its_own(plan: Path) -> 
     [
         (("seeds: [0, 1]", "seeds: 1"), "seeds 1 is not a list of numbers"),
         (("variants:", "variations:"), "not a plan"),
+        (("data: ", "# data: "), "data and variants are required"),
         (("criterion.mask_margin", "criterion.mask_margn"), "did you mean 'mask_margin'"),
         (("mask_margin: 0.1,", "mask_margin: -1,"), "must be between 0 and"),
         (("  baseline:", "  baseline: 3"), "variants: baseline is not a group of settings"),
@@ -95,6 +96,11 @@ def test_wrong_plans_are_refused_before_the_first_run(plan: Path, change: tuple[
     plan.write_text(plan.read_text().replace(*change))
     with pytest.raises(ConfigError, match=message):
         read_plan(plan)
+
+
+def test_names_of_variants_become_file_names(plan: Path) -> None:
+    plan.write_text(plan.read_text().replace("  baseline:", '  "../lr 1/2, wide":').replace("  margin:", '  "/":'))
+    assert {run.row for _, run in read_plan(plan).runs()} == {"lr-1-2-wide", "variant"}
 
 
 def test_missing_plan(tmp_path: Path) -> None:
