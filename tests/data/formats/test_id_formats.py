@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sais.data.dataset import read_sample
 from sais.data.formats import list_splits, read_dataset
 from sais.data.formats import notes as kinds
 from sais.data.formats.id_maps import crop_objects, present_ids, read_id_map
@@ -80,6 +81,28 @@ def test_masks_without_a_file_are_left_out_and_counted(tmp_path: Path) -> None:
     assert [record.name for record in split.images] == ["a.png"]
     assert split.notes == {kinds.BINARY_MAP: 1, kinds.NO_MASK_FILE: 1, kinds.NO_IMAGE: 1}
     assert split.examples[kinds.NO_IMAGE] == ("masks/z.png",)
+
+
+def test_masks_of_a_turned_image_may_be_in_the_frame_of_its_pixels_or_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    height, width = SIZE
+    for name, size in (("stored", (height, width)), ("upright", (width, height))):
+        folder = tmp_path / name
+        (folder / "images").mkdir(parents=True)
+        Image.new("RGB", (width, height)).save(folder / "images" / "a.jpg", exif=exif)
+        save(folder / "masks" / "a.png", np.ones(size, int))
+        (record,) = read_dataset(folder, "all").images
+        assert record.size == size
+        assert read_sample(record).image.shape[:2] == size
+
+
+def test_images_of_one_name_are_counted(tmp_path: Path) -> None:
+    one_map(tmp_path, np.ones(SIZE, int))
+    write_image(tmp_path / "images" / "a.bmp")
+    split = read_dataset(tmp_path, "all")
+    assert [record.name for record in split.images] == ["a.bmp"]
+    assert split.examples[kinds.NO_MASK_FILE] == ("images/a.png", "images/b.png")
 
 
 def test_masks_of_another_size_or_of_noise_are_refused(tmp_path: Path) -> None:

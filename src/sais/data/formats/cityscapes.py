@@ -59,7 +59,7 @@ def read_split(
         ids = city / f"{image.stem.removesuffix(_IMAGE_ENDING)}_{labels.name}_{_ENDING}"
         if not ids.is_file():
             builder.notes.add(kinds.NO_MASK_FILE, builder.relative(image))
-        elif builder.start_image(image):
+        elif builder.start_image(image, ids):
             try:
                 add_id_map(read_id_map(ids, builder.size), id_classes, builder.relative(ids), builder)
             except OutOfMemoryError:

@@ -22,7 +22,7 @@ from sais.data.formats import notes as kinds
 from sais.data.formats.coco_ids import as_integer
 from sais.data.formats.folder_splits import list_folder_splits, read_folder_split
 from sais.data.formats.labelme_shapes import add_shapes, class_name
-from sais.data.formats.paths_inside import find_inside, images_by_stem
+from sais.data.formats.paths_inside import find_inside, images_by_stem, images_in
 from sais.data.formats.split_builder import Problems, SplitBuilder
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.io.regular_file import is_regular_file, read_regular_file
@@ -122,7 +122,7 @@ def _read(
             used.add(image)
             _add_image(path, document, image, labels, builder)
     for directory in sorted({image.parent for image in used}):
-        for image in sorted(set(listing(directory).values()) - used):
+        for image in sorted(set(images_in(directory)) - used):
             builder.notes.add(kinds.NOT_LABELED, builder.relative(image))
     return builder.build(split, problems)
 
@@ -137,6 +137,7 @@ def _load(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(document["shapes"], list):
         raise InputError(f"{path}: 'shapes' is {quoted(document['shapes'])}, not a list. Save it again in LabelMe.")
+    document.pop("imageData", None)  # megabytes for each image
     return document
 
 

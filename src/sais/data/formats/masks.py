@@ -20,7 +20,7 @@ from sais.data.formats import notes as kinds
 from sais.data.formats.folder_splits import list_folder_splits, read_folder_split
 from sais.data.formats.id_classes import IdClasses, add_id_map, read_id_classes
 from sais.data.formats.id_maps import crop_objects, present_ids, read_id_map, read_mask
-from sais.data.formats.paths_inside import images_by_stem
+from sais.data.formats.paths_inside import images_in
 from sais.data.formats.split_builder import Problems, SplitBuilder
 from sais.errors import InputError, OutOfMemoryError, SaisError
 
@@ -84,7 +84,7 @@ def _id_folders(folder: Path) -> list[Path]:
 
 def _masks_in(folder: Path) -> dict[str, Path]:
     """Return the mask files directly in a folder by their names without suffix."""
-    return {stem: path for stem, path in images_by_stem(folder).items() if path.suffix.lower() in _SUFFIXES}
+    return {path.stem: path for path in images_in(folder) if path.suffix.lower() in _SUFFIXES}
 
 
 Entry = tuple[Path, list[Path] | None, bool]
@@ -94,8 +94,8 @@ Entry = tuple[Path, list[Path] | None, bool]
 def _pairs(images: Path, masks: Path) -> Iterator[Entry]:
     """Yield each image of a folder with its id map; a mask without an image has no image file."""
     maps = _masks_in(masks)
-    for stem, image in images_by_stem(images).items():
-        names = [stem + ending for ending in _ENDINGS if stem + ending in maps]
+    for image in images_in(images):
+        names = [image.stem + ending for ending in _ENDINGS if image.stem + ending in maps]
         yield image, [maps.pop(names[0])] if names else None, True
     yield from ((Path(), [path], True) for path in maps.values())
 
@@ -103,7 +103,7 @@ def _pairs(images: Path, masks: Path) -> Iterator[Entry]:
 def _object_masks(place: Path) -> Iterator[Entry]:
     """Yield each image of the Data Science Bowl's layout with the masks of its objects."""
     for folder in _id_folders(place):
-        images = list(images_by_stem(folder / _IMAGES).values())
+        images = images_in(folder / _IMAGES)
         is_labeled = (folder / _MASKS).is_dir()
         masks = list(_masks_in(folder / _MASKS).values()) if is_labeled else None
         if len(images) != 1 and masks:
@@ -126,7 +126,7 @@ def _read(
             builder.notes.add(kinds.NO_MASK_FILE, builder.relative(image))
         elif image == Path():
             builder.notes.add(kinds.NO_IMAGE, builder.relative(masks[0]))
-        elif builder.start_image(image):
+        elif builder.start_image(image, masks[0] if masks else None):
             for path in masks:
                 try:
                     _add_mask(path, is_map, id_classes, builder)

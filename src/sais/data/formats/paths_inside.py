@@ -56,13 +56,14 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files directly in a folder, sorted; none if there is no such folder."""
+    return [folder / name for name in sorted(_listing(folder)) if is_image_name(name)]
+
+
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """Return the image files directly in a folder by their names without suffix; the first of several is returned."""
-    stems: dict[str, Path] = {}
-    for name in sorted(_listing(folder)):
-        if is_image_name(name):
-            stems.setdefault(os.path.splitext(name)[0], folder / name)
-    return stems
+    return {path.stem: path for path in reversed(images_in(folder))}
 
 
 def _listing(folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from sais.data.annotation_limits import crowding_problem, size_problem
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, Segmentation, rasterize_segmentation
+from sais.data.exif_frame import in_stored_frame
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_document import read_categories
 from sais.data.formats.coco_segmentation import read_segmentation
@@ -79,19 +80,22 @@ class SplitBuilder:
             self.notes.problem(kinds.BAD_IMAGE, str(error))
             return None
 
-    def start_image(self, path: Path, size: tuple[int, int] | None = None) -> bool:
+    def start_image(self, path: Path, frame: tuple[int, int] | Path | None = None) -> bool:
         """Start an image, whose objects are added next, up to `end_image`.
 
         Args:
             path: The image file.
-            size: (H, W) of its annotations; None for the size of the upright image.
+            frame: (H, W) of its annotations, or an id map of this size; None for the size of the upright image. An id
+                map with another size than the image has is reported when it is read.
 
         Returns:
             Whether the image is usable; if not, a problem is recorded and the next image can be started.
         """
-        size = self.read_size(path) if size is None else size
+        size = frame if isinstance(frame, tuple) else self.read_size(path)
         if size is None:
             return False
+        if isinstance(frame, Path):
+            size = _map_frame(path, size, frame)
         problem = size_problem(*size)
         if problem:
             self.notes.problem(kinds.BAD_IMAGE, f"{self.folder}: {self.relative(path)} {problem}.")
@@ -226,6 +230,20 @@ class SplitBuilder:
         area = _area(segmentation, box, place) if area is None else area
         annotation = Annotation(self._count, box.astype(np.float32), class_label, segmentation, crowd, area)
         self._objects.append(annotation)
+
+
+def _map_frame(path: Path, size: tuple[int, int], id_map: Path) -> tuple[int, int]:
+    """Return the size (H, W) of the frame that an id map is in: the upright image, or the pixels as they are stored."""
+    from sais.io.decoding import open_image
+
+    try:
+        with open_image(id_map) as image:
+            stated = (image.height, image.width)
+    except OutOfMemoryError:
+        raise
+    except SaisError:  # reported when it is read
+        return size
+    return stated if in_stored_frame(size, stated, path) else size
 
 
 def _area(segmentation: Segmentation, box: np.ndarray, place: str) -> float:

@@ -98,7 +98,7 @@ def _read(
         if image is None:
             text = f"{root / _IMAGES}: no image {quoted(name)} of split '{split}'. Add it, or remove it from the list."
             builder.notes.problem(kinds.BAD_IMAGE, text)
-        elif builder.start_image(image):
+        elif builder.start_image(image, id_map if (id_map := root / _OBJECTS / f"{name}.png").is_file() else None):
             add_image_objects(root, name, voc_classes, builder)
             builder.end_image()
     return builder.build(split, problems)
