@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -47,6 +48,52 @@ def test_device_settings_say_what_fp32_means_on_cuda(before: dict[str, Any]) -> 
             assert state()["tf32"] is False
         assert state()["tf32"] is True
     assert state() == before
+
+
+def precisions() -> dict[str, str]:
+    """Return the settings that torch 2.9 introduced."""
+    backends: Any = torch.backends
+    modules = {"matmul": backends.cuda.matmul, "convolution": backends.cudnn.conv, "rnn": backends.cudnn.rnn}
+    modules |= {"mkldnn": backends.mkldnn.matmul, "all": backends}
+    return {name: module.fp32_precision for name, module in modules.items()}
+
+
+@pytest.fixture
+def tf32_by_new_settings() -> Iterator[Any]:
+    """Yield a function that sets a precision as in torch 2.9: of all operations, matrix products or convolutions."""
+    backends: Any = torch.backends
+    if not hasattr(backends.cudnn, "conv"):
+        pytest.skip("torch before 2.9")
+    modules = {"all": backends, "matmul": backends.cuda.matmul, "convolution": backends.cudnn.conv}
+    before = precisions()
+    yield lambda name, value: setattr(modules[name], "fp32_precision", value)
+    backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    backends.cudnn.allow_tf32 = True
+    backends.cuda.matmul.fp32_precision = backends.mkldnn.matmul.fp32_precision = "none"
+    assert precisions() == before
+
+
+@pytest.mark.parametrize(("name", "value"), [("all", "tf32"), ("matmul", "tf32"), ("convolution", "ieee")])
+@pytest.mark.parametrize("tf32", [False, True])
+def test_device_settings_work_after_the_new_settings_of_torch(
+    name: str, value: str, tf32: bool, tf32_by_new_settings: Any
+) -> None:
+    tf32_by_new_settings(name, value)
+    before, expected = precisions(), "tf32" if tf32 else "ieee"
+    with device_settings(CUDA, tf32=tf32):
+        assert {precisions()[kind] for kind in ("matmul", "convolution", "rnn")} == {expected}
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")  # read by torch.compile
+        assert torch.backends.cudnn.allow_tf32 is tf32
+    assert precisions() == before
+
+
+def test_device_settings_leave_inherited_precisions_inherited(tf32_by_new_settings: Any) -> None:
+    tf32_by_new_settings("all", "tf32")
+    with device_settings(CUDA):
+        pass
+    tf32_by_new_settings("all", "ieee")
+    assert precisions()["matmul"] == "ieee"
 
 
 def test_device_settings_leave_a_cpu_as_it_is(before: dict[str, Any]) -> None:

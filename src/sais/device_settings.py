@@ -36,13 +36,9 @@ def device_settings(
     """
     with contextlib.ExitStack() as restore:
         if device.type == "cuda":
-            cudnn = torch.backends.cudnn
-            restore.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-            for name in ("allow_tf32", "benchmark"):
-                restore.callback(setattr, cudnn, name, getattr(cudnn, name))
-            torch.set_float32_matmul_precision("high" if tf32 else "highest")
-            cudnn.allow_tf32 = tf32
-            cudnn.benchmark = fixed_shapes and not deterministic
+            _set_tf32(tf32, restore)
+            restore.callback(setattr, torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+            torch.backends.cudnn.benchmark = fixed_shapes and not deterministic
         if not deterministic:
             yield
             return
@@ -57,6 +53,37 @@ def device_settings(
                 f"deterministic: {operation} has no deterministic version on {device}. Turn run.deterministic off, or "
                 "train on the cpu."
             ) from error
+
+
+def _set_tf32(tf32: bool, restore: contextlib.ExitStack) -> None:
+    """Turn TF32 on or off; `restore` receives what undoes it.
+
+    The settings before torch 2.9 and those since are two views of one state. After a process has used the new ones,
+    reading the old ones may raise RuntimeError, but other parts of torch read them: both are set, and restored.
+    """
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    new = [backends.cuda.matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+    for module in [*new, *([backends.mkldnn.matmul] if new else [])]:  # restored after the old settings
+        restore.callback(_restore_precision, module, module.fp32_precision)
+    matmul, convolutions = "highest", True  # torch's defaults, where a process has used the new settings only
+    with contextlib.suppress(RuntimeError):
+        matmul = torch.get_float32_matmul_precision()
+    with contextlib.suppress(RuntimeError):
+        convolutions = cudnn.allow_tf32
+    restore.callback(torch.set_float32_matmul_precision, matmul)
+    restore.callback(setattr, cudnn, "allow_tf32", convolutions)
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    cudnn.allow_tf32 = tf32
+    for module in new:  # the old settings leave room for `torch.backends.fp32_precision`
+        module.fp32_precision = "tf32" if tf32 else "ieee"
+
+
+def _restore_precision(module: Any, precision: str) -> None:
+    """Set the precision of a kind of operation to what it was; inherited, if that is the same."""
+    module.fp32_precision = "none"
+    if module.fp32_precision != precision:
+        module.fp32_precision = precision
 
 
 def _be_deterministic(restore: contextlib.ExitStack) -> None:

@@ -15,6 +15,8 @@ from sais.device import precision_dtype
 from sais.errors import ConfigError, MissingDependencyError
 
 Network = TypeVar("Network", bound=nn.Module)
+MIN_TORCH_OF_GRAPHS = (2, 14)
+"""Minimum version of torch whose `torch.compile` makes CUDA graphs for each thread."""
 
 
 def for_device(prepared: Network, precision: str = "fp32", compile: bool = False) -> Network:
@@ -26,8 +28,9 @@ def for_device(prepared: Network, precision: str = "fp32", compile: bool = False
             in them (GPUs; CPUs with AVX-512 BF16 or AMX), slower elsewhere, and less exact. Exponentials and masks are
             computed in fp32 from the outputs of head and ProtoNet.
         compile: whether `torch.compile` compiles it; the first batch of each shape then takes half a minute. On NVIDIA
-            GPUs all operations of the network become one CUDA graph, whose start costs the host as much as that of a
-            single operation. The outputs of a call are then overwritten by the next call of the same thread.
+            GPUs all operations of the network become one CUDA graph (torch 2.14), whose start costs the host as much
+            as that of a single operation. The outputs of a call are then overwritten by the next call of the same
+            thread.
 
     Raises:
         ConfigError: an unknown precision, or one that the device lacks.
@@ -63,7 +66,9 @@ def _in_half_precision(prepared: Network, dtype: torch.dtype) -> Network:
 
 def _compiled(prepared: Network, device: str) -> Network:
     check_compiler(device)
-    return cast(Network, torch.compile(prepared, mode="reduce-overhead" if device == "cuda" else None))
+    # Before torch 2.14 threads share the memory of a CUDA graph's outputs, or fail (pytorch issue 123177).
+    with_graphs = device == "cuda" and torch.__version__ >= MIN_TORCH_OF_GRAPHS
+    return cast(Network, torch.compile(prepared, mode="reduce-overhead" if with_graphs else None))
 
 
 def check_compiler(device: str) -> None:

@@ -175,14 +175,21 @@ def test_for_device_rejects_what_a_device_does_not_support(monkeypatch: pytest.M
         for_device(prepared, compile=True)
 
 
-@pytest.mark.parametrize(("device", "mode"), [("cpu", None), ("cuda", "reduce-overhead"), ("xpu", None)])
+@pytest.mark.parametrize(
+    ("device", "version", "mode"),
+    [
+        *(("cpu", "2.14.1", None), ("cuda", "2.14.0+cu130", "reduce-overhead"), ("xpu", "2.14.1", None)),
+        ("cuda", "2.13.1+cu130", None),  # threads would read each other's outputs
+    ],
+)
 def test_compiled_networks_are_cuda_graphs_on_cuda(
-    device: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+    device: str, version: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sais.converters import for_device as module
 
     modes: list[str | None] = []
     monkeypatch.setattr(module, "check_compiler", lambda device: None)
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)(version))
     monkeypatch.setattr(torch, "compile", lambda network, mode=None: modes.append(mode) or network)
     network = torch.nn.Identity()
     assert module._compiled(network, device) is network
