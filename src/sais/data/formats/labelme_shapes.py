@@ -140,8 +140,7 @@ def _circle(points: np.ndarray) -> np.ndarray:
 def _bitmap(shape: Shape, points: np.ndarray, size: tuple[int, int], where: str) -> tuple[np.ndarray, int, int]:
     """Return the mask (h, w) bool of a `mask` shape, its left column and its top row."""
     encoded = shape.get("mask")
-    left, top = np.floor(points.min(0) + 0.5)
-    right, bottom = np.floor(points.max(0) + 0.5)
+    (left, top), (right, bottom) = np.trunc(points.min(0)), np.trunc(points.max(0))  # as LabelMe rounds
     if not isinstance(encoded, str) or not max(abs(left), abs(top), abs(right), abs(bottom)) <= 2 * max(size):
         raise InputError(f"{where}: neither a PNG in 'mask' nor points in the image. Correct or remove it.")
     try:
