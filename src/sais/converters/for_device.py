@@ -15,7 +15,7 @@ from sais.device import precision_dtype
 from sais.errors import ConfigError, MissingDependencyError
 
 Network = TypeVar("Network", bound=nn.Module)
-MIN_TORCH_OF_GRAPHS = (2, 14)
+MIN_TORCH_OF_GRAPHS = "2.14"
 """Minimum version of torch whose `torch.compile` makes CUDA graphs for each thread."""
 
 
