@@ -15,6 +15,7 @@ from sais.data.objects import UNKNOWN_CLASS, select_classes
 from sais.data.paths import DataPaths
 from sais.errors import ConfigError, InputError
 from tests.data.formats.coco_samples import DOCUMENT, write_images
+from tests.data.formats.label_samples import write_coco, write_yolo
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,15 @@ def test_read_dataset_names_missing_data(tmp_path: Path) -> None:
         (tmp_path / "annotations" / f"{name}.json").write_text(json.dumps(DOCUMENT))
     with pytest.raises(InputError, match="fold_1_test, fold_2_test"):
         read_dataset(tmp_path, "test")
+
+
+def test_splits_of_two_formats_are_not_mixed(tmp_path: Path) -> None:
+    write_yolo(write_coco(tmp_path))
+    (tmp_path / "annotations" / "valid.json").unlink()
+    assert read_dataset(tmp_path, "train").origin.startswith("COCO")
+    with pytest.raises(InputError, match=r"Available splits: train\.$"):
+        read_dataset(tmp_path, "valid")
+    assert read_dataset(tmp_path, "valid", format="yolo").origin.startswith("YOLO")
 
 
 OWN_MODULE = """

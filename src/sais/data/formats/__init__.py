@@ -77,7 +77,7 @@ def read_dataset(
         raise InputError(f"{folder}: no such data folder. Check the path.")
     _check_name(folder, split)
     format = options.format if format == "auto" else format
-    rows: list[Any] = list(FORMATS.values()) if format == "auto" else [resolve(format, FORMATS, "format")]
+    rows: list[Any] = [resolve(format, FORMATS, "format")] if format != "auto" else _find_formats(folder)
     searched: list[str] = []
     for row in rows:
         if not isinstance(row, Format):
@@ -130,6 +130,12 @@ def list_splits(data: Path | str, format: str = "auto") -> list[str]:
         for row in FORMATS.values() if format == "auto" else [resolve(format, FORMATS, "format")]:
             names = names or set(row.list_splits(Path(data)) if isinstance(row, Format) else _OWN_SPLITS)
     return sorted(names, key=lambda name: (not name.startswith("train"), not name.startswith("val"), name))
+
+
+def _find_formats(folder: Path) -> list[Format]:
+    """Return the first format with splits in a folder, or all formats if none has any."""
+    found = next((row for row in FORMATS.values() if row.list_splits(folder)), None)
+    return list(FORMATS.values()) if found is None else [found]
 
 
 def _describe(row: Format, folder: Path, split: DatasetSplit) -> str:

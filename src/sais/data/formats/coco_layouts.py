@@ -20,7 +20,7 @@ from pathlib import Path
 from sais.data.annotations import DatasetSplit
 from sais.data.formats.coco import Problems, read_coco
 from sais.data.formats.folder_splits import DRAWN_SPLITS, WHOLE, draw_split
-from sais.data.formats.unsplit import find_coco_files, is_held_out
+from sais.data.formats.unsplit import find_coco_files, is_coco, is_held_out
 from sais.errors import InputError
 
 _SYNONYMS = {"valid": "val", "val": "valid"}
@@ -100,6 +100,7 @@ def list_coco_splits(folder: Path) -> list[str]:
     """Return the names of the COCO files of a folder, or of the splits drawn from the only one."""
     files = [p for p in sorted((folder / "annotations").glob("*.json")) if not p.name.startswith(_OTHER_TASKS)]
     files += sorted(folder.glob(f"*/{_ROBOFLOW}"))
+    files += [p for p in sorted(folder.glob("*.json")) if p.stem.startswith(("train", "val", "test")) and is_coco(p)]
     names = [_split_name(path) for path in files]
     if any(name.startswith(("train", "val")) for name in names):
         return names

@@ -25,7 +25,7 @@ def find_coco_files(folder: Path) -> list[Path]:
     """Return the COCO JSON files in a folder, its `annotations` and its other folders, without reading them whole."""
     places = [folder, folder / "annotations", *sorted(place for place in folder.glob("*") if place.is_dir())]
     files = [path for place in dict.fromkeys(places) for path in sorted(place.glob("*.json"))]
-    return [path for path in files if _is_coco(path)]
+    return [path for path in files if is_coco(path)]
 
 
 def describe_remedy(folder: Path, splits: list[str], wanted: str = "train") -> str:
@@ -73,7 +73,8 @@ def _is_held_out(path: Path) -> bool:
     return is_held_out(path.stem.removeprefix("instances_")) or is_held_out(path.parent.name)
 
 
-def _is_coco(path: Path) -> bool:
+def is_coco(path: Path) -> bool:
+    """Return whether a JSON file looks like COCO, without reading it whole."""
     if not is_regular_file(path):
         return False
     try:
