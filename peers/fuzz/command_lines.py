@@ -67,6 +67,8 @@ SLOW = ("bench", "demo", "reproduce")
 """Commands that take minutes with valid options: they get one option that is never valid."""
 KEPT = {"train": {"--max-iterations"}, "make-shapes": {"--train", "--valid"}}
 """Options that keep the value that makes a case fast."""
+NOT_VARIED = {"--compile", "--run.compile"}
+"""Options with which torch.compile starts a compiler, writes to its cache and takes minutes."""
 
 
 def command_lines(rng: Random, samples: Samples, folder: Path) -> Case:
@@ -79,7 +81,7 @@ def command_lines(rng: Random, samples: Samples, folder: Path) -> Case:
     kind = arguments_of(name)
     options = [option for option in options_of(kind) if not option.positional]
     options += options_of(Experiment) if name == "train" else []
-    options = [option for option in options if option.name not in KEPT.get(name, ())]
+    options = [option for option in options if option.name not in KEPT.get(name, set()) | NOT_VARIED]
     if rng.random() < 0.15 and words:
         words[rng.randrange(len(words))] = rng.choice(PATHS)
     if rng.random() < 0.1 and words:
