@@ -53,6 +53,7 @@ def device() -> torch.device:
     """Return the device of the tests marked `gpu`: that of the environment variable SAIS_GPU_TESTS, else CUDA."""
     import torch
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, by the first test that uses cuBLAS
     return torch.device(os.environ.get("SAIS_GPU_TESTS") or "cuda")
 
 

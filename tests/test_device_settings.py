@@ -136,5 +136,12 @@ def test_device_settings_name_the_operation_without_a_deterministic_algorithm(be
         values.put_(torch.tensor([0]), torch.tensor([1.0]))
     assert "\n" not in str(caught.value)
     assert state() == before
+    with (
+        pytest.raises(
+            ConfigError, match=f"used cuda before without {CUBLAS_WORKSPACE}. Set this environment variable to"
+        ),
+        device_settings(CUDA, deterministic=True),
+    ):
+        raise RuntimeError(f"Deterministic behavior was enabled, you must set {CUBLAS_WORKSPACE}=:4096:8")  # as torch
     with pytest.raises(RuntimeError, match="another"), device_settings(CPU, deterministic=True):
         raise RuntimeError("another error")

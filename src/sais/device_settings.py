@@ -28,11 +28,12 @@ def device_settings(
         tf32: whether NVIDIA GPUs may round the factors of fp32 convolutions and matrix products to 10 bits (TF32),
             which is several times as fast; if not, fp32 is exact to rounding. Without effect on other devices.
         fixed_shapes: whether inputs keep their shape, so that cuDNN may time its algorithms once for each shape.
-        deterministic: whether to use deterministic algorithms only. cuBLAS follows this if the process has not used it
-            before.
+        deterministic: whether to use deterministic algorithms only. A process that has used cuBLAS before needs the
+            environment variable `CUBLAS_WORKSPACE` from its start.
 
     Raises:
-        ConfigError: `deterministic`, and an operation has no deterministic version on the device.
+        ConfigError: `deterministic`, and an operation has no deterministic version on the device, or cuBLAS was used
+            before.
     """
     with contextlib.ExitStack() as restore:
         if device.type == "cuda":
@@ -46,6 +47,11 @@ def device_settings(
         try:
             yield
         except RuntimeError as error:
+            if CUBLAS_WORKSPACE in str(error):  # torch reads it once, in the first matrix product of a process
+                raise ConfigError(
+                    f"deterministic: this process has used {device} before without {CUBLAS_WORKSPACE}. Set this "
+                    "environment variable to :4096:8 before the process starts."
+                ) from error
             operation, found, _ = str(error).partition(" does not have a deterministic implementation")
             if not found:
                 raise

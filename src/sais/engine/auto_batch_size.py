@@ -22,6 +22,7 @@ from sais.converters.for_training import for_training
 from sais.data.transforms.multi_scale import max_input_size
 from sais.engine.activation_memory import peak_bytes
 from sais.engine.free_memory import free_memory
+from sais.engine.hardware import training_settings
 from sais.engine.optim import build_optimizer
 from sais.engine.out_of_memory import is_out_of_memory, memory_remedies, out_of_memory_error
 from sais.engine.train_step import compute_losses, total
@@ -83,7 +84,8 @@ def find_batch_size(
     free_bytes = free_memory(device) if free_bytes is None else free_bytes
     estimate = _measure_memory if device.type == "cuda" else _count_memory
     try:
-        fixed, per_image = estimate(experiment, num_classes, device)
+        with training_settings(experiment, device):  # they decide which algorithms, with which memory
+            fixed, per_image = estimate(experiment, num_classes, device)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

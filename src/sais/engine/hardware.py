@@ -9,7 +9,7 @@ import torch
 
 from sais.config import Experiment
 from sais.device import precision_dtype
-from sais.device_settings import device_settings
+from sais.device_settings import CUBLAS_WORKSPACE, device_settings
 from sais.errors import ConfigError
 
 CPU_WORKERS, MAX_WORKERS = 2, 8
@@ -33,6 +33,8 @@ def check_precision(precision: str, device: torch.device) -> None:
         scaler.scale(loss).backward()
         scaler.unscale_(torch.optim.SGD([weight], lr=0.0))
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        if CUBLAS_WORKSPACE in str(error):
+            raise  # not the precision: see `device_settings`
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"run.precision {precision}: not available on {device} ({reason}). Use fp32.") from error
 

@@ -283,10 +283,11 @@ def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]
 
 def _new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, device: torch.device) -> TrainState:
     """Return the initial state of a run, with `model` on its device and rewritten for training."""
-    from sais.engine.hardware import check_precision
+    from sais.engine.hardware import check_precision, training_settings
 
     experiment = inputs.experiment
-    check_precision(experiment.run.precision, device)
+    with training_settings(experiment, device):  # cuBLAS is deterministic from its first use or never
+        check_precision(experiment.run.precision, device)
     model = for_training(model, experiment, device)
     average = MovingAverage(model, experiment.run.ema) if experiment.run.ema else None
     criterion = architecture.build_criterion(experiment)
