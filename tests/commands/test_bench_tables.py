@@ -34,3 +34,10 @@ def test_table_exchanges_rows_and_columns_on_a_narrow_terminal(
     lines = [line for line in capsys.readouterr().out.splitlines() if set("┃│") & set(line)]
     cells = [line.replace("\x1b[1m", "").replace("\x1b[0m", "").replace("┃", "│").split("│")[1] for line in lines]
     assert [cell.strip() for cell in cells] == first_column
+
+
+def test_brackets_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = ["half precision[fp16]", "ended [/with] a tag", ":smile:"]
+    bench_tables.print_table("[table]", ["a", "b", "c"], [cells], "note [1]")
+    output = capsys.readouterr().out
+    assert all(text in output for text in (*cells, "[table]", "note [1]"))

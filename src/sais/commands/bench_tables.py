@@ -66,8 +66,9 @@ def _make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def _console() -> Console:
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=FILE_WIDTH)
+    # Brackets, as in the names of tests, are text.
+    console = Console(markup=False, emoji=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, emoji=False, highlight=False, width=FILE_WIDTH)
 
 
 def print_masks(case: MaskCase, inputs: MaskInputs, measurements: Sequence[MaskMeasurement], repeats: int) -> None:
