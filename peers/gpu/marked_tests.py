@@ -15,11 +15,13 @@ from peers.gpu.plan import Check, Plan, Row
 from peers.gpu.results import ROOT
 
 DEVICE_VARIABLE = "SAIS_GPU_TESTS"
-"""Environment variable with the device of the tests; see `tests/gpu/conftest.py`."""
+"""Environment variable with the device of the tests; see `tests/conftest.py`."""
 MAX_SECONDS = {"cpu": 600, "cuda": 120}
 """Type of the device -> time after which a file of tests is killed: a hang must not take the whole session."""
 SLOW = ("test_compile",)
 """Files of tests that compile networks."""
+MAX_SECONDS_SLOW = 300
+"""The same time for each of them; they run only if time is left."""
 CODE = """
 import sys
 from sais.parent_process import end_with_parent
@@ -56,6 +58,7 @@ def run_tests(plan: Plan, path: Path) -> list[Row]:
     if importlib.util.find_spec("pytest") is None:
         raise ImportError("pytest is not installed")
     limit = MAX_SECONDS["cpu" if plan.small else "cuda"]
+    limit = max(limit, MAX_SECONDS_SLOW) if path.stem in SLOW else limit
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={report}", str(path)]

@@ -1,10 +1,9 @@
-"""Parts of training that only a GPU uses: GroupNorm that keeps its layout, the second stream, compiled steps."""
+"""Parts of training that only a GPU uses: GroupNorm that keeps its layout, fused optimizers, the second stream."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +12,9 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
-from sais.config import Experiment
 from sais.converters.gpu.group_norm import MIN_NUMBERS, ChannelsLastGroupNorm
 from sais.data.loader import LoadedBatch
-from sais.data.paths import DataPaths
-from sais.engine.callbacks import TrainingEvent
 from sais.engine.optim import build_optimizer
-from sais.engine.trainer import train
 from tests.gpu.test_steps import batch_of, experiment_of, state_of
 
 pytestmark = pytest.mark.gpu
@@ -73,24 +68,3 @@ def test_batches_copied_ahead_equal_those_of_the_host(device: torch.device) -> N
         for objects, reference in zip(copied.batch.ground_truths, expected.ground_truths, strict=True):
             assert all(torch.equal(a.cpu(), b) for a, b in zip(objects.tensors(), reference.tensors(), strict=True))
             assert objects.host is not None
-
-
-def test_compiled_steps_are_near_plain_ones(
-    tiny: Experiment, shapes: Path, tmp_path: Path, device: torch.device
-) -> None:
-    """On a CPU the compiler takes minutes, and `tests/engine/test_compiled.py` covers all but its code."""
-    if device.type != "cuda":
-        pytest.skip("compiles for a GPU")
-    losses: dict[bool, list[float]] = {}
-    for compiled in (False, True):
-        run = replace(tiny.run, device=str(device), compile=compiled, loggers=(), tf32=False)
-        experiment = replace(tiny, run=run, model=replace(tiny.model, pretrained=False))
-        losses[compiled] = []
-
-        def record(event: TrainingEvent, values: list[float] = losses[compiled]) -> None:
-            if event.kind == "step":
-                values.append(event.values["loss/total"])
-
-        train(experiment, DataPaths(shapes), tmp_path / str(compiled), max_iterations=3, callbacks=[record])
-    assert len(losses[True]) == 3
-    assert losses[True] == pytest.approx(losses[False], rel=2e-2)
