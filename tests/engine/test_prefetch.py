@@ -49,10 +49,16 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     monkeypatch.setattr(torch.cuda, "stream", recorder.stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: recorder)
     monkeypatch.setattr(prefetch, "move_batch", recorder.move_batch)
-    monkeypatch.setattr(prefetch, "_record", lambda batch, stream: recorder.calls.append(f"keeps {batch.image_ids[0]}"))
     return recorder
 
 
+@pytest.fixture
+def keeping(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record which batches' memory is kept."""
+    monkeypatch.setattr(prefetch, "_record", lambda batch, stream: recorder.calls.append(f"keeps {batch.image_ids[0]}"))
+
+
+@pytest.mark.usefixtures("keeping")
 def test_copied_ahead_copies_the_next_batch_before_a_step_and_waits_for_its_own(recorder: Recorder) -> None:
     def loaded() -> Iterator[LoadedBatch]:
         yield LoadedBatch(Batch(torch.zeros(1), [], [1], []))
@@ -81,3 +87,19 @@ def test_copied_ahead_raises_what_the_loader_raises_before_the_step(recorder: Re
     with pytest.raises(RuntimeError, match="worker"):
         next(prefetch.copied_ahead(loaded(), CUDA))
     assert list(prefetch.copied_ahead(iter(()), CUDA)) == []
+
+
+def test_copied_ahead_leaves_a_batch_to_its_step_where_memory_runs_out(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step then has the memory of the step before, or ends with the remedies for too little memory."""
+    errors = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: an illegal memory access")]
+
+    def move(batch: Batch, device: torch.device) -> Batch:
+        raise errors[batch.image_ids[0]]
+
+    monkeypatch.setattr(prefetch, "move_batch", move)
+    batches = [LoadedBatch(Batch(torch.zeros(1), [], [number], [])) for number in (0, 1)]
+    assert list(prefetch.copied_ahead(iter(batches[:1]), CUDA)) == batches[:1]
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        list(prefetch.copied_ahead(iter(batches[1:]), CUDA))

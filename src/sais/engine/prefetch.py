@@ -26,13 +26,25 @@ def copied_ahead(batches: Iterator[LoadedBatch], device: torch.device) -> Iterat
     ahead: tuple[LoadedBatch, torch.cuda.Event] | None = None
     for loaded in batches:
         with torch.cuda.stream(stream):
-            copy = replace(loaded, batch=loaded.batch and move_batch(loaded.batch, device))
+            copy = _start_copy(loaded, device)
             copied = stream.record_event()
         if ahead is not None:
             yield _ready(*ahead, device)
         ahead = copy, copied
     if ahead is not None:
         yield _ready(*ahead, device)
+
+
+def _start_copy(loaded: LoadedBatch, device: torch.device) -> LoadedBatch:
+    """Return a batch (B, .) on a device; the batch itself if memory runs out: its own step copies it then."""
+    try:
+        return replace(loaded, batch=loaded.batch and move_batch(loaded.batch, device))
+    except RuntimeError as error:
+        from sais.engine.out_of_memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return loaded
 
 
 def _ready(loaded: LoadedBatch, copied: torch.cuda.Event, device: torch.device) -> LoadedBatch:
@@ -46,4 +58,5 @@ def _ready(loaded: LoadedBatch, copied: torch.cuda.Event, device: torch.device) 
 
 def _record(batch: Batch, stream: torch.cuda.Stream) -> None:
     for tensor in (batch.images, *(part for objects in batch.ground_truths for part in objects.tensors())):
-        tensor.record_stream(stream)
+        if tensor.device.type != "cpu":
+            tensor.record_stream(stream)
