@@ -13,6 +13,7 @@ from sais.converters.activation_checkpointing import apply_activation_checkpoint
 from sais.converters.gpu import group_norm as module_of_group_norm
 from sais.converters.gpu.group_norm import ChannelsLastGroupNorm, group_norm, keep_layout_in_group_norms
 from sais.engine.optim import NORMS, parameter_groups
+from sais.errors import ConfigError
 from sais.modeling.sais import build_model
 
 LAYOUT = torch.channels_last
@@ -94,3 +95,13 @@ def test_keep_layout_in_group_norms_keeps_names_numbers_and_weight_decay(monkeyp
         assert own.grad is not None, name
         assert expected.grad is not None, name
         assert (own.grad - expected.grad).norm() <= 1e-4 * expected.grad.norm(), name
+
+
+def test_gradients_with_a_graph_equal_those_without_and_refuse_a_second_derivative() -> None:
+    maps, outer, weight, bias = random_inputs(torch.float32)
+    expected = results((maps, outer, weight, bias), True)[1:]
+    leaves = [tensor.detach().requires_grad_() for tensor in (maps, weight, bias)]
+    gradients = torch.autograd.grad(group_norm(*leaves, 4, 1e-5), leaves, outer, create_graph=True)
+    assert all(torch.equal(own, other) for own, other in zip(gradients, expected, strict=True))
+    with pytest.raises(ConfigError, match="GroupNorm: its second derivative is not implemented"):
+        gradients[0].square().sum().backward()

@@ -79,27 +79,31 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         """Compute the gradients of maps (B, C, h, w), weight (C,) and bias (C,)."""
-        maps, weight, mean, deviation = ctx.saved_tensors
-        gradient = outer[0].contiguous(memory_format=torch.channels_last)
-        batch, groups = mean.shape[:2]
-        numbers = maps[0].numel() // groups  # in a group of an image
-        zero = mean.new_zeros(1, 1, 1, 1)  # makes products fp32: in fp16 they could overflow
-        of_gradient = gradient.sum((2, 3), dtype=mean.dtype).view(batch, groups, -1)  # (B, G, C / G)
-        of_product = torch.addcmul(zero, maps, gradient).sum((2, 3)).view(batch, groups, -1)
-        central = (of_product - mean * of_gradient) * deviation  # sums of gradient times normalized map
+        with torch.no_grad():  # also where a graph of the gradients is wanted
+            by_map, by_weight, by_bias = _gradients(ctx, outer[0].contiguous(memory_format=torch.channels_last))
+        by_map = None if by_map is None else first_derivative(by_map, "GroupNorm")
+        return by_map, first_derivative(by_weight, "GroupNorm"), first_derivative(by_bias, "GroupNorm"), None, None
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return the gradients of maps (B, C, h, w), if needed, weight (C,) and bias (C,)."""
+    maps, weight, mean, deviation = ctx.saved_tensors
+    batch, groups = mean.shape[:2]
+    numbers = maps[0].numel() // groups  # in a group of an image
+    zero = mean.new_zeros(1, 1, 1, 1)  # makes products fp32: in fp16 they could overflow
+    of_gradient = gradient.sum((2, 3), dtype=mean.dtype).view(batch, groups, -1)  # (B, G, C / G)
+    of_product = torch.addcmul(zero, maps, gradient).sum((2, 3)).view(batch, groups, -1)
+    central = (of_product - mean * of_gradient) * deviation  # sums of gradient times normalized map
+    by_map = None
+    if ctx.needs_input_grad[0]:
         by_group = weight.view(groups, -1)
         slope = -(by_group * central).sum(2, keepdim=True) * deviation.square() / numbers
         offset = -(by_group * of_gradient).sum(2, keepdim=True) * deviation / numbers - slope * mean
-        by_map = None
-        if ctx.needs_input_grad[0]:
-            like = torch.zeros_like(of_gradient)
-            linear = torch.addcmul(_of_channels(like + offset), maps, _of_channels(like + slope))
-            factor = _of_channels(by_group * deviation)
-            by_map = torch.addcmul(linear, gradient, factor, out=torch.empty_like(maps))
-            by_map = first_derivative(by_map, "GroupNorm")
-        weights = (central.sum(0).view(-1), of_gradient.sum(0).view(-1))
-        by_weight, by_bias = (first_derivative(values, "GroupNorm") for values in weights)
-        return by_map, by_weight, by_bias, None, None
+        like = torch.zeros_like(of_gradient)
+        linear = torch.addcmul(_of_channels(like + offset), maps, _of_channels(like + slope))
+        factor = _of_channels(by_group * deviation)
+        by_map = torch.addcmul(linear, gradient, factor, out=torch.empty_like(maps))
+    return by_map, central.sum(0).view(-1), of_gradient.sum(0).view(-1)
 
 
 def _moments(maps: Tensor, groups: int) -> tuple[Tensor, Tensor]:
