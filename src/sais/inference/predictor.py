@@ -108,6 +108,7 @@ class Predictor:
         """Detect the objects of many images, one after the other, as the options say.
 
         A thread reads and resizes the next batch while the network computes, so that a GPU does not wait for either.
+        An error of an image, or of the iterable, ends the stream after the batches before it.
 
         Args:
             images: as for `batch`; the thread iterates over them, at most two batches ahead.
@@ -143,7 +144,7 @@ class Predictor:
         """Start `detect` where the device computes by itself (a GPU); return the function that waits for the result.
 
         Args:
-            canvases: (B, 3, height, width) uint8 RGB, numpy or torch.
+            canvases: (B, 3, height, width) uint8 RGB, numpy or torch; not to be changed before the result.
             canvas_maps: B maps from the images to their canvases.
         """
         finish = self._start(canvases, canvas_maps, self.filter)
