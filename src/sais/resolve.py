@@ -13,6 +13,7 @@ from sais.errors import ConfigError
 
 NAMED_MODULES: set[str] = set()
 """Modules of your own code that this process has imported by name: `sais.trust` trusts them."""
+MAX_LISTED = 40
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -23,13 +24,14 @@ def suggest(word: str, known: Iterable[str]) -> str:
         known: valid words.
 
     Returns:
-        ", did you mean 'a' or 'b'?", or "; known are a, b, c." if no word is similar.
+        ", did you mean 'a' or 'b'?", or "; known are a, b, c." if no word is similar, at most `MAX_LISTED`.
     """
-    known = list(known)
+    known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     if close:
         return ", did you mean " + " or ".join(repr(match) for match in close) + "?"
-    return "; known are " + ", ".join(sorted(known)) + "."
+    others = f" and {len(known) - MAX_LISTED} others" if len(known) > MAX_LISTED else ""
+    return "; known are " + ", ".join(known[:MAX_LISTED]) + others + "."
 
 
 def resolve(name: str, table: Mapping[str, Any], kind: str) -> Any:

@@ -21,6 +21,13 @@ def test_backbone_suggests_similar_names(name: str, near: str) -> None:
     assert name in str(caught.value)
 
 
+def test_backbone_names_the_list_where_no_name_is_similar() -> None:
+    with pytest.raises(
+        ConfigError, match=r"'auto': timm has no .* Choose one of `timm\.list_models\(\)`\.$"
+    ):
+        Backbone("auto")
+
+
 def test_backbone_rejects_a_network_without_the_strides() -> None:
     with pytest.raises(ConfigError):
         Backbone("vit_tiny_patch16_224")

@@ -5,6 +5,7 @@ They are built with random weights; `sais.modeling.imagenet_weights` loads pretr
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import timm
@@ -112,8 +113,8 @@ def _create(name: str) -> nn.Module:
     except SaisError:  # of `sais.inference.parameter_limit`
         raise
     except Exception as error:  # timm raises many kinds for an unknown name or a network without feature maps
-        known = [*timm.list_pretrained(), *timm.list_models()]
-        hint = suggest(name, known)[:200]
+        close = difflib.get_close_matches(name, [*timm.list_pretrained(), *timm.list_models()])
+        hint = suggest(name, close) if close else ". Choose one of `timm.list_models()`."
         raise ConfigError(f"model.backbone {name!r}: timm has no such network with feature maps{hint}") from error
     info: Any = network.feature_info
     missing = [stride for stride in (4, *FEATURE_STRIDES) if stride not in info.reduction()]
