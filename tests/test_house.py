@@ -20,10 +20,10 @@ MAX_FUNCTION_LINES = 60
 CLOSURES = {
     "predictor with network": (
         ("sais.inference.predictor", "sais.inference.backends.torch", "sais.modeling.sais_architecture"),
-        3_475,
+        3_460,
         29,
     ),
-    "predictor": (("sais.inference.predictor", "sais.inference.backends.torch"), 2_725, 21),
+    "predictor": (("sais.inference.predictor", "sais.inference.backends.torch"), 2_700, 21),
     "trainer": (("sais.engine.trainer",), 8_100, None),
 }
 """Name -> modules, the maximum number of lines of all that they import, and of modules.

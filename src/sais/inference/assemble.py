@@ -38,23 +38,14 @@ def assemble(
     Returns:
         B Detections, scores descending; empty slots are left out.
     """
-    boxes, scores, labels = (to_numpy(a) for a in (instances.boxes, instances.scores, instances.labels))
-    coefficients, prototypes = to_numpy(instances.coefficients), to_numpy(instances.prototypes)
-    return [
-        assemble_detections(
-            boxes[image],
-            scores[image],
-            labels[image],
-            None if coefficients is None else coefficients[image],
-            None if prototypes is None else prototypes[image],
-            canvas_map,
-            class_names,
-            mask_margin,
-            mask_stride,
-            maskness,
-        )
-        for image, canvas_map in enumerate(canvas_maps)
-    ]
+    arrays = (instances.boxes, instances.scores, instances.labels, instances.coefficients, instances.prototypes)
+    on_host: list[Any] = [to_numpy(array) for array in arrays]
+    results = []
+    for image, canvas_map in enumerate(canvas_maps):
+        boxes, scores, labels, *masks = (None if array is None else array[image] for array in on_host)
+        settings = canvas_map, class_names, mask_margin, mask_stride, maskness
+        results.append(assemble_detections(boxes, scores, labels, *masks, *settings))
+    return results
 
 
 def assemble_detections(
