@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
 from sais.errors import InputError
 from sais.inference.on_device import DeviceRoute
@@ -71,6 +72,24 @@ def test_images_of_a_batch_are_resized_by_several_threads_for_a_gpu(
     assert [content(detections) for detections in predictor.stream(paths[:4])] == expected
     finish = start_batch(predictor, [read_image(path) for path in paths[:4]])  # as `sais predict`
     assert [content(detections) for detections in finish()] == expected
+
+
+def test_stream_of_frames_that_share_one_pillow_image(
+    trained: Path, predictor: Predictor, paths: list[Path], tmp_path: Path
+) -> None:
+    frames = [read_image(path) for path in paths[:5]]
+    expected = [content(d) for first in (0, 4) for d in predictor.batch(frames[first : first + 4])]
+    first, *others = map(Image.fromarray, frames)
+    first.save(tmp_path / "frames.tiff", save_all=True, append_images=others)
+    routed = Predictor(trained, device="cpu", score=0.03, batch_size=4)
+    backend: Any = routed.backend
+    postprocess = backend.architecture.postprocess_fixed
+    backend.device_route = DeviceRoute(backend.network, postprocess, backend.device, backend.class_names, 4)
+    for each in (predictor, routed):  # with one thread that reads, and with several
+        with Image.open(tmp_path / "frames.tiff") as image:
+            assert [content(d) for d in each.stream(ImageSequence.Iterator(image))] == expected
+        with Image.open(tmp_path / "frames.tiff") as image:
+            assert len({content(d) for d in each.stream([image] * 4)}) == 1
 
 
 def test_images_are_read_at_most_two_batches_ahead(predictor: Predictor, paths: list[Path]) -> None:

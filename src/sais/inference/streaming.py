@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from sais.io.images import as_image
 from sais.ops.letterbox import CanvasMap, group_by_canvas
@@ -66,6 +67,7 @@ def stream(predictor: Predictor, images: Iterable[ImageSource]) -> Iterator[Dete
             yield predictor(image)
         return
 
+    images = _without_shared_frames(images, settings.white_level)
     with _image_map(predictor) as image_map:
 
         def read(sources: list[Any]) -> list[np.ndarray]:
@@ -83,6 +85,12 @@ def stream(predictor: Predictor, images: Iterable[ImageSource]) -> Iterator[Dete
         started = ((None, start_groups(predictor.start, groups)) for groups in batches)
         for _, detections in finish_in_order(started, predictor.computes_ahead):
             yield from detections
+
+
+def _without_shared_frames(images: Iterable[ImageSource], white_level: int | None) -> Iterator[ImageSource]:
+    """Yield images, Pillow's as arrays (H, W, 3): one object may be many frames (`PIL.ImageSequence`) or repeated."""
+    for image in images:
+        yield as_image(image, white_level=white_level) if isinstance(image, Image.Image) else image
 
 
 @contextmanager
