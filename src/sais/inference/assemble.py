@@ -42,9 +42,10 @@ def assemble(
     on_host: list[Any] = [to_numpy(array) for array in arrays]
     results = []
     for image, canvas_map in enumerate(canvas_maps):
-        parts: list[Any] = [None if array is None else array[image] for array in on_host]
-        detections = assemble_detections(*parts, canvas_map, class_names, mask_margin, mask_stride, maskness)
-        results.append(detections)
+        boxes, scores, labels = (array[image] for array in on_host[:3])
+        masks: list[Any] = [None if array is None else array[image] for array in on_host[3:]]
+        settings = (canvas_map, class_names, mask_margin, mask_stride, maskness)
+        results.append(assemble_detections(boxes, scores, labels, masks[0], masks[1], *settings))
     return results
 
 
