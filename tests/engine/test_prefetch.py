@@ -45,7 +45,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: recorder)
+    monkeypatch.setattr(prefetch, "side_stream", lambda device: recorder)
     monkeypatch.setattr(torch.cuda, "stream", recorder.stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: recorder)
     monkeypatch.setattr(prefetch, "move_batch", recorder.move_batch)
@@ -103,3 +103,14 @@ def test_copied_ahead_leaves_a_batch_to_its_step_where_memory_runs_out(
     assert list(prefetch.copied_ahead(iter(batches[:1]), CUDA)) == batches[:1]
     with pytest.raises(RuntimeError, match="illegal memory access"):
         list(prefetch.copied_ahead(iter(batches[1:]), CUDA))
+
+
+def test_all_epochs_copy_by_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch keeps the freed memory of a stream for this stream: that of each further one would be lost."""
+    created: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "Stream", created.append)
+    prefetch.side_stream.cache_clear()
+    for _ in range(3):
+        assert list(prefetch.copied_ahead(iter(()), CUDA)) == []
+    prefetch.side_stream.cache_clear()
+    assert created == [CUDA]

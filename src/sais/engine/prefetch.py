@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from sais.data.loader import LoadedBatch
-from sais.ops.transfers import move_batch
+from sais.ops.transfers import move_batch, side_stream
 from sais.structures import Batch
 
 
@@ -22,7 +22,7 @@ def copied_ahead(batches: Iterator[LoadedBatch], device: torch.device) -> Iterat
         batches: batches (B, .) in pinned memory.
         device: CUDA device.
     """
-    stream = torch.cuda.Stream(device)
+    stream = side_stream(device)
     ahead: tuple[LoadedBatch, torch.cuda.Event] | None = None
     for loaded in batches:
         with torch.cuda.stream(stream):

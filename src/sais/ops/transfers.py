@@ -102,7 +102,7 @@ def _split(block: Tensor, forms: Sequence[tuple[torch.dtype, torch.Size]]) -> li
 
 def _copy_on_side_stream(block: Tensor, device: torch.device) -> Tensor:
     """Copy pinned memory while the device computes; what it is given from now on waits for the copy."""
-    stream = _side_stream(device)
+    stream = side_stream(device)
     with torch.cuda.stream(stream):
         copy = block.to(device, non_blocking=copies_overlap(device))
     current = torch.cuda.current_stream(device)
@@ -112,8 +112,8 @@ def _copy_on_side_stream(block: Tensor, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream of the copies to a CUDA device."""
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of the copies to a CUDA device: one, as the memory of a stream is kept for this stream."""
     return torch.cuda.Stream(device)
 
 
