@@ -174,6 +174,13 @@ def test_voc_objects_without_class_maps_have_the_names_of_the_xml_file(tmp_path:
     assert found == [("zebra", [0, 0, 10, 10]), ("ape", [20, 20, 30, 30])]
 
 
+def test_voc_class_names_with_an_empty_line_are_refused(tmp_path: Path) -> None:
+    write_xml(tmp_path, XML.format(""), with_map=True)
+    (tmp_path / "class_names.txt").write_text("_background_\ncat\n\ndog\n\n")
+    with pytest.raises(InputError, match=r"class_names\.txt: line 3 is empty\. Name its class, or remove the line\."):
+        read_dataset(tmp_path, "all")
+
+
 def test_voc_colors_are_those_of_the_label_map(tmp_path: Path) -> None:
     write_xml(tmp_path, XML.format(""), with_map=True)
     colors = np.zeros((*SIZE, 3), np.uint8)

@@ -54,7 +54,10 @@ def read_classes(root: Path) -> VocClasses:
         return _read_label_map(root / "labelmap.txt")
     for name in _NAME_FILES:
         if is_regular_file(root / name):
-            lines = [line.strip() for line in _read_text(root / name).splitlines()]
+            lines = [line.strip() for line in _read_text(root / name).rstrip().splitlines()]
+            if "" in lines:  # programs differ in whether it has a number
+                problem = f"line {lines.index('') + 1} is empty. Name its class, or remove the line."
+                raise InputError(f"{root / name}: {problem}")
             names = [line for line in lines if line not in _BACKGROUND]
             return VocClasses(names, _numbered(range(1, len(names) + 1)))
     found = {name for path in sorted((root / "Annotations").glob("*.xml")) for name, _ in _xml_or_nothing(path)}

@@ -59,8 +59,10 @@ def read_yolo_config(path: Path) -> YoloConfig:
     """
     text = _decode(path)
     if path.name == _CLASSES:
-        names = [line.strip() for line in text.splitlines()]
-        return YoloConfig(path, _check(path, dict(enumerate(name for name in names if name))), "", {})
+        names = [line.strip() for line in text.rstrip().splitlines()]
+        if "" in names:  # programs differ in whether it has a number
+            raise InputError(f"{path}: line {names.index('') + 1} is empty. Name its class, or remove the line.")
+        return YoloConfig(path, _check(path, dict(enumerate(names))), "", {})
     document = _load(path, text)
     if document.get("kpt_shape"):
         raise InputError(f"{path}: labels of keypoints. Export the data set for segmentation.")
