@@ -45,6 +45,21 @@ def test_yolo_without_yaml_is_split_by_a_draw(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path, "all").images) == 6
 
 
+def test_yolo_classes_with_an_empty_line_are_refused(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n\n")
+    with pytest.raises(InputError, match=r"classes\.txt: line 2 is empty\. Name its class, or remove the line\."):
+        read_dataset(tmp_path, "train")
+
+
+def test_yolo_paths_that_do_not_exist_are_reported(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("train: pictures/train\nval: pictures/val\nnames: [cat, dog]\n")
+    with pytest.raises(InputError, match=r"No path of its data\.yaml is in it\. Correct the paths\."):
+        read_dataset(tmp_path, "train")
+
+
 def one_image(folder: Path, labels: str, config: str = "train: images\nnames: [cat, dog]\n") -> Path:
     """Write a data set of one image with the content of its label file."""
     write_image(folder / "images" / "a.png")

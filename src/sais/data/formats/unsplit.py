@@ -36,6 +36,8 @@ def describe_remedy(folder: Path, splits: list[str], wanted: str = "train") -> s
         splits: names of its splits.
         wanted: name of the split that is missing.
     """
+    from sais.data.formats.yolo_config import find_yolo_config
+
     available = f"Available splits: {', '.join(splits)}. " if splits else ""
     files = find_coco_files(folder)
     whole = [path for path in files if not _is_held_out(path)]
@@ -48,6 +50,9 @@ def describe_remedy(folder: Path, splits: list[str], wanted: str = "train") -> s
         return f"{available}COCO files: {names}. Rename them to annotations/train.json and annotations/valid.json."
     if splits:
         return available.strip()
+    config = find_yolo_config(folder)
+    if config is not None:
+        return f"No path of its {config.name} is in it. Correct the paths."
     remedy = "Export the labels in a format that is read, such as COCO JSON to annotations/train.json"
     return f"{describe_contents(folder)}. {remedy}."
 
