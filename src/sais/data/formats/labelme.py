@@ -116,7 +116,8 @@ def _read(
     for path, document in found:
         image = _find_image(folder, path, document, used, listing)
         if image is None:
-            text = f"{path}: its image {quoted(document.get('imagePath'))} is not in {folder}. Add it."
+            name = quoted(document.get("imagePath"))
+            text = f"{path}: its image {name} is not in {folder}. Add it, or remove this file."
             builder.notes.problem(kinds.BAD_IMAGE, text)
         else:
             used.add(image)
