@@ -284,6 +284,31 @@ def test_convert_names_images_of_several_folders_uniquely(tmp_path: Path) -> Non
     assert stems[0] == "a_x"
 
 
+def test_convert_of_names_with_line_breaks_and_bytes_that_are_not_utf8_can_be_repeated(tmp_path: Path) -> None:
+    if os.name == "nt":
+        pytest.skip("such names do not exist on Windows")
+    source = write_data(tmp_path / "source")
+    path = source / "annotations/train.json"
+    for number, name in enumerate(("a\nb.png", "a\rb.png", os.fsdecode(b"\xff.png")), 1):
+        (source / f"images/train/image {number}.png").rename(source / "images/train" / name)
+        path.write_text(path.read_text().replace(f'"image {number}.png"', json.dumps(name)))
+    expected = sorted(len(record.annotations) for record in read_dataset(source, "train").images)
+    for format in READABLE:
+        for _ in range(2):
+            sais.convert(source, tmp_path / format, format)
+        found = read_dataset(tmp_path / format, "train")
+        assert sorted(len(record.annotations) for record in found.images) == expected
+
+
+def test_convert_does_not_add_to_the_labels_that_it_reads(tmp_path: Path) -> None:
+    sais.convert(write_data(tmp_path / "source"), tmp_path / "labels", "labelme", splits=["train"])
+    whole = tmp_path / "labels/train"  # without splits: read with its subfolders
+    with pytest.raises(InputError, match="inside of .* whose labels it would add to"):
+        sais.convert(whole, whole / "more", "labelme")
+    assert not (whole / "more").exists()
+    assert len(sais.convert(whole, whole / "yolo", "yolo")) == 2
+
+
 def test_convert_command_reports_each_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_data(tmp_path / "source")
     add_objects(source, {"bbox": [2, 2, 20, 20]}, {"segmentation": [[30, 30, 50, 30, 50, 50]]})

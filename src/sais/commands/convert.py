@@ -26,7 +26,7 @@ class ConvertArguments:
     """Write a data set in the format of another program, with its images.
 
     Reports for each split what was written, and what the format cannot hold. A second conversion into the same folder
-    replaces the files of the first that have not been edited since.
+    replaces the files of the first, and removes those of other splits and formats. It stops if they were edited since.
     """
 
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC")]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask
-from sais.data.formats import list_splits, read_dataset, read_dataset_files
+from sais.data.formats import FORMATS, list_splits, read_dataset, read_dataset_files
 from sais.data.label_folder import ImageMode, LabelFolder, unique_stems
 from sais.data.objects import is_object_name
 from sais.data.options import DataOptions
@@ -79,8 +79,7 @@ def convert(
     """
     out = Path(out)
     sources = _read(data, splits, image_folder, options)
-    if not is_object_name(data) and out.exists() and Path(data).exists() and os.path.samefile(data, out):
-        raise InputError(f"{out}: the folder of the data set that is read. Choose another output folder.")
+    _check_folder(data, sources[0], out, to)
     folder = LabelFolder(out, open_writer(to, _describe(sources, tolerance)), images)
     planned = _plan(sources, folder.shares_images)
     files = ((split.name, stem, _source_file(record)) for split, stem, record in planned)
@@ -100,6 +99,18 @@ def convert(
     for result in results.values():
         result.notes = +result.notes  # without zeros
     return list(results.values())
+
+
+def _check_folder(data: Path | str, split: DatasetSplit, out: Path, to: str) -> None:
+    """Raise InputError if labels in `out` would become labels of the data set that is read."""
+    if is_object_name(data):
+        return
+    if out.exists() and Path(data).exists() and os.path.samefile(data, out):
+        raise InputError(f"{out}: the folder of the data set that is read. Choose another output folder.")
+    # LabelMe files are read in subfolders as well.
+    is_labelme = split.origin.startswith(FORMATS["labelme"].title)
+    if to == "labelme" and is_labelme and out.resolve().is_relative_to(Path(data).resolve()):
+        raise InputError(f"{out}: inside of {data}, whose labels it would add to. Choose another output folder.")
 
 
 def _plan(splits: Sequence[DatasetSplit], shared: bool) -> list[tuple[DatasetSplit, str, ImageRecord]]:

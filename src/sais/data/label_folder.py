@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,8 @@ ImageMode = Literal["copy", "link", "none"]
 
 ENCODED = "images turned upright, or of another file format than the labels need, written as PNG"
 COPIED = "images copied, because hard links to them are not possible"
+_NOT_IN_LISTS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
+"""Control characters, and bytes that are not UTF-8: lists of files have a name in each line, in UTF-8."""
 
 
 def unique_stems(images: Sequence[tuple[Path | str, str]], blanks: bool = True) -> list[str]:
@@ -32,7 +35,8 @@ def unique_stems(images: Sequence[tuple[Path | str, str]], blanks: bool = True) 
         images: File or address, and name, of each image.
         blanks: Whether names may have blanks, which are otherwise replaced.
     """
-    names = [path.as_posix().replace("/", "_") for path in drawing_names(result_names(images))]
+    paths = drawing_names(result_names(images))
+    names = [_NOT_IN_LISTS.sub("_", path.as_posix().replace("/", "_")) for path in paths]
     names = names if blanks else ["_".join(name.split()) for name in names]
     return [path.as_posix() for path in drawing_names([f"{name}.x" for name in names])]
 
