@@ -89,6 +89,16 @@ def test_a_file_of_one_split_is_not_drawn_from(label_studio: Path, shapes: Path)
         read_dataset(shapes, "test")
 
 
+def test_predictions_in_a_folder_of_labels_are_not_read_as_its_labels(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    results = tmp_path / "results"
+    results.mkdir()
+    document = {"info": {"written_by": "sais predict"}, "images": [], "annotations": [], "categories": []}
+    (results / "predictions.json").write_text(json.dumps(document))
+    assert read_dataset(tmp_path, "train").origin.startswith("YOLO")
+    assert find_coco_files(results) == [results / "predictions.json"]
+
+
 def test_compressed_annotations_are_read(label_studio: Path, tmp_path: Path) -> None:
     content = (label_studio / "result.json").read_bytes()
     path = tmp_path / "all.json"

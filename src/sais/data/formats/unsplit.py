@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sais.io.outputs import written_by
 from sais.io.regular_file import is_regular_file
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def find_coco_files(folder: Path) -> list[Path]:
     """Return the COCO JSON files in a folder, its `annotations` and its other folders, without reading them whole."""
     places = [folder, folder / "annotations", *sorted(place for place in folder.glob("*") if place.is_dir())]
     files = [path for place in dict.fromkeys(places) for path in sorted(place.glob("*.json"))]
-    return [path for path in files if is_coco(path)]
+    return [path for path in files if is_coco(path) and (path.parent == folder or not _is_prediction(path))]
 
 
 def describe_remedy(folder: Path, splits: list[str], wanted: str = "train") -> str:
@@ -88,6 +89,11 @@ def is_coco(path: Path) -> bool:
     except OSError:
         return False
     return head.startswith(b"{") and any(key in head for key in (b'"images"', b'"annotations"'))
+
+
+def _is_prediction(path: Path) -> bool:
+    """Return whether a COCO file has predictions, which in a folder of a data set are no labels of it."""
+    return path.name == "predictions.json" and written_by("sais predict")(path)
 
 
 def whole_sets(splits: Sequence[DatasetSplit]) -> set[str]:
