@@ -54,7 +54,8 @@ class Architecture:
     detect: Detect | None = None
     """From canvases to detections, for networks whose masks are made in another way (Mask R-CNN)."""
     postprocess_fixed: PostprocessFixed | None = None
-    """As `postprocess`, in fixed shapes: on accelerators nothing then waits for the host. None: `postprocess`."""
+    """The same in fixed shapes, for accelerators: nothing then waits for the host. With a `postprocess` of your own,
+    give your own here too, or None to use `postprocess` on accelerators as well."""
     class_layers: tuple[str, ...] = ()
     """Modules whose first dimension is the classes. They are re-initialized for other classes when fine-tuning."""
     for_inference: str = "sais.converters.fuse:for_inference"
