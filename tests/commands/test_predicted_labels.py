@@ -83,6 +83,15 @@ def test_predicted_labels_that_were_corrected_are_not_overwritten(
     assert json.loads(label.read_text()) != document
 
 
+def test_predicted_labels_are_not_added_to_labels_next_to_the_images(
+    trained: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "turned.json").write_text('{"shapes": []}')
+    assert predict(trained, photos, photos / "out", "--to", "labelme") == 2
+    assert "whose labels it would add to. Choose another output folder." in capsys.readouterr().err
+    assert not (photos / "out").exists()
+
+
 def test_convert_keeps_the_scores_of_a_prediction_file(trained: Path, photos: Path, tmp_path: Path) -> None:
     (photos / "turned.jpg").unlink()
     assert predict(trained, photos, tmp_path / "out", "--to", "labelme", "--tolerance", "0") == 0

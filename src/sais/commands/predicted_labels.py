@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sais.errors import InputError
 from sais.text import printable
 
 if TYPE_CHECKING:
@@ -52,10 +53,19 @@ class PredictedLabels:
         from sais.data.label_folder import LabelFolder, unique_stems
         from sais.data.writers import DatasetInfo, open_writer
 
+        self._check_folder(images)
         folder = LabelFolder(self.path, open_writer(self._format, DatasetInfo((), (), (SPLIT,))))
         named = [(image.location, image.file_name) for image in images]
         self._stems = dict(zip(images, unique_stems(named, not folder.shares_images), strict=True))
         folder.check(((SPLIT, stem, _file(image)) for image, stem in self._stems.items()), inputs, self._overwrite)
+
+    def _check_folder(self, images: Sequence[SourceImage]) -> None:
+        """Raise InputError if the labels would be read with LabelMe files next to the images: also in subfolders."""
+        place = self.path.resolve()
+        for file in map(_file, images) if self._format == "labelme" else ():
+            if file is not None and file.with_suffix(".json").is_file() and file.resolve().parent in place.parents:
+                problem = f"inside of {file.parent}, whose labels it would add to. Choose another output folder."
+                raise InputError(f"{self.path}: {problem}")
 
     def open(self, predictor: Predictor) -> None:
         """Start to write labels with the classes of a predictor."""
