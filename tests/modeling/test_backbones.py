@@ -22,9 +22,7 @@ def test_backbone_suggests_similar_names(name: str, near: str) -> None:
 
 
 def test_backbone_names_the_list_where_no_name_is_similar() -> None:
-    with pytest.raises(
-        ConfigError, match=r"'auto': timm has no .* Choose one of `timm\.list_models\(\)`\.$"
-    ):
+    with pytest.raises(ConfigError, match=r"'auto': timm has no .* Choose one of `timm\.list_models\(\)`\.$"):
         Backbone("auto")
 
 
