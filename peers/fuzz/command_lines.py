@@ -95,7 +95,8 @@ def command_lines(rng: Random, samples: Samples, folder: Path) -> Case:
     argv = (
         [name, *words] if rng.random() < 0.98 else rng.choice(([], ["--help"], ["--version"], [name + "x"], ["\x1b"]))
     )
-    return Case(lambda: run_command(argv), f"sais {argv!r}"[:2000], may_add=True, may_ask=True)
+    work = 3 if name == "export" else 1  # torch's exporter takes 10 to 20 s for a valid model
+    return Case(lambda: run_command(argv), f"sais {argv!r}"[:2000], may_add=True, may_ask=True, work=work)
 
 
 def valid_words(name: str, data: Path, run: Path, samples: Samples) -> list[str]:

@@ -55,7 +55,7 @@ PLACES = ("/dev/", "/proc/self/fd/")
 
 
 class CaseTimeoutError(BaseException):
-    """A case ran for more than `MAX_SECONDS` or `MAX_WAIT`; no handler of exceptions catches it."""
+    """A case ran for more than its time or `MAX_WAIT`; no handler of exceptions catches it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Case:
         may_add: whether files may be added next to the inputs.
         may_ask: whether it may start processes and use the network, because the user typed its input.
         may_change: folders of an earlier output, whose files may be replaced.
+        work: multiple of `MAX_SECONDS` that the case may take, above 1 where valid input takes about as long.
     """
 
     action: Callable[[], object]
@@ -75,6 +76,7 @@ class Case:
     may_add: bool = False
     may_ask: bool = False
     may_change: tuple[Path, ...] = ()
+    work: int = 1
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def examine(make: Callable[[Path], Case], folder: Path, untouched: Path, watch: 
     os.chdir(outputs)
     tempfile.tempdir = str(temporary)
     try:
-        with watch.watching(folder, FOREIGN_EVENTS if not case.may_ask else frozenset()), _time_limit():
+        with watch.watching(folder, FOREIGN_EVENTS if not case.may_ask else frozenset()), _time_limit(case.work):
             result, fault = _judge(case.action)
     finally:
         os.chdir(directory)
@@ -210,7 +212,7 @@ def _judge(action: Callable[[], object]) -> tuple[str, str]:
     except CaseTimeoutError:
         return (
             "timeout",
-            f"more than {MAX_SECONDS} s of processor time or {MAX_WAIT} s\n{traceback.format_exc()[-2500:]}",
+            f"more than the limit of processor time or {MAX_WAIT} s\n{traceback.format_exc()[-2500:]}",
         )
     except BaseException as error:
         return type(error).__name__, traceback.format_exc()[-2500:]
@@ -218,11 +220,11 @@ def _judge(action: Callable[[], object]) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _time_limit() -> Iterator[None]:
+def _time_limit(work: int) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise CaseTimeoutError
 
-    timers = (signal.ITIMER_PROF, signal.SIGPROF, MAX_SECONDS), (signal.ITIMER_REAL, signal.SIGALRM, MAX_WAIT)
+    timers = (signal.ITIMER_PROF, signal.SIGPROF, work * MAX_SECONDS), (signal.ITIMER_REAL, signal.SIGALRM, MAX_WAIT)
     for timer, number, seconds in timers:
         signal.signal(number, stop)
         signal.setitimer(timer, seconds)
