@@ -286,6 +286,13 @@ def test_label_ids_refuse_pipes(tmp_path: Path) -> None:
         LabelIds(tmp_path / "labels.json")
 
 
+def test_drawings_with_names_that_no_file_has_are_not_listed(tmp_path: Path) -> None:
+    PredictionFile(NAMES, IDS, drawings={"a\0.jpg": 9, "b.jpg": 9}).write(tmp_path)
+    assert read_drawings(tmp_path) == {"b.jpg": 9}
+    (tmp_path / FILE_NAME).write_text((tmp_path / FILE_NAME).read_text().replace("b.jpg", "b\\ud800.jpg"))
+    assert read_drawings(tmp_path) == {}
+
+
 def test_deeply_nested_predictions_list_no_drawings(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("[" * 100_000)
     assert read_drawings(tmp_path) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -147,7 +148,7 @@ def read_drawings(out: Path) -> dict[str, int | None]:
     try:
         info = json.loads((out / FILE_NAME).read_bytes())["info"]
         drawings = info["drawings"] if info["written_by"] == WRITER else {}
-        return {str(name): size for name, size in drawings.items()}
+        return {str(name): size for name, size in drawings.items() if b"\0" not in os.fsencode(str(name))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 

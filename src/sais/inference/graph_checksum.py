@@ -56,8 +56,8 @@ def check_seal(path: Path) -> None:
         position = content.rfind(prefix)
         if position < 0:
             raise CheckpointError(
-                f"{path}: no checksum, so another program wrote or changed it, and a malformed graph can crash its "
-                "runtime. Set trust=True if you trust the file."
+                f"{path}: no checksum of sais, so another program wrote or changed it, and a malformed graph can crash "
+                "its runtime. Export a model with sais, or set trust=True if you trust the file."
             )
         number = slice(position + len(prefix), position + len(prefix) + len(_ZEROS))
         stored = bytes(content[number])
