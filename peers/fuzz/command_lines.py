@@ -111,6 +111,7 @@ def valid_words(name: str, data: Path, run: Path, samples: Samples) -> list[str]
         "report": [str(run), "--out", "report.html", "--workers", "0"],
         "export": [str(run), "--graph", "raw"],
         "check": [str(data)],
+        "convert": [str(data), "converted", "--to", "yolo"],
         "split": [str(data / "annotations" / "train.json"), "--out", "halves"],
         "make-shapes": ["shapes", "--train", "1", "--valid", "1", "--size", "64"],
         "draw-targets": ["--data", str(data), "--recipe", str(samples.settings)],
