@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import gc
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -301,10 +301,24 @@ def private_memory(process: int) -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc/PID/smaps_rollup of Linux")
 def test_workers_do_not_copy_the_annotations(tmp_path: Path) -> None:
-    """Load polygons of 20 MB of Python objects: a worker that read them as objects would copy most of them."""
+    """Load polygons of 20 MB of Python objects: a worker that read them as objects would copy most of them.
+
+    In a process of its own: what the process of the other tests writes to its memory, a worker no longer shares.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, other = context.Pipe(duplex=False)
+    process = context.Process(target=send_memory_of_worker, args=(other, tmp_path / "a.png"))
+    process.start()
+    other.close()
+    memory = ours.recv()
+    process.join()
+    assert max(memory) - memory[0] < 5
+
+
+def send_memory_of_worker(connection: Any, path: Path) -> None:
+    """Send the private memory of a worker in MiB, twice in each of two epochs; `path` is the image to write."""
     outline = [[float(i % 32) + 0.001 * i for i in range(800)] for _ in range(4)]
     records = []
-    path = tmp_path / "a.png"
     Image.new("RGB", (32, 32)).save(path)
     for i in range(200):
         shape = [[value + i * 1e-6 for value in part] for part in outline]
@@ -313,15 +327,11 @@ def test_workers_do_not_copy_the_annotations(tmp_path: Path) -> None:
     split = DatasetSplit("train", ("thing",), (1,), tuple(records))
     loader, batches = training_loader(split, InputConfig(size=(32, 32)), AugmentConfig(), 10, 0, workers=1)
     memory = []
-    gc.disable()  # a collection writes to this process's memory; what it no longer shares is the worker's own then
-    try:
-        for batches.epoch in range(2):
-            for n, _ in enumerate(loader):
-                if n in (4, 19):
-                    memory.append(private_memory(loader._iterator._workers[0].pid))  # type: ignore[union-attr]
-    finally:
-        gc.enable()
-    assert max(memory) - memory[0] < 5
+    for batches.epoch in range(2):
+        for n, _ in enumerate(loader):
+            if n in (4, 19):
+                memory.append(private_memory(loader._iterator._workers[0].pid))  # type: ignore[union-attr]
+    connection.send(memory)
 
 
 def gray_image(level: int) -> np.ndarray:
