@@ -70,7 +70,8 @@ def tf32_by_new_settings() -> Iterator[Any]:
     backends.fp32_precision = "none"
     torch.set_float32_matmul_precision("highest")
     backends.cudnn.allow_tf32 = True
-    backends.cuda.matmul.fp32_precision = backends.mkldnn.matmul.fp32_precision = "none"
+    backends.cuda.matmul.fp32_precision = before["matmul"]  # "ieee" after a test that set the precision
+    backends.mkldnn.matmul.fp32_precision = before["mkldnn"]
     assert precisions() == before
 
 
