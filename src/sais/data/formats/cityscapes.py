@@ -17,7 +17,6 @@ from sais.data.formats.id_classes import IdClasses, add_id_map, read_id_classes
 from sais.data.formats.id_maps import read_id_map
 from sais.data.formats.paths_inside import list_images
 from sais.data.formats.split_builder import Problems, SplitBuilder
-from sais.errors import OutOfMemoryError, SaisError
 
 CLASSES = IdClasses(
     {24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"}, 1000
@@ -60,12 +59,8 @@ def read_split(
         if not ids.is_file():
             builder.notes.add(kinds.NO_MASK_FILE, builder.relative(image))
         elif builder.start_image(image, ids):
-            try:
+            with builder.notes.recording(kinds.BAD_MASK):
                 add_id_map(read_id_map(ids, builder.size), id_classes, builder.relative(ids), builder)
-            except OutOfMemoryError:
-                raise
-            except SaisError as error:
-                builder.notes.problem(kinds.BAD_MASK, str(error))
             builder.end_image()
     return builder.build(split, problems)
 

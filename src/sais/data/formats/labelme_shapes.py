@@ -62,12 +62,8 @@ def add_shapes(
         groups.setdefault(key, []).append((place, shape))
     for members in groups.values():
         label = labels[class_name(members[0][1]) or ""]
-        try:
+        with builder.notes.recording(kinds.BAD_MASK):
             _add_object(members, label, scale, builder)
-        except OutOfMemoryError:
-            raise
-        except SaisError as error:
-            builder.notes.problem(kinds.BAD_MASK, str(error))
 
 
 def _add_object(

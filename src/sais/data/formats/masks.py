@@ -22,7 +22,7 @@ from sais.data.formats.id_classes import IdClasses, add_id_map, read_id_classes
 from sais.data.formats.id_maps import crop_objects, present_ids, read_id_map, read_mask
 from sais.data.formats.paths_inside import images_in
 from sais.data.formats.split_builder import Problems, SplitBuilder
-from sais.errors import InputError, OutOfMemoryError, SaisError
+from sais.errors import InputError
 
 _IMAGES, _MASKS = "images", "masks"
 _SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
@@ -128,12 +128,8 @@ def _read(
             builder.notes.add(kinds.NO_IMAGE, builder.relative(masks[0]))
         elif builder.start_image(image, masks[0] if masks else None):
             for path in masks:
-                try:
+                with builder.notes.recording(kinds.BAD_MASK):
                     _add_mask(path, is_map, id_classes, builder)
-                except OutOfMemoryError:
-                    raise
-                except SaisError as error:
-                    builder.notes.problem(kinds.BAD_MASK, str(error))
             builder.end_image()
     return builder.build(split, problems)
 

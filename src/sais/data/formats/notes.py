@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 
-from sais.errors import InputError
+from sais.errors import InputError, OutOfMemoryError, SaisError
 
 MAX_EXAMPLES = 5
 """Number of places listed for a kind."""
@@ -100,6 +102,16 @@ class Notes:
         """Record an entry that cannot be used, and return the error to raise."""
         self.problems.setdefault(kind, []).append(message)
         return InputError(message)
+
+    @contextlib.contextmanager
+    def recording(self, kind: str) -> Iterator[None]:
+        """Record an error of a damaged file as a problem and go on; a lack of memory is not one of the file."""
+        try:
+            yield
+        except OutOfMemoryError:
+            raise
+        except SaisError as error:
+            self.problem(kind, str(error))
 
     def raise_first(self) -> None:
         """Raise an error for the first problem, with the number of the others.

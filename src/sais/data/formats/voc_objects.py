@@ -108,17 +108,13 @@ def add_image_objects(root: Path, name: str, classes: VocClasses, builder: Split
         builder: Builder, in which the image is started.
     """
     objects, xml = root / "SegmentationObject" / f"{name}.png", root / "Annotations" / f"{name}.xml"
-    try:
+    with builder.notes.recording(kinds.BAD_MASK):
         if objects.is_file():
             _add_masks(root, objects, xml, classes, builder)
         elif xml.is_file():
             _add_boxes(xml, classes, builder)
         else:
             builder.notes.add(kinds.NO_LABEL_FILE, name)
-    except OutOfMemoryError:
-        raise
-    except SaisError as error:
-        builder.notes.problem(kinds.BAD_MASK, str(error))
 
 
 def _add_masks(root: Path, objects: Path, xml: Path, classes: VocClasses, builder: SplitBuilder) -> None:
