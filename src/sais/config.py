@@ -68,6 +68,11 @@ class AugmentConfig:
     """Maximum relative change of brightness, contrast and saturation, which are all changed, in this order."""
     multi_scale: tuple[float, float] = (1.0, 1.0)
     """Range of a random factor on `input.size`, drawn for each batch; sizes are rounded to multiples of 32."""
+    initial_size: float = 1.0
+    """Factor on `input.size` in the first epoch. It grows epoch by epoch to 1 over `size_growth_epochs`: early epochs
+    take less time. Sizes are rounded to multiples of 32."""
+    size_growth_epochs: int = 0
+    """Number of first epochs in which the input size grows from `initial_size`."""
     extra: tuple[str, ...] = ()
     """Augmentations of your own, applied last: module:function of (Sample, numpy Generator) that returns a Sample."""
 

@@ -48,7 +48,7 @@ RANGES: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(
         (
-            *("augment.mosaic_copy_paste_epochs", "schedule.milestones", "schedule.warmup", "schedule.patience"),
+            *("augment.mosaic_copy_paste_epochs", "augment.size_growth_epochs", "schedule.milestones", "schedule.warmup", "schedule.patience"),
             *("run.evaluate_every", "run.checkpoint_every"),
         ),
         (0, MAX_COUNT),
@@ -59,6 +59,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.crop_min": (0.05, 1),
     "augment.scale_jitter": (0.01, 100),
     "augment.multi_scale": (0.1, 4),
+    "augment.initial_size": (0.1, 1),
     "model.frozen_stages": (0, 4),
     "model.channels": (2, MAX_CHANNELS),
     "model.tower_depth": (0, MAX_DEPTH),

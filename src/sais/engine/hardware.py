@@ -48,7 +48,9 @@ def training_settings(experiment: Experiment, device: torch.device) -> AbstractC
 
 def has_fixed_canvas(experiment: Experiment) -> bool:
     """Return whether all batches of a run have canvases of the same size."""
-    return experiment.input.mode == "fixed" and experiment.augment.multi_scale == (1.0, 1.0)
+    from sais.data.transforms.multi_scale import has_one_size
+
+    return experiment.input.mode == "fixed" and has_one_size(experiment.augment)
 
 
 def choose_workers(workers: int | None, device: torch.device) -> int:

@@ -26,7 +26,7 @@ from sais.data.transforms.augment import AUGMENTATIONS, augment
 from sais.data.transforms.expand_crop import random_crop_window, random_expand_window
 from sais.data.transforms.geometric import crop_to_window, visible_extent
 from sais.data.transforms.mosaic_copy_paste import copy_paste, mosaic
-from sais.data.transforms.multi_scale import batch_input_size, max_input_size
+from sais.data.transforms.multi_scale import batch_input_size, has_one_size, max_input_size
 from sais.data.transforms.photometric import photometric_distort, shift_hue
 from sais.data.visualize import draw_samples
 from sais.errors import ConfigError, SaisError
@@ -463,6 +463,20 @@ def test_batch_input_size_depends_on_seed_epoch_and_batch_only() -> None:
     for height, width in {batch_input_size(keep_ratio, options, 3, 0, n) for n in range(40)}:
         assert height % 32 == 0
         assert width / height == pytest.approx(160 / 96, rel=0.01)
+
+
+def test_input_size_grows_over_the_first_epochs() -> None:
+    settings = InputConfig(size=(256, 384))
+    options = AugmentConfig(initial_size=0.5, size_growth_epochs=4)
+    sizes = [batch_input_size(settings, options, 3, epoch, 0) for epoch in range(6)]
+    assert sizes == [(128, 192), (160, 256), (192, 288), (224, 320), (256, 384), (256, 384)]
+    assert max_input_size(settings, options) == (256, 384)
+    assert not has_one_size(options)
+    assert has_one_size(AugmentConfig(initial_size=0.5))
+    assert has_one_size(AugmentConfig(size_growth_epochs=4))
+    both = AugmentConfig(initial_size=0.5, size_growth_epochs=4, multi_scale=(1.0, 1.5))
+    assert {batch_input_size(settings, both, 3, 0, batch)[0] for batch in range(30)} == {128, 160, 192}
+    assert {batch_input_size(settings, both, 3, 4, batch)[0] for batch in range(60)} == {256, 288, 320, 352, 384}
 
 
 def test_multi_scale_batches_have_one_size_and_resume(shapes: Path) -> None:

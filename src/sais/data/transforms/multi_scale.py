@@ -1,4 +1,8 @@
-"""Multi-scale training: the input size of each batch, drawn from (seed, epoch, batch)."""
+"""Input size of each batch: random (multi-scale training), growing over the first epochs, or both.
+
+The random factor is drawn from (seed, epoch, batch), the growth depends on the epoch alone. So every worker process and
+every resumed run has the same sizes.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,26 @@ _STREAM = 1
 """Last element of the seed sequence; separates the sizes of batches from the augmentation of samples."""
 
 
+def has_one_size(options: AugmentConfig) -> bool:
+    """Return whether all batches of a run have the size of the input settings."""
+    return options.multi_scale == (1, 1) and growth_factor(options, 0) == 1
+
+
+def growth_factor(options: AugmentConfig, epoch: int) -> float:
+    """Return the factor on the input size in an epoch: from `initial_size` linearly to 1 after `size_growth_epochs`."""
+    if epoch >= options.size_growth_epochs:
+        return 1.0
+    return options.initial_size + (1 - options.initial_size) * epoch / options.size_growth_epochs
+
+
 def batch_input_size(
     settings: InputConfig, options: AugmentConfig, seed: int, epoch: int, batch: int
 ) -> tuple[int, int]:
-    """Draw the input size of a batch from the range `options.multi_scale`, in multiples of 32.
+    """Return the input size of a batch: the size of its epoch times a random factor, in multiples of 32.
 
     Args:
-        settings: Mode and size of the canvas; with "keep_ratio", the short side is drawn.
-        options: The range of factors.
+        settings: Mode and size of the canvas; with "keep_ratio", the short side is scaled.
+        options: The range of random factors, and the growth.
         seed: Seed of the run.
         epoch: Epoch number.
         batch: Batch number in the epoch.
@@ -28,23 +44,25 @@ def batch_input_size(
     Returns:
         A size with the meaning of `InputConfig.size`, identical in every worker process.
     """
+    growth = growth_factor(options, epoch)
     if options.multi_scale == (1, 1):
-        return settings.size
-    low, high = _multiple_range(settings, options)
+        multiple = max(1, round(growth * settings.size[0] / CANVAS_MULTIPLE))
+        return settings.size if growth == 1 else _size_of_side(settings, multiple * CANVAS_MULTIPLE)
+    low, high = _multiple_range(settings, options, growth)
     multiple = int(np.random.default_rng([seed, epoch, batch, _STREAM]).integers(low, high + 1))
     return _size_of_side(settings, multiple * CANVAS_MULTIPLE)
 
 
 def max_input_size(settings: InputConfig, options: AugmentConfig) -> tuple[int, int]:
-    """Return the maximum size that `batch_input_size` can draw."""
+    """Return the maximum size that `batch_input_size` can return."""
     if options.multi_scale == (1, 1):
         return settings.size
     return _size_of_side(settings, _multiple_range(settings, options)[1] * CANVAS_MULTIPLE)
 
 
-def _multiple_range(settings: InputConfig, options: AugmentConfig) -> tuple[int, int]:
+def _multiple_range(settings: InputConfig, options: AugmentConfig, growth: float = 1.0) -> tuple[int, int]:
     """Return the minimum and maximum of the first side of `InputConfig.size`, in multiples of 32."""
-    low, high = (factor * settings.size[0] / CANVAS_MULTIPLE for factor in options.multi_scale)
+    low, high = (factor * growth * settings.size[0] / CANVAS_MULTIPLE for factor in options.multi_scale)
     minimum = max(1, math.ceil(low - 1e-6))
     return minimum, max(minimum, math.floor(high + 1e-6))
 
