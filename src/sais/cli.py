@@ -37,6 +37,7 @@ COMMANDS = {
     "predict": Command("predict", "PredictArguments", "predict on images or a video: drawn images and JSON"),
     "runs": Command("runs", "RunsArguments", "list and compare training runs"),
     "report": Command("report", "ReportArguments", "write a run's report: curves, AP, errors, example images"),
+    "serve": Command("serve", "ServeArguments", "answer predictions over HTTP, with a page in the browser"),
     "export": Command("export", "ExportArguments", "export a model: ONNX, OpenVINO, torch.export"),
     "check": Command("check", "CheckArguments", "find the mistakes in a data set before training on it"),
     "split": Command("split", "SplitArguments", "split one COCO file into a training and a validation split"),
@@ -68,6 +69,11 @@ EXTRAS = {
     "openvino": "openvino",
     "wandb": "wandb",
     "mlflow": "mlflow",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
+    "prometheus_client": "serve",
 }
 """Package that may be missing -> the extra of `sais-seg` that installs it."""
 

@@ -1,0 +1,174 @@
+"""`sais serve MODEL...`: answer predictions over HTTP, with a page in the browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from sais.commands.arguments import FLAT, Count, parse
+from sais.commands.open_predictor import check_model, open_predictor
+from sais.commands.options import Maximum, Minimum
+from sais.errors import ConfigError, InputError, SaisError
+from sais.inference.options import InferenceOptions
+from sais.serving.options import ServingOptions
+from sais.text import error_message, print_text, printable
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from sais.inference.predictor import Predictor
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MIN_KEY_LETTERS = 8
+"""Minimum number of characters of an API key."""
+
+
+@dataclass(frozen=True)
+class ServeArguments:
+    """Answer predictions over HTTP: a page at /, POST /v1/predict, /docs for the interface, /metrics for Prometheus.
+
+    Listens on this machine only, unless --host opens it to the network. SIGTERM and Ctrl-C finish what was accepted.
+    """
+
+    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")]
+    """Model files, folders of training runs, or exported files (.onnx and .xml need no PyTorch); NAME=PATH names one.
+    Requests choose a model by its name; the first one is the default."""
+    host: str = "127.0.0.1"
+    """Address to listen on: 0.0.0.0 for all networks of this machine."""
+    port: Annotated[int, Minimum(0), Maximum(65_535)] = 8000
+    """Port to listen on; 0 for a free one, which is printed."""
+    workers: Annotated[Count, Maximum(256)] = 1
+    """Number of processes, each with its own copy of the models; one that dies is replaced."""
+    serving: Annotated[ServingOptions, FLAT] = field(default_factory=ServingOptions)
+    inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
+    api_key_env: str | None = None
+    """Name of an environment variable with the API key that requests must have."""
+    api_key_file: Path | None = None
+    """File with the API keys that requests must have, one in each line."""
+    access_log: bool = True
+    """Write a line of JSON for each response to the standard output; --no-access-log writes none."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `sais serve`."""
+    arguments = parse(ServeArguments, argv, "sais serve MODEL")
+    paths = model_paths(arguments.models)
+    keys = api_keys(arguments)
+    from sais.serving.server import WorkerFactory, address_of, open_socket, run_server
+
+    opened = open_socket(arguments.host, arguments.port)
+    for path in paths.values():
+        check_model(path)
+    application = Application(arguments, paths, keys)
+    app = application() if arguments.workers == 1 else None  # errors are reported before anything listens
+    names = ", ".join(map(printable, paths))
+    print_text(f"serving {names} at {address_of(opened)}", *_notes(arguments, bool(keys)), sep="\n", flush=True)
+    if app is not None:
+        return run_server(lambda: app, opened, arguments.serving)
+    return run_server(WorkerFactory(application, report_error), opened, arguments.serving, arguments.workers)
+
+
+@dataclass(frozen=True)
+class Application:
+    """Makes the application in any process: opens the models and builds the routes.
+
+    Args:
+        arguments: command line.
+        paths: paths of the models by name.
+        keys: API keys.
+    """
+
+    arguments: ServeArguments
+    paths: dict[str, Path]
+    keys: tuple[str, ...]
+
+    def __call__(self) -> FastAPI:
+        """Return the application."""
+        from sais.serving.access_log import AccessLog
+        from sais.serving.app import create_app
+
+        models: dict[str, Predictor] = {
+            name: open_predictor("serve", path, self.arguments.inference) for name, path in self.paths.items()
+        }
+        log = AccessLog(None if self.arguments.access_log else False)
+        return create_app(models, self.arguments.serving, self.keys, log)
+
+
+def report_error(error: Exception) -> None:
+    """Print the error with which a process could not start."""
+    if not isinstance(error, SaisError):
+        raise error
+    print_text(f"sais: error: {error_message(error)}", file=sys.stderr, flush=True)
+
+
+def model_paths(words: Sequence[str]) -> dict[str, Path]:
+    """Return the paths of models by name: NAME=PATH, or a path whose name is that of its file or run folder.
+
+    Raises:
+        InputError: no model, or two with the same name.
+    """
+    if not words:
+        raise InputError("sais serve: no MODEL given. Give a model file, a run folder or an exported file.")
+    paths: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals or Path(word).exists():
+            name, path = _default_name(Path(word)), word
+        if not name or not path:
+            raise InputError(f"sais serve: {word!r} is not of the form NAME=PATH. Give cats=runs/cats, for instance.")
+        if name in paths:
+            raise InputError(f"sais serve: two models have the name {name!r}. Name them: first=PATH second=PATH.")
+        paths[name] = Path(path)
+    return paths
+
+
+def _default_name(path: Path) -> str:
+    """Return runs/cats -> cats, runs/cats/model.onnx -> cats, cats.onnx -> cats."""
+    stem = path.resolve().stem if path.suffix else path.resolve().name
+    folder = path.resolve().parent.name
+    return folder if stem in ("model", "best", "last") and folder else stem
+
+
+def api_keys(arguments: ServeArguments) -> tuple[str, ...]:
+    """Return the API keys of the options.
+
+    Raises:
+        ConfigError: a key is missing or too short to be secret.
+        InputError: the file cannot be read.
+    """
+    keys: list[str] = []
+    if arguments.api_key_env is not None:
+        key = os.environ.get(arguments.api_key_env, "").strip()
+        if not key:
+            raise ConfigError(f"--api-key-env {arguments.api_key_env}: the variable is not set. Set it to the API key.")
+        keys.append(key)
+    if arguments.api_key_file is not None:
+        path = arguments.api_key_file
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read. Give a text file with an API key in each line.") from error
+        in_file = [line for line in lines if line and not line.startswith("#")]
+        keys += in_file
+        if not in_file:
+            raise ConfigError(f"{path}: no API key in it. Write a key in each line.")
+    for key in keys:
+        if len(key) < MIN_KEY_LETTERS:
+            raise ConfigError(
+                f"API key: {len(key)} characters are too few. Use {MIN_KEY_LETTERS} or more, from a random generator."
+            )
+    return tuple(keys)
+
+
+def _notes(arguments: ServeArguments, has_keys: bool) -> list[str]:
+    """Return lines about who can reach the service."""
+    if arguments.host in LOOPBACK:
+        return ["only this machine can reach it; --host 0.0.0.0 opens it to the network, best with --api-key-file"]
+    notes = [f"everyone who reaches {printable(arguments.host)} can use it; --api-key-file limits it"]
+    return [*([] if has_keys else notes), "HTTP is not encrypted: put a proxy with TLS in front of it"]

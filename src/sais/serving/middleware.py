@@ -1,0 +1,103 @@
+"""What every request passes: API key, errors as JSON, security headers, metrics and the access log."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sais.serving.access_log import AccessLog
+from sais.serving.metrics import Metrics
+from sais.serving.request_error import RequestError
+from sais.serving.security import SECURITY_HEADERS, ApiKeys
+
+MAX_HEAD_BYTES = 2**16
+"""Maximum size of the head of a request."""
+CLIENT_LEFT = 499
+"""Status in the log of a request whose client has gone."""
+
+
+class Gateway:
+    """An ASGI middleware around the whole application.
+
+    Args:
+        app: application.
+        api_keys: keys of which a request must have one.
+        metrics: metrics of the application.
+        log: access log.
+    """
+
+    def __init__(self, app: ASGIApp, api_keys: ApiKeys, metrics: Metrics, log: AccessLog) -> None:
+        self._app = app
+        self._api_keys = api_keys
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and complete its response."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        details: dict[str, Any] = scope.setdefault("state", {}).setdefault("details", {})
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-store" if scope["path"].startswith("/v1/") else "no-cache")
+            await send(message)
+
+        self._metrics.in_progress.inc()
+        try:
+            _check_head(scope)
+            self._api_keys.check(scope["path"], Headers(scope=scope))
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+        except Exception as error:
+            response = error_response(error)
+            if not isinstance(error, RequestError):
+                traceback.print_exc(file=sys.stderr)
+            details["error"] = getattr(error, "code", "internal")
+            if status:  # a part of the response has been sent: only the end of the connection shows the error
+                raise
+            await response(scope, receive, send_with_headers)
+        finally:
+            self._metrics.in_progress.dec()
+            self._finish(scope, status or CLIENT_LEFT, time.monotonic() - started, details)
+
+    def _finish(self, scope: Scope, status: int, seconds: float, details: dict[str, Any]) -> None:
+        path = getattr(scope.get("route"), "path", "other")
+        self._metrics.requests.labels(path, str(status)).inc()
+        self._metrics.latency.labels(path).observe(seconds)
+        if details.get("error"):
+            self._metrics.errors.labels(details["error"]).inc()
+        client = scope.get("client") or ("", 0)
+        self._log.write(scope["method"], scope["path"], status, seconds, client[0], **details)
+
+
+def _check_head(scope: Scope) -> None:
+    """Raise RequestError (431) for a large head: the server limits only those that arrive in several parts."""
+    size = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    size += sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > MAX_HEAD_BYTES:
+        message = f"the address and the headers are larger than {MAX_HEAD_BYTES} bytes. Shorten them."
+        raise RequestError(431, "head_too_large", message, headers={"Connection": "close"})
+
+
+def error_response(error: Exception) -> JSONResponse:
+    """Return the response to an exception; for an unexpected one, without anything about it."""
+    if not isinstance(error, RequestError):
+        error = RequestError(500, "internal", "the server failed to answer. Report it to whom operates the server.")
+    return JSONResponse(error.content(), error.status, error.headers)

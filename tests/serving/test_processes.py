@@ -1,0 +1,237 @@
+"""Real processes of the service: their end under load, and a process that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sais.commands.serve import ServeArguments, api_keys, model_paths
+from sais.errors import ConfigError, InputError, ResourceError
+from sais.serving.server import open_socket
+from tests.serving.pixel_model import encoded, noise
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT = 60
+SERVE = """
+import sys
+from sais.serving.options import ServingOptions
+from sais.serving.server import WorkerFactory, address_of, open_socket, run_server
+from tests.serving.pixel_model import make_app
+
+if __name__ == "__main__":
+    opened = open_socket("127.0.0.1", 0)
+    print(address_of(opened), flush=True)
+    sys.exit(run_server(WorkerFactory(make_app, print), opened, ServingOptions(), int(sys.argv[1])))
+"""
+
+
+@contextmanager
+def started(folder: Path, workers: int) -> Iterator[tuple[Any, str]]:
+    """Start a service of `pixel_model` in a process of its own; yield it and its address."""
+    script = folder / "serve.py"
+    script.write_text(SERVE, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    command = [sys.executable, str(script), str(workers)]
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True)
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            wait_until_ready(url, process)
+            yield process, url
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def wait_until_ready(url: str, process: Any) -> None:
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=WAIT).status_code == 200:
+                return
+        except httpx.TransportError:  # it does not listen yet
+            pass
+    raise AssertionError(f"the service is not ready; it ended with {process.poll()}")
+
+
+class Load:
+    """Clients that send one image after the other until the service refuses connections.
+
+    Args:
+        url: address of the service.
+        clients: number of clients, each with a connection of its own.
+    """
+
+    def __init__(self, url: str, clients: int) -> None:
+        self.url = url
+        self.answers = 0
+        self.faults: list[str] = []
+        self.running = True
+        self._answered = threading.Condition()
+        self._threads = [threading.Thread(target=self._send, args=(seed,)) for seed in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for(self, answers: int) -> None:
+        """Wait for a number of answers."""
+        with self._answered:
+            assert self._answered.wait_for(lambda: self.answers >= answers, WAIT)
+
+    def finish(self) -> None:
+        """Wait for the end of all clients."""
+        for thread in self._threads:
+            thread.join(WAIT)
+
+    def _send(self, seed: int) -> None:
+        image = encoded(noise(seed))
+        with httpx.Client(base_url=self.url, timeout=WAIT) as client:
+            while self.running:
+                try:
+                    response = client.post("/v1/predict", content=image, headers={"Content-Type": "image/png"})
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError as error:
+                    self.faults.append(repr(error))
+                    return
+                if response.status_code != 200:
+                    self.faults.append(response.text)
+                with self._answered:
+                    self.answers += 1
+                    self._answered.notify_all()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_loses_no_request(tmp_path: Path, number: int) -> None:
+    with started(tmp_path, workers=1) as (process, url):
+        load = Load(url, clients=8)
+        load.wait_for(50)
+        process.send_signal(number)
+        assert process.wait(WAIT) == 0
+        load.finish()
+    assert load.faults == []
+    entries = [json.loads(line) for line in (tmp_path / "log.txt").read_text().splitlines() if line[0] == "{"]
+    predictions = [entry["status"] for entry in entries if entry["path"] == "/v1/predict"]
+    assert predictions == [200] * load.answers  # every request that was accepted has been answered and received
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
+    with started(tmp_path, workers=2) as (process, url):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.is_file():
+            pytest.skip("the processes are found in /proc of Linux")
+        workers = {int(word) for word in children.read_text().split()} - {process.pid}
+        workers = {pid for pid in workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+        assert len(workers) == 2
+        load = Load(url, clients=4)
+        load.wait_for(20)
+        os.kill(min(workers), signal.SIGKILL)
+        end = time.monotonic() + WAIT
+        replaced: set[int] = set()
+        while len(replaced) < 2 and time.monotonic() < end:
+            pids = {int(word) for word in children.read_text().split()} - {min(workers)}
+            replaced = {pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+        assert len(replaced) == 2
+        load.wait_for(load.answers + 20)
+        load.running = False
+        load.finish()
+        assert len(load.faults) <= 4  # those of the killed process
+        images = [
+            line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("sais_images_total")
+        ]
+        assert len(images) == 1  # of all processes
+        assert float(images[0].split()[1]) >= load.answers
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WAIT) == 0
+
+
+def test_models_have_the_names_of_their_runs(tmp_path: Path) -> None:
+    words = ("runs/cats", "runs/dogs/model.safetensors", "birds.onnx", "fish=x/y.xml")
+    assert list(model_paths(words)) == ["cats", "dogs", "birds", "fish"]
+    assert model_paths(words)["fish"] == Path("x/y.xml")
+    for wrong in ((), ("runs/cats", "other/cats"), ("=x",), ("x=",)):
+        with pytest.raises(InputError):
+            model_paths(wrong)
+
+
+def test_api_keys_come_from_the_environment_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAIS_TEST_KEY", "a-key-of-the-environment")
+    path = tmp_path / "keys"
+    path.write_text("# keys\nfirst-secret-key\n\nsecond-secret-key\n")
+    arguments = ServeArguments(("m",), api_key_env="SAIS_TEST_KEY", api_key_file=path)
+    assert api_keys(arguments) == ("a-key-of-the-environment", "first-secret-key", "second-secret-key")
+    for wrong in (
+        ServeArguments(("m",), api_key_env="SAIS_UNSET"),
+        ServeArguments(("m",), api_key_file=tmp_path / "no"),
+    ):
+        with pytest.raises((ConfigError, InputError)):
+            api_keys(wrong)
+    path.write_text("short\n")
+    with pytest.raises(ConfigError, match="too few"):
+        api_keys(ServeArguments(("m",), api_key_file=path))
+    path.write_text("# no key\n")
+    with pytest.raises(ConfigError, match="no API key"):
+        api_keys(ServeArguments(("m",), api_key_file=path))
+
+
+def test_a_port_in_use_is_an_error_of_one_line() -> None:
+    with open_socket("127.0.0.1", 0) as first:
+        first.listen(1)
+        with pytest.raises(ResourceError, match="port"):
+            open_socket("127.0.0.1", first.getsockname()[1])
+    with pytest.raises(ResourceError):
+        open_socket("no-such-host.invalid", 0)
+
+
+@pytest.mark.slow
+def test_serve_needs_no_torch_and_answers_like_predict(tmp_path: Path, exported: Any, shapes: Path) -> None:
+    """Of an .onnx file, with two models; batched answers of several clients equal those of the predictor."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from sais.inference.predictor import Predictor
+
+    model = exported("raw.onnx")
+    code = "import sys; sys.modules['torch'] = None; from sais.cli import main; sys.exit(main())"
+    words = ["serve", f"a={model}", f"b={model}", "--port", "0", "--score", "0.03", "--threads", "1"]
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[-1]
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            wait_until_ready(url, process)
+            predictor = Predictor(model, score=0.03, threads=1)
+            paths = sorted((shapes / "images" / "train").iterdir()) * 2
+            with httpx.Client(base_url=url, timeout=WAIT) as client, ThreadPoolExecutor(8) as pool:
+
+                def post(index: int) -> Any:
+                    headers = {"Content-Type": "image/jpeg"}
+                    content = paths[index].read_bytes()
+                    query = {"model": "ab"[index % 2]}
+                    return client.post("/v1/predict", content=content, headers=headers, params=query).json()
+
+                answers = list(pool.map(post, range(len(paths))))
+            for answer, path in zip(answers, paths, strict=True):
+                expected = predictor(path)
+                objects = answer["images"][0]["objects"]
+                assert [entry["class_id"] for entry in objects] == expected.labels.tolist()
+                assert [entry["score"] for entry in objects] == pytest.approx(expected.scores, abs=1e-5)
+                assert [entry["mask"] for entry in objects] == expected.rle()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WAIT) == 0
+        finally:
+            process.kill()
