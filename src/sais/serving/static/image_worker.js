@@ -1,0 +1,61 @@
+/**
+ * Worker that decodes images. The page shows a bitmap of limited size; the part that is visible at a higher zoom is cut
+ * from the full image on request. The decoded image is held only if it is not large, otherwise decoded for each cut.
+ */
+
+/** Pixels of the bitmap that the page shows at low zoom. */
+const DISPLAY_PIXELS = 4e6;
+/** Pixels up to which the decoded image is held: 4 bytes each. */
+const HELD_PIXELS = 24e6;
+
+let source = null;
+let queue = Promise.resolve();
+
+/** Decode an image file; width and height are those of the upright image. */
+async function open({ blob }) {
+  const full = await createImageBitmap(blob, { imageOrientation: "from-image" });
+  source?.close?.();
+  const { width, height } = full;
+  const scale = Math.min(1, Math.sqrt(DISPLAY_PIXELS / (width * height)));
+  if (scale === 1) {
+    source = blob;
+    return { width, height, bitmap: full };
+  }
+  const bitmap = await resized(full, [0, 0, width, height], Math.round(width * scale), Math.round(height * scale));
+  if (width * height <= HELD_PIXELS) source = full;
+  else {
+    full.close();
+    source = blob;
+  }
+  return { width, height, bitmap };
+}
+
+/** Cut a rectangle [x, y, width, height] from the image and resize it. */
+async function cut({ rectangle, width, height }) {
+  return { bitmap: await resized(source, rectangle, width, height) };
+}
+
+/** Return the whole image. */
+async function full() {
+  return { bitmap: await createImageBitmap(source, { imageOrientation: "from-image" }) };
+}
+
+function resized(image, rectangle, width, height) {
+  const options = { resizeWidth: Math.max(1, width), resizeHeight: Math.max(1, height), resizeQuality: "medium" };
+  return createImageBitmap(image, ...rectangle, { imageOrientation: "from-image", ...options });
+}
+
+const ACTIONS = { open, cut, full };
+
+async function answer({ action, id, ...parameters }) {
+  try {
+    const reply = await ACTIONS[action](parameters);
+    self.postMessage({ id, reply }, [reply.bitmap]);
+  } catch (error) {
+    self.postMessage({ id, error: error.message });
+  }
+}
+
+self.onmessage = ({ data }) => {
+  queue = queue.then(() => answer(data)); // in order: a small image never overtakes a large one
+};

@@ -1,0 +1,117 @@
+/** Drawing of masks, outlines and labels on a canvas. */
+
+import { pathOf } from "./detections.js";
+import { formatScore } from "./filter.js";
+import { colorOf, css, inkOn } from "./palette.js";
+
+/** Labels drawn at once; more would hide the image. */
+const MAX_LABELS = 150;
+
+/**
+ * Draw objects.
+ *
+ * @param {CanvasRenderingContext2D} context canvas, which is cleared
+ * @param {object[]} shown objects in the order in which they are drawn
+ * @param {{zoom: number, x: number, y: number}} view in canvas pixels
+ * @param {object} style opacity (0 to 1), outlinesOnly, labels, byObject (colors), hovered (index or null), isolated
+ *   (whether the rest of the image is dimmed), lineWidth and fontSize in canvas pixels
+ * @param {{width: number, height: number}} image size of the image
+ */
+export function drawOverlay(context, shown, view, style, image) {
+  const { canvas } = context;
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.setTransform(view.zoom, 0, 0, view.zoom, view.x, view.y);
+  const visible = shown.filter(({ bounds }) => isVisible(bounds, view, canvas));
+  if (style.isolated) dimAround(context, visible, view, image);
+  context.lineJoin = "round";
+  for (const object of visible) {
+    const hovered = object.index === style.hovered;
+    drawObject(context, pathOf(object, view.zoom), css(objectColor(object, style)), hovered, view.zoom, style);
+  }
+  context.globalAlpha = 1;
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  if (style.labels) drawLabels(context, visible, view, style);
+}
+
+/** Return the color of an object: of its class, or its own. */
+export function objectColor(object, { byObject }) {
+  return colorOf(byObject ? object.index : object.classId);
+}
+
+function isVisible([x1, y1, x2, y2], { zoom, x, y }, { width, height }) {
+  return x2 * zoom + x > 0 && y2 * zoom + y > 0 && x1 * zoom + x < width && y1 * zoom + y < height;
+}
+
+function dimAround(context, objects, { zoom }, { width, height }) {
+  const surroundings = new Path2D();
+  surroundings.rect(0, 0, width, height);
+  for (const object of objects) surroundings.addPath(pathOf(object, zoom));
+  context.globalAlpha = 0.6;
+  context.fillStyle = "rgb(0, 0, 0)";
+  context.fill(surroundings, "evenodd");
+}
+
+function drawObject(context, path, color, hovered, zoom, { opacity, outlinesOnly, lineWidth }) {
+  if (!outlinesOnly && opacity > 0) {
+    context.globalAlpha = hovered ? Math.min(1, opacity + 0.2) : opacity;
+    context.fillStyle = color;
+    context.fill(path);
+  }
+  context.globalAlpha = outlinesOnly ? 1 : 0.9;
+  if (hovered) {
+    context.lineWidth = (3 * lineWidth) / zoom;
+    context.strokeStyle = "rgb(255, 255, 255)";
+    context.stroke(path);
+  }
+  context.lineWidth = lineWidth / zoom;
+  context.strokeStyle = color;
+  context.stroke(path);
+}
+
+/** Write class and score at the upper left corner of each object, where no other label is. */
+function drawLabels(context, visible, { zoom, x, y }, style) {
+  const { fontSize } = style;
+  const { width } = context.canvas;
+  const [padding, height] = [0.4 * fontSize, 1.5 * fontSize];
+  const placed = [];
+  context.font = `500 ${fontSize}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
+  const byScore = [...visible].sort((first, second) => first.index - second.index);
+  for (const object of byScore.slice(0, MAX_LABELS)) {
+    const text = `${shorten(object.className)} ${formatScore(object.score)}`;
+    const labelWidth = textWidth(context, text, fontSize) + 2 * padding;
+    const left = Math.round(Math.max(0, Math.min(width - labelWidth, object.bounds[0] * zoom + x)));
+    const above = object.bounds[1] * zoom + y - height;
+    const top = Math.round(Math.max(0, above));
+    const label = [left, top, left + labelWidth, top + height];
+    if (placed.some((other) => overlaps(label, other))) continue;
+    placed.push(label);
+    const color = objectColor(object, style);
+    context.fillStyle = css(color);
+    context.beginPath();
+    context.roundRect(left, top, labelWidth, height, 0.25 * fontSize);
+    context.fill();
+    context.fillStyle = inkOn(color);
+    context.fillText(text, left + padding, top + height / 2 + 0.04 * fontSize);
+  }
+}
+
+const widths = new Map();
+
+function textWidth(context, text, fontSize) {
+  const key = `${fontSize} ${text}`;
+  if (!widths.has(key)) {
+    if (widths.size > 5000) widths.clear();
+    widths.set(key, context.measureText(text).width);
+  }
+  return widths.get(key);
+}
+
+function shorten(name) {
+  return name.length > 30 ? `${name.slice(0, 29)}…` : name;
+}
+
+function overlaps(first, second) {
+  return first[0] < second[2] && second[0] < first[2] && first[1] < second[3] && second[1] < first[3];
+}

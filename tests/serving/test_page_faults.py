@@ -1,0 +1,97 @@
+"""Faults on the page: files that are no image, errors of the server, cancellation, API keys, answers without masks."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from sais.results.detections import Detections
+from tests.serving.browser_page import drop_file, new_page, sample_canvas, wait_for_objects
+from tests.serving.page_server import Answer, PageServer, answer_of, encode_image, error
+from tests.serving.scene import IMAGE, NAMES, SCENE, SIZE, iou
+
+
+def test_file_that_is_no_image_is_an_error_in_words(page: Any, server: PageServer) -> None:
+    drop_file(page, b"a,b\n", "table.csv", "text/csv")
+    assert page.inner_text("#error-text") == "“table.csv” is not an image. Use a JPEG, PNG or WebP file."
+    page.click("#error-close")
+    drop_file(page, b"no pixels", "broken.png")
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error-text") == "The browser cannot show “broken.png”. Use a JPEG, PNG or WebP file."
+    assert not server.predictions
+
+
+def test_error_of_the_server_is_shown_and_can_be_tried_again(page: Any, server: PageServer) -> None:
+    server.predict = lambda request: error(503, "busy", "The queue is full.", ("Retry-After", "3"))
+    drop_file(page, encode_image(IMAGE))
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error-text") == "The queue is full. Try again in 3 s."
+    server.predict = lambda request: Answer(answer_of(SCENE))
+    page.click("#error-retry")
+    wait_for_objects(page)
+    assert page.is_hidden("#error")
+
+
+def test_malformed_mask_is_an_error_in_words(page: Any, server: PageServer) -> None:
+    answer = answer_of(SCENE)
+    answer["images"][0]["objects"][0]["mask"]["counts"] += "1"
+    server.predict = lambda request: Answer(answer)
+    drop_file(page, encode_image(IMAGE))
+    page.wait_for_selector("#error:not([hidden])")
+    assert "malformed mask" in page.inner_text("#error-text")
+
+
+def test_prediction_can_be_canceled(page: Any, server: PageServer) -> None:
+    release = threading.Event()
+
+    def wait(request: Any) -> Answer:
+        release.wait(20)
+        return Answer(answer_of(SCENE))
+
+    server.predict = wait
+    drop_file(page, encode_image(IMAGE))
+    page.wait_for_function("() => document.getElementById('progress-text').textContent === 'Predicting'")
+    page.click("#progress-cancel")
+    page.wait_for_selector("#progress", state="hidden")
+    release.set()
+    assert page.inner_text("#error-text") == "The prediction is canceled."
+    assert page.is_hidden("#panel")
+    page.click("#error-retry")
+    wait_for_objects(page)
+    assert page.is_hidden("#error")
+
+
+def test_image_without_objects_is_reported(page: Any, server: PageServer) -> None:
+    server.predict = lambda request: Answer(answer_of(SCENE[:0]))
+    drop_file(page, encode_image(IMAGE))
+    wait_for_objects(page)
+    assert page.inner_text("#summary") == "0 objects"
+    assert page.inner_text("#none") == "The model detects nothing in this image."
+    assert page.is_disabled("#save-coco")
+
+
+def test_key_is_asked_for_and_sent(browser: Any, server: PageServer) -> None:
+    server.api_key = "secret"
+    page = new_page(browser, server.url)
+    page.wait_for_selector("#key-dialog[open]")
+    page.fill("#key", "wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.getElementById('key').value === ''")
+    page.wait_for_selector("#key-dialog[open]")
+    page.fill("#key", "secret")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("body.ready")
+    drop_file(page, encode_image(IMAGE))
+    wait_for_objects(page)
+    assert server.predictions[-1].headers["x-api-key"] == "secret"
+    assert not page.problems
+    page.context.close()
+
+
+def test_detections_without_masks_are_boxes(page: Any, server: PageServer) -> None:
+    boxes = Detections(SIZE, SCENE.boxes[2:3], SCENE.scores[2:3], SCENE.labels[2:3], NAMES)
+    server.predict = lambda request: Answer(answer_of(boxes))
+    drop_file(page, encode_image(IMAGE))
+    wait_for_objects(page)
+    page.uncheck("#labels")
+    assert iou(sample_canvas(page, ".mask-layer", SIZE)[..., 3] > 0, SCENE.masks()[2]) > 0.95
