@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from sais.data.annotations import DatasetSplit
 
 DRAWS = 100
 """Number of random draws, of which the one with the most even class distribution is used."""
@@ -22,3 +28,26 @@ def draw_rows(counts: np.ndarray, fraction: float, seed: int) -> list[int]:
     draws = [np.sort(random.permutation(len(counts))[:chosen_count]) for _ in range(DRAWS)]
     errors = [float((np.abs(counts[draw].sum(0) - target) / np.maximum(target, 1)).sum()) for draw in draws]
     return list(draws[int(np.argmin(errors))].tolist())
+
+
+def draw_images(split: DatasetSplit, max_images: int | None, seed: int) -> DatasetSplit:
+    """Return a split with at most a number of its images, in its order, so that every class keeps its share.
+
+    Args:
+        split: The split.
+        max_images: Maximum number of images, at least 1; None for all.
+        seed: Seed of the draws.
+    """
+    if max_images is None or len(split.images) <= max_images:
+        return split
+    chosen = draw_rows(class_counts(split), max_images / len(split.images), seed)
+    return replace(split, images=tuple(split.images[row] for row in chosen))
+
+
+def class_counts(split: DatasetSplit) -> np.ndarray:
+    """Return the number of objects of each of C classes in each of N images, (N, C) int64."""
+    counts = np.zeros((len(split.images), len(split.class_names)), np.int64)
+    for row, record in enumerate(split.images):
+        for annotation in record.annotations:
+            counts[row, annotation.label] += 1
+    return counts

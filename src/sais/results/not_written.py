@@ -13,3 +13,7 @@ HIDDEN = "objects partly hidden by others, whose hidden pixels are left out"
 ALL_HIDDEN = "objects completely hidden by others left out"
 TOO_MANY = "objects beyond the maximum number of an image left out"
 NO_PIXEL = "objects without a pixel left out"
+CROWDS_JOINED = "crowd regions joined to another one of their class"
+
+LEFT_OUT = frozenset({CROWD, CROWDS_JOINED, VOID, BOX_LEFT_OUT, OUTSIDE, ALL_HIDDEN, TOO_MANY, NO_PIXEL})
+"""Notes of objects that are not in the files written."""

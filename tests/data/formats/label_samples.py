@@ -275,3 +275,54 @@ def write_panoptic(folder: Path) -> Path:
         document = {"images": images, "annotations": annotations, "categories": categories}
         (folder / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(document))
     return folder
+
+
+def datumaro_item(name: str, objects: list[Shape] | None = None, with_masks: bool = False) -> dict[str, Any]:
+    """Return an image's item of Datumaro; parts of an object have one `group`."""
+    entries: list[dict[str, Any]] = []
+    for number, shape in enumerate(shapes(name) if objects is None else objects, 1):
+        common = {"id": number, "attributes": {}, "label_id": shape.label, "z_order": 0}
+        if with_masks:
+            entries.append(common | {"type": "mask", "group": 0, "rle": encode(shape.bits)})
+            continue
+        for part in shape.parts:
+            entries.append(common | {"type": "polygon", "group": number if len(shape.parts) > 1 else 0, "points": part})
+    return {"id": name, "annotations": entries, "image": {"path": f"{name}.png", "size": list(SIZE)}}
+
+
+def write_datumaro(folder: Path, with_masks: bool = False) -> Path:
+    """Write the data set as Datumaro."""
+    labels = [{"name": name, "parent": "", "attributes": []} for name in NAMES]
+    head = {"dm_format_version": "1.0", "media_type": 2, "infos": {}, "categories": {"label": {"labels": labels}}}
+    (folder / "annotations").mkdir(parents=True)
+    for split in SPLITS:
+        items = [datumaro_item(name, None, with_masks) for name in image_names(split)]
+        for name in image_names(split):
+            write_image(folder / "images" / split / f"{name}.png")
+        (folder / "annotations" / f"{split}.json").write_text(json.dumps(head | {"items": items}))
+    return folder
+
+
+def xml_document(name: str) -> str:
+    """Return an image's XML file as Roboflow writes it, with polygons; pixels are numbered from 1."""
+    texts = []
+    for shape in shapes(name):
+        points = np.array(shape.parts[0]).reshape(-1, 2)
+        (x1, y1), (x2, y2) = points.min(0), points.max(0)
+        corners = f"<xmin>{x1 + 1}</xmin><xmax>{x2 + 1}</xmax><ymin>{y1 + 1}</ymin><ymax>{y2 + 1}</ymax>"
+        numbers = "".join(f"<x{i}>{x + 1}</x{i}><y{i}>{y + 1}</y{i}>" for i, (x, y) in enumerate(points.tolist(), 1))
+        text = f"<name>{NAMES[shape.label]}</name><pose>Unspecified</pose><bndbox>{corners}</bndbox>"
+        texts.append(f"<object>{text}<polygon>{numbers}</polygon></object>")
+    size = f"<size><width>{SIZE[1]}</width><height>{SIZE[0]}</height><depth>3</depth></size>"
+    return f"<annotation><folder></folder><filename>{name}.png</filename>{size}{''.join(texts)}</annotation>"
+
+
+def write_xml_files(folder: Path, pattern: str = "{0}/{1}.xml") -> Path:
+    """Write the data set as XML files of VOC with polygons, by default next to the images, as Roboflow writes it."""
+    for split in SPLITS:
+        for name in image_names(split):
+            write_image(folder / split / ("images" if "annotations" in pattern else ".") / f"{name}.png")
+            path = folder / pattern.format(split, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(xml_document(name))
+    return folder

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from sais.data.formats import list_splits, read_dataset
-from sais.data.formats.notes import DRAWN, NO_IMAGE, NO_LABEL_FILE, NO_MASK
+from sais.data.formats.notes import CLASS_COUNT, DRAWN, NO_IMAGE, NO_LABEL_FILE, NO_MASK, SCORES_LEFT_OUT
 from sais.data.options import DataOptions
 from sais.errors import InputError
 from tests.data.formats.label_samples import SIZE, SPLITS, image_names, objects, twin, write_image, write_yolo
@@ -79,6 +80,50 @@ def test_yolo_boxes_polygons_and_empty_lines_are_told_apart(tmp_path: Path) -> N
     assert split.images[0].size == SIZE
     assert split.notes == {NO_MASK: 1, NO_IMAGE: 1}
     assert split.examples[NO_MASK] == ("labels/a.txt line 2",)
+
+
+def test_yolo_scores_of_predictions_are_left_out_and_counted(tmp_path: Path) -> None:
+    one_image(tmp_path, "1 0.5 0.5 0.25 0.5 0.93\n0 0.25 0.25 0.5 0.25 0.5 0.5 0.5\n")
+    split = read_dataset(tmp_path, "train")
+    box, polygon = split.images[0].annotations
+    assert box.box.tolist() == [24, 12, 40, 36]
+    assert polygon.segmentation == [[16.0, 12.0, 32.0, 12.0, 32.0, 24.0]]
+    assert split.notes == {SCORES_LEFT_OUT: 2, NO_MASK: 1}
+
+
+def test_yolo_scores_are_expected_where_the_first_file_has_them(tmp_path: Path) -> None:
+    one_image(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    write_image(tmp_path / "images" / "b.png")
+    (tmp_path / "labels" / "b.txt").write_text("0 0.1 0.1 0.2 0.1 0.2 0.2 0.9\n")
+    with pytest.raises(InputError, match=r"b\.txt line 1: 7 numbers after the class"):
+        read_dataset(tmp_path, "train")
+
+
+def test_yolo_boxes_only_are_stated(tmp_path: Path) -> None:
+    split = read_dataset(one_image(tmp_path, "1 0.5 0.5 0.25 0.5\n"), "train")
+    assert split.origin == "YOLO segmentation, 1 split, 2 classes, boxes without masks"
+    assert split.notes == {NO_MASK: 1}
+
+
+def test_yolo_class_counts_that_differ_from_the_names_are_counted(tmp_path: Path) -> None:
+    config = "train: images\nnc: {}\nnames: [cat, dog]\n"
+    one_image(tmp_path, "1 0.5 0.5 0.25 0.5\n", config.format(3))
+    split = read_dataset(tmp_path, "train")
+    assert split.notes == {CLASS_COUNT: 1, NO_MASK: 1}
+    assert split.examples[CLASS_COUNT] == ("data.yaml: nc 3, 2 names",)
+    (tmp_path / "data.yaml").write_text(config.format(2))
+    assert read_dataset(tmp_path, "train").notes == {NO_MASK: 1}
+
+
+def test_yolo_names_in_another_unicode_form_are_found(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "\u00e4") for form in ("NFC", "NFD"))
+    one_image(tmp_path, "", "train: train.txt\nnames: [cat, dog]\n")
+    write_image(tmp_path / "images" / f"{composed}.png")
+    (tmp_path / "labels" / f"{decomposed}.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    (tmp_path / "train.txt").write_text(f"images/A.PNG\nimages/{decomposed}.png\n")
+    split = read_dataset(tmp_path, "train")
+    assert [record.name for record in split.images] == ["a.png", f"{composed}.png"]
+    assert [len(record.annotations) for record in split.images] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from sais.data.annotations import DatasetSplit
 from sais.data.formats import notes as kinds
-from sais.data.stratified_draw import draw_rows
+from sais.data.stratified_draw import class_counts, draw_rows
 from sais.errors import InputError
 
 WHOLE = "all"
@@ -76,11 +74,7 @@ def draw_split(whole: DatasetSplit, split: str) -> DatasetSplit | None:
         return None
     if len(whole.images) < 2:
         raise InputError(f"{whole.images[0].location}: the only image, which cannot be split. Add images.")
-    counts = np.zeros((len(whole.images), len(whole.class_names)), np.int64)
-    for row, record in enumerate(whole.images):
-        for annotation in record.annotations:
-            counts[row, annotation.label] += 1
-    chosen = set(draw_rows(counts, VALID_FRACTION, SEED))
+    chosen = set(draw_rows(class_counts(whole), VALID_FRACTION, SEED))
     is_train = split == "train"
     images = tuple(record for row, record in enumerate(whole.images) if (row in chosen) != is_train)
     notes = whole.notes | {kinds.DRAWN: len(whole.images) - len(images)}

@@ -2,24 +2,33 @@ r"""The image files that annotations name: exactly, or in the form of another to
 
 Labeling tools write file names with backslashes, folders of a server, URL escapes, an upload prefix, another Unicode
 form or letter case. A name that does not exist as it is written is compared with the files that exist: by the last
-component of its path, then by as many components before it as agree. It is used only where a single file matches.
+component of its path, then by as many components before it as agree, and last by its name with the suffix of another
+image format. It is used only where a single file matches.
+
+A name that leads outside of the data folder, by ``..`` or as an absolute path, names no file as it is written: only its
+last components are compared. Links that are in the folder are followed, because no name in an annotation makes one.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from sais.data.formats.paths_inside import name_key as _key
+from sais.io.sources import IMAGE_SUFFIXES
 
 _PROBES = 20
 """Number of images searched for in each candidate folder."""
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """Prefix that Label Studio gives to uploaded files."""
+_TREE = "/**"
+"""End of the name of a folder whose whole tree was looked at."""
 _MAX_COMPARED = 20_000
 """Maximum number of file names among which the nearest is searched."""
 
@@ -30,12 +39,14 @@ class ImageFiles:
     Args:
         folders: Candidate folders, of which the one with most of the first images is used.
         names: Names in the annotation file.
+        root: Folder outside of which no file is used, apart from links; None to use any file that is named.
     """
 
-    def __init__(self, folders: Sequence[Path], names: Sequence[str]) -> None:
+    def __init__(self, folders: Sequence[Path], names: Sequence[str], root: Path | None = None) -> None:
+        self._root = None if root is None else os.path.abspath(root)
         self._folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-        self._listing = cache(_list_folder)
-        self._index = cache(_index_tree)
+        self._listings: dict[Path, frozenset[str]] = {}
+        self._indices: dict[Path, dict[str, list[str]]] = {}
         probes = names[:_PROBES]
         counts = [sum(self._exact(folder, name) is not None for name in probes) for folder in self._folders]
         if not any(counts):
@@ -44,6 +55,21 @@ class ImageFiles:
         """Whether any of the first images exists."""
         if self.found:
             self._folders.insert(0, self._folders.pop(counts.index(max(counts))))
+
+    def _listing(self, folder: Path) -> frozenset[str]:
+        if folder not in self._listings:
+            self._listings[folder] = _list_folder(folder)
+        return self._listings[folder]
+
+    def _index(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._indices:
+            self._indices[folder] = _index_tree(folder)
+        return self._indices[folder]
+
+    def digests(self) -> dict[str, str]:
+        """Return a digest of the names in each folder that was looked at, as `folder_digests` returns them later."""
+        digests = {str(folder): _digest(names) for folder, names in self._listings.items()}
+        return digests | {f"{folder}{_TREE}": _digest_index(index) for folder, index in self._indices.items()}
 
     @property
     def folder(self) -> Path | None:
@@ -70,7 +96,21 @@ class ImageFiles:
         matches = difflib.get_close_matches(_key(_plain(name).rpartition("/")[2]), bases, 1, 0.5)
         return bases[matches[0]] if matches else None
 
+    def leads_outside(self, name: str) -> bool:
+        """Return whether a name is that of a file outside of the root."""
+        folder = self._folders[0] if self._folders else Path(self._root or "")
+        return self._root is not None and may_lead_outside(name) and not self._is_inside(folder, name)
+
+    def _is_inside(self, folder: Path, name: str) -> bool:
+        path = os.path.normpath(os.path.join(os.path.abspath(folder), name))
+        return path.startswith(os.path.join(self._root or "", ""))
+
     def _exact(self, folder: Path, name: str) -> Path | None:
+        if self._root is not None and may_lead_outside(name):
+            if not self._is_inside(folder, name):
+                return None
+            path = Path(os.path.normpath(folder / name))  # a link followed by .. may lead anywhere
+            return path if path.name in self._listing(path.parent) else None
         parent, _, base = name.rpartition("/")
         place = folder / parent if parent else folder
         return folder / name if base and base in self._listing(place) else None
@@ -86,7 +126,57 @@ class ImageFiles:
             if agreeing.count(best) == 1:
                 return folder / candidates[agreeing.index(best)]
             return None
+        return self._search_suffix(folder, name)
+
+    def _search_suffix(self, folder: Path, name: str) -> Path | None:
+        """Return the only image of the folder that a name states which has this name with another suffix."""
+        parent, _, base = _plain(name).rpartition("/")
+        stem, suffix = os.path.splitext(base)
+        if suffix.lower() not in IMAGE_SUFFIXES or may_lead_outside(parent):
+            return None
+        for place in dict.fromkeys((folder / parent, folder)):
+            files = [os.path.splitext(file) for file in self._listing(place)]
+            same = [
+                first + last for first, last in files if _key(first) == _key(stem) and last.lower() in IMAGE_SUFFIXES
+            ]
+            if same:
+                return place / same[0] if len(same) == 1 else None
         return None
+
+
+def folder_digests(folders: Iterable[str]) -> dict[str, str]:
+    """Return a digest of the names in each folder, by which it is noticed that files were added or removed.
+
+    Args:
+        folders: Keys of `ImageFiles.digests`.
+    """
+    digests = {}
+    for name in folders:
+        folder = Path(name.removesuffix(_TREE))
+        is_tree = name.endswith(_TREE)
+        digests[name] = _digest_index(_index_tree(folder)) if is_tree else _digest(_list_folder(folder))
+    return digests
+
+
+def _digest_index(index: dict[str, list[str]]) -> str:
+    return _digest(file for files in index.values() for file in files)
+
+
+def _digest(names: Iterable[str]) -> str:
+    return hashlib.blake2b(os.fsencode("\0".join(sorted(names))), digest_size=16).hexdigest()
+
+
+def may_lead_outside(name: str) -> bool:
+    """Return whether a name has a part ``..`` or is absolute, so that it may be of a file outside of its folder."""
+    return ".." in name or name.startswith(("/", "\\")) or bool(os.path.splitdrive(name)[0])
+
+
+def name_inside(name: str) -> str:
+    """Return a name that cannot lead outside of its folder: without ``..``, drive and root."""
+    if not may_lead_outside(name):
+        return name
+    parts = os.path.normpath(os.path.splitdrive(name)[1].replace("\\", "/")).replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
 
 
 def _forms(name: str) -> Iterable[str]:
@@ -108,11 +198,6 @@ def _plain(name: str) -> str:
         return unquote(name.replace("\\", "/"))
     is_url = bool(parts.scheme and parts.netloc)
     return queried or unquote(parts.path if is_url else name.replace("\\", "/"))
-
-
-def _key(base: str) -> str:
-    """Return what two names of one file have in common: the composed Unicode form without case."""
-    return unicodedata.normalize("NFC", base).casefold()
 
 
 def _agreement(wanted: Sequence[str], existing: Sequence[str]) -> tuple[int, bool, bool]:

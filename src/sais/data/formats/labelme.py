@@ -15,14 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sais.data.annotation_limits import quoted, size_problem
+from sais.data.annotation_limits import quoted
 from sais.data.annotations import DatasetSplit
-from sais.data.exif_frame import in_stored_frame
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_ids import as_integer
 from sais.data.formats.folder_splits import list_folder_splits, read_folder_split
+from sais.data.formats.image_sizes import settle_frame
 from sais.data.formats.labelme_shapes import add_shapes, class_name
-from sais.data.formats.paths_inside import find_inside, images_by_stem, images_in
+from sais.data.formats.paths_inside import find_inside, find_stem, images_by_stem, images_in
 from sais.data.formats.split_builder import Problems, SplitBuilder
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.io.regular_file import is_regular_file, read_regular_file
@@ -33,7 +33,6 @@ _SPECIAL_CLASSES = ("__ignore__", "_background_")
 _HEAD_BYTES = 2**16
 _MAX_EXAMINED = 20
 """Number of JSON files examined to recognize the format."""
-_SAME_RATIO = 0.01
 
 
 def list_splits(folder: Path) -> list[str]:
@@ -185,7 +184,7 @@ def _find_image(
         if image is not None and image not in used:
             return image
     for place in (path.parent, path.parent.parent / "images", path.parent / "images"):
-        image = listing(place).get(path.stem) if place.is_relative_to(folder) else None
+        image = find_stem(listing(place), path.stem) if place.is_relative_to(folder) else None
         if image is not None and image not in used:
             return image
     return None
@@ -194,19 +193,9 @@ def _find_image(
 def _add_image(
     path: Path, document: dict[str, Any], image: Path, labels: dict[str, int], builder: SplitBuilder
 ) -> None:
-    size = builder.read_size(image)
-    if size is None:
-        return
     height, width = as_integer(document.get("imageHeight")) or 0, as_integer(document.get("imageWidth")) or 0
-    scale = (1.0, 1.0)
-    if height > 0 and width > 0 and (height, width) != size:
-        if in_stored_frame(size, (height, width), image):
-            size = (height, width)
-        elif not size_problem(height, width) and abs(width * size[0] / (height * size[1]) - 1) < _SAME_RATIO:
-            scale = (size[1] / width, size[0] / height)
-            builder.notes.add(kinds.SCALED, builder.relative(path))
-        else:
-            builder.notes.add(kinds.OTHER_SIZE, builder.relative(path))
-    if builder.start_image(image, size):
-        add_shapes(document["shapes"], labels, scale, builder, builder.relative(path))
+    stated = (height, width) if height > 0 and width > 0 else None
+    frame = settle_frame(builder, image, stated, builder.relative(path))
+    if frame is not None and builder.start_image(image, frame.size):
+        add_shapes(document["shapes"], labels, frame.scale, builder, builder.relative(path))
         builder.end_image()

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from sais.data.annotation_limits import outline_problem, quoted
+from sais.data.annotation_limits import quoted
 from sais.data.formats import notes as kinds
 from sais.data.formats.id_maps import read_mask
 from sais.data.formats.split_builder import SplitBuilder
 from sais.errors import InputError, OutOfMemoryError, SaisError
-from sais.ops.rasterize import Polygons, inside
 
 _POLYGONS = ("polygon", "rotation", "oriented_rectangle", "quadrilateral")
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
@@ -163,11 +162,7 @@ def _union(
         return bitmaps[0]
     height, width = builder.size
     whole = np.zeros((height, width), bool)
-    for part in polygons:
-        problem = outline_problem([part.reshape(-1).tolist()], float(np.ptp(part, 0).sum()))
-        if problem or np.abs(part).max() > 4 * max(builder.size):
-            raise InputError(f"{builder.folder}: {place}: {problem or 'points far outside of the image. Correct it'}.")
-        whole |= inside(Polygons((part,)), (0, 0, width, height))
+    builder.fill_polygons(whole, polygons, place)
     for bits, x, y in bitmaps:
         inner = bits[max(0, -y) : max(0, height - y), max(0, -x) : max(0, width - x)]
         top, left = max(0, y), max(0, x)

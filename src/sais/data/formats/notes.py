@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from sais.errors import InputError, OutOfMemoryError, SaisError
 
 MAX_EXAMPLES = 5
-"""Number of places listed for a kind."""
+"""Number of places printed for a kind."""
+MAX_PLACES = 1_000
+"""Number of places kept of a kind."""
 
 NO_AREA = "zero-area boxes dropped"
 CLIPPED = "boxes clipped to the image"
@@ -44,18 +46,24 @@ IMAGE_ID_TEXTS = "image ids that are text, numbered in the order of the file"
 CATEGORY_ID_NUMBERS = "category ids written as text or as 1.0 read as integers"
 CATEGORY_ID_TEXTS = "category ids that are text, numbered in the order of the file"
 ANNOTATION_IDS = "annotation ids that are missing or text, numbered in the order of the file"
+REPEATED_IDS = "annotation ids that occur more than once, replaced by new ones"
+REPEATED_ENTRIES = "annotations repeated in the file dropped"
+REPEATED_IMAGES = "image entries repeated in the file dropped"
+ORPHANS = "annotations of images that are not in the file dropped"
 BLANK_NAMES = "category names with blanks at their ends stripped"
 MISSING_CLASSES = "classes of the model without a category here"
 
 RENAMED_FILES = "images found under another file name than the annotated one"
 MISSING_FILES = "image files not found"
 
+SCORES_LEFT_OUT = "lines with a score at their end (predictions), read without it"
+CLASS_COUNT = "class counts (nc) that differ from the number of class names, which are used"
 NO_LABEL_FILE = "images without a label file (read as images without objects)"
 NO_IMAGE = "label files without an image"
-NOT_LABELED = "images without a JSON file left out"
+NOT_LABELED = "images without a label file left out"
 NOT_LABELME = "JSON files without the key 'shapes' left out"
-SCALED = "images whose size differs from that in the JSON file, outlines scaled"
-OTHER_SIZE = "images whose size differs from that in the JSON file, outlines unchanged"
+SCALED = "images whose size differs from the annotated one, outlines scaled"
+OTHER_SIZE = "images whose size differs from the annotated one, outlines unchanged"
 NO_AREA_SHAPE = "points and lines, which have no area, dropped"
 UNKNOWN_SHAPE = "shapes of an unknown type dropped"
 DRAWN = "images drawn for the other split: the labels have no splits (seed 0; `sais split` writes the splits to files)"
@@ -82,7 +90,7 @@ class Notes:
         self.counts: Counter[str] = Counter()
         """Kind -> number of entries."""
         self.examples: dict[str, list[str]] = {}
-        """Kind -> the first places, at most `MAX_EXAMPLES`."""
+        """Kind -> the first places, at most `MAX_PLACES`."""
         self.problems: dict[str, list[str]] = {}
         """Kind of problem -> one error message for each entry refused."""
 
@@ -95,7 +103,7 @@ class Notes:
         """
         self.counts[kind] += 1
         places = self.examples.setdefault(kind, [])
-        if len(places) < MAX_EXAMPLES:
+        if len(places) < MAX_PLACES:
             places.append(place)
 
     def problem(self, kind: str, message: str) -> InputError:
@@ -121,5 +129,5 @@ class Notes:
         """
         messages = [message for group in self.problems.values() for message in group]
         if messages:
-            others = f" {len(messages) - 1} more entries are refused; `sais check` lists all." if messages[1:] else ""
+            others = f" {len(messages) - 1} more entries are refused; `sais doctor` lists all." if messages[1:] else ""
             raise InputError(messages[0] + others)

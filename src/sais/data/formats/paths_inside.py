@@ -7,6 +7,7 @@ folder; a file outside of it is never read because of a name in a label file.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,8 +63,22 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
-    """Return the image files directly in a folder by their names without suffix; the first of several is returned."""
-    return {path.stem: path for path in reversed(images_in(folder))}
+    """Return the image files directly in a folder by their names without suffix, and by `name_key` of these.
+
+    Of several files the first is returned. `find_stem` looks up a name.
+    """
+    images = list(reversed(images_in(folder)))
+    return {name_key(path.stem): path for path in images} | {path.stem: path for path in images}
+
+
+def find_stem(images: dict[str, Path], stem: str) -> Path | None:
+    """Return an image of `images_by_stem` of a name, or else of the name in another Unicode form or letter case."""
+    return images.get(stem) or images.get(name_key(stem))
+
+
+def name_key(name: str) -> str:
+    """Return what the names of one file on different systems have in common: composed Unicode form, without case."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _listing(folder: Path) -> list[str]:

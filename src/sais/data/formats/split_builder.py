@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sais.data.annotation_limits import crowding_problem, size_problem
+from sais.data.annotation_limits import crowding_problem, outline_problem, size_problem
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, Segmentation, rasterize_segmentation
 from sais.data.exif_frame import in_stored_frame
 from sais.data.formats import notes as kinds
@@ -19,9 +19,10 @@ from sais.data.formats.coco_document import read_categories
 from sais.data.formats.coco_segmentation import read_segmentation
 from sais.data.formats.notes import Notes
 from sais.data.objects import UNKNOWN_CLASS
+from sais.data.record_collector import RecordCollector
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.input_limits import MAX_STATED_SIDE
-from sais.ops.rasterize import inside
+from sais.ops.rasterize import Polygons, inside
 from sais.ops.rle import encode_cropped
 
 Problems = dict[str, list[str]]
@@ -58,11 +59,13 @@ class SplitBuilder:
         entries = [{"id": i, "name": name} for i, name in zip(ids, class_names, strict=True)]
         self._categories = read_categories(folder, {"categories": entries}, classes, self.notes)
         self._labels = [self._categories.labels[i] for i in ids]
-        self._records: list[ImageRecord] = []
+        self._records = RecordCollector()
         self._objects: list[Annotation] = []
         self._count = 0
         self.size = (0, 0)
         """(H, W) of the image whose objects are added."""
+        self.class_count = len(class_names)
+        """Number C of classes of the data set."""
 
     def relative(self, path: Path) -> str:
         """Return a path as places and messages name it: relative to the data folder if it is inside."""
@@ -174,6 +177,24 @@ class SplitBuilder:
         rle = encode_cropped(crop, left, top, self.size)
         self._add(place, label, (left, top, right, bottom), rle, crowd, float(np.count_nonzero(crop)))
 
+    def fill_polygons(self, whole: np.ndarray, polygons: Sequence[np.ndarray], place: str) -> None:
+        """Set the pixels inside polygons.
+
+        Args:
+            whole: (H, W) bool, a mask of the image.
+            polygons: Polygons (P, 2) in image pixels.
+            place: Place of the object.
+
+        Raises:
+            InputError: A polygon has too many points, or is far outside of the image.
+        """
+        height, width = self.size
+        for part in polygons:
+            problem = outline_problem([part.reshape(-1).tolist()], float(np.ptp(part, 0).sum()))
+            if problem or np.abs(part).max() > 4 * max(self.size):
+                raise InputError(f"{self.folder}: {place}: {problem or 'points far outside of the image. Correct it'}.")
+            whole |= inside(Polygons((part,)), (0, 0, width, height))
+
     def build(self, name: str, problems: Problems | None) -> DatasetSplit:
         """Return the split.
 
@@ -189,13 +210,13 @@ class SplitBuilder:
         else:
             for kind, messages in self.notes.problems.items():
                 problems.setdefault(kind, []).extend(messages)
-        if not self._records:
+        if not len(self._records):
             raise InputError(f"{self.folder}: split '{name}' has no images. Add images, or name another split.")
         return DatasetSplit(
             name,
             self._categories.class_names,
             self._categories.category_ids,
-            tuple(self._records),
+            self._records.finish(),
             dict(self.notes.counts),
             {kind: tuple(places) for kind, places in self.notes.examples.items()},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,18 @@ _HELD_OUT = ("val", "test", "dev")
 def find_coco_files(folder: Path) -> list[Path]:
     """Return the COCO JSON files in a folder, its `annotations` and its other folders, without reading them whole."""
     places = [folder, folder / "annotations", *sorted(place for place in folder.glob("*") if place.is_dir())]
-    files = [path for place in dict.fromkeys(places) for path in sorted(place.glob("*.json"))]
+    files = [path for place in dict.fromkeys(places) for path in json_files(place)]
     return [path for path in files if is_coco(path) and (path.parent == folder or not _is_prediction(path))]
+
+
+def json_files(folder: Path, pattern: str = "*.json") -> list[Path]:
+    """Return the JSON files directly in a folder that fit a pattern, compressed ones (.json.gz) included, sorted."""
+    return sorted([*folder.glob(pattern), *folder.glob(f"{pattern}.gz")])
+
+
+def json_stem(path: Path) -> str:
+    """Return the name of a file without .json and .json.gz."""
+    return path.name.removesuffix(".gz").removesuffix(".json")
 
 
 def describe_remedy(folder: Path, splits: list[str], wanted: str = "train") -> str:
@@ -76,19 +87,27 @@ def is_held_out(name: str) -> bool:
 
 
 def _is_held_out(path: Path) -> bool:
-    return is_held_out(path.stem.removeprefix("instances_")) or is_held_out(path.parent.name)
+    return is_held_out(json_stem(path).removeprefix("instances_")) or is_held_out(path.parent.name)
 
 
 def is_coco(path: Path) -> bool:
     """Return whether a JSON file looks like COCO, without reading it whole."""
+    head = read_head(path).lstrip(b"\xef\xbb\xbf \r\n\t")
+    return head.startswith(b"{") and any(key in head for key in (b'"images"', b'"annotations"'))
+
+
+def read_head(path: Path) -> bytes:
+    """Return the start of a file, decompressed; nothing if it is no regular file or cannot be read."""
     if not is_regular_file(path):
-        return False
+        return b""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \r\n\t")
-    except OSError:
-        return False
-    return head.startswith(b"{") and any(key in head for key in (b'"images"', b'"annotations"'))
+            head = file.read(_HEAD_BYTES)
+        if head.startswith(b"\x1f\x8b"):
+            head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, _HEAD_BYTES)
+    except (OSError, zlib.error):
+        return b""
+    return head
 
 
 def _is_prediction(path: Path) -> bool:

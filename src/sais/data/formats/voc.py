@@ -3,9 +3,13 @@
     DIR/JPEGImages/a.jpg, DIR/SegmentationObject/a.png, DIR/SegmentationClass/a.png, DIR/Annotations/a.xml,
     DIR/ImageSets/Segmentation/train.txt; also with DIR/VOC2012 or DIR/VOCdevkit/VOC2012 for DIR
 
+    DIR/train/a.jpg, DIR/train/a.xml (Roboflow);  DIR/a.jpg, DIR/a.xml;  DIR/images/a.jpg, DIR/annotations/a.xml
+
 Pixels of 255 (in color: 224 224 192) are the border of objects, which is of no class. Class names are those of
 `labelmap.txt` (CVAT), `class_names.txt` or `labels.txt`, else the 20 of Pascal VOC, or the names in the XML files if
-these have others. An image with only an XML file has boxes without masks.
+these have others. The n-th object of an XML file is the id n of the map; those that follow, and all of an image without
+a map, have their polygons, or boxes without masks. Without JPEGImages, the classes are the names in the XML files, and
+an image without an XML file is not labeled yet: it is left out and counted.
 """
 
 from __future__ import annotations
@@ -15,14 +19,19 @@ from pathlib import Path
 from sais.data.annotation_limits import quoted
 from sais.data.annotations import DatasetSplit
 from sais.data.formats import notes as kinds
-from sais.data.formats.folder_splits import DRAWN_SPLITS, draw_split
-from sais.data.formats.paths_inside import images_by_stem
+from sais.data.formats.folder_splits import DRAWN_SPLITS, draw_split, list_folder_splits, read_folder_split
+from sais.data.formats.paths_inside import find_stem, images_by_stem, images_in
 from sais.data.formats.split_builder import Problems, SplitBuilder
-from sais.data.formats.voc_objects import VocClasses, add_image_objects, read_classes
+from sais.data.formats.unsplit import read_head
+from sais.data.formats.voc_objects import VocClasses, add_image_objects, add_xml_objects, read_classes
+from sais.data.formats.voc_xml import class_names
 from sais.errors import InputError
-from sais.io.regular_file import read_regular_file
+from sais.io.regular_file import is_regular_file, read_regular_file
 
 _IMAGES, _OBJECTS, _XML = "JPEGImages", "SegmentationObject", "Annotations"
+_IS_VOC = b"<annotation"
+_MAX_EXAMINED = 20
+"""Number of XML files examined to recognize the format."""
 _LISTS = ("Segmentation", "Main", ".")
 """Folders of lists in ImageSets, in the order of preference."""
 
@@ -31,7 +40,7 @@ def list_splits(folder: Path) -> list[str]:
     """Return the names of the splits of Pascal VOC; none if the folder is of another format."""
     root = _find_root(folder)
     if root is None:
-        return []
+        return list_folder_splits(folder, _has_xml)
     return [name for name in _lists(root) if name != "trainval"] or list(DRAWN_SPLITS)
 
 
@@ -45,8 +54,12 @@ def read_split(
     """
     root = _find_root(folder)
     if root is None:
-        searched.append(_OBJECTS)
-        return None
+        found = read_folder_split(
+            folder, split, _has_xml, lambda place: _read_xml(folder, place, split, classes, problems)
+        )
+        if found is None:
+            searched += [_OBJECTS, "*.xml"]
+        return found
     lists = _lists(root)
     if not lists:
         stems = sorted(path.stem for place in (_OBJECTS, _XML) for path in (root / place).glob("*.*"))
@@ -65,6 +78,45 @@ def _find_root(folder: Path) -> Path | None:
         if (place / _IMAGES).is_dir() and any((place / name).is_dir() for name in (_OBJECTS, _XML)):
             return place
     return None
+
+
+def _xml_files(place: Path) -> list[Path]:
+    """Return the XML files next to images, or in a folder of annotations, sorted."""
+    files: list[Path] = []
+    for folder in (place, place / _XML, place / _XML.lower()):
+        files = files or sorted(path for path in folder.glob("*.xml") if is_regular_file(path))
+    return files
+
+
+def _has_xml(place: Path) -> bool:
+    return any(_IS_VOC in read_head(path) for path in _xml_files(place)[:_MAX_EXAMINED])
+
+
+def _read_xml(
+    folder: Path, place: Path, split: str, classes: tuple[str, ...] | None, problems: Problems | None
+) -> DatasetSplit:
+    """Read XML files that are next to their images, or in a folder next to that of the images."""
+    others = [folder / name for name in list_folder_splits(folder, _has_xml)] if place != folder else []
+    files = _xml_files(place)
+    names = sorted(class_names(path for other in dict.fromkeys([place, *others]) for path in _xml_files(other)))
+    builder = SplitBuilder(folder, names or ["unknown"], classes)
+    folders = dict.fromkeys([files[0].parent, place / "images", place / _IMAGES, place])
+    listings = [images_by_stem(other) for other in folders]
+    used: set[Path] = set()
+    for path in files:
+        image = next((image for listing in listings if (image := find_stem(listing, path.stem))), None)
+        if image is None:
+            text = f"{path}: no image of this name in {place}. Add it, or remove this file."
+            builder.notes.problem(kinds.BAD_IMAGE, text)
+        elif builder.start_image(image):
+            used.add(image)
+            with builder.notes.recording(kinds.BAD_ANNOTATION):
+                add_xml_objects(path, names, builder)
+            builder.end_image()
+    for other in sorted({image.parent for image in used}):
+        for image in sorted(set(images_in(other)) - used):
+            builder.notes.add(kinds.NOT_LABELED, builder.relative(image))
+    return builder.build(split, problems)
 
 
 def _lists(root: Path) -> dict[str, Path]:
@@ -94,7 +146,7 @@ def _read(
     builder = SplitBuilder(folder, voc_classes.names, classes)
     images = images_by_stem(root / _IMAGES)
     for name in names:
-        image = images.get(name)
+        image = find_stem(images, name)
         if image is None:
             text = f"{root / _IMAGES}: no image {quoted(name)} of split '{split}'. Add it, or remove it from the list."
             builder.notes.problem(kinds.BAD_IMAGE, text)

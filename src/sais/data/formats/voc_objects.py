@@ -1,24 +1,19 @@
-"""The classes and the objects of Pascal VOC: from id maps, and where there are none from XML files.
-
-XML files of strangers are refused if they define entities, which can take all memory.
-"""
+"""The classes and the objects of Pascal VOC: from id maps, and where there are none from XML files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 
-from sais.data.annotation_limits import quoted
 from sais.data.formats import notes as kinds
 from sais.data.formats.id_classes import is_crowded
 from sais.data.formats.id_maps import crop_objects, read_id_map
 from sais.data.formats.split_builder import SplitBuilder
-from sais.errors import InputError, OutOfMemoryError, ResourceError, SaisError
+from sais.data.formats.voc_xml import class_names, read_xml
+from sais.errors import InputError
 from sais.io.regular_file import is_regular_file, read_regular_file
 
 VOC_NAMES = (
@@ -29,8 +24,6 @@ VOC_NAMES = (
 _VOID, _VOID_COLOR = 255, 224 + 256 * 224 + 65536 * 192
 _BACKGROUND = ("_background_", "background", "__ignore__", "")
 _NAME_FILES = ("class_names.txt", "labels.txt")
-_MAX_XML_BYTES = 2**24
-_MAX_XML_DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ def read_classes(root: Path) -> VocClasses:
                 raise InputError(f"{root / name}: {problem}")
             names = [line for line in lines if line not in _BACKGROUND]
             return VocClasses(names, _numbered(range(1, len(names) + 1)))
-    found = {name for path in sorted((root / "Annotations").glob("*.xml")) for name, _ in _xml_or_nothing(path)}
+    found = class_names((root / "Annotations").glob("*.xml"))
     if found <= set(VOC_NAMES):
         return VocClasses(list(VOC_NAMES), _numbered(range(1, len(VOC_NAMES) + 1)))
     return VocClasses(sorted(found))
@@ -112,7 +105,7 @@ def add_image_objects(root: Path, name: str, classes: VocClasses, builder: Split
         if objects.is_file():
             _add_masks(root, objects, xml, classes, builder)
         elif xml.is_file():
-            _add_boxes(xml, classes, builder)
+            add_xml_objects(xml, classes.names, builder)
         else:
             builder.notes.add(kinds.NO_LABEL_FILE, name)
 
@@ -137,94 +130,39 @@ def _add_masks(root: Path, objects: Path, xml: Path, classes: VocClasses, builde
             )
             for row in np.argsort(-counts, kind="stable").tolist():
                 label = classes.labels.get(int(values[row])) if label is None else label
-        elif object_id <= len(names) and names[object_id - 1][0] in classes.names:
-            label = classes.names.index(names[object_id - 1][0])
+        elif object_id <= len(names) and names[object_id - 1].name in classes.names:
+            label = classes.names.index(names[object_id - 1].name)
         if label is None:
             builder.notes.add(kinds.NO_CLASS, where)
         else:
             builder.add_bitmap(where, label, bits, x, y)
+    if xml.is_file():
+        add_xml_objects(xml, classes.names, builder, int(ids.max(initial=0)))
 
 
-def _add_boxes(xml: Path, classes: VocClasses, builder: SplitBuilder) -> None:
-    for position, (name, box) in enumerate(read_xml(xml)):
-        place = f"{builder.relative(xml)} object {position}"
-        if name not in classes.names:
-            builder.notes.add(kinds.NO_CLASS, place)
-        elif box is None:
-            builder.notes.add(kinds.NO_SHAPE, place)
-        else:
-            builder.add_box(place, classes.names.index(name), box)
+def add_xml_objects(xml: Path, names: Sequence[str], builder: SplitBuilder, first: int = 0) -> None:
+    """Add the objects of an XML file to the image of a builder: their polygons, or else their boxes.
 
-
-def _xml_or_nothing(path: Path) -> list[tuple[str, list[float] | None]]:
-    """Return `read_xml`; nothing for a malformed file, which is reported with its image."""
-    try:
-        return read_xml(path)
-    except OutOfMemoryError:
-        raise
-    except SaisError:
-        return []
-
-
-def read_xml(path: Path) -> list[tuple[str, list[float] | None]]:
-    """Return the name and the box x1 y1 x2 y2 of each object of an XML file; None for an object without a box.
-
-    The file numbers pixels from 1, and the last pixel is inside the box.
+    Args:
+        xml: The file.
+        names: C names of the classes, label 0 first.
+        builder: Builder, in which the image is started.
+        first: Number of objects at the start that are left out, because an id map has them.
 
     Raises:
         InputError: The file is malformed.
         ResourceError: The file is too large.
     """
-    content = read_regular_file(path)
-    if len(content) > _MAX_XML_BYTES:
-        raise ResourceError(f"{path}: {len(content)} bytes, above the limit of {_MAX_XML_BYTES}. Export it again.")
-    try:
-        tree = _parse(content)
-    except (expat.ExpatError, ValueError, LookupError) as error:
-        raise InputError(f"{path}: not XML that can be read ({error}). Export it again.") from error
-    objects: list[tuple[str, list[float] | None]] = []
-    for item in tree.findall("object"):
-        name = (item.findtext("name") or "").strip()
-        texts = [item.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
-        if not name:
-            raise InputError(f"{path}: an object without a name. Name its class.")
-        try:
-            x1, y1, x2, y2 = (float(text or "") for text in texts)
-        except ValueError as error:
-            if any(text is not None for text in texts):
-                raise InputError(f"{path}: its bndbox is {quoted(texts)}. Write four numbers.") from error
-            objects.append((name, None))
-            continue
-        objects.append((name, [x1 - 1, y1 - 1, x2, y2]))
-    return objects
-
-
-def _parse(content: bytes) -> ElementTree.Element:
-    """Return the root of a document, which has no document type and is not nested deeply."""
-    tree = ElementTree.TreeBuilder()
-    parser = expat.ParserCreate()
-    depth = 0
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _MAX_XML_DEPTH:
-            raise ValueError(f"elements nested more than {_MAX_XML_DEPTH} deep")
-        tree.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        tree.end(tag)
-
-    def refuse(*_: object) -> None:
-        raise ValueError("a document type, which could define entities")
-
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = tree.data
-    parser.StartDoctypeDeclHandler = refuse
-    parser.Parse(content, True)
-    return tree.close()
+    for position, item in enumerate(read_xml(xml)[first:], first):
+        place = f"{builder.relative(xml)} object {position}"
+        if item.name not in names:
+            builder.notes.add(kinds.NO_CLASS, place)
+        elif item.polygons:
+            builder.add_polygons(place, names.index(item.name), item.polygons)
+        elif item.box is None:
+            builder.notes.add(kinds.NO_SHAPE, place)
+        else:
+            builder.add_box(place, names.index(item.name), item.box)
 
 
 def _read_text(path: Path) -> str:

@@ -1,7 +1,8 @@
 """YOLO segmentation: ``data.yaml``, and a text file for each image with a line ``class x1 y1 x2 y2 ...`` per object.
 
 Coordinates are fractions of the upright image's sides. A line of four numbers is a box: center x, center y, width,
-height. An image without a label file, or with an empty one, has no objects. Layouts, with the labels of an image in the
+height. Lines of predictions have a score at their end; it is left out where the first label file has only such lines.
+An image without a label file, or with an empty one, has no objects. Layouts, with the labels of an image in the
 same place below `labels` as the image below `images`, or next to it:
 
     DIR/images/train, DIR/labels/train (ultralytics);  DIR/train/images, DIR/train/labels (Roboflow)
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from sais.data.annotation_limits import quoted
@@ -18,7 +21,8 @@ from sais.data.annotations import DatasetSplit
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_ids import as_integer
 from sais.data.formats.folder_splits import DRAWN_SPLITS, draw_split
-from sais.data.formats.paths_inside import find_inside, images_by_stem, list_images
+from sais.data.formats.image_files import ImageFiles
+from sais.data.formats.paths_inside import find_inside, images_by_stem, list_images, name_key
 from sais.data.formats.split_builder import Problems, SplitBuilder
 from sais.data.formats.yolo_config import YoloConfig, find_yolo_config, read_yolo_config
 from sais.errors import InputError
@@ -90,6 +94,7 @@ def _locate(folder: Path, config: YoloConfig, entry: str) -> Path | None:
 def _images(folder: Path, places: dict[str, Path | None], config: YoloConfig, problems: Problems | None) -> list[Path]:
     """Return the images of a split's folders and lists, each once."""
     images: list[Path] = []
+    others = ImageFiles([folder], [], folder)
     for place in places.values():
         if place is None or place.is_dir():
             images += list_images(place) if place else []
@@ -102,7 +107,7 @@ def _images(folder: Path, places: dict[str, Path | None], config: YoloConfig, pr
             name = line.strip()
             if not name:
                 continue
-            image = find_inside(folder, [place.parent, folder], name, os.path.isfile)
+            image = find_inside(folder, [place.parent, folder], name, os.path.isfile) or _in_another_form(others, name)
             if image is not None:
                 images.append(image)
                 continue
@@ -111,6 +116,12 @@ def _images(folder: Path, places: dict[str, Path | None], config: YoloConfig, pr
                 raise InputError(problem)
             problems.setdefault(kinds.BAD_IMAGE, []).append(problem)
     return list(dict.fromkeys(images))
+
+
+def _in_another_form(files: ImageFiles, name: str) -> Path | None:
+    """Return the only file whose name is `name` in another Unicode form, letter case or escape."""
+    found = files.find(name) if "\0" not in name else None
+    return None if found is None or not found[0].is_file() else found[0]
 
 
 def _read(
@@ -123,46 +134,81 @@ def _read(
 ) -> DatasetSplit:
     builder = SplitBuilder(folder, list(config.classes.values()), classes, list(config.classes))
     labels = {number: label for label, number in enumerate(config.classes)}
+    if config.count not in (None, len(labels)):
+        builder.notes.add(kinds.CLASS_COUNT, f"{config.file.name}: nc {config.count}, {len(labels)} names")
+    has_scores: bool | None = None
+    listing = cache(_label_names)
     used: set[Path] = set()
     for image in images:
         if not builder.start_image(image):
             continue
-        file = _label_file(folder, image)
+        file = _label_file(folder, image, listing)
         if file is None:
             builder.notes.add(kinds.NO_LABEL_FILE, builder.relative(image))
         else:
             used.add(file)
-            _read_labels(file, labels, config, builder)
+            lines = _read_lines(file, builder)
+            if has_scores is None and lines:
+                has_scores = all(_ends_with_score(words) for _, words in lines)
+            _add_lines(builder.relative(file), lines, has_scores, labels, config, builder)
         builder.end_image()
     stems = {stem for place in {image.parent for image in images} for stem in images_by_stem(place)}
     for place in sorted({file.parent for file in used}):
         for other in sorted(set(place.glob("*.txt")) - used):
-            if other.stem not in stems and other.parent != folder and other.name != "classes.txt":
+            if name_key(other.stem) not in stems and other.parent != folder and other.name != "classes.txt":
                 builder.notes.add(kinds.NO_IMAGE, builder.relative(other))
     return builder.build(split, problems)
 
 
-def _label_file(folder: Path, image: Path) -> Path | None:
+def _label_names(folder: Path) -> dict[str, Path]:
+    """Return the text files directly in a folder by `name_key` of their names."""
+    return {name_key(path.name): path for path in folder.glob("*.txt")}
+
+
+def _label_file(folder: Path, image: Path, listing: Callable[[Path], dict[str, Path]]) -> Path | None:
     parts = list(image.relative_to(folder).with_suffix(".txt").parts)
     candidates = [folder.joinpath(*parts)]
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
         candidates.insert(0, folder.joinpath(*parts))
-    return next((path for path in candidates if path.is_file()), None)
+    exact = next((path for path in candidates if path.is_file()), None)
+    # The name may be in another Unicode form, as archives from macOS have it.
+    similar = () if exact else (listing(path.parent).get(name_key(path.name)) for path in candidates)
+    return exact or next((path for path in similar if path is not None), None)
 
 
-def _read_labels(file: Path, labels: dict[int, int], config: YoloConfig, builder: SplitBuilder) -> None:
-    """Add the objects of a label file to the image of the builder."""
+def _read_lines(file: Path, builder: SplitBuilder) -> list[tuple[int, list[str]]]:
+    """Return number and words of each line of a label file; none, with a problem recorded, if it is damaged."""
     try:
         lines = read_regular_file(file).decode("utf-8-sig").splitlines()
     except (InputError, UnicodeDecodeError) as error:
         builder.notes.problem(kinds.BAD_ANNOTATION, f"{file}: cannot be read ({error}). Export it again.")
-        return
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words:
-            continue
-        place = f"{builder.relative(file)} line {number}"
+        return []
+    return [(number, words) for number, line in enumerate(lines, 1) if (words := line.split())]
+
+
+def _ends_with_score(words: list[str]) -> bool:
+    """Return whether a line has a box or a polygon and one more number, from 0 to 1."""
+    try:
+        return len(words) >= 6 and len(words) % 2 == 0 and 0 <= float(words[-1]) <= 1
+    except ValueError:
+        return False
+
+
+def _add_lines(
+    name: str,
+    lines: list[tuple[int, list[str]]],
+    has_scores: bool | None,
+    labels: dict[int, int],
+    config: YoloConfig,
+    builder: SplitBuilder,
+) -> None:
+    """Add the objects of a label file to the image of the builder."""
+    for number, words in lines:
+        place = f"{name} line {number}"
+        if has_scores and _ends_with_score(words):
+            words = words[:-1]
+            builder.notes.add(kinds.SCORES_LEFT_OUT, place)
         problem = _line_problem(words)
         label = None if problem else labels.get(as_integer(float(words[0])) or 0)
         if not problem and label is None:

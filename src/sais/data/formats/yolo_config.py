@@ -35,6 +35,8 @@ class YoloConfig:
     """Folder to which the splits are relative, as the file writes it; perhaps of another machine."""
     splits: dict[str, list[str]]
     """Name of a split -> its folders or lists of files; empty for `classes.txt`."""
+    count: int | None = None
+    """Number of classes as the file states it (nc); None if it does not."""
 
 
 def find_yolo_config(folder: Path) -> Path | None:
@@ -68,7 +70,8 @@ def read_yolo_config(path: Path) -> YoloConfig:
         raise InputError(f"{path}: labels of keypoints. Export the data set for segmentation.")
     root = document.get("path")
     splits = {key: entries for key in SPLIT_KEYS if (entries := _entries(path, key, document.get(key)))}
-    return YoloConfig(path, _read_names(path, document), root if isinstance(root, str) else "", splits)
+    root = root if isinstance(root, str) else ""
+    return YoloConfig(path, _read_names(path, document), root, splits, as_integer(document.get("nc")))
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -42,9 +42,10 @@ def paint_objects(
     for i, area in areas.items():
         if not area:
             notes[kinds.NO_PIXEL] += 1
-        elif not objects[i].crowd:  # parts of crowds below objects are expected
+        else:
             notes[kinds.ALL_HIDDEN] += int(visible[i] == 0)
-            notes[kinds.HIDDEN] += int(0 < visible[i] < area)
+            # Parts of crowds below objects are expected.
+            notes[kinds.HIDDEN] += int(0 < visible[i] < area and not objects[i].crowd)
     present = np.flatnonzero(visible)
     numbers = np.zeros(len(objects) + 1, np.int32)
     numbers[present + 1] = np.arange(1, len(present) + 1)
@@ -52,7 +53,7 @@ def paint_objects(
 
 
 def number_objects(objects: Sequence[LabeledObject], limit: int, notes: Counter[str]) -> list[int]:
-    """Return a number for each object: 1, 2, ... among those of its class, and 0 for crowds.
+    """Return a number for each object: 1, 2, ... among those of its class, and 0 for all crowds of the class.
 
     Args:
         objects: N objects.
@@ -60,8 +61,12 @@ def number_objects(objects: Sequence[LabeledObject], limit: int, notes: Counter[
         notes: Counter of what is left out.
     """
     counts: Counter[int] = Counter()
+    crowds: set[int] = set()
     numbers = []
     for item in objects:
+        if item.crowd:
+            notes[kinds.CROWDS_JOINED] += item.label in crowds
+            crowds.add(item.label)
         counts[item.label] += not item.crowd
         number = 0 if item.crowd else counts[item.label]
         notes[kinds.TOO_MANY] += number > limit
