@@ -8,7 +8,6 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -30,56 +29,10 @@ from sais.reports import charts, error_sections, example_images
 from sais.reports.charts import SVG_NAMESPACE, Series, line_chart, smooth
 from sais.reports.run_record import read_run
 from sais.reports.run_report import render_report, write_report
+from tests.reports.page import Page
 
 PATH, TEXT, TITLE = (f"{{{SVG_NAMESPACE}}}{tag}" for tag in ("path", "text", "title"))
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 NASTY = "<script>alert('x')</script> & \"quotes\""
-
-
-class Page(HTMLParser):
-    """Parse a page and check what every report promises: closed tags, unique ids, no scripts, no external resources."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: set[str] = set()
-        self.links: list[str] = []
-        self.images: list[str] = []
-        self.words: list[str] = []
-        self.feed(html)
-        assert not self.open, f"not closed: {self.open}"
-        assert not {"script", "link", "iframe", "object"} & set(self.tags)
-        assert {link[1:] for link in self.links} <= self.ids  # all inside the page
-        assert html.count("url(") == html.count("url(#")
-        assert "@import" not in html
-        assert len(html) < 3_000_000
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attributes:
-            assert not name.startswith("on")
-            if name == "id":
-                assert value not in self.ids
-                self.ids.add(str(value))
-            if name == "href":
-                self.links.append(str(value))
-            if name == "src":
-                assert str(value).startswith("data:image/jpeg;base64,")
-                self.images.append(str(value))
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] not in ("style", "title"):
-            self.words.append(data)
 
 
 def run_folder(folder: Path, epochs: int = 2, end: bool = True, **changes: Any) -> Path:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
-
-import numpy as np
-from PIL import Image
 
 from sais.errors import SaisError
 from sais.evaluation.error_analysis import CORRECT, ErrorAnalysis, ImageAnalysis
 from sais.evaluation.visualize import detections_from_coco, draw_comparison, ground_truth_detections
+from sais.reports.embedded_images import jpeg_url
 
 COUNT = 6
 """Number of the best images, and of the worst."""
@@ -101,11 +97,4 @@ def _example(image: ImageAnalysis, analysis: ErrorAnalysis) -> ExampleImage:
     caption = f"{correct} of {len(image.objects)} object{'s' if len(image.objects) != 1 else ''} found"
     if others:
         caption += f", {others} other detection{'s' if others != 1 else ''}"
-    return ExampleImage(_jpeg_url(pair), record.name, image.quality or 0.0, caption)
-
-
-def _jpeg_url(image: np.ndarray) -> str:
-    """A data URL of an image, (H, W, 3) uint8 RGB."""
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+    return ExampleImage(jpeg_url(pair, QUALITY), record.name, image.quality or 0.0, caption)
