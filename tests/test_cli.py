@@ -117,7 +117,7 @@ def test_settings_are_options_with_the_recipes_defaults(
         (["draw-targets"], "--scene figure2"),
         (["bench", "speed"], "'speed'"),
         (["recipes", "sais"], "recipe 'sais'"),
-        (["check", "/no/such"], "/no/such: "),
+        (["doctor", "/no/such"], "/no/such: "),
     ],
 )
 def test_mistakes_are_reported_in_one_line(
@@ -320,10 +320,10 @@ def test_recipes_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_demo_check_eval_predict(
+def test_demo_doctor_eval_predict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run demo, check, eval and predict with a run that is too short to learn anything."""
+    """Run demo, doctor, eval and predict with a run that is too short to learn anything."""
     import json
 
     monkeypatch.chdir(tmp_path)
@@ -333,7 +333,7 @@ def test_demo_check_eval_predict(
     assert "AP75" in report
     assert (tmp_path / "d/predictions.jpg").stat().st_size > 10_000
     shapes = "d/shapes-8-3-0"
-    assert cli.main(["check", shapes]) == 0
+    assert cli.main(["doctor", shapes]) == 0
     assert "== valid" in capsys.readouterr().out
     evaluate = ["eval", "d/run-1", "--data", shapes, "--workers", "0", "--score", "0"]
     assert cli.main([*evaluate, "--json", "-", "--results", "r.json"]) == 0

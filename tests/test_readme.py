@@ -47,7 +47,7 @@ def test_readme_commands_and_python_run(
     write_shapes(Path("my_data"), train=8, valid=4, size=(96, 96))
     commands = [shlex.split(line) for block in blocks(root, "bash") for line in block.splitlines() if line.strip()]
     wanted = [
-        "check",
+        "doctor",
         "train",
         "train",
         "runs",

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,8 @@ COMMANDS = {
     "report": Command("report", "ReportArguments", "write a run's report: curves, AP, errors, example images"),
     "serve": Command("serve", "ServeArguments", "answer predictions over HTTP, with a page in the browser"),
     "export": Command("export", "ExportArguments", "export a model: ONNX, OpenVINO, torch.export"),
-    "check": Command("check", "CheckArguments", "find the mistakes in a data set before training on it"),
+    "doctor": Command("doctor", "DoctorArguments", "find the mistakes in a data set and repair them in a copy"),
+    "show": Command("show", "ShowArguments", "draw the labels of a data set, filtered, as a page"),
     "split": Command("split", "SplitArguments", "split one COCO file into a training and a validation split"),
     "convert": Command("convert", "ConvertArguments", "write a data set in the format of another program"),
     "make-shapes": Command("make_shapes", "MakeShapesArguments", "write a synthetic data set for first steps"),
@@ -95,9 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_on_signals()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAIS_DEBUG", "") not in ("", "0")
-    argv = [word for word in argv if word != "--debug"]
+    without_cache = "--no-cache" in argv
+    argv = [word for word in argv if word not in ("--debug", "--no-cache")]
     try:
-        code = _dispatch(argv, debug)
+        with _annotation_cache_off() if without_cache else contextlib.nullcontext():
+            code = _dispatch(argv, debug)
         if own_process and code > 128:  # a signal: threads and processes may wait for files that never arrive
             exit_soon(code)
         sys.stdout.flush()  # not left to the end of Python, which would print a traceback
@@ -112,6 +115,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _print_error(f"output cannot be written: {error.strerror}. Free disk space, or choose another place.")
 
 
+@contextlib.contextmanager
+def _annotation_cache_off() -> Iterator[None]:
+    """Switch the annotation cache off inside the block, for this process and those that it starts."""
+    previous = os.environ.get("SAIS_CACHE")
+    os.environ["SAIS_CACHE"] = "off"
+    try:
+        yield
+    finally:
+        del os.environ["SAIS_CACHE"]
+        if previous is not None:
+            os.environ["SAIS_CACHE"] = previous
+
+
 def _dispatch(argv: list[str], debug: bool) -> int:
     """Run a command line and return the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -120,6 +136,11 @@ def _dispatch(argv: list[str], debug: bool) -> int:
     if argv[0] in ("-V", "--version"):
         print_text(__version__)
         return 0
+    from sais.commands.renamed import COMMAND_ALIASES
+
+    if argv[0] in COMMAND_ALIASES:
+        former, argv = argv[0], [COMMAND_ALIASES[argv[0]], *argv[1:]]
+        print_text(f"sais: note: the command {former} is now called {argv[0]}", file=sys.stderr)
     if argv[0] not in COMMANDS:
         return _print_error(_unknown_command(argv[0]))
     if _is_directory_deleted():  # PyTorch's libraries end the process there, without an exception
@@ -144,6 +165,7 @@ def overview() -> str:
             "  sais predict runs/first some_folder",
             "",
             "--debug (or SAIS_DEBUG=1) shows the traceback of an error.",
+            "--no-cache (or SAIS_CACHE=off) reads large annotation files again, not from the annotation cache.",
         ]
     )
 

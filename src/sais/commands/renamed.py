@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 RENAMED_COMMANDS = {"shapes": "make-shapes"}
-"""Former name of a command -> its name."""
+"""Former name of a command -> its name. The former name is an error."""
+COMMAND_ALIASES = {"check": "doctor"}
+"""Former name of a command -> its name. The former name still works, with a note."""
 
 RENAMED_OPTIONS = {
     "--targets.rule": "--criterion.assigner",

@@ -8,15 +8,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from sais.data.doctor.check import (
+from sais.data.doctor.check import check_dataset
+from sais.data.doctor.kinds import (
     DUPLICATE_OBJECT,
     LARGE_AREA,
     MASK_OUTSIDE_BOX,
+    NO_OBJECTS,
+    ONE_COLOR,
     SAME_CONTENT,
     SIZE_MISMATCH,
     TINY_OBJECT,
     UNREADABLE_IMAGE,
-    check_dataset,
 )
 from sais.data.formats.coco import read_coco
 from tests.data.formats.coco_samples import DOCUMENT, write_images
@@ -41,8 +43,8 @@ def test_check_dataset_reports_all_kinds_of_findings(tmp_path: Path) -> None:
         read_coco(tmp_path / "some.json", tmp_path), progress=lambda done, total: progress.append((done, total))
     )
     assert {kind: len(cases) for kind, cases in report.findings.items()} == {
-        UNREADABLE_IMAGE: 1, SIZE_MISMATCH: 1, DUPLICATE_OBJECT: 1, MASK_OUTSIDE_BOX: 1, TINY_OBJECT: 1,
-        LARGE_AREA: 2, SAME_CONTENT: 1,
+        UNREADABLE_IMAGE: 1, SIZE_MISMATCH: 1, DUPLICATE_OBJECT: 2, MASK_OUTSIDE_BOX: 1, TINY_OBJECT: 1,
+        LARGE_AREA: 2, SAME_CONTENT: 1, NO_OBJECTS: 2, ONE_COLOR: 2,
     }  # fmt: skip
     assert not report.ok
     assert progress == [(1, 3), (2, 3), (3, 3)]
