@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sais import cli
 from sais.data.formats import list_splits, read_dataset
@@ -87,7 +89,7 @@ def test_split_command_writes_both_parts(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["split", str(file), "--valid", "0.25"]) == 0
     output = capsys.readouterr().out
     assert f"{data / 'annotations/train.json'}: 9 images" in output
-    assert f"next: sais check {data}" in output
+    assert f"next: sais doctor {data}" in output
     train, valid = read_dataset(data, "train"), read_dataset(data, "valid")
     assert (len(train.images), len(valid.images)) == (9, 3)
     assert train.class_names == valid.class_names
@@ -152,3 +154,47 @@ def test_split_command_needs_no_sizes_of_images(tmp_path: Path, capsys: pytest.C
     assert cli.main(["split", str(path)]) == 0
     assert "valid: 1 images, 2 objects of 1 classes" in capsys.readouterr().out
     assert read_dataset(tmp_path, "train").images[0].size == (96, 128)
+
+
+def write_pairs(folder: Path) -> dict[str, Any]:
+    """Write 10 images, each with a near-duplicate of another size and quality, and return their document."""
+    document = make_document(20)
+    write_split(folder, "all", document)
+    (folder / "annotations" / "all.json").rename(folder / "labels.json")
+    for i in range(10):
+        with Image.open(folder / "images" / f"{i}.png") as image:
+            image.resize((80, 60)).resize((128, 96)).save(folder / "images" / f"{i + 10}.png")
+    return document
+
+
+def test_split_keeps_near_duplicates_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With pairs in both splits, the validation images are nearly training images."""
+    write_pairs(tmp_path)
+
+    def pairs_apart(*words: str) -> tuple[int, int]:
+        assert cli.main(["split", str(tmp_path / "labels.json"), "--overwrite", *words]) == 0
+        train, valid = (
+            {record.path.stem for record in read_dataset(tmp_path, name).images} for name in ("train", "valid")
+        )
+        return sum((str(i) in train) != (str(i + 10) in train) for i in range(10)), len(valid)
+
+    assert pairs_apart() == (0, 4)
+    assert "20 images are near-duplicates of another one; they are kept in one split" in capsys.readouterr().out
+    assert pairs_apart("--no-keep-similar")[0] > 0
+
+
+def test_split_without_images_reads_the_labels_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(tmp_path)
+    shutil.rmtree(tmp_path / "images")
+    assert cli.main(["split", str(tmp_path / "labels.json")]) == 0
+    assert "the images are not found" in capsys.readouterr().out
+
+
+def test_split_document_keeps_groups_together_in_all_parts() -> None:
+    original = document(60)
+    groups = {image_id: image_id // 3 for image_id in range(60)}
+    parts = split_document(original, 0.2, 0, 0.2, groups)
+    chosen = [{image["id"] // 3 for image in part["images"]} for part in parts]
+    assert [len(part["images"]) for part in parts] == [36, 12, 12]
+    assert not chosen[0] & chosen[1]
+    assert not chosen[2] & (chosen[0] | chosen[1])

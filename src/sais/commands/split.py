@@ -7,14 +7,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import Seed, parse
+from sais.commands.arguments import Seed, parse, progress_bar
 from sais.errors import ConfigError, InputError, SaisError
 from sais.io.outputs import check_outputs
 from sais.text import print_lines, print_text
+
+if TYPE_CHECKING:
+    from sais.data.annotations import DatasetSplit
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class SplitArguments:
 
     With --test, a third split is for the evaluation of the final model.
 
-    Images that belong together, such as the frames of a video, must be in the same split: split those yourself.
+    Near-duplicates, such as copies in another size or successive frames of a video, are kept in one split. Other images
+    that belong together, such as those of one patient, are not recognized: split those yourself.
     """
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
@@ -39,6 +43,8 @@ class SplitArguments:
     parent if that folder is called annotations."""
     format: str = "auto"
     """Format of the labels in the folder FILE, such as labelme; auto: as it is found, COCO first."""
+    keep_similar: bool = True
+    """Keep near-duplicates in one split; --no-keep-similar does not read the images."""
     seed: Seed = 0
     """Random seed; the same seed gives the same split."""
     overwrite: bool = False
@@ -57,11 +63,14 @@ def run(argv: Sequence[str]) -> int:
     from sais.data.split import split_document
     from sais.data.split_summary import summarize
 
-    document, folder, inputs = _read_labels(arguments.file, arguments.format)
+    labels = _read_labels(arguments.file, arguments.format)
+    document, folder, inputs = labels.document, labels.folder, labels.inputs
     out = arguments.out or folder
     names = ("train", "valid", "test") if arguments.test else ("train", "valid")
     paths = [out / "annotations" / f"{name}.json" for name in names]
-    parts = dict(zip(paths, split_document(document, arguments.valid, arguments.seed, arguments.test), strict=True))
+    groups = _group_similar(labels) if arguments.keep_similar else {}
+    documents = split_document(document, arguments.valid, arguments.seed, arguments.test, groups)
+    parts = dict(zip(paths, documents, strict=True))
     contents = {path: json.dumps(part) for path, part in parts.items()}
     # Files that would not change are those of an earlier, perhaps interrupted split.
     check_outputs(paths, inputs, arguments.overwrite, out, lambda path: path.read_bytes() == contents[path].encode())
@@ -73,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
             print_lines(summarize(read_dataset(out, path.stem)))
     except SaisError as error:
         print_text(f"copy or link the images into {out / 'images'} ({error})")
-    print_text(f"next: sais check {out}")
+    print_text(f"next: sais doctor {out}")
     return 0
 
 
@@ -92,8 +101,22 @@ def _write(contents: dict[Path, str]) -> None:
         raise
 
 
-def _read_labels(path: Path, format: str) -> tuple[dict[str, Any], Path, list[Path]]:
-    """Return a COCO document of all images, the folder of the data set, and the files that must not be replaced."""
+@dataclass(frozen=True)
+class _Labels:
+    """All labels of a data set."""
+
+    document: dict[str, Any]
+    """COCO document of all images."""
+    folder: Path
+    """Folder of the data set."""
+    inputs: list[Path]
+    """Files that must not be replaced."""
+    split: DatasetSplit | None
+    """The same labels; None for a COCO file, which is read without its images."""
+
+
+def _read_labels(path: Path, format: str) -> _Labels:
+    """Return the labels of a file or a folder."""
     from sais.data.formats.coco import read_coco
     from sais.data.formats.coco_document import read_document
 
@@ -105,13 +128,35 @@ def _read_labels(path: Path, format: str) -> tuple[dict[str, Any], Path, list[Pa
 
         split = read_dataset(path, WHOLE, format=format)
         print_text(f"found {split.origin}")
-        return to_document(split, path), path, []
+        return _Labels(to_document(split, path), path, [], split)
     read_coco(file, None)  # raises an error for a malformed file
     document = read_document(file)
     if isinstance(document.get("info"), dict):
         document["info"].pop("written_by", None)  # the mark of another command
     folder = file.parent if file.parent.name else file.parent.resolve()
-    return document, folder.parent if folder.name == "annotations" else file.parent, [file]
+    return _Labels(document, folder.parent if folder.name == "annotations" else file.parent, [file], None)
+
+
+def _group_similar(labels: _Labels) -> dict[int, int]:
+    """Return image id -> group for the images that have near-duplicates; images that are not found have none."""
+    from sais.data.doctor.groups import group_images
+    from sais.data.formats.coco import read_coco
+    from sais.data.formats.coco_layouts import image_folders
+
+    split = labels.split
+    if split is None:
+        file = labels.inputs[0]
+        with contextlib.suppress(SaisError):  # images outside of the folder, or none
+            split = read_coco(file, image_folders(labels.folder, file, []), None, {}, labels.folder)
+    records = () if split is None else split.images
+    if split is None or not any(isinstance(record.source, Path) and record.source.is_file() for record in records):
+        print_text("the images are not found: near-duplicates are not kept in one split")
+        return {}
+    with progress_bar("comparing", len(split.images)) as progress:
+        groups = group_images(split, lambda done, _: progress(1))
+    if groups:
+        print_text(f"{len(groups)} images are near-duplicates of another one; they are kept in one split")
+    return groups
 
 
 def _find_file(path: Path) -> Path | None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]]
@@ -58,7 +59,7 @@ def make_document(count: int = 6, size: tuple[int, int] = (96, 128)) -> dict[str
 def write_split(folder: Path, split: str, document: dict[str, Any], names: list[str] | None = None) -> Path:
     """Write the annotations of a split, and its images into folder/images under `names` or their own; return the file.
 
-    Each image has another color, so that no two have the same content.
+    Each image has another pattern, so that no two look the same.
     """
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     (folder / "images").mkdir(exist_ok=True)
@@ -66,6 +67,11 @@ def write_split(folder: Path, split: str, document: dict[str, Any], names: list[
     path.write_text(json.dumps(document))
     for i, entry in enumerate(document["images"]):
         file = folder / "images" / (names[i] if names else entry["file_name"])
-        color = (20 * i % 256, 7 * i % 256, sum(split.encode()) % 256)
-        Image.new("RGB", (int(entry["width"]), int(entry["height"])), color).save(file)
+        write_noise(file, (int(entry["height"]), int(entry["width"])), seed=1000 * sum(split.encode()) + i)
     return path
+
+
+def write_noise(file: Path, size: tuple[int, int], seed: int) -> None:
+    """Write an image (H, W) of 8 x 8 random colors, which depend on the seed."""
+    colors = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    Image.fromarray(colors).resize((size[1], size[0]), Image.Resampling.BILINEAR).save(file)
