@@ -217,7 +217,7 @@ def test_interrupted_start_removes_its_folder(tmp_path: Path) -> None:
 
 
 def test_check_of_a_name_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["check", "a" * 5000]) == 2
+    assert cli.main(["doctor", "a" * 5000]) == 2
     err = capsys.readouterr().err
     assert err.startswith("sais: error: ")
     assert err.count("\n") == 1
@@ -235,7 +235,7 @@ def test_ascii_terminal_prints_escapes(shapes: Path, tmp_path: Path) -> None:
     image.write_bytes(content[:2] + broken + content[2:])
     source = str(Path(__file__).resolve().parents[1] / "src")
     environment = os.environ | {"PYTHONPATH": source, "PYTHONIOENCODING": "ascii:strict"}
-    argv = [sys.executable, "-m", "sais", "check", str(data), "--split", "train"]
+    argv = [sys.executable, "-m", "sais", "doctor", str(data), "--split", "train"]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

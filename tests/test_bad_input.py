@@ -111,7 +111,7 @@ def test_malformed_annotations(
     path = change_annotations(data, change)
     fails(capsys, train(data, tmp_path / "run"), path, *words)
     assert not (tmp_path / "run").exists()
-    assert cli.main(["check", str(data)]) == 2
+    assert cli.main(["doctor", str(data)]) == 2
     output = capsys.readouterr().out
     assert all(word in output for word in (str(path), *words))
     assert "== valid" in output  # the check continues after the first error
@@ -250,7 +250,7 @@ def test_evaluation_on_other_classes(
     argv = ["eval", str(trained), "--data", str(data), "--results", str(tmp_path / "r.json")]
     fails(capsys, argv, path, "ring")
     fails(capsys, train(data, tmp_path / "run"), path, "ring")
-    assert cli.main(["check", str(data)]) == 2
+    assert cli.main(["doctor", str(data)]) == 2
     assert "ERROR: categories of train missing here: ring" in capsys.readouterr().out
     fails(capsys, train(data, tmp_path / "run", "--valid-split", "", "--weights", str(trained / "x")), trained / "x")
     assert not (tmp_path / "r.json").exists()
@@ -305,7 +305,7 @@ def test_every_tenth_image_is_unreadable(shapes: Path, tmp_path: Path, capsys: p
 def test_train_stops_if_no_image_can_be_read(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for image in (data / "images/train").iterdir():
         image.write_bytes(b"no image")
-    fails(capsys, train(data, tmp_path / "run", "--skip-broken"), "sais check")
+    fails(capsys, train(data, tmp_path / "run", "--skip-broken"), "sais doctor")
     assert not (tmp_path / "run").exists()
 
 

@@ -78,6 +78,15 @@ REFUSED = {
     "convert onto annotations of others": "convert data set --to coco",
     "convert onto images of others": "convert data set2 --to yolo --images link",
     "convert through a linked folder": "convert data set3 --to coco --overwrite",
+    "doctor: page onto a file of others": "doctor data --html mine/index.html",
+    "doctor: page onto annotations": "doctor data --html data/annotations/valid.json --overwrite",
+    "doctor: copy onto its source": "doctor data --fix data --overwrite",
+    "doctor: copy onto annotations of others": "doctor data --fix set",
+    "doctor: copy through a linked folder": "doctor data --fix set3 --overwrite",
+    "show into the folder of the images": "show data --out data/images/train",
+    "show onto a page of others": "show data --out mine",
+    "show into the data set": "show data --out data",
+    "show through a linked folder": "show data --out shown",
     "predict labels onto those of others": f"predict RUN photos --out labels --to yolo {CPU}",
     "split onto its file": "split data/annotations/train.json --out data --overwrite",
     "split onto annotations of others": "split data/annotations/train.json --out set",
@@ -111,6 +120,8 @@ def place(trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for folder in ("hard", "soft", "linked", "tree", "set3", "unstarted"):
         (tmp_path / folder).mkdir()
     (tmp_path / "link").symlink_to("photos")
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "shown/drawings").symlink_to("../photos")
     os.link(tmp_path / "photos/a.jpg", tmp_path / "hard/a.jpg")
     (tmp_path / "soft/a.jpg").symlink_to("../photos/a.jpg")
     (tmp_path / "linked/b.jpg").symlink_to("../mine/a.jpg")
@@ -165,10 +176,12 @@ REPEATED = {
     f"make-shapes made {SHAPES}": ["made/annotations/train.json", "made/images/valid/valid_00000.jpg"],
     "convert data converted --to yolo": ["converted/data.yaml", "converted/images/train/train_00000.jpg"],
     f"predict RUN photos --out labeled --to labelme {CPU}": ["labeled/labelme/train/a.json"],
+    "show data --out labels": ["labels/index.html", "labels/drawings/train_00000.jpg"],
     "split data/annotations/train.json --out parts": ["parts/annotations/train.json"],
     f"{SCALING} --out speed": ["speed/scaling.json", "speed/scaling.png"],
     f"{FIGURE} --out paper": ["paper/figure2.png", "paper/index.html", "paper/figure2.json"],
     f"predict RUN photos --out drawn {CPU}": ["drawn/a.jpg"],
+    f"predict RUN photos --out table --csv {CPU}": ["table/objects.csv"],
 }
 """Command -> outputs that it recognizes."""
 

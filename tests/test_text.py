@@ -181,9 +181,9 @@ COMMANDS: dict[str, Command] = {
     "eval as JSON": lambda h, out: [
         *("eval", str(h["model"]), "--data", str(h["data"]), "--skip-broken", "--workers", "0", "--json", "-")
     ],
-    "check": lambda h, out: ["check", str(h["data"])],
-    "check as JSON": lambda h, out: ["check", str(h["data"]), "--json"],
-    "check missing data": lambda h, out: ["check", HOSTILE],
+    "doctor": lambda h, out: ["doctor", str(h["data"])],
+    "doctor as JSON": lambda h, out: ["doctor", str(h["data"]), "--json"],
+    "doctor missing data": lambda h, out: ["doctor", HOSTILE],
     "runs": lambda h, out: ["runs", str(h["runs"])],
     "runs as JSON": lambda h, out: ["runs", str(h["runs"]), "--json"],
     "runs without runs": lambda h, out: ["runs", str(out / HOSTILE.replace("/", ""))],

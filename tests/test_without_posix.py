@@ -82,13 +82,13 @@ def run(tmp_path: Path, *commands: list[str]) -> str:
 
 def test_commands_without_torch_need_no_posix(tmp_path: Path) -> None:
     shapes = ["make-shapes", "daten é", "--train", "4", "--valid", "2", "--size", "96"]
-    output = run(tmp_path, ["--version"], ["recipes"], shapes, ["check", "daten é"])
+    output = run(tmp_path, ["--version"], ["recipes"], shapes, ["doctor", "daten é"])
     assert "daten é" in output
     for path in (tmp_path / "daten é" / "annotations").glob("*.json"):
         document = json.loads(path.read_text(encoding="utf-8"))
         document["categories"][0]["name"] = "деталь 部品"  # not in code page 1252
         path.write_text(json.dumps(document), encoding="utf-8")
-    assert r"\u90e8\u54c1" in run(tmp_path, ["check", "daten é"])
+    assert r"\u90e8\u54c1" in run(tmp_path, ["doctor", "daten é"])
 
 
 @pytest.mark.slow

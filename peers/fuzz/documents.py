@@ -24,7 +24,7 @@ def _content(path: Path) -> Any:
 
 
 def coco_annotations(rng: Random, samples: Samples, folder: Path) -> Case:
-    """COCO annotations: `sais check`, the ground truth of every image, the metrics, `sais split`, and training."""
+    """COCO annotations: `sais doctor`, the ground truth of every image, the metrics, `sais split`, and training."""
     document = _content(samples.annotations)
     images = samples.images
     if rng.random() < 0.1:  # with a pipe and a device among the images
@@ -36,7 +36,7 @@ def coco_annotations(rng: Random, samples: Samples, folder: Path) -> Case:
     path.write_bytes(json_text(rng, mutate_json(rng, document)))
     if rng.random() < 0.5:
         return Case(lambda: _use_annotations(path, images), "read_coco, read_sample, coco_metrics")
-    check = ["check", str(path), "--images", str(images)]
+    check = ["doctor", str(path), "--images", str(images)]
     split = ["split", str(path), "--out", "halves"]
     argv = rng.choice((check, check, [*check, "--json", "--no-decode"], split))
     if rng.random() < 0.03:  # slow
@@ -75,7 +75,7 @@ def saved_detections(rng: Random, samples: Samples, folder: Path) -> Case:
     path.write_bytes(json_text(rng, mutate_json(rng, _content(path))))
     predict = ["predict", str(samples.graphs[0]), str(samples.images), "--no-draw"]
     again = [*predict, "--out", str(target)]  # over the changed file
-    check = ["check", str(path), "--images", str(samples.images)]
+    check = ["doctor", str(path), "--images", str(samples.images)]
     argv = rng.choice(([*predict, "--like", str(path)], check, again, [*again, "--overwrite"]))
     return Case(lambda: run_command(argv), "sais " + " ".join(argv), may_change=(target,) if again[-1] in argv else ())
 

@@ -201,13 +201,13 @@ def test_eval_merges_classes_as_training_does(
 
 
 def test_check_recommends_a_command(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", str(shapes), "--no-decode"]) == 0
+    assert main(["doctor", str(shapes), "--no-decode"]) == 0
     output = capsys.readouterr().out
     assert f"recommended: sais train sais-lite --data {shapes}\nfrom the data: " in output
     assert f"\nthe same by hand: sais train sais-lite --data {shapes} --size " in output
     assert "sais split" not in output
     file = shapes / "annotations" / "train.json"
-    assert main(["check", str(file), "--images", str(shapes / "images" / "train"), "--no-decode"]) == 0
+    assert main(["doctor", str(file), "--images", str(shapes / "images" / "train"), "--no-decode"]) == 0
     assert f"sais split {file}" in capsys.readouterr().out  # the recommended run has no validation images
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from sais import cli, input_limits
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, object_masks
 from sais.data.dataset import read_sample
-from sais.data.doctor.check import DUPLICATE_OBJECT, MALFORMED_MASK, check_dataset
+from sais.data.doctor.check import check_dataset
+from sais.data.doctor.kinds import DUPLICATE_OBJECT, MALFORMED_MASK
 from sais.data.formats import list_splits, read_dataset
 from sais.data.formats.coco import read_coco
 from sais.data.formats.notes import BAD_IMAGE, BAD_MASK, CROWDED_IMAGE
@@ -197,7 +198,7 @@ def test_image_that_is_a_device_is_reported_not_read(tmp_path: Path, name: str, 
     problems: dict[str, list[str]] = {}
     split = read_coco(path, tmp_path / "images", problems=problems)
     findings = check_dataset(split, problems=problems).all_findings()
-    assert sum("a pipe or device" in case for finding in findings for case in finding.examples) == 1
+    assert sum("a pipe or device" in case.text for finding in findings for case in finding.cases) == 1
 
 
 def test_bounds_of_rle_equal_those_of_the_decoded_mask() -> None:
@@ -245,7 +246,8 @@ def test_masks_of_one_image_have_a_limit_together(tmp_path: Path, monkeypatch: p
     with pytest.raises(InputError, match=r"a.png: its RLE masks have more than 16384 pixels"):
         read_sample(record)
     report = check_dataset(read_coco(path, tmp_path / "images"))
-    assert report.findings[MALFORMED_MASK] == ["a.png: RLE masks of 20480 pixels, above the limit of 16384"]
+    [case] = report.findings[MALFORMED_MASK]
+    assert case.text == "a.png: RLE masks of 20480 pixels, above the limit of 16384"
 
 
 def test_split_built_in_python_has_the_same_limits() -> None:
@@ -270,11 +272,12 @@ def test_duplicates_are_listed_once_for_each_object(tmp_path: Path) -> None:
     objects = [entry(i) for i in range(1000)] + [entry(1000, bbox=[1, 1, 5, 5])]
     path = write(tmp_path, lambda d: d.update(annotations=objects))
     report = check_dataset(read_coco(path, tmp_path / "images"))
-    assert report.findings[DUPLICATE_OBJECT] == [f"a.png: annotations 0 and {i}" for i in range(1, 1000)]
+    texts = [case.text for case in report.findings[DUPLICATE_OBJECT]]
+    assert texts == [f"a.png: annotations 0 and {i}" for i in range(1, 1000)]
 
 
 def test_lack_of_memory_is_not_an_unreadable_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --skip-broken, a sound image was skipped, and `sais check` reported it as unreadable."""
+    """With --skip-broken, a sound image was skipped, and `sais doctor` reported it as unreadable."""
     from sais.config import AugmentConfig, InputConfig
     from sais.data.dataset import AugmentedSamples, SampleKey
     from sais.data.loader import EvaluationDataset, FullImageDataset, TrainingDataset, collate

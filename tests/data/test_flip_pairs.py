@@ -148,7 +148,7 @@ def test_flip_exchanges_labels_and_its_inverse_restores_them(split: DatasetSplit
 
 
 def test_check_lists_the_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["check", str(folder), "--split", "train"]) == 0
+    assert cli.main(["doctor", str(folder), "--split", "train"]) == 0
     output = capsys.readouterr().out
     assert "NOTE: pairs of classes whose labels a horizontal flip exchanges (augment.flip_pairs): 2\n" in output
     assert "    left boot=right boot\n    left flag=right flag\n" in output

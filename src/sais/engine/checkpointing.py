@@ -196,7 +196,7 @@ def readable_batch(run: TrainState, loaded: LoadedBatch, context: LoopContext) -
             context.log.print(f"skipped: {message}")
             context.log.write("note", iteration=run.iteration, unreadable_image=message)
     if loaded.batch is None and len(run.unreadable_images) >= len(run.train_split.images):
-        raise InputError(f"{run.train_split.name}: no image can be read. Check the data set with `sais check`.")
+        raise InputError(f"{run.train_split.name}: no image can be read. Check the data set with `sais doctor`.")
     return loaded.batch
 
 

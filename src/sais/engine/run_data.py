@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sais.data.annotations import DatasetSplit, trainable
+from sais.data.annotations import DatasetSplit
 from sais.data.paths import DataPaths
 from sais.errors import InputError
 
@@ -23,13 +23,14 @@ class RunData:
 
     def remarks(self) -> list[str]:
         """Return a line for each kind of annotation that was dropped or changed on reading, or that looks wrong."""
+        from sais.data.packed_annotations import object_columns
         from sais.data.remarks import describe_overlap, describe_split
 
         remarks = describe_split(self.train_split)
         if self.valid_split is not None:
             remarks += describe_split(replace(self.valid_split, origin=""), "evaluate")  # the format is that of train
             remarks += describe_overlap(self.train_split, self.valid_split)
-        if not any(trainable(record) for record in self.train_split.images):
+        if object_columns(self.train_split.images).crowds.all():
             name = self.train_split.name
             remarks.append(f"{name}: no object to train on (crowds excluded); the model will learn to detect nothing")
         return remarks
@@ -56,7 +57,7 @@ def read_data(
     else:
         _check_split(dataset)
     if not dataset.images:
-        raise InputError(f"{dataset.name}: no images to train on. Check the data set with `sais check`.")
+        raise InputError(f"{dataset.name}: no images to train on. Check the data set with `sais doctor`.")
     if valid_dataset is None and paths is not None:
         valid_dataset = paths.read_valid(dataset.class_names)
     elif valid_dataset is not None:

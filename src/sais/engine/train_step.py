@@ -75,7 +75,7 @@ def train_step(run: TrainState, batch: Batch | None, epoch: int, lr: float) -> d
         run.scaler.update()
         ids = [i for share in run.world.all_gather([] if batch is None else batch.image_ids) for i in share]
         raise DivergedLossError(
-            f"iteration {run.iteration + 1}, images {ids}: {problem}. Check their boxes with `sais check`, lower "
+            f"iteration {run.iteration + 1}, images {ids}: {problem}. Check their boxes with `sais doctor`, lower "
             "optim.lr, or set optim.grad_clip_norm to 35."
         )
     set_learning_rate(run.optimizer, lr)

@@ -140,7 +140,7 @@ def draw_comparison(
     """Draw the ground truth (left) and the detections (right) on an image, in the colors of their classes.
 
     Args:
-        image: (H, W, 3) uint8 RGB; resized if its size is not that of the detections, which `sais check` reports.
+        image: (H, W, 3) uint8 RGB; resized if its size is not that of the detections, which `sais doctor` reports.
         ground_truth: objects of the image.
         detections: detections, drawn whatever their score.
         side: longest side of each of the two images, in pixels.

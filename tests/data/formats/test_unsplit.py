@@ -43,18 +43,18 @@ def label_studio(shapes: Path, tmp_path: Path) -> Path:
 
 def test_a_cvat_export_is_split_by_a_draw_and_by_a_command(cvat: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list_splits(cvat) == ["train", "valid"]
-    assert main(["check", str(cvat)]) == 0
+    assert main(["doctor", str(cvat)]) == 0
     output = capsys.readouterr().out
     assert "found COCO, 2 splits" in output
     assert f"NOTE: {DRAWN}: 2" in output
     drawn = {name: read_dataset(cvat, name) for name in ("train", "valid")}
     assert main(["split", str(cvat)]) == 0
-    assert f"next: sais check {cvat}" in capsys.readouterr().out
+    assert f"next: sais doctor {cvat}" in capsys.readouterr().out
     splits = [read_dataset(cvat, name) for name in ("train", "valid")]
     for split in splits:  # the same images as before
         assert [record.source for record in split.images] == [record.source for record in drawn[split.name].images]
     assert [record.source.parent.name for split in splits for record in split.images] == ["default"] * 12  # type: ignore[union-attr]
-    assert main(["check", str(cvat)]) == 0
+    assert main(["doctor", str(cvat)]) == 0
     output = capsys.readouterr().out
     assert "contains all images of train" in output
     assert "another split" not in output
@@ -65,7 +65,7 @@ def test_a_cvat_export_is_split_by_a_draw_and_by_a_command(cvat: Path, capsys: p
 def test_a_label_studio_export_is_split_by_a_draw_and_by_a_command(
     label_studio: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", str(label_studio)]) == 0
+    assert main(["doctor", str(label_studio)]) == 0
     assert len(read_dataset(label_studio, "all").images) == 12
     assert main(["split", str(label_studio)]) == 0  # the folder is enough
     assert list_splits(label_studio) == ["train", "valid"]
@@ -146,11 +146,11 @@ def test_describe_remedy_names_what_a_folder_contains(tmp_path: Path, capsys: py
         path.write_text("[]" if name == "tasks.json" else "{}")
     assert find_coco_files(tmp_path) == []
     assert describe_contents(tmp_path) == "It contains no known labels, but 2 .jpg and 2 .json and 1 .txt"
-    assert main(["check", str(tmp_path)]) == 2
+    assert main(["doctor", str(tmp_path)]) == 2
     assert "2 .jpg and 2 .json and 1 .txt. Export the labels in a format that is read" in capsys.readouterr().err
     for name in ("first", "second"):
         (tmp_path / f"{name}.json").write_text('{"images": [], "annotations": []}')
-    assert main(["check", str(tmp_path)]) == 2
+    assert main(["doctor", str(tmp_path)]) == 2
     assert "COCO files: first.json, second.json. Rename them to annotations/train.json" in capsys.readouterr().err
     assert main(["split", str(tmp_path)]) == 2
     assert "several COCO files" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def _classify(
         elsewhere = compared & ~(as_corners | fractions | whole) & (off > _LOOSE)
         # Boxes without area are dropped with a note of their own.
         elsewhere &= (shared < 0.5 * box_area(np.nan_to_num(extents))) & (boxes[:, 2:] > 0).all(1)
-        if elsewhere.sum() < max(2, _SCATTERED_SHARE * compared.sum()):  # single slips: `sais check` lists them
+        if elsewhere.sum() < max(2, _SCATTERED_SHARE * compared.sum()):  # single slips: `sais doctor` lists them
             elsewhere &= False
     return {
         kinds.BOX_CORNERS: as_corners,
