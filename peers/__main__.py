@@ -13,6 +13,7 @@
     gpu          verify and measure training, inference and export on one device, next to Mask R-CNN and YOLACT
     busy         throughput of training and prediction next to other busy processes
     fuzz         mutated files and odd command lines: only errors of sais, in time, in memory, without other effects
+    planted-faults   what `sais doctor` finds in a copy of a data set with one fault of each kind
 
 Results are written to --out, the folder of `sais reproduce`, and shown on its page.
 """
@@ -32,7 +33,18 @@ from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.errors import SaisError
 
 Command = Literal[
-    "accuracy", "speed", "ratios", "memory", "training", "evaluation", "loader", "kills", "gpu", "busy", "fuzz"
+    "accuracy",
+    "speed",
+    "ratios",
+    "memory",
+    "training",
+    "evaluation",
+    "loader",
+    "kills",
+    "gpu",
+    "busy",
+    "fuzz",
+    "planted-faults",
 ]
 
 
@@ -51,12 +63,13 @@ class Arguments:
     gpu: verify and measure training, inference and export on one device, for --minutes; continues in the same --out.
     busy: throughput of training and prediction next to other busy processes, about 7 minutes.
     fuzz: mutated files and odd command lines, for --minutes or --cases of each kind.
+    planted-faults: what `sais doctor` finds in a copy of --data (animals) with one fault of each kind.
     """
 
     command: tyro.conf.Positional[Command]
     """Comparison to run."""
     data: Path | None = None
-    """accuracy, loader: folder of the data set, or its name in $SAIS_DATA."""
+    """accuracy, loader, planted-faults: folder of the data set, or its name in $SAIS_DATA."""
     out: Path = Path("runs/reproduce")
     """Folder of runs and results, shared with `sais reproduce`."""
     base: str = "paper-lite0"
@@ -108,7 +121,7 @@ class Arguments:
     cases: int | None = None
     """fuzz: number of cases of each kind, instead of --minutes."""
     seed: int = 0
-    """fuzz: seed of the first case of each kind; that of the next is one higher."""
+    """fuzz: seed of the first case of each kind; that of the next is one higher. planted-faults: of the choice."""
     processes: int = 2
     """fuzz: number of processes that run cases."""
 
@@ -120,7 +133,8 @@ def main(argv: Sequence[str]) -> int:
     check_writable(arguments.out)
     from peers import commands
 
-    print(getattr(commands, arguments.command)(arguments, shlex.join(["python", "-m", "peers", *argv])))
+    command = getattr(commands, arguments.command.replace("-", "_"))
+    print(command(arguments, shlex.join(["python", "-m", "peers", *argv])))
     return 0
 
 

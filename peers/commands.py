@@ -240,6 +240,24 @@ def fuzz(arguments: Arguments, command: str) -> str:
     return f"`{command}`: {_environment('cpu')}.\n\n{table}"
 
 
+def planted_faults(arguments: Arguments, command: str) -> str:
+    """Plant one fault of each kind in a copy of a data set and report what `sais doctor` finds."""
+    from peers.planted_faults import measure
+    from sais.data.paths import locate
+
+    source = locate(arguments.data or Path("animals"))
+    workers = 2 if arguments.workers is None else arguments.workers
+    result = measure(source, arguments.out / "planted_faults", arguments.seed, workers)
+    lines = [f"- missed: {fault.name} ({fault.split}, {fault.evidence})" for fault in result.counts.missed]
+    lines += [f"- healthy: {text}" for text in result.counts.healthy]
+    intro = (
+        f"`{command}`: {_environment('cpu')}; {result.images} images of {source.name}, {result.faults} planted faults: "
+        f"{len(result.counts.found)} found, {len(result.counts.missed)} missed, {len(result.counts.healthy)} findings "
+        f"about something healthy; {result.seconds:.1f} s with {workers} threads."
+    )
+    return _write_text(arguments.out, "planted_faults.md", [intro, *lines])
+
+
 def gpu(arguments: Arguments, command: str) -> str:
     """Verify and measure training, inference and export on one device."""
     from peers.gpu.session import verify_and_measure
