@@ -217,9 +217,9 @@ def _plant_entries(planter: Planter) -> None:
     number = planter.add_object("train", entry, annotation, category_id=999)
     planter.plant("unknown category", "train", notes.BAD_REFERENCE, f"annotation {number}")
     entry, annotation = planter.take_object()
-    repeated = annotation | {"bbox": list(annotation["bbox"])}
+    repeated = annotation | _rectangle(1, 1, 20, 20)
     planter.documents["train"]["annotations"].append(repeated)
-    planter.plant("repeated annotation id", "train", notes.REPEATED_ID, str(annotation["id"]))
+    planter.plant("repeated annotation id", "train", notes.REPEATED_IDS, f"annotation {annotation['id']}")
 
 
 def _plant_classes(planter: Planter) -> None:
