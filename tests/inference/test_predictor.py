@@ -71,6 +71,20 @@ def test_predictor_accepts_paths_arrays_and_pil_images(predictor: Predictor, ima
     assert_equal(predictor(Image.open(path)), expected)
 
 
+def test_detections_refer_to_the_image_on_request(trained: Path, image: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(image).save(tmp_path / "a.png")
+    for predictor in (Predictor(trained, device="cpu", score=0.03), Predictor(trained, device="cpu", tiles=64)):
+        assert predictor(image).image is None
+        detections = predictor(image, keep_image=True)
+        assert detections.image is image
+        assert detections.above(0.5).image is image
+        assert_equal(detections, predictor(image))
+        from_file = predictor(tmp_path / "a.png", keep_image=True)
+        np.testing.assert_array_equal(from_file.image, image)
+        assert_equal(from_file, detections)
+        assert detections.draw().shape == image.shape
+
+
 def test_predictor_converts_every_kind_of_image(predictor: Predictor, image: np.ndarray, tmp_path: Path) -> None:
     """Each file must give the detections of the array that a person sees in it."""
     gray = np.asarray(Image.fromarray(image).convert("L"))

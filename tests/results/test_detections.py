@@ -11,6 +11,7 @@ import pytest
 
 from sais import input_limits
 from sais.errors import InputError, MissingDependencyError, ResourceError
+from sais.ops.outlines import fill_rings
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
 
@@ -53,6 +54,24 @@ def test_masks_rle_and_polygons_agree() -> None:
         x, y = np.concatenate(rings).T
         rows, columns = np.nonzero(mask)
         assert (x.min(), x.max(), y.min(), y.max()) == (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1)
+
+
+def test_polygons_with_a_tolerance_have_a_tenth_of_the_points_of_large_objects() -> None:
+    y, x = np.mgrid[:200, :200] - 100
+    generator, masks = np.random.default_rng(2), []
+    for _ in range(10):
+        phase, bits = generator.uniform(0, 6, 3), np.hypot(x, y) < 90
+        for k, shift in zip((2, 3, 5), phase, strict=True):
+            bits &= np.hypot(x, y) < 85 + 12 / k * np.cos(k * np.arctan2(y, x) + shift)
+        masks.append(CroppedMask(7, 3, bits))
+    d = Detections((210, 220), np.zeros((10, 4)), np.linspace(0.9, 0.5, 10), np.zeros(10), ("a",), masks)
+    exact, simple = d.contours(), d.polygons(tolerance=1.0)
+    np.testing.assert_array_equal(d.polygons()[0][0], exact[0][0])
+    for rings, outlines, mask in zip(exact, simple, d.masks(), strict=True):
+        assert sum(map(len, outlines)) <= 0.1 * sum(map(len, rings))
+        filled = fill_rings(outlines, (210, 220))
+        assert (filled & mask).sum() / (filled | mask).sum() >= 0.98
+    assert d[:0].contours() == d[:0].polygons(2.0) == []
 
 
 @pytest.mark.parametrize("masks", [True, False])

@@ -14,8 +14,9 @@ import tyro
 
 from sais.commands.arguments import FLAT, Count, make_folder, parse
 from sais.commands.input_files import model_files
+from sais.commands.object_table import ObjectTable
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
-from sais.commands.options import Minimum
+from sais.commands.options import Maximum, Minimum
 from sais.commands.predicted_labels import PredictedLabels
 from sais.commands.prediction_file import (
     WRITER,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from sais.results.detections import Detections
 
 Key = TypeVar("Key")
-Results = tuple[PredictionFile, PredictedLabels]
+Results = tuple[PredictionFile, PredictedLabels, ObjectTable]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class PredictArguments:
     """Format of labels for correction and training, written with the images to a folder of this name in --out."""
     tolerance: Annotated[float, Minimum(0)] = 1.0
     """Pixels by which polygons of --to may deviate from the masks, to have fewer points; 0 for exact ones."""
+    csv: bool = False
+    """Write objects.csv: a row for each object with its class, score, box, area, perimeter, length, width, ..."""
+    pixel_size: Annotated[float, Minimum(1e-9), Maximum(1e9)] = 1.0
+    """Side of a pixel in --unit, for the lengths and areas of --csv."""
+    unit: str = "px"
+    """Name of the unit of lengths in --csv, such as mm."""
     frame_stride: Count = 1
     """Video: process every N-th frame."""
     pages: Literal["first", "all"] = "first"
@@ -90,6 +97,8 @@ def run(argv: Sequence[str]) -> int:
         check_drawings(arguments.out, names, _source_files(sources), arguments.overwrite)
     label_files = PredictedLabels(arguments.out, arguments.to, arguments.tolerance, arguments.overwrite)
     label_files.check(sources.images, [*inputs, *_source_files(sources)])
+    table = ObjectTable(arguments.out, arguments.csv, arguments.pixel_size, arguments.unit)
+    table.check([*inputs, *_source_files(sources)], arguments.overwrite)
     _check_videos(sources.videos)
     labels = None if arguments.like is None else LabelIds(arguments.like)
     predictor = open_predictor("predict", arguments.model, arguments.inference)
@@ -108,16 +117,17 @@ def run(argv: Sequence[str]) -> int:
     predictions.drawings = {}
     print_text(predictor.filter)
     try:
-        summary = _predict_images(arguments, predictor, (predictions, label_files), sources.images)
-        _predict_videos(arguments, predictor, (predictions, label_files), sources.videos)
+        summary = _predict_images(arguments, predictor, (predictions, label_files, table), sources.images)
+        _predict_videos(arguments, predictor, (predictions, label_files, table), sources.videos)
     except BaseException:  # also Ctrl-C: what has been predicted is not lost
         label_files.finish(complete=False)
         predictions.drawings = planned | predictions.drawings
         predictions.write(arguments.out, complete=False)
+        table.write()
         raise
     remove_drawings(arguments.out, earlier, predictions.drawings, _source_files(sources))
     predictions.write(arguments.out)
-    label_notes = label_files.finish()
+    label_notes = [*label_files.finish(), *table.write()]
     unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
     unit = unit.removesuffix("s") if len(predictions.images) == 1 else unit
     totals = (
@@ -206,7 +216,7 @@ def _predict_images(
     from sais.io.result_names import drawing_names
     from sais.results.draw import draw
 
-    predictions, label_files = results
+    predictions, label_files, table = results
     options = arguments.inference
     tiles = options.tiles is not None
     reader = ImageReader(LARGE_IMAGE_PIXELS if tiles else None, predictor.experiment.input.white_level)
@@ -217,6 +227,7 @@ def _predict_images(
             print_text(f"{source.label}: {detections.summary()}")
             predictions.add(detections, **source.entry())
             label_files.add(image, detections, source)
+            table.add(detections, predictions.images[-1]["file_name"])
             if arguments.draw:
                 drawing = draw(image, detections, 0, color_by=arguments.color_by)
                 target = arguments.out / f"{drawings[source]}.jpg"
@@ -245,7 +256,7 @@ def _predict_videos(arguments: PredictArguments, predictor: Predictor, results: 
     from sais.io.video import VideoWriter, read_video, video_info
     from sais.results.draw import draw
 
-    predictions, label_files = results
+    predictions, label_files, table = results
     options = arguments.inference
     for source, name in zip(paths, drawing_names([path.name for path in paths]), strict=True):
         frames, info = read_video(source, arguments.frame_stride), video_info(source)
@@ -263,6 +274,7 @@ def _predict_videos(arguments: PredictArguments, predictor: Predictor, results: 
                 entry = {"video": source.name, "frame": frame, "seconds": round(seconds, 3)}
                 predictions.add(detections, f"{name}_frame_{frame:06d}.jpg", **entry)
                 label_files.add(image, detections, f"{name}_frame_{frame:06d}")
+                table.add(detections, predictions.images[-1]["file_name"])
                 if writer is not None:
                     writer.write(draw(image, detections, 0, color_by=arguments.color_by))
                 progress.advance()

@@ -72,9 +72,20 @@ class Predictor:
         self.filter = make_filter(self.options, self.class_names, self.thresholds, settings)
         self._detect_images = self._compose()
 
-    def __call__(self, image: ImageSource) -> Detections:
-        """Detect the objects of one image, of any kind that `sais.io.images.as_image` converts, such as a path."""
-        return self.batch([image])[0]
+    def __call__(self, image: ImageSource, keep_image: bool = False) -> Detections:
+        """Detect the objects of one image, of any kind that `sais.io.images.as_image` converts, such as a path.
+
+        Args:
+            image: the image.
+            keep_image: whether the detections refer to the image (no copy), for `Detections.show` and notebooks.
+        """
+        if not keep_image:
+            return self.batch([image])[0]
+        max_pixels = None if self.options.tiles is None else LARGE_IMAGE_PIXELS
+        array = as_image(image, max_pixels, white_level=self.experiment.input.white_level)
+        detections = self.batch([array])[0]
+        detections.image = array
+        return detections
 
     def batch(
         self, images: Sequence[ImageSource], progress: Callable[[int], None] = lambda passes: None

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from sais.errors import ConfigError, InputError
-from sais.ops.numpy_boxes import Window
 
 if TYPE_CHECKING:
+    from sais.ops.numpy_boxes import Window
     from sais.ops.rasterize import ObjectMask
 
 PADDING = (124, 116, 104)

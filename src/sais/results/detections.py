@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sais.errors import InputError
-from sais.ops.numpy_boxes import box_area
 from sais.results.cropped_mask import CroppedMask
-from sais.text import short_name
 
 if TYPE_CHECKING:
+    from sais.results.measurements import Measurements
     from sais.results.omitted import Omitted
+    from sais.results.selection import Classes, Limits, Region
 
 DetectFunction = Callable[[list[np.ndarray]], "Sequence[Detections]"]
 """Images (H, W, 3) uint8 RGB -> the detections of each image."""
@@ -51,6 +51,8 @@ class Detections:
     """D masks; empty if the model has no masks."""
     omitted: Omitted | None = None
     """Note of the predictor about what it left out; None for a selection of the detections."""
+    image: Any = None
+    """The image, or its path, for drawings: kept where a prediction has ``keep_image=True``, or set by you. No copy."""
 
     def __post_init__(self) -> None:
         self.image_size = (int(self.image_size[0]), int(self.image_size[1]))
@@ -82,7 +84,7 @@ class Detections:
             indices = np.arange(len(self))[key]
         boxes, scores, labels = self.boxes[indices], self.scores[indices], self.labels[indices]
         masks = [self.cropped_masks[i] for i in indices] if self.cropped_masks else []
-        return Detections(self.image_size, boxes, scores, labels, self.class_names, masks)
+        return Detections(self.image_size, boxes, scores, labels, self.class_names, masks, image=self.image)
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -95,6 +97,8 @@ class Detections:
         """(D,) float64 mask areas in pixels; box areas if there are no masks."""
         if self.cropped_masks:
             return np.array([mask.area for mask in self.cropped_masks], dtype=np.float64)
+        from sais.ops.numpy_boxes import box_area
+
         return box_area(self.boxes.astype(np.float64))
 
     def above(self, score: float) -> Detections:
@@ -106,6 +110,8 @@ class Detections:
 
         A note of the predictor follows: "nothing at score >= 0.42; 3 detections between 0.21 and 0.42".
         """
+        from sais.text import short_name
+
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         order = np.argsort(-counts, kind="stable")
         text = ", ".join(f"{counts[label]} {short_name(self.class_names[label])}" for label in order if counts[label])
@@ -133,7 +139,7 @@ class Detections:
         self._require_masks()
         return [encode_cropped(mask.bits, mask.x, mask.y, self.image_size) for mask in self.cropped_masks]
 
-    def polygons(self) -> list[list[np.ndarray]]:
+    def contours(self) -> list[list[np.ndarray]]:
         """Return the rings of each of the D objects, float64 (P, 2) x y in image pixels, exactly along pixel edges.
 
         Outer rings run clockwise as seen on the screen, holes counterclockwise; an object of several parts has several
@@ -142,25 +148,127 @@ class Detections:
         Raises:
             InputError: The model has no masks.
         """
-        from sais.ops.contours import contours
+        return self.polygons()
+
+    def polygons(self, tolerance: float = 0.0) -> list[list[np.ndarray]]:
+        """Return the `contours`, with fewer points if they may deviate by `tolerance` pixels.
+
+        They have an IoU of at least 0.98 with the mask; see `sais.ops.outlines.mask_rings`. Each ring is (P, 2) x y.
+
+        Raises:
+            InputError: The model has no masks.
+        """
+        from sais.ops.outlines import mask_rings
 
         self._require_masks()
-        return [[ring + np.array([mask.x, mask.y]) for ring in contours(mask.bits)] for mask in self.cropped_masks]
+        masks = self.cropped_masks
+        return [[ring + np.array([mask.x, mask.y]) for ring in mask_rings(mask.bits, tolerance)] for mask in masks]
 
     def _require_masks(self) -> None:
         if len(self) and not self.cropped_masks:
             raise InputError("detections: no masks. Use a model that predicts masks (model.masks=True).")
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """Return D results in the COCO results format: image_id, category_id, bbox x y w h, score, segmentation.
+    def filter(
+        self,
+        classes: Classes | None = None,
+        score: Limits | None = None,
+        area: Limits | None = None,
+        box: Sequence[float] | None = None,
+        region: Region | None = None,
+        min_fraction: float = 0.5,
+    ) -> Detections:
+        """Return the objects that meet all conditions given; see `sais.results.selection.select`.
 
         Args:
-            image_id: Id of the image in the data set.
-            category_ids: C category ids, label 0 first; None writes the label, which starts at 0.
+            classes: Names or labels of classes.
+            score: Minimum score, or (minimum, maximum); None for no limit.
+            area: Minimum area in pixels, or (minimum, maximum).
+            box: x1 y1 x2 y2, which contains the object.
+            region: Polygon (P, 2), rings of another object, or mask (H, W), which contains the object.
+            min_fraction: Minimum fraction of an object's area in `box` and `region`; 0 for any overlap.
         """
+        from sais.results.selection import select
+
+        return select(self, classes, score, area, box, region, min_fraction)
+
+    def merge(self, other: Detections, iou: float = 0.5, class_agnostic: bool = False) -> Detections:
+        """Return the objects of both sets, of two that are the same the better; see `set_operations.merge`."""
+        from sais.results.set_operations import merge
+
+        return merge(self, other, iou, class_agnostic)
+
+    def subtract(self, other: Detections, iou: float = 0.5, class_agnostic: bool = False) -> Detections:
+        """Return the objects that another set lacks; see `sais.results.set_operations.subtract`."""
+        from sais.results.set_operations import subtract
+
+        return subtract(self, other, iou, class_agnostic)
+
+    def iou(self, other: Detections) -> np.ndarray:
+        """Return the IoU of each object with each of the E of another set, (D, E): of masks, else of boxes."""
+        from sais.results.set_operations import pairwise_iou
+
+        return pairwise_iou(self, other)
+
+    def measure(self, pixel_size: float = 1.0, unit: str = "px") -> Measurements:
+        """Return a table of areas, perimeters, lengths, ...; see `sais.results.measurements.measure`."""
+        from sais.results.measurements import measure
+
+        return measure(self, pixel_size, unit)
+
+    def crop(self, image: Any = None, margin: int = 0) -> list[np.ndarray]:
+        """Return the part of the image around each object, D arrays (h, w, 3); see `sais.results.crops.crop`."""
+        from sais.results.crops import crop
+
+        return crop(self, image, margin)
+
+    def cutouts(self, image: Any = None, margin: int = 0) -> list[np.ndarray]:
+        """Return each object on a transparent background, D arrays (h, w, 4); see `sais.results.crops.cutouts`."""
+        from sais.results.crops import cutouts
+
+        return cutouts(self, image, margin)
+
+    def draw(self, image: Any = None, style: Any = "filled", **options: Any) -> np.ndarray:
+        """Return a drawing (H, W, 3) uint8; see `sais.results.display.draw_detections` for the options."""
+        from sais.results.display import draw_detections
+
+        return draw_detections(self, image, style, **options)
+
+    def plot(self, image: Any = None, axes: Any = None, **options: Any) -> Any:
+        """Draw on Matplotlib axes and return them; see `sais.results.display.plot`."""
+        from sais.results.display import plot
+
+        return plot(self, image, axes, **options)
+
+    def show(self, image: Any = None, **options: Any) -> None:
+        """Show a drawing in the notebook or the system's image viewer; see `sais.results.display.show`."""
+        from sais.results.display import show
+
+        show(self, image, **options)
+
+    def _repr_html_(self) -> str:
+        from sais.results.display import to_html
+
+        return to_html(self)
+
+    def _repr_png_(self) -> bytes:
+        from sais.results.display import to_png
+
+        return to_png(self)
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Return D results in the COCO results format; see `sais.results.coco.to_coco`."""
         from sais.results.coco import to_coco
 
         return to_coco(self, image_id, category_ids)
+
+    @staticmethod
+    def from_coco(
+        entries: Sequence[Any], image_size: tuple[int, int], class_names: Sequence[str], category_ids: Any = None
+    ) -> Detections:
+        """Return the COCO results or annotations of one image as detections; see `sais.results.coco.from_coco`."""
+        from sais.results.coco import from_coco
+
+        return from_coco(Detections, entries, image_size, class_names, category_ids)
 
     def to_labelme(self, image_path: str, tolerance: float = 1.0) -> dict[str, Any]:
         """Return the content of a LabelMe file; see `sais.results.labels.to_labelme`."""
@@ -181,14 +289,25 @@ class Detections:
         return to_geojson(self, image_path, tolerance)
 
     def to_supervision(self) -> Any:
-        """Return a `supervision.Detections` with masks (D, H, W) and class names as ``data["class_name"]``.
-
-        Raises:
-            MissingDependencyError: The package supervision is not installed.
-        """
+        """Return a `supervision.Detections`; see `sais.results.supervision.to_supervision`."""
         from sais.results.supervision import to_supervision
 
         return to_supervision(self)
+
+    @staticmethod
+    def from_supervision(
+        source: Any, image_size: tuple[int, int] | None = None, class_names: Sequence[str] | None = None
+    ) -> Detections:
+        """Return a `supervision.Detections` as detections; see `sais.results.supervision.from_supervision`."""
+        from sais.results.supervision import from_supervision
+
+        return from_supervision(Detections, source, image_size, class_names)
+
+    def to_fiftyone(self) -> Any:
+        """Return a `fiftyone.Detections`; see `sais.results.fiftyone.to_fiftyone`."""
+        from sais.results.fiftyone import to_fiftyone
+
+        return to_fiftyone(self)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write a JSON file that `Detections.load` reads; the write is atomic.

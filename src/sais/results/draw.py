@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from sais.io.pixels import to_array
 from sais.results.cropped_mask import CroppedMask
-from sais.results.detections import Detections
 from sais.results.fonts import default_font, drawable_names, font_for
 from sais.results.label_placement import place_tags
-from sais.results.palette import PALETTE, Color, class_color, ink_on
+from sais.results.palette import PALETTE, Color, PaletteName, class_color, ink_on
 from sais.text import printable, shorten
+
+if TYPE_CHECKING:
+    from sais.results.detections import Detections
 
 __all__ = ["PALETTE", "contact_sheet", "draw", "draw_objects", "overlay"]
 
@@ -51,6 +53,8 @@ def draw(
     labels: bool = True,
     opacity: float = _OPACITY,
     color_by: ColorBy = "class",
+    palette: PaletteName = "default",
+    line_scale: float = 1.0,
 ) -> np.ndarray:
     """Draw detections on a copy of an image.
 
@@ -62,6 +66,8 @@ def draw(
         labels: Whether the class and score of each object are written, where there is room.
         opacity: Opacity of the fill of the masks, 0 to 1.
         color_by: "class": objects of a class have the same color, in all images; "instance": each has the next color.
+        palette: Colors; "color-blind" has eight that color-blind readers can distinguish.
+        line_scale: Factor of the width of lines, which are at least one pixel wide.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -72,11 +78,12 @@ def draw(
     if image.shape[:2] != detections.image_size:
         raise ValueError(f"draw: image of {image.shape[:2]} for detections on an image of {detections.image_size}")
     shown = detections.above(score)
-    colors = _color_indices(shown.labels, color_by)
+    colors = _object_colors(shown.labels, color_by, palette)
     pairs = zip(drawable_names(shown.class_names, shown.labels), shown.scores, strict=True)
     texts = [f"{name} {value:.2f}" for name, value in pairs] if labels else []
     drawn_boxes = shown.boxes if boxes else None
-    return _draw_overlay(image, drawn_boxes, shown.boxes, texts, shown.cropped_masks, opacity, colors)
+    masks = shown.cropped_masks
+    return _draw_overlay(image, drawn_boxes, shown.boxes, texts, masks, opacity, colors, line_scale=line_scale)
 
 
 def draw_objects(
@@ -106,7 +113,7 @@ def draw_objects(
         ValueError: The image is not uint8 RGB.
     """
     boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
-    texts, colors = drawable_names(class_names, labels), _color_indices(labels, color_by)
+    texts, colors = drawable_names(class_names, labels), _object_colors(labels, color_by)
     return _draw_overlay(image, boxes, boxes, texts, masks or [], opacity, colors)
 
 
@@ -134,7 +141,8 @@ def overlay(
     Raises:
         ValueError: The image is not uint8 RGB.
     """
-    return _draw_overlay(image, boxes, boxes, list(texts), list(masks), _OPACITY, colors, font_scale)
+    shades = [class_color(i) for i in (range(len(boxes)) if colors is None else colors)]
+    return _draw_overlay(image, boxes, boxes, list(texts), list(masks), _OPACITY, shades, font_scale)
 
 
 def contact_sheet(
@@ -196,9 +204,10 @@ def _check_image(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _color_indices(labels: np.ndarray, color_by: ColorBy) -> list[int]:
-    """Return the color index of N objects with labels (N,)."""
-    return list(range(len(labels))) if color_by == "instance" else [int(label) for label in labels]
+def _object_colors(labels: np.ndarray, color_by: ColorBy, palette: PaletteName = "default") -> list[Color]:
+    """Return the colors of N objects with labels (N,)."""
+    indices = range(len(labels)) if color_by == "instance" else np.asarray(labels).tolist()
+    return [class_color(int(index), palette) for index in indices]
 
 
 def _draw_overlay(
@@ -208,8 +217,9 @@ def _draw_overlay(
     texts: list[str],
     masks: list[CroppedMask],
     opacity: float,
-    color_indices: Sequence[int] | None = None,
+    colors: Sequence[Color],
     font_scale: float = 1.0,
+    line_scale: float = 1.0,
 ) -> np.ndarray:
     """Draw masks from large to small, then boxes, then tags; the box of the first object is on top.
 
@@ -220,16 +230,16 @@ def _draw_overlay(
         texts: N texts, or none.
         masks: N masks, or none.
         opacity: Opacity of the fill of the masks.
-        color_indices: N indices of colors.
+        colors: N colors.
         font_scale: Factor of the default font size.
+        line_scale: Factor of the default width of lines.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     canvas = Image.fromarray(_check_image(image))  # a copy
-    colors = [class_color(i) for i in (range(len(anchors)) if color_indices is None else color_indices)]
     scale = float(np.sqrt(image.shape[0] * image.shape[1]))
-    line_width = max(1.0, scale / 400)
+    line_width = max(1.0, line_scale * scale / 400)
     for i in sorted(range(len(masks)), key=lambda i: -masks[i].area):
         _blend_mask(canvas, masks[i], colors[i], opacity, line_width)
     if boxes is not None and len(boxes):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 Color = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
@@ -27,14 +29,32 @@ PALETTE: tuple[Color, ...] = (
 
 The colors differ in lightness as well as in hue, so that color-blind readers can distinguish the first eight."""
 
+COLOR_BLIND_PALETTE: tuple[Color, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (235, 235, 235),
+)
+"""The colors of Okabe and Ito (2008), made for color-blind readers, with light gray for their black, which is hard to
+see on photographs. Repeated after the eighth: more colors cannot be distinguished by everyone."""
+
+PaletteName = Literal["default", "color-blind"]
+PALETTES: dict[PaletteName, tuple[Color, ...]] = {"default": PALETTE, "color-blind": COLOR_BLIND_PALETTE}
+"""The palettes by name."""
+
 DARK_INK: Color = (16, 18, 22)
 LIGHT_INK: Color = (255, 255, 255)
 """Colors of text on the colors of the palette."""
 
 
-def class_color(index: int) -> Color:
+def class_color(index: int, palette: PaletteName = "default") -> Color:
     """Return the color of a class from its index (label), from 0."""
-    return PALETTE[index % len(PALETTE)]
+    colors = PALETTES[palette]
+    return colors[index % len(colors)]
 
 
 def ink_on(color: Color) -> Color:

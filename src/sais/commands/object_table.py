@@ -1,0 +1,66 @@
+"""The table objects.csv of `sais predict --csv`: a row for each object, with its box and its measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sais.io.atomic import write_text
+from sais.io.outputs import check_outputs, starts_with
+
+if TYPE_CHECKING:
+    from sais.results.detections import Detections
+
+FILE_NAME = "objects.csv"
+
+
+class ObjectTable:
+    """The rows of objects.csv.
+
+    Args:
+        out: Output folder of the prediction.
+        wanted: Whether the table is written.
+        pixel_size: Side of a pixel in the unit.
+        unit: Name of the unit of lengths.
+    """
+
+    def __init__(self, out: Path, wanted: bool, pixel_size: float, unit: str) -> None:
+        self.path = out / FILE_NAME
+        self._wanted, self._pixel_size, self._unit = wanted, pixel_size, unit
+        self._lines: list[str] = []
+
+    def check(self, inputs: Iterable[Path], overwrite: bool) -> None:
+        """Check that the file may be written. Creates nothing.
+
+        Args:
+            inputs: Files that are read.
+            overwrite: Whether a file of others is replaced.
+
+        Raises:
+            InputError: The file would replace one that is read or one of others.
+        """
+        if self._wanted:
+            check_outputs([self.path], inputs, overwrite, self.path.parent, starts_with(_header()))
+
+    def add(self, detections: Detections, file_name: str) -> None:
+        """Add the objects of an image, named as in predictions.json."""
+        if self._wanted:
+            from sais.results.measurements import csv_lines, csv_row
+
+            table = detections.measure(self._pixel_size, self._unit)
+            self._lines.append(csv_lines([file_name, *csv_row(row, table.unit)] for row in table))
+
+    def write(self) -> list[str]:
+        """Write the file atomically; return a line about it, none if it is not wanted."""
+        if not self._wanted:
+            return []
+        write_text(self.path, _header() + "".join(self._lines))
+        return [f"measurements in {self.path}: lengths in {self._unit}, areas in {self._unit}^2"]
+
+
+def _header() -> str:
+    """Return the first line of the file."""
+    from sais.results.measurements import csv_header, csv_lines
+
+    return csv_lines([["image", *csv_header()]])
