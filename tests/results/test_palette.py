@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sais.results.palette import PALETTE, Color, class_color, ink_on
+from sais.results.palette import COLOR_BLIND_PALETTE, PALETTE, PALETTES, Color, class_color, ink_on
 
 SIMULATIONS = {
     "normal": np.eye(3),
@@ -16,6 +16,9 @@ SIMULATIONS = {
     ),
     "deuteranopia": np.array(
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]]
     ),
 }
 """Linear RGB -> linear RGB as seen by color-blind readers (Machado, Oliveira and Fernandes 2009)."""
@@ -42,12 +45,19 @@ def test_palette_colors_are_distinguishable(simulation: str, count: int, distanc
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(colors, 2)) > distance
 
 
+@pytest.mark.parametrize("simulation", SIMULATIONS)
+def test_all_colors_of_the_color_blind_palette_are_distinguishable(simulation: str) -> None:
+    colors = [lab(color, simulation) for color in COLOR_BLIND_PALETTE]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(colors, 2)) > 16.0
+
+
 def test_class_color_repeats_after_the_last() -> None:
     assert class_color(len(PALETTE) + 3) == class_color(3) == PALETTE[3]
-    assert len(set(PALETTE)) == len(PALETTE)
+    assert class_color(10, "color-blind") == COLOR_BLIND_PALETTE[2]
+    assert all(len(set(palette)) == len(palette) for palette in PALETTES.values())
 
 
-@pytest.mark.parametrize("color", PALETTE)
+@pytest.mark.parametrize("color", [*PALETTE, *COLOR_BLIND_PALETTE])
 def test_ink_is_readable_on_every_color(color: Color) -> None:
     weights = np.array([0.2126, 0.7152, 0.0722])
     low, high = sorted((weights @ linear(color), weights @ linear(ink_on(color))))
