@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import typing
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sais import cli
 from sais.commands.convert import ConvertArguments
 from sais.commands.predict import PredictArguments
 from sais.data.annotations import DatasetSplit, object_mask
+from sais.data.class_selection import NOT_CHOSEN
 from sais.data.formats import read_dataset
 from sais.data.label_folder import unique_stems
 from sais.data.writers import WRITERS
@@ -315,6 +317,7 @@ def test_convert_command_reports_each_split(tmp_path: Path, capsys: pytest.Captu
     assert cli.main(["convert", str(source), str(tmp_path / "out"), "--to", "yolo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "train: 4 images, 2 objects" in lines[0]
+    assert "left out)" not in lines[0]
     assert f"{kinds.BOX_AS_OUTLINE}: 1" in lines[0]
     assert lines[1].startswith("valid: 2 images, 3 objects")
     assert lines[-1] == f"wrote {tmp_path / 'out'}"
@@ -326,6 +329,67 @@ def test_convert_command_reports_each_split(tmp_path: Path, capsys: pytest.Captu
     images = str(source / "images/valid")
     assert cli.main(["convert", file, str(tmp_path / "c"), "--to", "voc", "--image-folder", images]) == 0
     assert (tmp_path / "c/ImageSets/Segmentation/valid.txt").read_text() == "image_1\nimage_2\n"
+
+
+def test_convert_prints_how_many_images_and_objects_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_data(tmp_path / "source")
+    add_objects(source, {"bbox": [2, 2, 20, 20]}, {"segmentation": [[30, 30, 50, 30, 50, 50]], "iscrowd": 1}, {})
+    (source / "images/train/image 2.png").unlink()
+    assert cli.main(["convert", str(source), str(tmp_path / "out"), "--to", "masks"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("train: 3 images (1 left out), 1 object (1 left out); ")
+    assert f"{kinds.BOX_LEFT_OUT}: 1" in first
+    assert f"{kinds.NO_IMAGE}: 1" in first
+    assert "annotations with neither a box nor a mask dropped: 1" in first
+
+
+def test_convert_chooses_merges_and_renames_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_data(tmp_path / "source")
+    counts = Counter(
+        row[0] for split in ("train", "valid") for rows in by_name(read_dataset(source, split)) for row in rows
+    )
+    for classes, expected in (
+        (["cat"], {"cat": counts["cat"]}),
+        (["animal=cat+polar bear"], {"animal": counts["cat"] + counts["polar bear"]}),
+        (["animal=cat", "*"], {"animal": counts["cat"]} | {name: counts[name] for name in ("polar bear", "Bär: ü")}),
+        (["cat=polar bear", "polar bear=cat"], {"cat": counts["polar bear"], "polar bear": counts["cat"]}),
+    ):
+        out = tmp_path / classes[0].replace("=", "_")
+        assert cli.main(["convert", str(source), str(out), "--to", "coco", "--classes", *classes]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        found: Counter[str] = Counter()
+        for split in ("train", "valid"):
+            written = read_dataset(out, split)
+            assert sorted(written.class_names) == sorted(expected)
+            found += Counter(row[0] for rows in by_name(written) for row in rows)
+        assert found == {name: count for name, count in expected.items() if count}
+        dropped = sum(counts.values()) - sum(expected.values())
+        assert (
+            sum(int(part.rpartition(" ")[2]) for line in lines for part in line.split("; ") if NOT_CHOSEN in part)
+            == dropped
+        )
+    assert cli.main(["convert", str(source), str(tmp_path / "no"), "--to", "coco", "--classes", "cow"]) == 2
+    assert "no class 'cow'" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_convert_draws_a_subset_with_a_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_data(tmp_path / "source")
+
+    def names(out: Path) -> list[str]:
+        return sorted(path.name for path in out.rglob("*.png"))
+
+    for number in range(2):
+        arguments = ["convert", str(source), str(tmp_path / str(number)), "--to", "yolo", "--max-images", "2"]
+        assert cli.main([*arguments, "--seed", "3"]) == 0
+        assert capsys.readouterr().out.startswith("train: 2 images (2 left out), ")
+    assert names(tmp_path / "0") == names(tmp_path / "1")
+    results = [sais.convert(source, tmp_path / f"seed {i}", "yolo", max_images=2, seed=i) for i in range(6)]
+    assert {(result.images, result.images_left_out) for (result, _) in results} == {(2, 2)}
+    assert {(result.images, result.images_left_out) for (_, result) in results} == {(2, 0)}
+    assert len({tuple(names(tmp_path / f"seed {i}")) for i in range(6)}) > 1
 
 
 def test_convert_to_coco_is_read_by_pycocotools(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from sais.commands.arguments import FLAT, parse, progress_bar
+from sais.commands.arguments import FLAT, Seed, parse, progress_bar
 from sais.commands.options import Minimum
 from sais.data.options import DataOptions
 from sais.text import print_text, printable, short_name
@@ -43,6 +43,12 @@ class ConvertArguments:
     """Folder of the images, where SRC is a COCO JSON. Default: the folder of SRC."""
     reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
     """Options of reading the data set."""
+    classes: tuple[str, ...] = ()
+    """Classes to write, such as cat dog; vehicle=car+truck merges and animal=cat renames classes. Default: all."""
+    max_images: Annotated[int | None, Minimum(1)] = None
+    """Maximum number of images of each split, drawn at random so that classes keep their shares. Default: all."""
+    seed: Seed = 0
+    """Random seed of --max-images."""
     tolerance: Annotated[float, Minimum(0)] = 0.0
     """Pixels by which polygons may deviate from the labels, to have fewer points; 0 for exact polygons."""
     overwrite: bool = False
@@ -69,6 +75,9 @@ def run(argv: Sequence[str]) -> int:
             images=arguments.images,
             image_folder=arguments.image_folder,
             options=arguments.reading,
+            classes=arguments.classes,
+            max_images=arguments.max_images,
+            seed=arguments.seed,
             tolerance=arguments.tolerance,
             overwrite=arguments.overwrite,
             start=start,
@@ -81,12 +90,15 @@ def run(argv: Sequence[str]) -> int:
 
 def describe(split: ConvertedSplit) -> str:
     """Return a line about what was written of a split, and what the format cannot hold."""
-    images, objects = (f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in _counts(split))
+    images = _count(split.images, "image", split.images_left_out)
+    objects = _count(split.objects - split.objects_left_out, "object", split.objects_left_out)
     notes = [
         f"{printable(note)}: {count}" for note, count in [*split.read_notes.items(), *split.notes.items()] if count
     ]
     return f"{short_name(split.name)}: {', '.join([images, objects])}" + (f"; {'; '.join(notes)}" if notes else "")
 
 
-def _counts(split: ConvertedSplit) -> list[tuple[int, str]]:
-    return [(split.images, "image"), (split.objects, "object")]
+def _count(written: int, noun: str, left_out: int) -> str:
+    """Return a number of images or objects, with that of those left out."""
+    text = f"{written} {noun}{'' if written == 1 else 's'}"
+    return f"{text} ({left_out} left out)" if left_out else text

@@ -1,6 +1,6 @@
 """The annotations of a data set split: every image and object, read once, whatever their format. No pixels, no torch.
 
-A format in `sais.data.formats` returns a `DatasetSplit`; loader, evaluation and `sais check` read it. Masks remain in
+A format in `sais.data.formats` returns a `DatasetSplit`; loader, evaluation and `sais doctor` read it. Masks remain in
 COCO's form (`Annotation.segmentation`) until `object_mask` converts one to a shape, so that the annotations of all of
 COCO stay small in memory. A data set of your own needs no format: build the same objects in Python,
 
@@ -63,8 +63,8 @@ class ImageRecord:
     """The image's file, array (H, W, 3), or function without arguments. Worker processes that are spawned, not forked,
     need a function that can be pickled: one of a module, or a `functools.partial` of it."""
     size: tuple[int, int]
-    """(H, W) as the annotations state it; `sais check` compares it with the image."""
-    annotations: tuple[Annotation, ...] = ()
+    """(H, W) as the annotations state it; `sais doctor` compares it with the image."""
+    annotations: Sequence[Annotation] = ()
     """Objects in the data set's order, crowd regions included."""
 
     def __post_init__(self) -> None:
@@ -133,8 +133,9 @@ class DatasetSplit:
     """C names, label 0 first."""
     category_ids: tuple[int, ...] = ()
     """C ids of the data set, label 0 first; COCO's own ids have gaps. By default 1 to C."""
-    images: tuple[ImageRecord, ...] = ()
-    """The images in the data set's order."""
+    images: Sequence[ImageRecord] = ()
+    """The images in the data set's order: a tuple, or those of a large file as arrays (`sais.data.packed_annotations`),
+    where each record is created when it is accessed."""
     notes: dict[str, int] = field(default_factory=dict)
     """What was dropped or changed while reading, and how often."""
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -145,7 +146,8 @@ class DatasetSplit:
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "category_ids", tuple(self.category_ids) or tuple(range(1, len(self.class_names) + 1)))
-        object.__setattr__(self, "images", tuple(self.images))
+        if isinstance(self.images, list) or not isinstance(self.images, Sequence):
+            object.__setattr__(self, "images", tuple(self.images))
 
 
 def make_annotation(

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sais.data.annotations import Annotation, DatasetSplit
+import numpy as np
+
+from sais.data.annotations import DatasetSplit
+from sais.data.packed_annotations import object_columns, relabel
 from sais.errors import InputError
 from sais.resolve import suggest
 
 NOT_CHOSEN = "objects of classes that were not chosen dropped"
 """Note for the objects of all other classes. Their images are used, as images without these objects."""
-MERGED = "objects of merged classes"
+MERGED = "objects of merged or renamed classes"
 """Note for the objects whose class has another name in the data set."""
 ALL_OTHERS = "*"
 
@@ -37,25 +40,16 @@ def choose_classes(split: DatasetSplit, classes: Sequence[str], allow_missing: b
         return split
     groups = parse_classes(classes, split.class_names, split.name, allow_missing)
     label_of = {source: label for label, sources in enumerate(groups.values()) for source in sources}
-    new_label = {old: label_of.get(name) for old, name in enumerate(split.class_names)}
+    new_labels = [label_of.get(name) for name in split.class_names]
     renamed = {old for old, name in enumerate(split.class_names) if name in label_of and name not in groups}
-    records, dropped, merged = [], 0, 0
-    for record in split.images:
-        annotations = []
-        for annotation in record.annotations:
-            label = new_label[annotation.label]
-            if label is None:
-                dropped += 1
-            else:
-                merged += annotation.label in renamed
-                annotations.append(_with_label(annotation, label))
-        records.append(replace(record, annotations=tuple(annotations)))
-    counts = {NOT_CHOSEN: dropped, MERGED: merged}
+    counts_by_label = np.bincount(object_columns(split.images).labels, minlength=len(split.class_names))
+    dropped = sum(int(counts_by_label[old]) for old, label in enumerate(new_labels) if label is None)
+    counts = {NOT_CHOSEN: dropped, MERGED: sum(int(counts_by_label[old]) for old in renamed)}
     return replace(
         split,
         class_names=tuple(groups),
         category_ids=_category_ids(split, list(groups.values())),
-        images=tuple(records),
+        images=relabel(split.images, new_labels),
         notes=split.notes | {note: count for note, count in counts.items() if count},
     )
 
@@ -128,15 +122,11 @@ def with_classes_of_model(split: DatasetSplit, class_names: tuple[str, ...]) -> 
     for name in split.class_names:
         if name not in class_names:
             raise InputError(f"{split.name}: the model has no class {name!r}{suggest(name, class_names)}")
-    new_label = {label: class_names.index(name) for label, name in enumerate(split.class_names)}
+    new_labels = [class_names.index(name) for name in split.class_names]
     known_ids = dict(zip(split.class_names, split.category_ids, strict=True))
     unused = iter(range(max((0, *split.category_ids)) + 1, max((0, *split.category_ids)) + 1 + len(class_names)))
-    records = [
-        replace(record, annotations=tuple(_with_label(a, new_label[a.label]) for a in record.annotations))
-        for record in split.images
-    ]
     category_ids = tuple(known_ids[name] if name in known_ids else next(unused) for name in class_names)
-    return replace(split, class_names=class_names, category_ids=category_ids, images=tuple(records))
+    return replace(split, class_names=class_names, category_ids=category_ids, images=relabel(split.images, new_labels))
 
 
 def _with_others(groups: dict[str, tuple[str, ...]], others: list[str]) -> dict[str, tuple[str, ...]]:
@@ -160,7 +150,3 @@ def _category_ids(split: DatasetSplit, groups: Sequence[Sequence[str]]) -> tuple
         category_ids.append(present[0] if present else unused)
         unused += not present
     return tuple(category_ids)
-
-
-def _with_label(annotation: Annotation, label: int) -> Annotation:
-    return annotation if annotation.label == label else replace(annotation, label=label)

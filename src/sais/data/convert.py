@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask
+from sais.data.class_selection import choose_classes
 from sais.data.formats import FORMATS, list_splits, read_dataset, read_dataset_files
+from sais.data.formats.coco_document import GZIP, read_json
 from sais.data.label_folder import ImageMode, LabelFolder, unique_stems
 from sais.data.objects import is_object_name
 from sais.data.options import DataOptions
+from sais.data.stratified_draw import draw_images
 from sais.data.writers import DatasetInfo, LabeledImage, open_writer
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.io.regular_file import read_regular_file
@@ -34,6 +36,10 @@ class ConvertedSplit:
     """Number of images written."""
     objects: int = 0
     """Number of their objects in the data set, crowd regions included."""
+    images_left_out: int = 0
+    """Number of images of the data set that were not written."""
+    objects_left_out: int = 0
+    """Number of objects, of `objects`, that the format cannot hold."""
     notes: Counter[str] = field(default_factory=Counter)
     """What the format cannot hold or holds in another form, and how often."""
     read_notes: dict[str, int] = field(default_factory=dict)
@@ -49,6 +55,9 @@ def convert(
     images: ImageMode = "copy",
     image_folder: Path | str | None = None,
     options: DataOptions = _DEFAULTS,
+    classes: Sequence[str] = (),
+    max_images: int | None = None,
+    seed: int = 0,
     tolerance: float = 0.0,
     overwrite: bool = False,
     start: Callable[[int], Callable[[int], None]] = lambda total: lambda count: None,
@@ -56,18 +65,19 @@ def convert(
     """Convert a data set to another format.
 
     Args:
-        data: Folder of the data set, COCO file (also of predictions, with scores), or ``module:attribute`` of a data
-            set object.
+        data: Folder of the data set, COCO file (also of predictions), or ``module:attribute`` of a data set object.
         out: Folder to write to.
         to: Format: a row of `sais.data.writers.WRITERS`, such as "yolo".
         splits: Names of the splits; by default all.
         images: "copy", "link" for hard links (copies where these are not possible), or "none" for labels only.
         image_folder: Folder of the images where `data` is a COCO file; by default that of the file.
         options: How the data set is read.
+        classes: Classes to write, as for `sais.data.class_selection.choose_classes`; empty for all.
+        max_images: Maximum number of images of each split, whose classes keep their shares; None for all.
+        seed: Seed of the draw.
         tolerance: Pixels by which polygons may deviate from the masks, to have fewer points; 0 for exact ones.
         overwrite: Whether files of others are replaced; files of an earlier conversion always are.
-        start: Function called with the number of images, which returns one that is called with the number of images
-            written since the last call.
+        start: Function called with the number of images; what it returns is called with the number written since then.
 
     Returns:
         What was written of each split.
@@ -78,26 +88,77 @@ def convert(
         ResourceError: A file cannot be written.
     """
     out = Path(out)
-    sources = _read(data, splits, image_folder, options)
+    sources = [choose_classes(split, classes) for split in _read(data, splits, image_folder, options)]
+    counts = {split.name: len(split.images) for split in sources}
+    sources = [draw_images(split, max_images, seed) for split in sources]
     _check_folder(data, sources[0], out, to)
-    folder = LabelFolder(out, open_writer(to, _describe(sources, tolerance)), images)
-    planned = _plan(sources, folder.shares_images)
+    results = write_splits(
+        sources,
+        out,
+        to,
+        inputs=_files(data, out),
+        images=images,
+        tolerance=tolerance,
+        overwrite=overwrite,
+        scores=_read_scores(data),
+        start=start,
+    )
+    for result in results:
+        result.images_left_out = counts[result.name] - result.images
+    return results
+
+
+def write_splits(
+    splits: Sequence[DatasetSplit],
+    out: Path,
+    to: str,
+    *,
+    inputs: Iterable[Path] = (),
+    images: ImageMode = "copy",
+    tolerance: float = 0.0,
+    overwrite: bool = False,
+    scores: Mapping[int, float] | None = None,
+    start: Callable[[int], Callable[[int], None]] = lambda total: lambda count: None,
+) -> list[ConvertedSplit]:
+    """Write splits in a format.
+
+    Args:
+        splits: The splits; all have the same classes (`with_same_classes`).
+        out: Folder to write to.
+        to: As for `convert`.
+        inputs: Files that are read, in addition to the images.
+        images: As for `convert`.
+        tolerance: As for `convert`.
+        overwrite: As for `convert`.
+        scores: Scores of predictions by annotation id.
+        start: As for `convert`.
+
+    Returns:
+        What was written of each split.
+
+    Raises:
+        ConfigError: The format is unknown.
+        InputError: The format cannot hold the splits, or a file would replace one that is read or one of others.
+        ResourceError: A file cannot be written.
+    """
+    folder = LabelFolder(out, open_writer(to, _describe(splits, tolerance)), images)
+    planned = _plan(splits, folder.shares_images)
     files = ((split.name, stem, _source_file(record)) for split, stem, record in planned)
-    folder.check(files, _files(data, out), overwrite)
+    folder.check(files, inputs, overwrite)
     advance = start(len(planned))
-    scores = _read_scores(data)
-    results = {split.name: ConvertedSplit(split.name, read_notes=dict(split.notes)) for split in sources}
+    results = {split.name: ConvertedSplit(split.name, read_notes=dict(split.notes)) for split in splits}
     with folder:
         for split, stem, record in planned:
             result = results[split.name]
             folder.notes = result.notes
-            if _add_image(folder, split, stem, record, scores):
+            if _add_image(folder, split, stem, record, scores or {}):
                 result.images += 1
                 result.objects += len(record.annotations)
             advance(1)
         folder.finish()
     for result in results.values():
         result.notes = +result.notes  # without zeros
+        result.objects_left_out = sum(count for kind, count in result.notes.items() if kind in kinds.LEFT_OUT)
     return list(results.values())
 
 
@@ -139,9 +200,18 @@ def _read(
     splits = [read_dataset(data, name, options=options) for name in names or list_splits(data)]
     if not splits:
         read_dataset(data, "train", options=options)  # raises an error that states what was searched
+    return with_same_classes(splits)
+
+
+def with_same_classes(splits: Sequence[DatasetSplit]) -> list[DatasetSplit]:
+    """Return splits whose labels are positions in the same class names: those of the first, then those of the others.
+
+    Args:
+        splits: At least one split.
+    """
     first = splits[0]
     if all(split.class_names == first.class_names for split in splits):
-        return splits
+        return list(splits)
     ids: dict[str, int] = {}
     for split in splits:
         for name, number in zip(split.class_names, split.category_ids, strict=True):
@@ -170,9 +240,9 @@ def _read_scores(data: Path | str) -> dict[int, float]:
     if is_object_name(data) or not Path(data).is_file():
         return {}
     content = read_regular_file(Path(data), "annotation file")
-    if b'"score"' not in content:
+    if b'"score"' not in content and not content.startswith(GZIP):
         return {}
-    pairs = [(entry.get("id"), entry.get("score")) for entry in json.loads(content).get("annotations", ())]
+    pairs = [(entry.get("id"), entry.get("score")) for entry in read_json(Path(data)).get("annotations", ())]
     return {i: float(score) for i, score in pairs if isinstance(i, int) and isinstance(score, (int, float))}
 
 
@@ -210,7 +280,7 @@ def _files(data: Path | str, out: Path) -> Iterable[Path]:
 
 
 def _add_image(
-    folder: LabelFolder, split: DatasetSplit, stem: str, record: ImageRecord, scores: dict[int, float]
+    folder: LabelFolder, split: DatasetSplit, stem: str, record: ImageRecord, scores: Mapping[int, float]
 ) -> bool:
     """Write an image and its labels; return False, and count it, if the image is missing or cannot be read."""
     from sais.data.exif_frame import file_orientation

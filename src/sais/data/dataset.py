@@ -13,7 +13,7 @@ import numpy as np
 
 from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit, ImageRecord, object_masks, trainable
-from sais.data.packed_records import PackedRecords
+from sais.data.packed_records import pack_records
 from sais.data.transforms.augment import augment, resolve_augmentation
 from sais.data.transforms.geometric import resize_sample
 from sais.errors import InputError, OutOfMemoryError, SaisError
@@ -50,8 +50,9 @@ class AugmentedSamples:
 
     def __init__(self, split: DatasetSplit, settings: InputConfig, options: AugmentConfig, seed: int) -> None:
         from sais.data.flip_pairs import flip_labels
+        from sais.data.packed_annotations import object_columns
 
-        self.records = PackedRecords(split.images)
+        self.records = pack_records(split.images)
         self.settings = settings
         self.options = options
         self.seed = seed
@@ -59,8 +60,9 @@ class AugmentedSamples:
             resolve_augmentation(name)
         self._flip_labels = flip_labels(options.flip_pairs, split.class_names)
         positions = np.arange(len(split.images))
-        with_masks = [any(not a.crowd and a.segmentation is not None for a in r.annotations) for r in split.images]
-        self._partners = {False: positions, True: positions[np.array(with_masks, bool)]}
+        objects = object_columns(split.images)
+        with_masks = np.unique(objects.images[objects.outlined & ~objects.crowds])
+        self._partners = {False: positions, True: with_masks}
         """Whether a partner needs objects -> positions of possible partners."""
 
     def read(self, key: SampleKey) -> tuple[Sample, list[str]]:
@@ -107,9 +109,11 @@ def canvas_batches(split: DatasetSplit, settings: InputConfig, batch_size: int) 
         settings: Mode and size of the canvas.
         batch_size: Maximum number of images in a batch.
     """
+    from sais.data.packed_annotations import image_sizes
+
     groups: dict[tuple[int, int], list[int]] = {}
-    for position, record in enumerate(split.images):
-        canvas = letterbox(record.size, settings.mode, settings.size).canvas_size
+    for position, (height, width) in enumerate(image_sizes(split.images).tolist()):
+        canvas = letterbox((height, width), settings.mode, settings.size).canvas_size
         groups.setdefault(canvas, []).append(position)
     return [g[i : i + batch_size] for g in groups.values() for i in range(0, len(g), batch_size)]
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from sais.config import AugmentConfig, InputConfig
 from sais.data.annotations import DatasetSplit
 from sais.data.dataset import AugmentedSamples, SampleKey, canvas_batches, read_resized_sample, read_sample
-from sais.data.packed_records import PackedRecords
+from sais.data.packed_records import pack_records
 from sais.errors import ConfigError, InputError, OutOfMemoryError, SaisError
 from sais.io.images import LARGE_IMAGE_PIXELS
 from sais.ops.letterbox import PADDING, CanvasMap
@@ -97,7 +97,7 @@ class EvaluationDataset(Dataset[LoadedSample]):
     """Images on their canvases, without randomness and objects; an unreadable image gives its error message."""
 
     def __init__(self, split: DatasetSplit, settings: InputConfig) -> None:
-        self.records = PackedRecords(split.images, with_annotations=False)
+        self.records = pack_records(split.images, with_annotations=False)
         self.settings = settings
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class FullImageDataset(Dataset[FullImage]):
     """Images at their own size, without objects; an unreadable image gives its error message."""
 
     def __init__(self, split: DatasetSplit, white_level: int | None = None) -> None:
-        self.records = PackedRecords(split.images, with_annotations=False)
+        self.records = pack_records(split.images, with_annotations=False)
         self.white_level = white_level
 
     def __len__(self) -> int:
@@ -266,7 +266,10 @@ def training_loader(
         share: (rank, world size).
         pin_memory: Whether batches are copied to page-locked memory, which makes sense for CUDA only.
     """
-    portrait = np.array([settings.mode == "keep_ratio" and r.size[0] > r.size[1] for r in split.images])
+    from sais.data.packed_annotations import image_sizes
+
+    height, width = image_sizes(split.images).T
+    portrait = (height > width) & (settings.mode == "keep_ratio")
     batches = EpochBatches(portrait, batch_size, seed, share)
     samples = AugmentedSamples(split, settings, options, seed)
     return _batch_loader(TrainingDataset(samples, mask_margin), batches, workers, pin_memory), batches

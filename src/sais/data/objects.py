@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
+from sais.data.annotations import DatasetSplit
 from sais.errors import InputError
 from sais.resolve import resolve
 
@@ -71,16 +71,12 @@ def select_classes(split: DatasetSplit, class_names: tuple[str, ...]) -> Dataset
     missing = [name for name in class_names if name not in split.class_names]
     if missing:
         raise InputError(f"{split.name}: no classes {', '.join(missing)}. Add them, or use the model's own data.")
-    new_label = {split.class_names.index(name): label for label, name in enumerate(class_names)}
+    from sais.data.packed_annotations import object_columns, relabel
+
+    label_of = {split.class_names.index(name): label for label, name in enumerate(class_names)}
+    new_labels = [label_of.get(label) for label in range(len(split.class_names))]
     category_ids = tuple(split.category_ids[split.class_names.index(name)] for name in class_names)
-    records, dropped = [], 0
-    for record in split.images:
-        annotations = tuple(
-            Annotation(a.id, a.box, new_label[a.label], a.segmentation, a.crowd, a.area)
-            for a in record.annotations
-            if a.label in new_label
-        )
-        dropped += len(record.annotations) - len(annotations)
-        records.append(ImageRecord(record.id, record.source, record.size, annotations))
+    labels = object_columns(split.images).labels
+    dropped = sum(int((labels == old).sum()) for old, label in enumerate(new_labels) if label is None)
     notes = split.notes | ({UNKNOWN_CLASS: dropped} if dropped else {})
-    return DatasetSplit(split.name, class_names, category_ids, tuple(records), notes)
+    return DatasetSplit(split.name, class_names, category_ids, relabel(split.images, new_labels), notes)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
+from sais.data.packed_annotations import PackedImages, object_columns
 
 CROWDS_READ = "crowds read as objects"
 MERGED_IMAGES = "entries of images listed more than once merged"
@@ -24,6 +27,8 @@ class DataOptions:
     """Merge the entries, with their objects, of an image file that is listed more than once."""
     format: str = "auto"
     """Format of the labels, a row of `sais.data.formats.FORMATS` such as coco or yolo; auto: as it is found."""
+    outside_images: bool = False
+    """Also read images outside of the data folder that COCO labels name by absolute paths or by ``..``."""
 
 
 def apply_options(split: DatasetSplit, options: DataOptions) -> DatasetSplit:
@@ -40,9 +45,14 @@ def duplicate_files(split: DatasetSplit) -> dict[Path, int]:
 
 
 def _read_crowds(split: DatasetSplit) -> DatasetSplit:
-    crowds = sum(a.crowd for record in split.images for a in record.annotations)
+    crowds = int(object_columns(split.images).crowds.sum())
     if not crowds:
         return split
+    if isinstance(split.images, PackedImages):
+        table = split.images.table
+        every = np.ones(len(table.ids), bool)
+        images = PackedImages(table.select(every, table.labels, ~every))
+        return replace(split, images=images, notes=split.notes | {CROWDS_READ: crowds})
     records = tuple(
         replace(record, annotations=tuple(replace(a, crowd=False) for a in record.annotations))
         for record in split.images
@@ -56,7 +66,7 @@ def _merge_duplicates(split: DatasetSplit) -> DatasetSplit:
         return split
     groups: dict[object, list[ImageRecord]] = {}
     for record in split.images:
-        # Entries of different sizes contradict each other; `sais check` reports the wrong one.
+        # Entries of different sizes contradict each other; `sais doctor` reports the wrong one.
         listed = isinstance(record.source, Path) and record.source in files
         groups.setdefault((record.source, record.size) if listed else record.id, []).append(record)
     records, dropped = [], 0

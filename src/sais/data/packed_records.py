@@ -11,10 +11,14 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sais.data.annotations import Annotation, ImageRecord, ImageSource
+
+if TYPE_CHECKING:
+    from sais.data.packed_annotations import PackedImages
 
 
 class PackedRecords:
@@ -47,6 +51,20 @@ class PackedRecords:
     def size(self) -> int:
         """Number of bytes of the block."""
         return int(self._bytes.nbytes)
+
+
+def pack_records(records: Sequence[ImageRecord], with_annotations: bool = True) -> PackedRecords | PackedImages:
+    """Return image records in a form that worker processes share; images that are packed already are not copied.
+
+    Args:
+        records: Images of a split.
+        with_annotations: Whether annotations are kept; otherwise every record has none.
+    """
+    from sais.data.packed_annotations import PackedImages
+
+    if isinstance(records, PackedImages):
+        return records if with_annotations else records.without_annotations()
+    return PackedRecords(records, with_annotations)
 
 
 def _to_tuple(record: ImageRecord, with_annotations: bool) -> tuple:

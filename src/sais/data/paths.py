@@ -47,6 +47,8 @@ class DataPaths:
     """As in `DataOptions`."""
     format: str = "auto"
     """As in `DataOptions`."""
+    outside_images: bool = False
+    """As in `DataOptions`."""
 
     def __post_init__(self) -> None:
         if self.data is None and self.train_annotations is None:
@@ -75,7 +77,7 @@ class DataPaths:
         """The options of reading."""
         from sais.data.options import DataOptions
 
-        return DataOptions(self.crowds_as_objects, self.merge_duplicate_images, self.format)
+        return DataOptions(self.crowds_as_objects, self.merge_duplicate_images, self.format, self.outside_images)
 
     def read_train(self) -> DatasetSplit:
         """Read the training split.

@@ -1,6 +1,6 @@
 """Remarks on a data set for the log of a training or an evaluation: what was changed on reading, and what looks wrong.
 
-Only the annotations and, for a sample of the images, the headers of the files are read; `sais check` reads everything.
+Only the annotations and, for a sample of the images, the headers of the files are read; `sais doctor` reads everything.
 """
 
 from __future__ import annotations
@@ -16,17 +16,24 @@ from sais.data.exif_frame import in_stored_frame
 from sais.data.formats.notes import (
     BLANK_NAMES,
     CATEGORY_ID_TEXTS,
+    CLASS_COUNT,
     IMAGE_ID_TEXTS,
     MISSING_CLASSES,
     MISSING_FILES,
     NO_MASK,
+    OTHER_SIZE,
     RENAMED_FILES,
+    SCALED,
 )
 from sais.data.options import duplicate_files
+from sais.data.packed_annotations import object_columns
 from sais.errors import SaisError
 from sais.text import error_message, printable, short_names
 
-_WITH_EXAMPLE = (MISSING_CLASSES, MISSING_FILES, RENAMED_FILES, CATEGORY_ID_TEXTS, IMAGE_ID_TEXTS, BLANK_NAMES)
+_WITH_EXAMPLE = (
+    *(MISSING_CLASSES, MISSING_FILES, RENAMED_FILES, CATEGORY_ID_TEXTS, IMAGE_ID_TEXTS, BLANK_NAMES, CLASS_COUNT),
+    *(SCALED, OTHER_SIZE),
+)
 _USUAL_CROWDS = 0.05
 """Fraction of crowds up to which they are regions of many objects, as in COCO with 1 %, and not the export's format."""
 _USUAL_FORMAT = "COCO,"
@@ -59,7 +66,8 @@ def describe_split(split: DatasetSplit, use: Literal["train", "evaluate"] = "tra
 
 
 def _has_outlines(split: DatasetSplit) -> bool:
-    return any(a.segmentation is not None for record in split.images for a in record.annotations if not a.crowd)
+    objects = object_columns(split.images)
+    return bool((objects.outlined & ~objects.crowds).any())
 
 
 def _first_example(split: DatasetSplit, note: str) -> str:
@@ -70,13 +78,13 @@ def _first_example(split: DatasetSplit, note: str) -> str:
 
 def describe_crowds(split: DatasetSplit, use: Literal["train", "evaluate"] = "train") -> str:
     """Return a sentence about the crowds of a split; empty if there are none."""
-    annotations = [a for record in split.images for a in record.annotations]
-    crowds = sum(a.crowd for a in annotations)
+    objects = object_columns(split.images)
+    count, crowds = len(objects.crowds), int(objects.crowds.sum())
     if not crowds:
         return ""
     consequence = "are not trained on" if use == "train" else "are ignored in the evaluation"
-    text = f"{crowds} of {len(annotations)} objects are crowds and {consequence}"
-    if crowds <= _USUAL_CROWDS * len(annotations):
+    text = f"{crowds} of {count} objects are crowds and {consequence}"
+    if crowds <= _USUAL_CROWDS * count:
         return text
     remedy = "the data option crowds_as_objects reads them as objects"
     return f"{text}; if iscrowd 1 comes from the export format only, {remedy}"
@@ -97,7 +105,8 @@ def describe_duplicates(split: DatasetSplit) -> str:
 
 def describe_empty_classes(split: DatasetSplit) -> str:
     """Return a sentence about classes without objects; empty if there are none."""
-    used = {a.label for record in split.images for a in record.annotations if not a.crowd}
+    objects = object_columns(split.images)
+    used = set(objects.labels[~objects.crowds].tolist())
     names = [name for label, name in enumerate(split.class_names) if label not in used]
     if not names or not used:  # without any object there is a warning of its own
         return ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import numpy as np
 
 from sais.data.annotations import DatasetSplit
+from sais.data.packed_annotations import object_columns
 from sais.text import pad, printable, short_name, short_names, text_width
 
 
@@ -15,11 +16,11 @@ def summarize(split: DatasetSplit, with_notes: bool = True) -> str:
         split: The split.
         with_notes: Whether the notes are included.
     """
-    annotations = [a for record in split.images for a in record.annotations]
-    crowds = sum(a.crowd for a in annotations)
-    empty = sum(not record.annotations for record in split.images)
-    counts = Counter(a.label for a in annotations if not a.crowd)
-    objects = f"{len(annotations) - crowds} objects of {len(split.class_names)} classes"
+    columns = object_columns(split.images)
+    crowds = int(columns.crowds.sum())
+    empty = len(split.images) - len(np.unique(columns.images))
+    counts = np.bincount(columns.labels[~columns.crowds], minlength=len(split.class_names))
+    objects = f"{len(columns.crowds) - crowds} objects of {len(split.class_names)} classes"
     images = f"{len(split.images)} images"
     lines = [f"{short_name(split.name)}: {images}, {objects}, {crowds} crowds, {empty} images without objects"]
     names = short_names(split.class_names)

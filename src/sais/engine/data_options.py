@@ -10,7 +10,7 @@ from typing import Any
 from sais.data.paths import DataPaths, stored_fields
 from sais.engine.run_folder import LOG
 
-RESTORED = ("classes", "crowds_as_objects", "merge_duplicate_images", "format")
+RESTORED = ("classes", "crowds_as_objects", "merge_duplicate_images", "format", "outside_images")
 """Fields of `DataPaths` without which a resumed run would train on other objects."""
 MAX_LINE_BYTES = 2**26
 """Maximum length of the first entry."""

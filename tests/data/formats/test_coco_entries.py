@@ -202,13 +202,57 @@ def test_iscrowd_in_other_forms_is_read(tmp_path: Path, value: Any, crowd: bool)
     assert split.images[0].annotations[0].crowd is crowd
 
 
+def test_ids_from_zero_are_read(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        map_ids(document, "category_id", lambda value: value - 1)
+        map_ids(document, "image_id", lambda value: value - 1)
+        for annotation in document["annotations"]:
+            annotation["id"] -= 1
+
+    split = read_changed(tmp_path, change)
+    assert (split.category_ids, [record.id for record in split.images]) == ((0,), [0, 1, 2, 3, 4, 5])
+    assert [a.id for record in split.images for a in record.annotations] == list(range(12))
+    assert split.notes == {}
+
+
+def test_repeated_annotation_ids_are_replaced_and_equal_entries_dropped(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        annotations = document["annotations"]
+        annotations[4]["id"] = 1
+        annotations[7]["id"] = "1"
+        annotations.append(annotations[10] | {})
+        annotations[11].pop("id")
+
+    split = read_changed(tmp_path, change)
+    ids = [a.id for record in split.images for a in record.annotations]
+    assert sorted(ids) == [1, 2, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14]
+    assert [len(record.annotations) for record in split.images] == [2] * 6
+    assert split.notes == {notes.REPEATED_IDS: 2, notes.REPEATED_ENTRIES: 1, notes.ANNOTATION_IDS: 1}
+    assert split.examples[notes.REPEATED_IDS][0] == "annotation 1 at annotations[4] is 13"
+
+
+def test_repeated_image_entries_are_dropped(tmp_path: Path) -> None:
+    split = read_changed(tmp_path, lambda document: document["images"].append(document["images"][0] | {}))
+    assert [len(record.annotations) for record in split.images] == [2] * 6
+    assert split.notes == {notes.REPEATED_IMAGES: 1}
+
+
+def test_annotations_of_removed_images_are_dropped_unless_they_are_most(tmp_path: Path) -> None:
+    split = read_changed(tmp_path, lambda document: document["images"].pop())
+    assert [len(record.annotations) for record in split.images] == [2] * 5
+    assert split.notes == {notes.ORPHANS: 2}
+    assert split.examples[notes.ORPHANS][0] == "annotation 11 of image 6"
+    with pytest.raises(InputError, match="8 of 12 annotations are of images that are not in 'images'"):
+        read_changed(tmp_path, lambda document: document.update(images=document["images"][:2]))
+
+
 def test_malformed_entries_are_all_listed(tmp_path: Path) -> None:
     document = make_document()
     annotations = document["annotations"]
     annotations[0]["bbox"] = [1, 2]
     annotations[1]["bbox"] = [1, 2, "x", 4]
     annotations[2].pop("category_id")
-    annotations[3]["image_id"] = 99
+    annotations[3]["category_id"] = 99
     annotations[4]["segmentation"] = [[1, 2, float("nan"), 4, 5, 6]]
     annotations[5]["id"] = 7
     annotations.append("no annotation")
@@ -219,10 +263,9 @@ def test_malformed_entries_are_all_listed(tmp_path: Path) -> None:
     split = read_dataset_files(path, tmp_path / "images", problems=problems)
     assert {kind: len(messages) for kind, messages in problems.items()} == {
         notes.BAD_IMAGE: 1, notes.BAD_BOX: 2, notes.BAD_ANNOTATION: 2, notes.BAD_REFERENCE: 1, notes.BAD_MASK: 1,
-        notes.REPEATED_ID: 1,
     }  # fmt: skip
     assert "images[6]" in problems[notes.BAD_IMAGE][0]
     assert "annotations[12]" in problems[notes.BAD_ANNOTATION][1]
-    assert sum(len(record.annotations) for record in split.images) == 6
-    with pytest.raises(InputError, match=r"images\[6\].*7 more entries are refused"):
+    assert sum(len(record.annotations) for record in split.images) == 7
+    with pytest.raises(InputError, match=r"images\[6\].*6 more entries are refused"):
         read_dataset_files(path, tmp_path / "images")

@@ -22,6 +22,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "url": lambda name: "https://labels.example/media/" + quote(name) + "?token=1",
     "decomposed": lambda name: unicodedata.normalize("NFD", name),
     "upper case": lambda name: name.replace(".png", ".PNG"),
+    "another suffix": lambda name: name.replace(".png", ".jpg"),
     "absolute": lambda name: "/home/me/labels/images/" + name,
     "drive": lambda name: "C:\\data\\images\\" + name,
     "project": lambda name: "images\\1/" + name,

@@ -10,12 +10,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sais.data.annotations import DatasetSplit
 from sais.data.formats.coco import Problems, read_coco
 from sais.data.formats.coco_layouts import list_coco_splits, read_coco_split
+from sais.data.formats.image_sizes import trust_file_sizes
+from sais.data.formats.notes import NO_MASK
 from sais.data.formats.unsplit import describe_remedy
 from sais.data.objects import is_object_name, open_object, select_classes
 from sais.data.options import DataOptions, apply_options
@@ -44,6 +47,8 @@ class Format:
     """Names of the splits of this format in a folder."""
     title: str = ""
     """Name of the format in messages."""
+    read_anywhere: Reader | None = None
+    """Reader that also reads images outside of the folder, where labels name them; None if the format has none."""
 
 
 def read_dataset(
@@ -62,7 +67,7 @@ def read_dataset(
         classes: A model's class names, which the labels then follow; None for the data set's own classes.
         format: Row of `FORMATS`, ``module:function`` of a reader (folder, split name) -> `DatasetSplit`, or "auto" for
             that of `options`.
-        options: How crowds and images that are listed more than once are read.
+        options: How crowds, images that are listed more than once, and images outside of the folder are read.
         problems: Takes the error messages of all malformed entries by kind, and the entries are left out; None raises
             an error.
 
@@ -87,7 +92,8 @@ def read_dataset(
             check_split(dataset_split)
             dataset_split = dataset_split if classes is None else select_classes(dataset_split, classes)
             return apply_options(dataset_split, options)
-        dataset_split = row.read(folder, split, classes, searched, problems)
+        read = row.read_anywhere if options.outside_images and row.read_anywhere else row.read
+        dataset_split = read(folder, split, classes, searched, problems)
         if dataset_split is not None:
             return apply_options(replace(dataset_split, origin=_describe(row, folder, dataset_split)), options)
     remedy = describe_remedy(folder, list_splits(folder, format), split)
@@ -113,7 +119,9 @@ def read_dataset_files(
     Raises:
         InputError: As for `read_coco`.
     """
-    return apply_options(read_coco(Path(annotations), Path(images), classes, problems), options)
+    root = None if options.outside_images else Path(images)
+    dataset_split = read_coco(Path(annotations), Path(images), classes, problems, root)
+    return apply_options(trust_file_sizes(dataset_split), options)
 
 
 def list_splits(data: Path | str, format: str = "auto") -> list[str]:
@@ -142,7 +150,9 @@ def _describe(row: Format, folder: Path, split: DatasetSplit) -> str:
     """Return the format that was found with its numbers of splits and classes."""
     count = max(1, len(row.list_splits(folder)))
     splits, classes = "split" if count == 1 else "splits", "class" if len(split.class_names) == 1 else "classes"
-    return f"{row.title}, {count} {splits}, {len(split.class_names)} {classes}"
+    outlined = (a.segmentation is not None for record in split.images for a in record.annotations)
+    boxes = ", boxes without masks" if NO_MASK in split.notes and not any(outlined) else ""
+    return f"{row.title}, {count} {splits}, {len(split.class_names)} {classes}{boxes}"
 
 
 def _object_split(data: str, split: str, classes: ClassNames) -> DatasetSplit:
@@ -177,7 +187,8 @@ def _lazy(module: str, title: str) -> Format:
 
 
 FORMATS: dict[str, Format] = {
-    "coco": Format(read_coco_split, list_coco_splits, "COCO"),
+    "datumaro": _lazy("sais.data.formats.datumaro", "Datumaro"),
+    "coco": Format(read_coco_split, list_coco_splits, "COCO", partial(read_coco_split, outside_images=True)),
     "yolo": _lazy("sais.data.formats.yolo", "YOLO segmentation"),
     "labelme": _lazy("sais.data.formats.labelme", "LabelMe"),
     "voc": _lazy("sais.data.formats.voc", "Pascal VOC"),

@@ -16,12 +16,14 @@ from sais import input_limits
 from sais.data.annotation_limits import classes_problem, quoted, size_problem
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_ids import Numbers, as_integer, is_id, number_ids
-from sais.data.formats.image_files import ImageFiles
+from sais.data.formats.image_files import ImageFiles, name_inside
 from sais.data.formats.notes import Notes
 from sais.errors import InputError, OutOfMemoryError, ResourceError, SaisError
 from sais.io.regular_file import read_regular_file
 
 Document = dict[str, Any]
+GZIP = b"\x1f\x8b"
+"""First bytes of a file that is compressed with gzip."""
 _UNKNOWN_SIZE = (2**20, 2**20)
 """(H, W) of an image without a size in its entry, where images are not read: no object is outside of it."""
 
@@ -50,6 +52,8 @@ class Images:
     """Image id -> (H, W)."""
     numbers: Numbers
     """Image id as the file writes it -> integer."""
+    digests: dict[str, str]
+    """`ImageFiles.digests` of the folders in which they were searched."""
 
 
 def read_document(path: Path) -> Document:
@@ -59,16 +63,13 @@ def read_document(path: Path) -> Document:
         InputError: The file is missing, not JSON or not COCO.
         ResourceError: The file is too large, or memory does not suffice.
     """
-    try:
-        document = json.loads(_decompress(path, read_regular_file(path, "annotation file")))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not JSON ({error.msg}, line {error.lineno} column {error.colno}). Export it again."
-        ) from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, deeply nested
-        raise InputError(f"{path}: cannot be read ({error}). Export it again.") from error
-    except MemoryError as error:
-        raise ResourceError(f"{path}: not enough memory to read it. Free memory, or split it.") from error
+    document = read_json(path)
+    check_document(path, document)
+    return document
+
+
+def check_document(path: Path, document: Any) -> None:
+    """Raise InputError for the JSON of a file that is not COCO."""
     if not isinstance(document, dict):
         raise InputError(
             f"{path}: not COCO: JSON {type(document).__name__} at the top level. Export it as COCO instances."
@@ -81,12 +82,30 @@ def read_document(path: Path) -> Document:
             raise InputError(f"{path}: not COCO: '{key}' is not a list. Export it as COCO instances.")
     if not document["images"]:
         raise InputError(f"{path}: no images. Export a split with at least one image.")
-    return document
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file, which may be compressed with gzip.
+
+    Raises:
+        InputError: The file is missing or not JSON.
+        ResourceError: The file is too large, or memory does not suffice.
+    """
+    try:
+        return json.loads(_decompress(path, read_regular_file(path, "annotation file")))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not JSON ({error.msg}, line {error.lineno} column {error.colno}). Export it again."
+        ) from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, deeply nested
+        raise InputError(f"{path}: cannot be read ({error}). Export it again.") from error
+    except MemoryError as error:
+        raise ResourceError(f"{path}: not enough memory to read it. Free memory, or split it.") from error
 
 
 def _decompress(path: Path, content: bytes) -> bytes:
     """Return the content of a file that may be compressed with gzip."""
-    if not content.startswith(b"\x1f\x8b"):
+    if not content.startswith(GZIP):
         return content
     limit = input_limits.MAX_JSON_BYTES
     decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -179,13 +198,16 @@ def _with_occurrence(names: tuple[str, ...]) -> list[tuple[str, int]]:
     return keys
 
 
-def read_images(path: Path, entries: list[Any], folders: Sequence[Path] | None, notes: Notes) -> Images:
+def read_images(
+    path: Path, entries: list[Any], folders: Sequence[Path] | None, root: Path | None, notes: Notes
+) -> Images:
     """Return the images of a document; malformed entries are recorded as problems and left out.
 
     Args:
         path: The annotation file.
         entries: Value of 'images', not empty.
         folders: Candidate folders of the images; None if they are not read.
+        root: Folder outside of which no image is read; None for no such limit.
         notes: Notes of the file.
 
     Raises:
@@ -197,11 +219,15 @@ def read_images(path: Path, entries: list[Any], folders: Sequence[Path] | None, 
         lambda value: notes.add(kinds.IMAGE_ID_NUMBERS, quoted(value)),
         lambda value: notes.add(kinds.IMAGE_ID_TEXTS, quoted(value)),
     )
-    locate = _Locator(path, valid, folders, notes)
+    locate = _Locator(path, valid, folders, root, notes)
     sizes: dict[int, tuple[int, int]] = {}
+    names: dict[int, str] = {}
     ids, paths = [], []
     for entry in valid:
         image_id = numbers[entry["id"]]
+        if image_id in sizes and names[image_id] == entry["file_name"]:
+            notes.add(kinds.REPEATED_IMAGES, f"image {quoted(entry['id'])}")
+            continue
         if image_id in sizes:
             notes.problem(kinds.REPEATED_ID, f"{path}: image id {image_id} occurs more than once. Give unique ids.")
             continue
@@ -213,9 +239,10 @@ def read_images(path: Path, entries: list[Any], folders: Sequence[Path] | None, 
         except SaisError as error:
             notes.problem(kinds.BAD_IMAGE, str(error))
             continue
+        names[image_id] = entry["file_name"]
         ids.append(image_id)
         paths.append(file)
-    return Images(tuple(ids), tuple(paths), sizes, numbers)
+    return Images(tuple(ids), tuple(paths), sizes, numbers, locate.digests())
 
 
 def _valid_entries(path: Path, entries: list[Any], notes: Notes) -> list[dict[str, Any]]:
@@ -224,7 +251,7 @@ def _valid_entries(path: Path, entries: list[Any], notes: Notes) -> list[dict[st
         if not isinstance(entry, dict) or not is_id(entry.get("id")):
             text = f"{path}: not COCO: images[{position}] is an image without an 'id'. Export it as COCO instances."
             notes.problem(kinds.BAD_IMAGE, text)
-        elif not _is_file_name(entry.get("file_name")):
+        elif not is_file_name(entry.get("file_name")):
             text = f"{path}: not COCO: image {quoted(entry['id'])} lacks 'file_name'. Export it as COCO instances."
             notes.problem(kinds.BAD_IMAGE, text)
         else:
@@ -232,7 +259,7 @@ def _valid_entries(path: Path, entries: list[Any], notes: Notes) -> list[dict[st
     return valid
 
 
-def _is_file_name(value: object) -> bool:
+def is_file_name(value: object) -> bool:
     """Return whether a file can have this name: no system takes NUL, or half of a UTF-16 pair as in ``"\\ud800"``."""
     if not isinstance(value, str) or not value or "\0" in value:
         return False
@@ -246,31 +273,43 @@ def _is_file_name(value: object) -> bool:
 class _Locator:
     """Finds the file of each name in the folder with most of the first images."""
 
-    def __init__(self, path: Path, entries: list[Any], folders: Sequence[Path] | None, notes: Notes) -> None:
-        self._folder, self._notes = path.parent, notes
+    def __init__(
+        self, path: Path, entries: list[Any], folders: Sequence[Path] | None, root: Path | None, notes: Notes
+    ) -> None:
+        self._folder, self._root, self._notes = path.parent, root, notes
         self._files: ImageFiles | None = None
         names = [entry["file_name"] for entry in entries]
         if folders is None or not names:
             return
-        self._files = ImageFiles(folders, names)
+        self._files = ImageFiles(folders, names, root)
         if not self._files.found or self._files.folder is None:
             nearest = self._files.nearest(names[0])
             hint = f"; the nearest file is {nearest}" if nearest else ""
+            if self._files.leads_outside(names[0]):
+                hint += f"; the data option outside_images also reads files outside of {root}"
             searched = ", ".join(str(folder) for folder in folders)
             raise InputError(
                 f"{path}: its images ({names[0][:200]} ...) are not in {searched}{hint}. Give the folder of the images."
             )
         self._folder = self._files.folder
 
+    def digests(self) -> dict[str, str]:
+        """Return `ImageFiles.digests`."""
+        return {} if self._files is None else self._files.digests()
+
     def __call__(self, name: str) -> Path:
         """Return the file of a name; the name in the folder if there is none."""
         if self._files is None:
-            return self._folder / name
+            return self._folder / name_inside(name)
         found = self._files.find(name)
         if found is None:
-            nearest = None if self._notes.counts[kinds.MISSING_FILES] else self._files.nearest(name)
-            self._notes.add(kinds.MISSING_FILES, name[:200] + (f" (nearest file: {nearest})" if nearest else ""))
-            return self._folder / name
+            is_first = not self._notes.counts[kinds.MISSING_FILES]
+            nearest = self._files.nearest(name) if is_first else None
+            hint = f" (nearest file: {nearest})" if nearest else ""
+            if self._files.leads_outside(name):
+                hint = f" (outside of {self._root}, where only the data option outside_images reads)"
+            self._notes.add(kinds.MISSING_FILES, name[:200] + hint)
+            return self._folder / name_inside(name)
         file, exact = found
         if not exact:
             self._notes.add(kinds.RENAMED_FILES, f"{name} is {file.relative_to(self._folder)}")

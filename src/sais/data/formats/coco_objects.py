@@ -1,28 +1,41 @@
-"""The annotations of a COCO file: checked, and converted to `Annotation`. N is their number.
+"""The annotations of a COCO file: checked, and converted to arrays. N is their number.
 
-The work is done in three passes: ids and segmentations one by one, all boxes at once against the outlines
-(`coco_boxes`), then areas one by one.
+Entries in the usual form are checked all at once, the others one by one in the order of the file (`coco_rows`). Then
+all boxes are compared with the outlines (`coco_boxes`), and areas and crowds are read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sais.data.annotation_limits import quoted
-from sais.data.annotations import Annotation, Segmentation, rasterize_segmentation
+from sais.data.annotations import Segmentation, rasterize_segmentation
 from sais.data.formats import notes as kinds
 from sais.data.formats.coco_boxes import BoxTable, contradicted, settle_boxes
 from sais.data.formats.coco_document import Categories, Images
-from sais.data.formats.coco_ids import as_integer, find_id
+from sais.data.formats.coco_entries import Entries
+from sais.data.formats.coco_ids import find_id
+from sais.data.formats.coco_rows import (
+    NO_LABEL,
+    ObjectRows,
+    SingleRows,
+    check_usual_rows,
+    free_id,
+    merge_rows,
+    other_ids,
+    repeated_ids,
+    to_table,
+)
 from sais.data.formats.coco_segmentation import check_outline, read_segmentation
 from sais.data.formats.notes import Notes
 from sais.data.objects import UNKNOWN_CLASS
+from sais.data.packed_annotations import AnnotationTable
 from sais.errors import InputError
 from sais.ops import rle
 from sais.ops.rasterize import ObjectMask, bounding_box, inside
@@ -33,71 +46,65 @@ _RLE_SAMPLE = 64
 """Number of RLE masks decoded to compare their boxes; all are if one of these contradicts its box."""
 _COUNTED_PIXELS = 2**18
 """Area of a box in pixels up to which the area of its mask is counted by pixels, if the file does not state it."""
+_MAX_ORPHANS = 0.5
+"""Fraction of annotations of unknown images up to which these are what remains of removed images."""
 _UNKNOWN = (math.nan,) * 4
 _CROWD_TEXTS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
-@dataclass
-class _Rows:
-    """The annotations that are usable so far, one entry a row in each list."""
-
-    raw: list[dict[str, Any]] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    image_ids: list[int] = field(default_factory=list)
-    labels: list[int | None] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    segmentations: list[Segmentation] = field(default_factory=list)
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
-    """x y width height as stated; NaN where the annotation has none."""
-    extents: list[tuple[float, ...]] = field(default_factory=list)
-    """x1 y1 x2 y2 of the outline; NaN where it is not known."""
-
-
-def read_objects(
-    path: Path, entries: list[Any], images: Images, categories: Categories, notes: Notes
-) -> list[tuple[int, Annotation]]:
-    """Return the annotations of a file with their image ids; malformed entries are recorded as problems and left out.
+def read_objects(path: Path, entries: Entries, images: Images, categories: Categories, notes: Notes) -> AnnotationTable:
+    """Return the images of a file with their annotations; malformed entries are recorded as problems and left out.
 
     Args:
         path: The annotation file.
-        entries: Value of 'annotations'.
+        entries: Its annotations.
         images: Images of the file.
         categories: Categories of the file.
         notes: Notes of the file.
     """
-    rows = _Rows()
-    ids: set[int] = set()
-    following = 0  # ids given to annotations without a number
-    for position, raw in enumerate(entries):
+    usual = check_usual_rows(entries, images, categories)
+    others = other_ids(entries)
+    repeated = repeated_ids(entries, others)
+    chosen = usual.complete & ~np.isin(entries.positions, list(repeated))
+    singles = SingleRows()
+    following = 0  # id given to an annotation whose id an earlier one has
+    for position in sorted({*entries.positions[~chosen].tolist(), *entries.others}):
+        raw = entries.raw(position)
+        annotation_id, is_stated = others[position] if position in others else (raw["id"], True)
         try:
-            annotation_id = raw["id"]
-            if type(annotation_id) is not int:
-                annotation_id = as_integer(annotation_id)
-        except (TypeError, KeyError):
-            annotation_id = None
-        try:
-            if annotation_id is None:
-                following = following or _following_id(entries)
-                annotation_id, following = following, following + 1
+            if not is_stated:
                 _check_entry(path, position, raw, notes)
                 notes.add(kinds.ANNOTATION_IDS, f"annotations[{position}] is {annotation_id}")
-            if annotation_id in ids:
-                problem = f"{path}: annotation id {annotation_id} occurs more than once. Give unique ids."
-                raise notes.problem(kinds.REPEATED_ID, problem)
-            ids.add(annotation_id)
-            _add_row(path, raw, annotation_id, images, categories, rows, notes)
+            if position in repeated:
+                if raw == entries.raw(repeated[position]):
+                    notes.add(kinds.REPEATED_ENTRIES, f"annotation {annotation_id}")
+                    continue
+                following = following or free_id(entries, others)
+                notes.add(kinds.REPEATED_IDS, f"annotation {annotation_id} at annotations[{position}] is {following}")
+                annotation_id, following = following, following + 1
+            if _add_row(path, raw, annotation_id, images, categories, singles, notes):
+                singles.positions.append(position)
         except InputError:
             continue  # recorded
-    if not rows.raw:
-        return []
-    _scale_fractions(path, rows, notes)
-    corners = _settle_boxes(path, rows, notes)
-    return _annotations(path, rows, corners, notes)
+    _check_orphans(path, len(usual.complete) + len(entries.others), notes)
+    rows = merge_rows(entries, usual, chosen, singles, images)
+    sizes = np.array([images.sizes[image_id] for image_id in images.ids], np.int64).reshape(-1, 2)
+    limits = sizes[rows.images].astype(np.float64)
+    if not len(rows.ids):
+        return to_table(rows, np.zeros((0, 4), np.float32), np.zeros(0, bool), images, sizes, entries)
+    _scale_fractions(path, rows, limits, entries, notes)
+    corners = _settle_boxes(path, rows, limits, entries, notes)
+    boxes, usable = _read_values(path, rows, corners, limits, entries, notes)
+    return to_table(rows, boxes, usable, images, sizes, entries)
 
 
-def _following_id(entries: list[Any]) -> int:
-    numbers = [as_integer(entry.get("id")) for entry in entries if isinstance(entry, dict)]
-    return max((number for number in numbers if number is not None), default=0) + 1
+def _check_orphans(path: Path, count: int, notes: Notes) -> None:
+    """Record a problem if most of the annotations are of images that the file does not have."""
+    orphans = notes.counts[kinds.ORPHANS]
+    if orphans > _MAX_ORPHANS * count:
+        problem = f"{orphans} of {count} annotations are of images that are not in 'images'"
+        first = notes.examples[kinds.ORPHANS][0]
+        notes.problem(kinds.BAD_REFERENCE, f"{path}: {problem} (the first: {first}). Export the file again.")
 
 
 def _check_entry(path: Path, position: int, raw: Any, notes: Notes) -> None:
@@ -112,10 +119,10 @@ def _add_row(
     annotation_id: int,
     images: Images,
     categories: Categories,
-    rows: _Rows,
+    rows: SingleRows,
     notes: Notes,
-) -> None:
-    """Append an annotation to `rows`; raise InputError, recorded as a problem, if it is malformed."""
+) -> bool:
+    """Append an annotation to `rows`, and return whether it has a shape; raise InputError, recorded, if malformed."""
     if "image_id" not in raw or "category_id" not in raw:
         key = "image_id" if "image_id" not in raw else "category_id"
         problem = f"{path}: not COCO: annotation {annotation_id} lacks '{key}'. Export it as COCO instances."
@@ -124,8 +131,8 @@ def _add_row(
     if type(image_id) is not int or image_id not in images.numbers:
         image_id = find_id(images.numbers, image_id)
     if image_id is None:
-        problem = f"annotation {annotation_id} is of image {quoted(raw['image_id'])}, which is not in 'images'."
-        raise notes.problem(kinds.BAD_REFERENCE, f"{path}: {problem} Remove it, or add the image.")
+        notes.add(kinds.ORPHANS, f"annotation {annotation_id} of image {quoted(raw['image_id'])}")
+        return False
     if image_id not in images.sizes:
         raise InputError("its image is refused")  # recorded with the image
     if type(category_id) is not int or category_id not in categories.labels:
@@ -142,18 +149,19 @@ def _add_row(
     if box is _UNKNOWN and extent is None:
         if segmentation is None:
             notes.add(kinds.NO_SHAPE, f"annotation {annotation_id}")
-            return
+            return False
         extent = _bounds(path, segmentation, size, annotation_id, notes)
     if box is _UNKNOWN:
         notes.add(kinds.BOX_COMPUTED, f"annotation {annotation_id}")
-    rows.raw.append(raw)
+    label = categories.labels[category_id]
+    rows.values.append({key: raw[key] for key in ("area", "iscrowd") if key in raw})
     rows.ids.append(annotation_id)
     rows.image_ids.append(image_id)
-    rows.labels.append(categories.labels[category_id])
-    rows.sizes.append(size)
-    rows.segmentations.append(segmentation)
+    rows.labels.append(NO_LABEL if label is None else label)
+    rows.masks.append(None if segmentation is None else json.dumps(segmentation).encode())
     rows.boxes.append(box)
     rows.extents.append(_UNKNOWN if extent is None else extent)
+    return True
 
 
 def _read_box(path: Path, raw: dict[str, Any], annotation_id: int, notes: Notes) -> tuple[float, ...]:
@@ -206,34 +214,41 @@ def _bounds(
     return left, top, right, bottom
 
 
-def _scale_fractions(path: Path, rows: _Rows, notes: Notes) -> None:
-    """Scale the polygons to pixels in place if all of the file are written as fractions of the image."""
-    polygons = [row for row, segmentation in enumerate(rows.segmentations) if isinstance(segmentation, list)]
-    # Most files end this at the first polygon. Clipped polygons are not measured: NaN.
-    if not polygons or not all(-0.001 <= min(rows.extents[row]) <= max(rows.extents[row]) <= 1.001 for row in polygons):
+def _scale_fractions(path: Path, rows: ObjectRows, sizes: np.ndarray, entries: Entries, notes: Notes) -> None:
+    """Scale the polygons to pixels in place if all of the file are written as fractions of the image.
+
+    Args:
+        path: The annotation file.
+        rows: The annotations.
+        sizes: (N, 2) height, width of their images.
+        entries: Their polygons.
+        notes: Notes of the file.
+    """
+    is_polygon = rows.part_counts > 0
+    is_polygon[rows.text_rows(b"[")] = True
+    polygons, extents = np.flatnonzero(is_polygon), rows.extents[is_polygon]
+    # Clipped polygons are not measured: NaN, which is not within the limits.
+    if not len(polygons) or not ((extents >= -0.001) & (extents <= 1.001)).all():
         return
-    for row in polygons:
-        height, width = rows.sizes[row]
-        parts = [np.array(part).reshape(-1, 2) * (width, height) for part in rows.segmentations[row] or ()]
-        scaled = [part.reshape(-1).tolist() for part in parts]
-        rows.segmentations[row] = scaled
+    for row in polygons.tolist():
+        height, width = sizes[row].tolist()
+        given: Any = rows.segmentation(row, entries)
+        scaled = [(np.array(part).reshape(-1, 2) * (width, height)).reshape(-1).tolist() for part in given]
+        rows.masks[row], rows.part_counts[row] = json.dumps(scaled).encode(), 0
         with contextlib.suppress(InputError):  # recorded
             check_outline(scaled, height + width, str(path), f"annotation {rows.ids[row]}", notes)
-        rows.extents[row] = tuple(float(v) for v in np.array(rows.extents[row]) * (width, height, width, height))
+        rows.extents[row] *= (width, height, width, height)
         notes.add(kinds.FRACTION_OUTLINES, f"annotation {rows.ids[row]}")
 
 
-def _settle_boxes(path: Path, rows: _Rows, notes: Notes) -> np.ndarray:
-    """Return the boxes x1 y1 x2 y2 of all rows, (N, 4) float64, not yet clipped to the images."""
-    extents = np.array(rows.extents, np.float64)
-    sizes = np.array(rows.sizes, np.float64)
-    boxes = np.array(rows.boxes, np.float64)
-    clipped = np.clip(extents, 0, np.tile(sizes[:, ::-1], 2))
-    _measure_rle(rows, boxes, clipped, sizes)
-    table = BoxTable(boxes, clipped, sizes, lambda row: f"annotation {rows.ids[row]}")
+def _settle_boxes(path: Path, rows: ObjectRows, sizes: np.ndarray, entries: Entries, notes: Notes) -> np.ndarray:
+    """Return the boxes x1 y1 x2 y2 of all rows, (N, 4) float64, not yet clipped to the images (N, 2)."""
+    clipped = np.clip(rows.extents, 0, np.tile(sizes[:, ::-1], 2))
+    _measure_rle(rows, clipped, sizes, entries)
+    table = BoxTable(rows.boxes, clipped, sizes, lambda row: f"annotation {rows.ids[row]}")
     corners = settle_boxes(table, str(path), notes)
-    missing = np.isnan(boxes).any(1)
-    corners[missing] = extents[missing]
+    missing = np.isnan(rows.boxes).any(1)
+    corners[missing] = rows.extents[missing]
     with np.errstate(invalid="ignore"):
         first, last = np.ceil(clipped[:, :2] - 0.5), np.ceil(clipped[:, 2:] - 0.5)
         no_pixel = (first >= last).any(1)
@@ -242,22 +257,22 @@ def _settle_boxes(path: Path, rows: _Rows, notes: Notes) -> np.ndarray:
     return corners
 
 
-def _measure_rle(rows: _Rows, boxes: np.ndarray, extents: np.ndarray, sizes: np.ndarray) -> None:
+def _measure_rle(rows: ObjectRows, extents: np.ndarray, sizes: np.ndarray, entries: Entries) -> None:
     """Set the extents (N, 4) of RLE masks: of a sample, and of all if one of these contradicts its box."""
-    masks = np.flatnonzero([isinstance(segmentation, dict) for segmentation in rows.segmentations])
+    masks = np.array(rows.text_rows(b"{"), np.int64)
     masks = masks[np.isnan(extents[masks]).any(1)]
     if not len(masks):
         return
     sample = masks[np.unique(np.linspace(0, len(masks) - 1, _RLE_SAMPLE).astype(int))]
     for chosen in (sample, np.setdiff1d(masks, sample)):
         for row in chosen.tolist():
-            extents[row] = _rle_extent(rows.segmentations[row])
-        if not contradicted(BoxTable(boxes[sample], extents[sample], sizes[sample], str)):
+            extents[row] = _rle_extent(rows.segmentation(row, entries))
+        if not contradicted(BoxTable(rows.boxes[sample], extents[sample], sizes[sample], str)):
             break
 
 
 def _rle_extent(segmentation: Segmentation) -> tuple[float, ...]:
-    """Return x1 y1 x2 y2 of the set pixels of an RLE; NaN if it is empty or malformed, which `sais check` reports."""
+    """Return x1 y1 x2 y2 of the set pixels of an RLE; NaN if it is empty or malformed, which `sais doctor` reports."""
     assert isinstance(segmentation, dict)
     try:
         edges = rle.bounds(segmentation)
@@ -266,39 +281,51 @@ def _rle_extent(segmentation: Segmentation) -> tuple[float, ...]:
     return edges if edges[2] > edges[0] else _UNKNOWN
 
 
-def _annotations(path: Path, rows: _Rows, corners: np.ndarray, notes: Notes) -> list[tuple[int, Annotation]]:
-    """Return the usable rows as annotations with their image ids; boxes are clipped to the images."""
-    sizes = np.array(rows.sizes, np.float64)
-    limits = np.tile(sizes[:, ::-1], 2)
-    inner = corners.clip(0.0, limits)
+def _read_values(
+    path: Path, rows: ObjectRows, corners: np.ndarray, sizes: np.ndarray, entries: Entries, notes: Notes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read areas and crowds in place.
+
+    Args:
+        path: The annotation file.
+        rows: The annotations.
+        corners: (N, 4) boxes x1 y1 x2 y2.
+        sizes: (N, 2) height, width of their images.
+        entries: Their polygons.
+        notes: Notes of the file.
+
+    Returns:
+        Boxes clipped to the images, (N, 4) float32, and which rows are usable, (N,) bool.
+    """
+    inner = corners.clip(0.0, np.tile(sizes[:, ::-1], 2))
     no_area = np.any(corners[:, 2:] <= corners[:, :2], axis=1)
     outside = ~no_area & np.any(inner[:, 2:] <= inner[:, :2], axis=1)
     clipped = np.any(np.abs(inner - corners) > _ROUNDING, axis=1)
-    unusable, is_clipped = (no_area | outside).tolist(), clipped.tolist()  # lists are read faster
-    boxes = list(inner.astype(np.float32))
-    annotations = []
-    for row, (raw, annotation_id) in enumerate(zip(rows.raw, rows.ids, strict=True)):
-        if unusable[row]:
-            notes.add(kinds.NO_AREA if no_area[row] else kinds.OUTSIDE, f"annotation {annotation_id}")
+    boxes = inner.astype(np.float32)
+    usable = ~(no_area | outside) & (rows.labels != NO_LABEL)
+    without_mask = ~rows.outlined()
+    noted = ~usable | clipped | without_mask
+    noted[list(rows.values)] = True
+    for row in np.flatnonzero(noted).tolist():
+        place = f"annotation {rows.ids[row]}"
+        if not usable[row]:
+            kind = kinds.NO_AREA if no_area[row] else kinds.OUTSIDE if outside[row] else UNKNOWN_CLASS
+            notes.add(kind, place)
             continue
-        label = rows.labels[row]
-        if label is None:
-            notes.add(UNKNOWN_CLASS, f"annotation {annotation_id}")
+        if clipped[row]:
+            notes.add(kinds.CLIPPED, place)
+        if without_mask[row]:
+            notes.add(kinds.NO_MASK, place)
+        if row not in rows.values:
             continue
-        if is_clipped[row]:
-            notes.add(kinds.CLIPPED, f"annotation {annotation_id}")
-        segmentation = rows.segmentations[row]
-        if segmentation is None:
-            notes.add(kinds.NO_MASK, f"annotation {annotation_id}")
+        raw, annotation_id, mask = rows.values[row], int(rows.ids[row]), rows.segmentation(row, entries)
+        height, width = (int(side) for side in sizes[row])
         try:
-            area = _read_area(path, raw, annotation_id, segmentation, rows.sizes[row], boxes[row], notes)
-            crowd = _read_crowd(path, raw, annotation_id, notes)
+            rows.areas[row] = _read_area(path, raw, annotation_id, mask, (height, width), boxes[row], notes)
+            rows.crowds[row] = _read_crowd(path, raw, annotation_id, notes)
         except InputError:
-            continue  # recorded
-        annotations.append(
-            (rows.image_ids[row], Annotation(annotation_id, boxes[row], label, segmentation, crowd, area))
-        )
-    return annotations
+            usable[row] = False  # recorded
+    return boxes, usable
 
 
 def _read_area(

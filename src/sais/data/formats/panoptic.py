@@ -2,7 +2,8 @@
 
     DIR/annotations/panoptic_train2017.json, DIR/annotations/panoptic_train2017/a.png, images as for COCO
 
-The id is R + 256 G + 65536 B. Objects are the regions of categories with isthing 1; the others are counted.
+The id is R + 256 G + 65536 B. Objects are the regions of categories with isthing 1; the others are counted. If no
+category has isthing 1, all are of objects.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 from sais.data.annotation_limits import quoted
 from sais.data.annotations import DatasetSplit
 from sais.data.formats import notes as kinds
-from sais.data.formats.coco_document import read_categories, read_document
+from sais.data.formats.coco_document import is_file_name, read_categories, read_document
 from sais.data.formats.coco_ids import Numbers, as_integer, find_id, is_id, number_ids
 from sais.data.formats.id_classes import is_crowded
 from sais.data.formats.id_maps import crop_objects, read_id_map
+from sais.data.formats.image_files import ImageFiles
 from sais.data.formats.notes import Notes
 from sais.data.formats.paths_inside import find_inside
 from sais.data.formats.split_builder import Problems, SplitBuilder
@@ -62,19 +64,22 @@ def _read(
 ) -> DatasetSplit:
     document = read_document(path)
     things = [c for c in document["categories"] if isinstance(c, dict) and c.get("isthing", 1) in (1, True)]
-    if not things:
-        raise InputError(f"{path}: no category has isthing 1. Export categories of objects.")
+    none_is_thing = not things  # as Datumaro writes all of them
+    things = things or document["categories"]
     categories = read_categories(path, {"categories": things}, None, Notes())
     builder = SplitBuilder(folder, categories.class_names, classes, categories.category_ids)
+    for name in categories.class_names if none_is_thing else ():
+        builder.notes.add(kinds.ALL_THINGS, name)
     labels = {number: label for label, number in enumerate(categories.category_ids)}
     images = _image_entries(path, document["images"], builder)
     numbers = number_ids([entry["id"] for entry in images], _ignore, _ignore)
     segments = _segments(path, document.get("annotations", []), numbers, builder)
     image_folders, map_folders = _folders(folder, path, split)
+    files = ImageFiles(image_folders, [entry["file_name"] for entry in images], folder)
     used: set[int] = set()
     for entry in images:
         image_id, name = numbers[entry["id"]], entry["file_name"]
-        image = find_inside(folder, image_folders, name, os.path.isfile)
+        image = find_inside(folder, image_folders, name, os.path.isfile) or _in_another_form(files, name, builder)
         if image_id in used:
             text = f"{path}: image id {image_id} occurs more than once. Give unique ids."
             builder.notes.problem(kinds.REPEATED_ID, text)
@@ -95,6 +100,14 @@ def _read(
     return builder.build(split, problems)
 
 
+def _in_another_form(files: ImageFiles, name: str, builder: SplitBuilder) -> Path | None:
+    """Return the only image whose name is `name` in another Unicode form, letter case, suffix or escape."""
+    found = files.find(name)
+    if found is not None:
+        builder.notes.add(kinds.RENAMED_FILES, f"{name} is {builder.relative(found[0])}")
+    return None if found is None else found[0]
+
+
 def _folders(folder: Path, path: Path, split: str) -> tuple[list[Path], list[Path]]:
     """Return the folders that images and id maps may be in."""
     stem = path.stem.removeprefix(_PREFIX)
@@ -106,7 +119,7 @@ def _folders(folder: Path, path: Path, split: str) -> tuple[list[Path], list[Pat
 def _image_entries(path: Path, entries: list[Any], builder: SplitBuilder) -> list[dict[str, Any]]:
     valid = []
     for entry in entries:
-        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and is_id(entry.get("id")):
+        if isinstance(entry, dict) and is_file_name(entry.get("file_name")) and is_id(entry.get("id")):
             valid.append(entry)
         else:
             text = f"{path}: an image without 'id' or 'file_name': {quoted(entry)}. Export it again."

@@ -60,7 +60,7 @@ def read_classes(root: Path) -> VocClasses:
 
 
 def _read_label_map(path: Path) -> VocClasses:
-    """Return the classes of CVAT's labelmap.txt: lines ``label:R,G,B:parts:actions``, background among them."""
+    """Return the classes of labelmap.txt (CVAT, Datumaro): ``label:R,G,B:parts:actions``, background among them."""
     names: list[str] = []
     labels: dict[int, int] = {}
     position = 0
@@ -74,6 +74,8 @@ def _read_label_map(path: Path) -> VocClasses:
             if len(color) == 3 and all(value.strip().isdecimal() and len(value) < 5 for value in color):
                 red, green, blue = (int(value) for value in color)
                 labels[red + 256 * green + 65536 * blue] = len(names)
+            elif not color_text.strip():  # as Datumaro writes it, with the colors of VOC's palette
+                labels[_palette_color(position)] = len(names)
             names.append(name.strip())
         position += 1
     return VocClasses(names, labels)
