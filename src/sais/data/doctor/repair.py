@@ -202,8 +202,8 @@ def _repair_object(annotation: Annotation, size: tuple[int, int], found: set[str
     if found & {kinds.LARGE_AREA, kinds.WRONG_AREA, kinds.BOX_AREA, kinds.SELF_CROSSING}:
         box_pixels = float(box_area(annotation.box))
         area = box_pixels if annotation.segmentation is None else float(mask_pixels(annotation, size))
+        changes[CORRECTED_AREAS] += area != annotation.area and kinds.SELF_CROSSING not in found
         annotation = replace(annotation, area=area)
-        changes[CORRECTED_AREAS] += kinds.SELF_CROSSING not in found
     return annotation
 
 
