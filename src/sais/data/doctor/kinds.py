@@ -67,7 +67,10 @@ OTHER_CLASS = "labels that the model detects as another class"
 
 ERRORS = (UNREADABLE_IMAGE, SIZE_MISMATCH, MALFORMED_MASK)
 """Kinds that stop a training run or make it wrong."""
-NOTES = (NO_OBJECTS, HIDDEN_OBJECT, THIN_OBJECT, BOX_AREA, ODD_SIZE, ODD_ASPECT, ID_GAPS, EMPTY_CLASS, FLIP_PAIRS, NEVER_FOUND)
+NOTES = (
+    *(NO_OBJECTS, HIDDEN_OBJECT, THIN_OBJECT, BOX_AREA, ODD_SIZE, ODD_ASPECT, ID_GAPS, EMPTY_CLASS, FLIP_PAIRS),
+    NEVER_FOUND,
+)
 """Kinds for information; all others are a WARNING."""
 
 
