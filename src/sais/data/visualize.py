@@ -10,7 +10,7 @@ from sais.data.dataset import AugmentedSamples, SampleKey
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.ops.rasterize import inside
 from sais.results.cropped_mask import CroppedMask
-from sais.results.draw import contact_sheet, draw_objects
+from sais.results.draw import ColorBy, contact_sheet, draw_objects
 from sais.structures import Sample
 
 
@@ -50,7 +50,7 @@ def draw_samples(
     return contact_sheet(images, columns, tile, captions), list(dict.fromkeys(unreadable))
 
 
-def draw_sample(sample: Sample, class_names: Sequence[str]) -> np.ndarray:
+def draw_sample(sample: Sample, class_names: Sequence[str], color_by: ColorBy = "class") -> np.ndarray:
     """Draw a sample's image with boxes, class names and masks: (H, W, 3) uint8 RGB."""
     height, width = sample.image.shape[:2]
     masks = []
@@ -59,4 +59,4 @@ def draw_sample(sample: Sample, class_names: Sequence[str]) -> np.ndarray:
         high = np.ceil(box[2:]).astype(int).clip(low + 1, [width, height])
         bits = np.zeros((high - low)[::-1], bool) if mask is None else inside(mask, (*low, *high))
         masks.append(CroppedMask(int(low[0]), int(low[1]), bits))
-    return draw_objects(sample.image, sample.boxes, sample.labels, class_names, masks)
+    return draw_objects(sample.image, sample.boxes, sample.labels, class_names, masks, color_by=color_by)
