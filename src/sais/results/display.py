@@ -128,7 +128,8 @@ def to_html(detections: Detections) -> str:
             f'<tr><td style="text-align:left"><span style="color:{swatch}">&#9632;</span> {name}</td>{cells}</tr>'
         )
     header = "".join(f"<th>{name}</th>" for name in ("class", "score", "x1", "y1", "x2", "y2", "area"))
-    table = f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+    body = "".join(rows)
+    table = f'<table style="text-align:right"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>'
     remarks = [f"{len(detections) - MAX_ROWS} more objects"] if len(detections) > MAX_ROWS else []
     if detections.image is None:
         remarks.append(
@@ -137,6 +138,7 @@ def to_html(detections: Detections) -> str:
     height, width = detections.image_size
     title = f"{html.escape(detections.summary())} ({width} x {height})"
     figure = f'<img alt="{title}" style="max-width:100%" src="data:image/jpeg;base64,{encoded}">'
+    table = table if rows else ""
     return f"<div><p>{title}</p>{figure}{table}{''.join(f'<p>{remark}</p>' for remark in remarks)}</div>"
 
 

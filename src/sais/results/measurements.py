@@ -147,7 +147,7 @@ class Measurements(Sequence[Measurement]):
 
     def __repr__(self) -> str:
         shown = ("class_name", "score", "area", "perimeter_crofton", "length", "width", "circularity")
-        rows = [[_text(getattr(row, name)) for name in shown] for row in self.rows[:_SHOWN_ROWS]]
+        rows = [[_text(getattr(row, name), 5) for name in shown] for row in self.rows[:_SHOWN_ROWS]]
         widths = [max(map(len, column)) for column in zip(shown, *rows, strict=True)]
         lines = ["  ".join(value.rjust(width) for value, width in zip(row, widths, strict=True)) for row in rows]
         header = "  ".join(name.rjust(width) for name, width in zip(shown, widths, strict=True))
@@ -212,7 +212,7 @@ def csv_header() -> list[str]:
 
 
 def csv_row(row: Measurement, unit: str) -> list[str]:
-    """Return the fields of an object: numbers with eight digits, nothing for what is not defined."""
+    """Return the fields of an object: numbers with seven digits, nothing for what is not defined."""
     return [*map(_text, astuple(row)), unit]
 
 
@@ -223,7 +223,7 @@ def csv_lines(rows: Iterable[Sequence[str]]) -> str:
     return buffer.getvalue()
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, digits: int = 7) -> str:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.8g}"
+        return "" if math.isnan(value) else f"{value:.{digits}g}"
     return str(value)
