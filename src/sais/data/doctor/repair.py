@@ -26,6 +26,7 @@ from sais.data.doctor.objects import check_object, mask_pixels
 from sais.data.doctor.pairs import check_pairs
 from sais.data.doctor.report import CheckReport
 from sais.data.formats.image_sizes import trust_file_sizes
+from sais.data.formats.notes import NO_MASK
 from sais.data.options import DataOptions, apply_options, duplicate_files
 from sais.ops.numpy_boxes import box_area
 from sais.ops.outlines import crop_shape, mask_rings, ring_area
@@ -76,7 +77,8 @@ def repair(reports: Sequence[CheckReport]) -> list[RepairedSplit]:
 
 
 def _repair_split(report: CheckReport) -> RepairedSplit:
-    changes: Counter[str] = Counter({REMOVED_ENTRIES: sum(map(len, report.problems.values()))})
+    changes = Counter({note: count for note, count in report.split.notes.items() if note != NO_MASK})  # on reading
+    changes[REMOVED_ENTRIES] += sum(map(len, report.problems.values()))
     corrected = _correct_sizes(report)
     changes[CORRECTED_SIZES] += len(corrected)
     removed = _removed_images(report, set(corrected), changes)
