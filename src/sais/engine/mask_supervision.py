@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sais.config import Experiment
-from sais.data.annotations import DatasetSplit, trainable
+from sais.data.annotations import DatasetSplit
 
 
 def match_masks(
@@ -45,4 +45,8 @@ def match_masks(
 
 def _outlines(split: DatasetSplit) -> list[bool]:
     """Return whether each object, without crowds, has an outline."""
-    return [annotation.segmentation is not None for record in split.images for annotation in trainable(record)]
+    from sais.data.packed_annotations import object_columns
+
+    objects = object_columns(split.images)
+    outlined: list[bool] = objects.outlined[~objects.crowds].tolist()
+    return outlined

@@ -120,12 +120,12 @@ class EntryCollector:
                 chunk = self._convert(part, frozenset(i for i, raw in enumerate(part) if not _is_exact(raw)))
                 assert chunk is not None
             for name, values in chunk.items():
-                self._columns[name] += values.data.cast("B")
+                self._columns[name] += values.reshape(-1).view(np.uint8).data
             self._count += len(part)
 
     def finish(self) -> Entries:
         """Return all entries; the collector is empty afterwards."""
-        columns = {
+        columns: dict[str, Any] = {
             name: np.frombuffer(values, _TYPES[name], len(values) // np.dtype(_TYPES[name]).itemsize)
             for name, values in self._columns.items()
         }

@@ -128,6 +128,7 @@ class _Parser:
         self._text = ""
         self._position = 0
         self._complete = False
+        self._refused = ""
         self._scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
     def document(self, annotations: EntryCollector) -> dict[str, Any]:
@@ -165,35 +166,35 @@ class _Parser:
         batch: list[Any] = []
         while True:
             batch.append(self._value())
-            start, character = self._position, self._text[self._position]  # `_value` ends before one
+            text, start = self._text, self._position  # `_value` ends before a character
             self._position += 1
-            if character == "]":
+            if text[start] == "]":
                 yield batch
                 return
-            if character != ",":
+            if text[start] != ",":
                 raise _OtherFormError
-            if len(batch) == _BATCH:
+            is_object = self._next() == "{" and text is self._text and text[start - 1 : start] == "}"
+            elements = self._whole_elements(text[start - 1 : self._position + 1]) if is_object else []
+            if elements or len(batch) == _BATCH:
                 yield batch
+                yield elements
                 batch = []
-            following = self._next()
-            separator = self._text[start - 1 : self._position + 1] if start else ""
-            if separator.startswith("}") and following == "{":
-                yield from self._whole_elements(separator)
 
-    def _whole_elements(self, separator: str) -> Iterator[list[Any]]:
-        """Yield the elements up to the last separator in memory, if that is one between elements and not inside one.
+    def _whole_elements(self, separator: str) -> list[Any]:
+        """Return the elements up to the last separator in memory; none if that is inside of an element.
 
         Many elements together are parsed in two thirds of the time.
         """
         end = self._text.rfind(separator, self._position)
-        if end < 0:
-            return
+        if end < 0 or self._text is self._refused:
+            return []
         try:
-            elements = json.loads(f"[{self._text[self._position : end + 1]}]")
-        except ValueError:
-            return
+            elements: list[Any] = json.loads(f"[{self._text[self._position : end + 1]}]")
+        except ValueError:  # the last separator may be one of another list
+            self._refused = self._text
+            return []
         self._position = end + len(separator) - 1
-        yield elements
+        return elements
 
     def _value(self) -> Any:
         """Return the value at the position, and advance to the character that follows it."""
