@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sais import cli
+from sais.data.doctor.kinds import NEVER_FOUND, OTHER_CLASS, UNLABELED
 from tests.data.formats.coco_samples import make_document, write_split
 
 
@@ -227,3 +228,48 @@ def fix_error(capsys: pytest.CaptureFixture[str], data: str, *words: str) -> str
     """Return the error of `sais doctor --fix` with other options."""
     assert cli.main(["doctor", data, "--fix", "unused", *words]) == 2
     return capsys.readouterr().err
+
+
+def test_page_of_a_data_set_is_written_and_replaces_no_file_that_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, page = write_data(tmp_path / "data", make_document()), tmp_path / "page.html"
+    code, output = examine(capsys, data, "--html", str(page))
+    assert code == 0
+    assert f"wrote {page}" in output
+    text = page.read_text(encoding="utf-8")
+    assert "sais train sais-lite" in text
+    assert examine(capsys, data, "--html", str(page))[0] == 0  # its own file
+    labels, image = tmp_path / "data/annotations/train.json", tmp_path / "data/images/0.png"
+    before = labels.read_bytes(), image.read_bytes()
+    for words in ([data, "--html", str(labels)], [data, "--html", str(image)], [str(labels), "--html", str(labels)]):
+        folder = ["--images", str(image.parent)] if words[0] == str(labels) else []
+        assert examine(capsys, *words, *folder, "--overwrite")[0] == 2
+    assert (labels.read_bytes(), image.read_bytes()) == before
+
+
+def test_model_that_is_missing_is_an_error_before_the_images_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sais.data.doctor.check.check_dataset", lambda *_, **__: pytest.fail("images were read"))
+    data = write_data(tmp_path / "data", make_document())
+    assert cli.main(["doctor", data, "--model", str(tmp_path / "nothing")]) == 2
+    assert "no such model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_findings_of_a_model_are_printed_and_shown(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    words = [str(shapes), "--model", str(trained), "--device", "cpu"]
+    code, output = examine(capsys, *words, "--html", str(page), "--split", "valid")
+    assert code == 0
+    kinds = [kind for kind in (UNLABELED, NEVER_FOUND, OTHER_CLASS) if f"{kind}: " in output]
+    assert NEVER_FOUND in kinds  # the model has seen too little
+    text = page.read_text(encoding="utf-8")
+    assert all(kind in text for kind in kinds)
+    findings = json.loads(examine(capsys, *words, "--split", "valid", "--json")[1])["splits"]["valid"]["findings"]
+    never = next(finding for finding in findings if finding["kind"] == NEVER_FOUND)
+    assert never["severity"] == "NOTE"
+    assert len(never["cases"]) == never["count"]

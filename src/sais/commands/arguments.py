@@ -33,6 +33,7 @@ __all__ = [
     "Workers",
     "check_writable",
     "make_folder",
+    "need_package",
     "need_torch",
     "option_names",
     "parse",
@@ -66,9 +67,21 @@ def parse(kind: type[Arguments], argv: Sequence[str], prog: str, default: Argume
 
 def need_torch(command: str) -> None:
     """Raise MissingDependencyError unless PyTorch is installed."""
-    if importlib.util.find_spec("torch") is None:
-        message = f'sais {command}: PyTorch is not installed. Run pip install "sais-seg[train]".'
-        raise MissingDependencyError(message, package="torch", extra="train")
+    need_package(command, "torch", "train", "PyTorch")
+
+
+def need_package(command: str, package: str, extra: str, name: str = "") -> None:
+    """Raise MissingDependencyError unless a package is installed, before the work starts.
+
+    Args:
+        command: name of the command.
+        package: name by which the package is imported.
+        extra: extra of `sais-seg` that installs it.
+        name: name of the package in the message; by default that by which it is imported.
+    """
+    if importlib.util.find_spec(package) is None:
+        message = f'sais {command}: {name or package} is not installed. Run pip install "sais-seg[{extra}]".'
+        raise MissingDependencyError(message, package=package, extra=extra)
 
 
 def prepare_torch(command: str) -> None:

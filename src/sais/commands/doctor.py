@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from sais.commands.arguments import FLAT, Workers, parse, progress_bar
+from sais.commands.arguments import FLAT, Workers, need_package, parse, progress_bar
 from sais.commands.doctor_results import SplitResult, compare_categories, print_results, results_to_dict
 from sais.data.options import DataOptions
 from sais.errors import ConfigError, InputError, SaisError
@@ -45,6 +45,11 @@ class DoctorArguments:
     sizes only."""
     workers: Workers | None = None
     """Number of threads that decode images. Default: one for each core."""
+    model: Path | None = None
+    """Model file, folder of a training run, or exported file: also report confident detections without a label, labels
+    that the model never finds, and labels that it detects as another class."""
+    device: str = "auto"
+    """Device of --model: auto, cpu, cuda or mps."""
     html: Path | None = None
     """HTML file to write: findings with images, sizes, positions and the recommended training, in one page."""
     json: bool = False
@@ -74,6 +79,10 @@ def run(argv: Sequence[str]) -> int:
     distinct = [report for report in reports if report.split.name not in whole]
     check_across(distinct)
     compare_categories(results)
+    if arguments.model is not None:
+        from sais.commands.model_suggestions import add_suggestions
+
+        add_suggestions(distinct, arguments.model, arguments.device)
     recommendation = _recommendation(arguments, distinct)
     if arguments.json:
         print_json(results_to_dict(results, recommendation))
@@ -81,11 +90,7 @@ def run(argv: Sequence[str]) -> int:
         print_results(results, whole, recommendation)
         _print_next_step(arguments, data, results, recommendation)
     if arguments.html is not None:
-        from sais.reports.data_report import write_data_report
-
-        errors = {name: result.errors for name, result in results.items() if result.errors}
-        page = write_data_report(reports, arguments.html, data.name, recommendation, errors)
-        _print(arguments, f"wrote {page}")
+        _write_page(arguments, arguments.html, data, results, recommendation)
     if arguments.fix is not None:
         _write_repaired(arguments, data, distinct)
         return 0
@@ -95,6 +100,26 @@ def run(argv: Sequence[str]) -> int:
 
 def _has_warning(arguments: DoctorArguments, result: SplitResult) -> bool:
     return arguments.fail_on == "warning" and result.has_warning
+
+
+def _write_page(
+    arguments: DoctorArguments,
+    path: Path,
+    data: Path,
+    results: Mapping[str, SplitResult],
+    recommendation: Recommendation | None,
+) -> None:
+    """Write the HTML page."""
+    from sais.commands.input_files import image_files
+    from sais.io.outputs import PAGE, check_outputs, written_by
+    from sais.reports.data_report import write_data_report
+
+    reports = [result.report for result in results.values() if result.report is not None]
+    images = image_files(*(report.split for report in reports))
+    check_outputs([path], images, arguments.overwrite, own=written_by(PAGE))
+    errors = {name: result.errors for name, result in results.items() if result.errors}
+    page = write_data_report(reports, path, data.resolve().name, recommendation, errors)
+    _print(arguments, f"wrote {page}")
 
 
 def _print(arguments: DoctorArguments, text: str) -> None:
@@ -122,12 +147,18 @@ def _find_splits(arguments: DoctorArguments) -> tuple[Path, list[str]]:
 
 def _check_outputs(arguments: DoctorArguments, data: Path) -> None:
     """Check the places of the results before the work starts."""
-    from sais.commands.input_files import annotation_files
+    from sais.commands.input_files import annotation_files, model_files
+    from sais.commands.open_predictor import check_model
     from sais.io.atomic import check_writable
     from sais.io.outputs import PAGE, check_outputs, written_by
 
+    if arguments.model is not None:
+        check_model(arguments.model)
     if arguments.html is not None:
-        check_outputs([arguments.html], annotation_files(data), arguments.overwrite, own=written_by(PAGE))
+        need_package("doctor", "jinja2", "train")
+        inputs = [data] if data.is_file() else list(annotation_files(data))
+        inputs += [] if arguments.model is None else model_files(arguments.model)
+        check_outputs([arguments.html], inputs, arguments.overwrite, own=written_by(PAGE))
     if arguments.fix is None:
         return
     if arguments.classes or arguments.split or not arguments.decode:

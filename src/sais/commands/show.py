@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from sais.commands.arguments import FLAT, Seed, parse, progress_bar
+from sais.commands.arguments import FLAT, Seed, need_package, parse, progress_bar
 from sais.commands.input_files import annotation_files
 from sais.commands.options import Count, Maximum, Minimum, Workers
 from sais.data.options import DataOptions
-from sais.errors import InputError, MissingDependencyError
+from sais.errors import InputError
 from sais.text import print_text, printable, short_name
 
 if TYPE_CHECKING:
@@ -75,9 +74,7 @@ class ShowArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais show`."""
     arguments = parse(ShowArguments, argv, "sais show DIR")
-    if importlib.util.find_spec("jinja2") is None:
-        message = 'sais show: jinja2 is not installed. Run pip install "sais-seg[train]".'
-        raise MissingDependencyError(message, package="jinja2", extra="train")
+    need_package("show", "jinja2", "train")
     if arguments.data.is_dir() and arguments.out.is_dir() and arguments.out.samefile(arguments.data):
         raise InputError(f"{arguments.out}: the folder of the data set that is read. Choose another output folder.")
     from sais.data.label_filter import LabelFilter, check_class_names, choose_labels, sample_images
@@ -96,7 +93,7 @@ def run(argv: Sequence[str]) -> int:
         images = sum(len(split.images) for split, _ in splits)
         raise InputError(f"{arguments.data}: none of {images} images matches. Choose other filters.")
     chosen = sample_images(matches, arguments.max_images, arguments.seed)
-    inputs = annotation_files(arguments.data if arguments.data.is_dir() else None)
+    inputs = [arguments.data] if arguments.data.is_file() else annotation_files(arguments.data)
     gallery = LabelGallery(arguments.out, chosen, inputs, arguments.max_side, arguments.color_by, arguments.overwrite)
     description = _describe(arguments, label_filter, len(matches), len(chosen))
     with progress_bar("drawing", len(chosen)) as progress:
