@@ -6,7 +6,7 @@
     DIR/train/a.jpg, DIR/train/a.xml (Roboflow);  DIR/a.jpg, DIR/a.xml;  DIR/images/a.jpg, DIR/annotations/a.xml
 
 Pixels of 255 (in color: 224 224 192) are the border of objects, which is of no class. Class names are those of
-`labelmap.txt` (CVAT), `class_names.txt` or `labels.txt`, else the 20 of Pascal VOC, or the names in the XML files if
+`class_names.txt`, `labelmap.txt` (CVAT) or `labels.txt`, else the 20 of Pascal VOC, or the names in the XML files if
 these have others. The n-th object of an XML file is the id n of the map; those that follow, and all of an image without
 a map, have their polygons, or boxes without masks. Without JPEGImages, the classes are the names in the XML files, and
 an image without an XML file is not labeled yet: it is left out and counted.

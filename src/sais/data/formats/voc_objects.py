@@ -23,7 +23,9 @@ VOC_NAMES = (
 """The classes of Pascal VOC, class 1 first."""
 _VOID, _VOID_COLOR = 255, 224 + 256 * 224 + 65536 * 192
 _BACKGROUND = ("_background_", "background", "__ignore__", "")
-_NAME_FILES = ("class_names.txt", "labels.txt")
+_LABEL_MAP = "labelmap.txt"
+_NAME_FILES = ("class_names.txt", _LABEL_MAP, "labels.txt")
+"""Files of class names in the order of preference: names in a label map have no colons."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ def read_classes(root: Path) -> VocClasses:
     Raises:
         InputError: The list of names is malformed.
     """
-    if is_regular_file(root / "labelmap.txt"):
-        return _read_label_map(root / "labelmap.txt")
     for name in _NAME_FILES:
+        if is_regular_file(root / name) and name == _LABEL_MAP:
+            return _read_label_map(root / name)
         if is_regular_file(root / name):
             lines = [line.strip() for line in _read_text(root / name).rstrip().splitlines()]
             if "" in lines:  # programs differ in whether it has a number

@@ -1,7 +1,7 @@
 """Pascal VOC: JPEGImages, SegmentationObject, SegmentationClass, Annotations (XML), ImageSets/Segmentation/SPLIT.txt.
 
 The n-th object of a map is the n-th of its XML file. Crowds are void (255), which evaluations ignore. Objects without a
-mask follow in the XML file. The classes are in class_names.txt, background first.
+mask follow in the XML file. The classes are in class_names.txt, with their colors in labelmap.txt, background first.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from sais.text import printable
 _VOID = 255
 _MAX_NUMBER = 254
 CLASSES = "class_names.txt"
+LABEL_MAP = "labelmap.txt"
+"""File of the classes with their colors, for CVAT and Datumaro, whose names have no colons."""
 
 
 class VocWriter:
@@ -54,7 +56,7 @@ class VocWriter:
 
     def dataset_files(self) -> list[str]:
         """Return the paths of the lists of images, and of the classes."""
-        return [*(f"ImageSets/Segmentation/{split}.txt" for split in self._info.splits), CLASSES]
+        return [*(f"ImageSets/Segmentation/{split}.txt" for split in self._info.splits), CLASSES, LABEL_MAP]
 
     def add(self, image: LabeledImage, notes: Counter[str]) -> dict[str, bytes]:
         """Return the label files of an image."""
@@ -90,7 +92,12 @@ class VocWriter:
     def finish(self) -> dict[str, bytes]:
         """Return the lists of images, and the classes."""
         files = {f"ImageSets/Segmentation/{split}.txt": names for split, names in self._names.items()}
-        files[CLASSES] = ["_background_", *map(printable, self._info.class_names)]
+        names = [printable(name) for name in self._info.class_names]
+        files[CLASSES] = ["_background_", *names]
+        plain = ["background", *(name.replace(":", " ") for name in names)]
+        colors = [",".join(map(str, self._palette[3 * i : 3 * i + 3])) for i in range(len(plain))]
+        files[LABEL_MAP] = ["# label:color_rgb:parts:actions"]
+        files[LABEL_MAP] += [f"{name}:{color}::" for name, color in zip(plain, colors, strict=True)]
         return {
             name: "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
             for name, lines in files.items()
