@@ -5,11 +5,12 @@ The data set is not changed; `sais doctor DIR` prints the report.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sais import input_limits
-from sais.data.annotations import DatasetSplit
+from sais.data.annotations import DatasetSplit, ImageRecord
 from sais.data.doctor import kinds
 from sais.data.doctor.classes import check_classes
 from sais.data.doctor.copies import check_copies, check_shared
@@ -45,20 +46,27 @@ def check_dataset(
         OutOfMemoryError: Memory does not suffice.
     """
     report = CheckReport(split, problems=problems or {})
-    report.facts = examine_images(split.images, decode, workers, progress)
+    with contextlib.closing(examine_images(split.images, decode, workers)) as examined:
+        for done, (record, facts) in enumerate(zip(split.images, examined, strict=True), 1):
+            report.facts.append(facts)
+            _check_objects(report, record)
+            if progress is not None:
+                progress(done, len(split.images))
     check_images(report)
-    for record in split.images:
-        pixels = sum(check_object(report, record, annotation) for annotation in record.annotations)
-        if pixels > input_limits.MAX_BITMAP_PIXELS:
-            limit = input_limits.MAX_BITMAP_PIXELS
-            text = f"{record.name}: RLE masks of {pixels} pixels, above the limit of {limit}"
-            report.add(kinds.MALFORMED_MASK, text, record)
-        check_pairs(report, record)
     check_copies(report)
     records = {record.source: record for record in reversed(split.images) if isinstance(record.source, Path)}
     for path, count in duplicate_files(split).items():
         report.add(kinds.REPEATED_FILE, f"{path.name}: {count} entries", records[path])
     return report
+
+
+def _check_objects(report: CheckReport, record: ImageRecord) -> None:
+    pixels = sum(check_object(report, record, annotation) for annotation in record.annotations)
+    if pixels > input_limits.MAX_BITMAP_PIXELS:
+        limit = input_limits.MAX_BITMAP_PIXELS
+        text = f"{record.name}: RLE masks of {pixels} pixels, above the limit of {limit}"
+        report.add(kinds.MALFORMED_MASK, text, record)
+    check_pairs(report, record)
 
 
 def check_across(reports: Sequence[CheckReport]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -16,12 +17,17 @@ def group_images(split: DatasetSplit, progress: Callable[[int, int], None] | Non
 
     Args:
         split: The split. Images that cannot be read have no group.
-        progress: As for `sais.data.doctor.images.examine_images`.
+        progress: Function called after each image with the number of images done and the total number.
 
     Raises:
         OutOfMemoryError: Memory does not suffice.
     """
-    facts = examine_images(split.images, workers=os.cpu_count() or 1, progress=progress)
+    facts = []
+    with contextlib.closing(examine_images(split.images, workers=os.cpu_count() or 1)) as examined:
+        for fact in examined:
+            facts.append(fact)
+            if progress is not None:
+                progress(len(facts), len(split.images))
     signatures = Signatures([fact.thumbnail for fact in facts], [fact.size for fact in facts])
     groups = group_similar(similar_images(signatures))
     sizes = Counter(groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,35 +41,26 @@ class ImageFacts:
 
 
 def examine_images(
-    records: Sequence[ImageRecord],
-    decode: bool = True,
-    workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[ImageFacts]:
-    """Examine images in the order given.
+    records: Sequence[ImageRecord], decode: bool = True, workers: int = 0
+) -> Generator[ImageFacts, None, None]:
+    """Yield facts about images, in the order given.
 
     Args:
         records: The images.
         decode: Whether pixels are decoded; otherwise headers are read.
         workers: Number of threads; decoders run in parallel. 0 or 1 for none. Images that functions return are read in
             this thread.
-        progress: Function called after each image with the number of images done and the total number.
 
     Raises:
         OutOfMemoryError: Memory does not suffice.
     """
     examine = partial(examine_image, decode=decode)
-    facts: list[ImageFacts] = []
     pool = ThreadPoolExecutor(max(1, workers))
     parallel = workers > 1 and all(isinstance(record.source, Path) for record in records)
     try:
-        for result in (pool.map if parallel else map)(examine, records):
-            facts.append(result)
-            if progress is not None:
-                progress(len(facts), len(records))
+        yield from (pool.map if parallel else map)(examine, records)
     finally:
         pool.shutdown(cancel_futures=True)  # also after Ctrl-C
-    return facts
 
 
 def examine_image(record: ImageRecord, decode: bool = True) -> ImageFacts:
