@@ -133,6 +133,18 @@ def test_show_draws_a_seeded_sample_and_replaces_it(
     assert len(samples) > 1
 
 
+def test_show_places_the_images_of_a_case_next_to_each_other(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "images/3.png").write_bytes((data / "images/0.png").read_bytes())
+    (data / "images/valid_1.png").write_bytes((data / "images/1.png").read_bytes())
+    out = tmp_path / "out"
+    assert show(capsys, str(data), "--out", str(out), "--finding", "content of another")[0] == 0
+    assert [Path(name).stem for name in links(out)] == ["3", "0"]
+    assert show(capsys, str(data), "--out", str(out), "--finding", "another split as well")[0] == 0
+    assert [Path(name).stem for name in links(out)] == ["valid_1", "1"]
+
+
 def test_show_reduces_large_images(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert show(capsys, str(data), "--out", str(out), "--max-side", "64", "--split", "train")[0] == 0

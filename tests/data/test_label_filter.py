@@ -11,6 +11,7 @@ from sais.data.annotations import DatasetSplit, ImageRecord, make_annotation
 from sais.data.doctor.findings import Case, Finding, ImageReference
 from sais.data.label_filter import (
     LabelFilter,
+    case_order,
     cases_of,
     check_class_names,
     choose_labels,
@@ -75,6 +76,7 @@ def test_choose_labels_by_finding_and_filter(split: DatasetSplit) -> None:
     ]
     places = places_of(cases, "train")
     assert places == {1: {1, 2}, 2: {9}, 3: None}
+    assert list(case_order(cases)) == [("train", 1), ("train", 2), ("valid", 3), ("train", 3)]
     chosen = choose_labels(split, LabelFilter(), places)
     assert ids(chosen) == {1: [1, 2], 2: [9], 3: []}
     assert not chosen[1].annotations[0].crowd  # it is what the finding is about

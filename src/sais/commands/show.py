@@ -18,8 +18,9 @@ from sais.text import print_text, printable, short_name
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit, ImageRecord
+    from sais.data.doctor.findings import Case
     from sais.data.doctor.report import CheckReport
-    from sais.data.label_filter import LabelFilter, Places
+    from sais.data.label_filter import LabelFilter
 
 MAX_PRINTED = 5
 """Maximum number of unreadable images that are printed."""
@@ -77,18 +78,14 @@ def run(argv: Sequence[str]) -> int:
     need_package("show", "jinja2", "train")
     if arguments.data.is_dir() and arguments.out.is_dir() and arguments.out.samefile(arguments.data):
         raise InputError(f"{arguments.out}: the folder of the data set that is read. Choose another output folder.")
-    from sais.data.label_filter import LabelFilter, check_class_names, choose_labels, sample_images
+    from sais.data.label_filter import LabelFilter, check_class_names, sample_images
     from sais.reports.label_gallery import LabelGallery
 
     splits = _read_splits(arguments)
     check_class_names(arguments.classes, [split for split, _ in splits])
     max_area = float("inf") if arguments.max_area is None else arguments.max_area
     label_filter = LabelFilter(arguments.classes, arguments.size, arguments.min_area, max_area, arguments.images)
-    places = _find_places(arguments, splits)
-    matches: list[tuple[DatasetSplit, ImageRecord]] = []
-    for split, _ in splits:
-        records = choose_labels(split, label_filter, None if places is None else places[split.name])
-        matches += [(split, record) for record in records]
+    matches = _find_matches(label_filter, splits, _find_cases(arguments, splits))
     if not matches:
         images = sum(len(split.images) for split, _ in splits)
         raise InputError(f"{arguments.data}: none of {images} images matches. Choose other filters.")
@@ -129,13 +126,13 @@ def _read_splits(arguments: ShowArguments) -> list[tuple[DatasetSplit, Problems]
     return splits
 
 
-def _find_places(arguments: ShowArguments, splits: Sequence[tuple[DatasetSplit, Problems]]) -> dict[str, Places] | None:
-    """Return the images and objects of --finding in each split; None without it."""
+def _find_cases(arguments: ShowArguments, splits: Sequence[tuple[DatasetSplit, Problems]]) -> list[Case] | None:
+    """Return the cases of --finding in all splits; None without it."""
     if not arguments.finding:
         return None
     from sais.data.doctor.check import check_across, check_dataset
     from sais.data.formats.unsplit import whole_sets
-    from sais.data.label_filter import cases_of, places_of
+    from sais.data.label_filter import cases_of
 
     reports: list[CheckReport] = []
     for split, problems in splits:
@@ -144,8 +141,23 @@ def _find_places(arguments: ShowArguments, splits: Sequence[tuple[DatasetSplit, 
         reports.append(report)
     whole = whole_sets([split for split, _ in splits])
     check_across([report for report in reports if report.split.name not in whole])
-    cases = cases_of(arguments.finding, [finding for report in reports for finding in report.all_findings()])
-    return {split.name: places_of(cases, split.name) for split, _ in splits}
+    return cases_of(arguments.finding, [finding for report in reports for finding in report.all_findings()])
+
+
+def _find_matches(
+    label_filter: LabelFilter, splits: Sequence[tuple[DatasetSplit, Problems]], cases: Sequence[Case] | None
+) -> list[tuple[DatasetSplit, ImageRecord]]:
+    """Return the images with the objects to show; the images of a case follow each other."""
+    from sais.data.label_filter import case_order, choose_labels, places_of
+
+    matches: list[tuple[DatasetSplit, ImageRecord]] = []
+    for split, _ in splits:
+        records = choose_labels(split, label_filter, None if cases is None else places_of(cases, split.name))
+        matches += [(split, record) for record in records]
+    if cases is not None:
+        order = case_order(cases)
+        matches.sort(key=lambda match: order[match[0].name, match[1].id])
+    return matches
 
 
 def _advance_by_one(progress: Callable[[int], None]) -> Callable[[int, int], None]:

@@ -119,13 +119,22 @@ def places_of(cases: Iterable[Case], split_name: str) -> Places:
     """Return the images of a split, and the objects in them, that cases are about."""
     places: dict[int, set[int] | None] = {}
     for case in cases:
-        for number, reference in enumerate([case.image, *case.others] if case.image is not None else []):
-            if reference is None or reference.split != split_name:
+        for number, reference in enumerate((case.image, *case.others) if case.image else ()):
+            if reference.split != split_name:
                 continue
             ids = case.annotation_ids if number == 0 else ()
             known = places.get(reference.image_id, set())
             places[reference.image_id] = {*known, *ids} if ids and known is not None else None
     return places
+
+
+def case_order(cases: Iterable[Case]) -> dict[tuple[str, int], int]:
+    """Return the rank of each image, by split and id, in the order in which cases name them."""
+    references = (reference for case in cases if case.image for reference in (case.image, *case.others))
+    order: dict[tuple[str, int], int] = {}
+    for reference in references:
+        order.setdefault((reference.split, reference.image_id), len(order))
+    return order
 
 
 def sample_images(images: Sequence[Image], count: int, seed: int) -> list[Image]:

@@ -82,10 +82,11 @@ def suggest_labels(
         known = labels[detections.labels] >= 0
         own = _with_classes(detections[known], labels, split)
         _compare(record, own, split, set(labels.tolist()), confident, suggestions)
+    scores = f"detections with a score of {confident:.2f} or more, the threshold of the model"
     findings = [
-        _finding(UNLABELED, suggestions.unlabeled, f"score at least {confident:.2f}"),
-        _finding(OTHER_CLASS, suggestions.other_class, f"score at least {confident:.2f}"),
-        _finding(NEVER_FOUND, suggestions.never_found, f"no detection from score {LOW_SCORE:g}"),
+        _finding(UNLABELED, suggestions.unlabeled, scores),
+        _finding(OTHER_CLASS, suggestions.other_class, scores),
+        _finding(NEVER_FOUND, suggestions.never_found, f"no detection with a score of {LOW_SCORE:g} or more"),
     ]
     return [finding for finding in findings if finding.count]
 
