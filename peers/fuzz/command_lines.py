@@ -107,6 +107,7 @@ def valid_words(name: str, data: Path, run: Path, samples: Samples) -> list[str]
         "train": [*recipe, "--out", "run", "--max-iterations", "1", "--random-init", "--workers", "0", "--no-report"],
         "eval": [graph, "--data", str(data), "--workers", "0"],
         "predict": [graph, image],
+        "info": [graph],
         "runs": [str(run)],
         "report": [str(run), "--out", "report.html", "--workers", "0"],
         "export": [str(run), "--graph", "raw"],

@@ -35,6 +35,7 @@ COMMANDS = {
     "train": Command("train", "TrainArguments", "train a model on your labeled images"),
     "eval": Command("evaluate", "EvalArguments", "evaluate a model: COCO box and mask AP"),
     "predict": Command("predict", "PredictArguments", "predict on images or a video: drawn images and JSON"),
+    "info": Command("info", "InfoArguments", "print what a model file states: classes, metrics, data, versions"),
     "runs": Command("runs", "RunsArguments", "list and compare training runs"),
     "report": Command("report", "ReportArguments", "write a run's report: curves, AP, errors, example images"),
     "serve": Command("serve", "ServeArguments", "answer predictions over HTTP, with a page in the browser"),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sais._version import __version__
 from sais.checkpoint import Checkpoint, add_prefix, load_checkpoint, save_checkpoint
 from sais.config import Experiment
 from sais.data.annotations import DatasetSplit
@@ -54,6 +55,8 @@ class TrainState:
     """Metrics of the last evaluation."""
     thresholds: dict[str, Any] | None = None
     """Score thresholds with the best F1 of the last evaluation, `ScoreThresholds.to_dict`; rank 0 only."""
+    data: dict[str, Any] | None = None
+    """Description of the training split by `sais.data.digest`; None before a model has been saved."""
     evaluated_epochs: int = 0
     """Number of epochs whose evaluation is done or was not due: a run killed in an evaluation repeats it."""
     recent_losses: list[float] = field(default_factory=list)
@@ -97,7 +100,13 @@ def save_train_state(run: TrainState) -> None:
 def save_model(run: TrainState, path: Path) -> None:
     """Write the weights for prediction, without the training state; rank 0 only."""
     if run.world.is_main:
-        save_checkpoint(path, _checkpoint(run, add_prefix("model", run.evaluation_model.state_dict())))
+        if run.data is None:  # not in `last`, which is also saved when a signal ends the process
+            from sais.data.digest import describe_data
+
+            run.data = describe_data(run.train_split)
+        checkpoint = _checkpoint(run, add_prefix("model", run.evaluation_model.state_dict()))
+        checkpoint.state["data"] = run.data
+        save_checkpoint(path, checkpoint)
 
 
 def copy_best_to_model(out: Path) -> int:
@@ -124,5 +133,6 @@ def _checkpoint(run: TrainState, tensors: dict[str, torch.Tensor]) -> Checkpoint
         "consecutive_skips": run.consecutive_skips,
         "scaler": run.scaler.state_dict(),
         "unreadable_images": sorted(run.unreadable_images),
+        "versions": {"sais": __version__, "torch": torch.__version__},
     }
     return Checkpoint(run.experiment, run.train_split.class_names, run.train_split.category_ids, tensors, state)

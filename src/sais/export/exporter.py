@@ -118,6 +118,7 @@ def _build_graph(model: TrainedModel, options: ExportOptions) -> tuple[RawGraph 
         network.strides,
         network.mask_stride,
         model.thresholds,
+        model.origin,
     )
     if options.precision == "fp16" and options.format != "openvino":  # OpenVINO converts the weights itself
         graph = graph.half()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sais._version import __version__
@@ -52,6 +52,8 @@ class GraphMetadata:
     """Canvas pixels for one cell of the prototype grid."""
     thresholds: ScoreThresholds | None = None
     """Best score thresholds of the model; None if it was not evaluated. Apply them to the graph's scores."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """How the model was trained: metrics, data, versions; `origin` of `sais.inference.trained_model.TrainedModel`."""
 
     def to_text(self) -> dict[str, str]:
         """Return the entries of a file's metadata."""
@@ -70,6 +72,7 @@ class GraphMetadata:
             "mask_stride": json.dumps(self.mask_stride),
             "experiment": json.dumps(to_dict(self.experiment)),
             "thresholds": json.dumps(self.thresholds and self.thresholds.to_dict()),
+            "origin": json.dumps(self.origin),
         }
 
 
@@ -89,7 +92,8 @@ def metadata_from_text(text: dict[str, str], where: str) -> GraphMetadata:
         raise CheckpointError(f"{where}: unknown graph {graph!r}. Export it again.")
     try:
         values = {name: json.loads(text[name]) for name in JSON_ENTRIES} | {
-            "thresholds": json.loads(text.get("thresholds", "null"))
+            "thresholds": json.loads(text.get("thresholds", "null")),
+            "origin": json.loads(text.get("origin", "{}")),
         }
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: damaged metadata ({error!r:.200}). Export it again.") from error
@@ -111,6 +115,7 @@ def metadata_from_text(text: dict[str, str], where: str) -> GraphMetadata:
         strides=tuple(strides),
         mask_stride=mask_stride,
         thresholds=thresholds_from_dict(values["thresholds"], where),
+        origin=values["origin"] if isinstance(values["origin"], dict) else {},
     )
 
 

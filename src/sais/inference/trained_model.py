@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ from sais.resolve import resolve
 
 if TYPE_CHECKING:
     from sais.inference.score_thresholds import ScoreThresholds
+
+ORIGIN = ("iteration", "images", "seconds", "metrics", "data", "versions")
+"""Entries of a checkpoint's state that exported graphs also have."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class TrainedModel:
     """The data set's own id of each class."""
     thresholds: ScoreThresholds | None = None
     """Score thresholds with the best F1 on the validation split; None if the model was not evaluated."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """How the model was trained, as its file states it: metrics, data, versions, ...; see `ORIGIN`."""
 
 
 def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
@@ -60,7 +65,9 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
         network = architecture.build(checkpoint.experiment, len(checkpoint.class_names))
     load_weights(network, weights, path)
     thresholds = thresholds_from_dict(checkpoint.state.get("thresholds"), str(path))
-    return TrainedModel(network, checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, thresholds)
+    origin = {name: checkpoint.state[name] for name in ORIGIN if name in checkpoint.state}
+    classes = checkpoint.class_names, checkpoint.category_ids
+    return TrainedModel(network, checkpoint.experiment, *classes, thresholds, origin)
 
 
 def prepare_network(model: TrainedModel) -> Any:
