@@ -13,7 +13,7 @@ def describe_data(split: DatasetSplit) -> dict[str, Any]:
     """Describe a split for the file of a model: its name, the numbers of images and objects, and a digest.
 
     The digest covers the classes, and of each image the file name, id, size and objects: class, box, area and crowd. It
-    does not depend on the folder of the data set, and contains neither pixels nor outlines. It takes about ten
+    does not depend on the folder of the data set, and contains neither pixels nor outlines. It takes a few
     microseconds for each object.
 
     Args:
