@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,9 @@ def read_objects(path: Path, entries: Entries, images: Images, categories: Categ
     usual = check_usual_rows(entries, images, categories)
     others = other_ids(entries)
     repeated = repeated_ids(entries, others)
-    chosen = usual.complete & ~np.isin(entries.positions, list(repeated))
+    chosen = usual.complete
+    if repeated:
+        chosen = chosen & ~np.isin(entries.positions, list(repeated))
     singles = SingleRows()
     following = 0  # id given to an annotation whose id an earlier one has
     for position in sorted({*entries.positions[~chosen].tolist(), *entries.others}):
@@ -318,7 +322,7 @@ def _read_values(
             notes.add(kinds.NO_MASK, place)
         if row not in rows.values:
             continue
-        raw, annotation_id, mask = rows.values[row], int(rows.ids[row]), rows.segmentation(row, entries)
+        raw, annotation_id, mask = rows.values[row], int(rows.ids[row]), partial(rows.segmentation, row, entries)
         height, width = (int(side) for side in sizes[row])
         try:
             rows.areas[row] = _read_area(path, raw, annotation_id, mask, (height, width), boxes[row], notes)
@@ -332,7 +336,7 @@ def _read_area(
     path: Path,
     raw: dict[str, Any],
     annotation_id: int,
-    segmentation: Segmentation,
+    mask: Callable[[], Segmentation],
     size: tuple[int, int],
     box: np.ndarray,
     notes: Notes,
@@ -346,13 +350,14 @@ def _read_area(
     notes.add(kinds.AREA_COMPUTED if given is None else kinds.AREA_REPLACED, f"annotation {annotation_id}")
     x1, y1, x2, y2 = (float(v) for v in box)
     box_area = (x2 - x1) * (y2 - y1)
+    segmentation = mask()
     if segmentation is None:
         return box_area
     if box_area > _COUNTED_PIXELS:
         return min(box_area, _enclosed_area(path, segmentation, annotation_id, notes))
-    mask = _shape(path, segmentation, size, annotation_id, notes)
-    assert mask is not None
-    return float(inside(mask, (math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2))).sum())
+    shape = _shape(path, segmentation, size, annotation_id, notes)
+    assert shape is not None
+    return float(inside(shape, (math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2))).sum())
 
 
 def _enclosed_area(path: Path, segmentation: list[Any] | dict[str, Any], annotation_id: int, notes: Notes) -> float:

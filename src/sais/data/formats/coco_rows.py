@@ -176,7 +176,7 @@ def repeated_ids(entries: Entries, others: dict[int, tuple[int, bool]]) -> dict[
     numbers = [number for number, _ in others.values()]
     small = np.array([number for number in numbers if _INT64.min <= number <= _INT64.max], np.int64)
     if (
-        len(np.unique(entries.ids)) == len(entries.ids)
+        np.diff(np.sort(entries.ids)).all()
         and len(set(numbers)) == len(numbers)
         and not np.isin(small, entries.ids).any()
     ):
