@@ -199,6 +199,50 @@ _EXPLANATIONS = {
     notes.MISSING_FILES: Explanation(
         "Images without a file cannot be read.", "Restore the files, or remove the entries.", True
     ),
+    notes.SCALED: Explanation(
+        "The labels were made on a smaller or larger copy of the image; they are scaled to the file.",
+        "Nothing, if the objects are where the labels are.",
+        True,
+    ),
+    notes.OTHER_SIZE: Explanation(
+        "The labels state another size than the file has, but fit into the file.",
+        "Look at the labels of this image: it may be another image than the labeled one.",
+        True,
+    ),
+    notes.ORPHANS: Explanation(
+        "The labels of images that are not in the file cannot be used.",
+        "Export the images as well, if they should be trained on.",
+        True,
+    ),
+    notes.REPEATED_IDS: Explanation(
+        "Different objects share an id, usually because files were joined; both are used.", "Nothing.", True
+    ),
+    notes.REPEATED_ENTRIES: Explanation("The same entry is in the file twice; it is used once.", "Nothing.", True),
+    notes.REPEATED_IMAGES: Explanation("The same entry is in the file twice; it is used once.", "Nothing.", True),
+    notes.FAR_OUTLINE: Explanation(
+        "A point far outside the image is a typing error; the pixels inside the image are used.", _LABELING_TOOL, True
+    ),
+    notes.NO_LABEL_FILE: Explanation(
+        "An image without labels is trained as background.", "Leave it out, if it was never labeled."
+    ),
+    notes.NO_IMAGE: Explanation("Labels without an image cannot be used.", "Restore the images.", True),
+    notes.SCORES_LEFT_OUT: Explanation(
+        "Lines with a score are predictions of a model, not labels.",
+        "Use them as labels only after a look at them.",
+        True,
+    ),
+    **dict.fromkeys(
+        (notes.NO_AREA_SHAPE, notes.UNKNOWN_SHAPE),
+        Explanation("Shapes without an area have no mask.", "Draw polygons instead.", True),
+    ),
+    **dict.fromkeys(
+        (notes.BOX_CORNERS, notes.BOX_CORNERS_READ, notes.BOX_FRACTIONS, notes.BOX_WHOLE, notes.BOX_ELSEWHERE),
+        Explanation(
+            "The boxes of the file are not what its format prescribes; they are corrected by the outlines.",
+            "Nothing, if the boxes that are drawn fit the objects.",
+            True,
+        ),
+    ),
 }
 _REPAIR = Explanation("The labels are read in a way that loses nothing.", "Nothing.", True)
 _OTHER = Explanation("The reader has changed or dropped something.", "Compare the labels with the images.", True)
