@@ -24,7 +24,7 @@ def _content(path: Path) -> Any:
 
 
 def coco_annotations(rng: Random, samples: Samples, folder: Path) -> Case:
-    """COCO annotations: `sais doctor`, the ground truth of every image, the metrics, `sais split`, and training."""
+    """COCO annotations: `sais doctor`, `show` and `split`, the ground truth of every image, the metrics, training."""
     document = _content(samples.annotations)
     images = samples.images
     if rng.random() < 0.1:  # with a pipe and a device among the images
@@ -38,7 +38,9 @@ def coco_annotations(rng: Random, samples: Samples, folder: Path) -> Case:
         return Case(lambda: _use_annotations(path, images), "read_coco, read_sample, coco_metrics")
     check = ["doctor", str(path), "--images", str(images)]
     split = ["split", str(path), "--out", "halves"]
-    argv = rng.choice((check, check, [*check, "--json", "--no-decode"], split))
+    page = [*check, "--html", "page.html"]
+    show = ["show", str(path), "--image-folder", str(images), "--out", "shown"]
+    argv = rng.choice((check, page, [*check, "--json", "--no-decode"], split, show))
     if rng.random() < 0.03:  # slow
         paths = ["--train-annotations", str(path), "--train-images", str(images), "--skip-broken"]
         argv = ["train", str(samples.settings), *paths, "--random-init", "--max-iterations", "2", "--no-report"]

@@ -53,6 +53,8 @@ def label_case(rng: Random, samples: Samples, folder: Path, format: str) -> Case
         (
             check,
             [*check, "--format", name],
+            ["doctor", str(data), "--html", "page.html"],
+            ["show", str(data), "--out", "shown"],
             ["split", str(data), "--out", "halves"],
             ["convert", str(data), "converted", "--to", target],
         )
