@@ -14,7 +14,7 @@ from PIL import Image
 from sais.ops.outlines import fill_rings, ring_area, simplify_ring
 from sais.ops.rle import encode
 from tests.ops.mask_samples import random_masks
-from tests.serving.page_server import Answer, PageServer
+from tests.serving.page_server import Answer, PageServer, encode_image
 
 DECODE = """async (rles) => {
   const { crop, extent, isSet, runEnds } = await import("./static/rle.js");
@@ -109,3 +109,28 @@ def test_zoom_keeps_the_point_under_the_pointer(page: Any) -> None:
     assert fitted == pytest.approx((800 - 32) / 4000)
     assert zoomed == pytest.approx(3 * fitted)
     assert after == pytest.approx(before)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_detail_is_cut_from_the_upright_image(page: Any, orientation: int) -> None:
+    """A detail of an image too large to hold decoded is cut from the file, whose pixels a camera may have rotated."""
+    upright = np.zeros((60, 90, 3), np.uint8)
+    upright[10:30, 50:80] = (250, 20, 20)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = {1: upright, 3: upright[::-1, ::-1], 6: np.rot90(upright)}[orientation]
+    script = """async (content) => {
+      const { WorkerClient } = await import("./static/worker_client.js");
+      const worker = new WorkerClient("./image_worker.js");
+      const blob = new Blob([Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))], { type: "image/jpeg" });
+      const { width, height } = await worker.call({ action: "open", blob });
+      const { bitmap } = await worker.call({ action: "cut", rectangle: [45, 5, 40, 30], width: 40, height: 30 });
+      const context = Object.assign(document.createElement("canvas"), { width: 40, height: 30 }).getContext("2d");
+      context.drawImage(bitmap, 0, 0);
+      return [width, height, btoa(String.fromCharCode(...context.getImageData(0, 0, 40, 30).data))];
+    }"""
+    file = encode_image(stored, "JPEG", quality=95, subsampling=0, exif=exif)
+    width, height, pixels = page.evaluate(script, base64.b64encode(file).decode())
+    assert (width, height) == (90, 60)
+    cut = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(30, 40, 4)[..., :3]
+    assert abs(cut.astype(int) - upright[5:35, 45:85]).mean() < 4

@@ -1,9 +1,8 @@
 /** The controls of the panel: minimum score, classes, and appearance. They change a state and report each change. */
 
+import { createSpan, createSwatch, find, setText } from "./elements.js";
 import { countClasses } from "./filter.js";
 import { colorOf, css } from "./palette.js";
-
-const find = (id) => document.getElementById(id);
 
 /**
  * Connect the sliders and switches with a state.
@@ -73,9 +72,11 @@ export class ClassList {
     find("classes-all").textContent = anyHidden ? "Show all" : "Hide all";
   }
 
-  /** List the classes of objects, those with most objects first. */
-  fill(objects) {
-    const counts = [...countClasses(objects, 0)].sort((first, second) => second[1] - first[1]);
+  /** List the classes of objects, those with most objects of the minimum score first. */
+  fill(objects, { score }) {
+    const shown = countClasses(objects, score);
+    const order = (first, second) => (shown.get(second[0]) ?? 0) - (shown.get(first[0]) ?? 0) || second[1] - first[1];
+    const counts = [...countClasses(objects, 0)].sort(order);
     const names = new Map(objects.map(({ classId, className }) => [classId, className]));
     this.#rows = new Map(counts.map(([id]) => [id, classRow(id, names.get(id), !this.#choice.hiddenClasses.has(id))]));
     this.#list.replaceChildren(...[...this.#rows.values()].map(({ item }) => item));
@@ -87,7 +88,7 @@ export class ClassList {
     const counts = countClasses(objects, score);
     for (const [id, { item, number, swatch }] of this.#rows) {
       const count = counts.get(id) ?? 0;
-      number.textContent = count.toLocaleString("en-US");
+      setText(number, count.toLocaleString("en-US"));
       item.classList.toggle("empty", count === 0);
       swatch.hidden = byObject; // the colors are not those of classes
     }
@@ -101,23 +102,8 @@ function classRow(id, name, shown) {
   Object.assign(input, { type: "checkbox", value: id, checked: shown });
   const swatch = createSwatch(css(colorOf(id)));
   const text = createSpan("name", name);
-  const number = createSpan("number", "");
+  const number = createSpan("number");
   label.append(input, swatch, text, number);
   item.append(label);
   return { item, input, swatch, number };
-}
-
-/** Return a span with a class and a text. */
-export function createSpan(className, text) {
-  const span = document.createElement("span");
-  span.className = className;
-  span.textContent = text;
-  return span;
-}
-
-/** Return a small field of a color. */
-export function createSwatch(color) {
-  const swatch = createSpan("swatch", "");
-  swatch.style.backgroundColor = color;
-  return swatch;
 }

@@ -24,7 +24,7 @@ export async function decodeDetections({ width, height, objects }) {
     box: object.box,
     rle: object.mask,
     levels: [masks[index].rings],
-    paths: [],
+    outlines: [],
     ...masks[index],
   }));
   // Larger objects are drawn first, so that a small one in front of them is visible.
@@ -54,11 +54,12 @@ export function objectAt(shown, [x, y], height) {
  *
  * @param {object} object object of `decodeDetections`
  * @param {number} zoom screen pixels per image pixel
+ * @returns {{path: Path2D, points: number}} the path and its number of points
  */
-export function pathOf(object, zoom) {
+export function outlineOf(object, zoom) {
   const level = Math.min(10, Math.max(0, Math.floor(Math.log2(1 / zoom) + 1e-9)));
-  object.paths[level] ??= buildPath(ringsOf(object, level));
-  return object.paths[level];
+  object.outlines[level] ??= buildOutline(ringsOf(object, level));
+  return object.outlines[level];
 }
 
 function ringsOf(object, level) {
@@ -66,12 +67,14 @@ function ringsOf(object, level) {
   return object.levels[level];
 }
 
-function buildPath(rings) {
+function buildOutline(rings) {
   const path = new Path2D();
+  let points = 0;
   for (const ring of rings) {
     path.moveTo(ring[0], ring[1]);
     for (let i = 2; i < ring.length; i += 2) path.lineTo(ring[i], ring[i + 1]);
     path.closePath();
+    points += ring.length / 2;
   }
-  return path;
+  return { path, points };
 }

@@ -13,7 +13,7 @@ let queue = Promise.resolve();
 
 /** Decode an image file; width and height are those of the upright image. */
 async function open({ blob }) {
-  const full = await createImageBitmap(blob, { imageOrientation: "from-image" });
+  const full = await decode(blob);
   source?.close?.();
   const { width, height } = full;
   const scale = Math.min(1, Math.sqrt(DISPLAY_PIXELS / (width * height)));
@@ -32,17 +32,27 @@ async function open({ blob }) {
 
 /** Cut a rectangle [x, y, width, height] from the image and resize it. */
 async function cut({ rectangle, width, height }) {
-  return { bitmap: await resized(source, rectangle, width, height) };
+  if (source instanceof ImageBitmap) return { bitmap: await resized(source, rectangle, width, height) };
+  // Decoded before it is cut: Chromium cuts a file whose image is rotated by 90 degrees at the wrong place.
+  const whole = await decode(source);
+  const bitmap = await resized(whole, rectangle, width, height);
+  whole.close();
+  return { bitmap };
 }
 
 /** Return the whole image. */
 async function full() {
-  return { bitmap: await createImageBitmap(source, { imageOrientation: "from-image" }) };
+  return { bitmap: await decode(source) };
+}
+
+/** Return the upright image of a file, or a copy of a bitmap. */
+function decode(image) {
+  return createImageBitmap(image, { imageOrientation: "from-image" });
 }
 
 function resized(image, rectangle, width, height) {
   const options = { resizeWidth: Math.max(1, width), resizeHeight: Math.max(1, height), resizeQuality: "medium" };
-  return createImageBitmap(image, ...rectangle, { imageOrientation: "from-image", ...options });
+  return createImageBitmap(image, ...rectangle, options);
 }
 
 const ACTIONS = { open, cut, full };

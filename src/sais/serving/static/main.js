@@ -4,6 +4,7 @@ import { fetchModels, predict, setApiKey } from "./api.js";
 import { ClassList, connectControls, writeScore } from "./controls.js";
 import { decodeDetections } from "./detections.js";
 import { saveCoco, saveLabelme, savePng } from "./downloads.js";
+import { find, setText } from "./elements.js";
 import { describe, formatScore, plural, shownObjects } from "./filter.js";
 import { showGallery } from "./gallery.js";
 import { listenForImages } from "./intake.js";
@@ -16,7 +17,6 @@ const REQUEST_SCORE = 0.05;
 /** Objects up to which their labels are drawn at first. */
 const FEW_OBJECTS = 25;
 
-const find = (id) => document.getElementById(id);
 const choice = { score: 0.3, hiddenClasses: new Set(), isolated: null };
 const style = { opacity: 0.45, outlinesOnly: false, labels: true, byObject: false, hovered: null };
 let models = [];
@@ -39,16 +39,16 @@ function update() {
   if (!detections) return;
   const objects = shown();
   stage.show(objects, { ...style, isolated: choice.isolated !== null });
-  // Also while one object is shown alone, the list has the others, to change to them.
-  const listed = choice.isolated === null ? objects : shownObjects(detections.objects, { ...choice, isolated: null });
+  // By score; while one object is shown alone, the list has the others as well, to change to them.
+  const listed = shownObjects(detections.objects, { ...choice, isolated: null });
   objectList.update(listed, choice.isolated, style);
   classList.count(detections.objects, choice, style);
   find("show-all").hidden = choice.isolated === null;
   const text = describe(objects);
-  find("summary").textContent = plural(objects.length, "object");
+  setText(find("summary"), plural(objects.length, "object"));
   find("view").querySelector(".mask-layer").setAttribute("aria-label", `${file.name}. ${text}.`);
   find("none").hidden = objects.length > 0;
-  find("none").textContent = noObjects();
+  setText(find("none"), noObjects());
   for (const id of ["save-coco", "save-labelme"]) find(id).disabled = objects.length === 0;
   announce(`${text}.`);
 }
@@ -183,8 +183,8 @@ function showDetections(decoded, { model, timing_ms: timing }) {
   style.hovered = null;
   const few = shownObjects(decoded.objects, choice).length <= FEW_OBJECTS;
   style.labels = find("labels").checked = few;
-  classList.fill(decoded.objects);
-  objectList.fill(decoded.objects, decoded);
+  classList.fill(decoded.objects, choice);
+  objectList.reset();
   find("panel").hidden = false;
   const side = (pixels) => pixels.toLocaleString("en-US");
   const duration = timing?.predict === undefined ? "" : ` · ${Math.round(timing.predict)} ms`;

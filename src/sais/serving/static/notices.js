@@ -1,6 +1,6 @@
 /** What the page reports: progress, errors, announcements for screen readers, and the dialog for the API key. */
 
-const find = (id) => document.getElementById(id);
+import { find } from "./elements.js";
 
 /** Show progress: a text, the part that is done (0 to 1; null: unknown), and what the button "Cancel" does, if any. */
 export function showProgress(text, part, cancel) {

@@ -1,11 +1,15 @@
 /** Drawing of masks, outlines and labels on a canvas. */
 
-import { pathOf } from "./detections.js";
+import { outlineOf } from "./detections.js";
 import { formatScore } from "./filter.js";
 import { colorOf, css, inkOn } from "./palette.js";
 
 /** Labels drawn at once; more would hide the image. */
 const MAX_LABELS = 150;
+/** Points of outlines above which a draft has thin lines: without a GPU, wide ones take ten times as long. */
+const DRAFT_POINTS = 1500;
+/** Canvas pixels; browsers draw lines of less than one pixel in a fast way. */
+const HAIRLINE = 0.99;
 
 /**
  * Draw objects.
@@ -14,7 +18,8 @@ const MAX_LABELS = 150;
  * @param {object[]} shown objects in the order in which they are drawn
  * @param {{zoom: number, x: number, y: number}} view in canvas pixels
  * @param {object} style opacity (0 to 1), outlinesOnly, labels, byObject (colors), hovered (index or null), isolated
- *   (whether the rest of the image is dimmed), lineWidth and fontSize in canvas pixels
+ *   (whether the rest of the image is dimmed), draft (whether the drawing lasts for one frame of a movement), lineWidth
+ *   and fontSize in canvas pixels
  * @param {{width: number, height: number}} image size of the image
  */
 export function drawOverlay(context, shown, view, style, image) {
@@ -23,12 +28,15 @@ export function drawOverlay(context, shown, view, style, image) {
   context.clearRect(0, 0, canvas.width, canvas.height);
   context.setTransform(view.zoom, 0, 0, view.zoom, view.x, view.y);
   const visible = shown.filter(({ bounds }) => isVisible(bounds, view, canvas));
-  if (style.isolated) dimAround(context, visible, view, image);
-  context.lineJoin = "round";
-  for (const object of visible) {
-    const hovered = object.index === style.hovered;
-    drawObject(context, pathOf(object, view.zoom), css(objectColor(object, style)), hovered, view.zoom, style);
-  }
+  const outlines = visible.map((object) => outlineOf(object, view.zoom));
+  const points = outlines.reduce((sum, outline) => sum + outline.points, 0);
+  const lineWidth = (style.draft && points > DRAFT_POINTS ? HAIRLINE : style.lineWidth) / view.zoom;
+  if (style.isolated) dimAround(context, outlines, image);
+  context.lineJoin = "bevel";
+  visible.forEach((object, i) => {
+    const hovered = object.index === style.hovered && !style.isolated;
+    drawObject(context, outlines[i].path, css(objectColor(object, style)), hovered, lineWidth, style);
+  });
   context.globalAlpha = 1;
   context.setTransform(1, 0, 0, 1, 0, 0);
   if (style.labels) drawLabels(context, visible, view, style);
@@ -43,16 +51,16 @@ function isVisible([x1, y1, x2, y2], { zoom, x, y }, { width, height }) {
   return x2 * zoom + x > 0 && y2 * zoom + y > 0 && x1 * zoom + x < width && y1 * zoom + y < height;
 }
 
-function dimAround(context, objects, { zoom }, { width, height }) {
+function dimAround(context, outlines, { width, height }) {
   const surroundings = new Path2D();
   surroundings.rect(0, 0, width, height);
-  for (const object of objects) surroundings.addPath(pathOf(object, zoom));
+  for (const { path } of outlines) surroundings.addPath(path);
   context.globalAlpha = 0.6;
   context.fillStyle = "rgb(0, 0, 0)";
   context.fill(surroundings, "evenodd");
 }
 
-function drawObject(context, path, color, hovered, zoom, { opacity, outlinesOnly, lineWidth }) {
+function drawObject(context, path, color, hovered, lineWidth, { opacity, outlinesOnly }) {
   if (!outlinesOnly && opacity > 0) {
     context.globalAlpha = hovered ? Math.min(1, opacity + 0.2) : opacity;
     context.fillStyle = color;
@@ -60,11 +68,11 @@ function drawObject(context, path, color, hovered, zoom, { opacity, outlinesOnly
   }
   context.globalAlpha = outlinesOnly ? 1 : 0.9;
   if (hovered) {
-    context.lineWidth = (3 * lineWidth) / zoom;
+    context.lineWidth = 3 * lineWidth;
     context.strokeStyle = "rgb(255, 255, 255)";
     context.stroke(path);
   }
-  context.lineWidth = lineWidth / zoom;
+  context.lineWidth = lineWidth;
   context.strokeStyle = color;
   context.stroke(path);
 }

@@ -8,6 +8,8 @@ import { actualSize, fit, focusOn, pan, toImage, visibleRectangle, zoomTo } from
 
 /** Milliseconds without movement after which the detail of the visible part is requested. */
 const SETTLED_MS = 150;
+/** Milliseconds between two drawings below which they are frames of a movement. */
+const MOVEMENT_MS = 250;
 
 export class Stage {
   source = new ImageSource();
@@ -22,6 +24,7 @@ export class Stage {
   #style = {};
   #dirty = { image: false, overlay: false, scheduled: false };
   #settled = 0;
+  #drawn = { time: 0, timer: 0 };
 
   /** Called with the object under the pointer (or null) and the pointer's position on the stage. */
   onHover = () => {};
@@ -130,8 +133,18 @@ export class Stage {
     const view = { zoom: this.#view.zoom * ratio, x: this.#view.x * ratio, y: this.#view.y * ratio };
     if (dirty.image) this.source.draw(this.#image, view);
     if (dirty.overlay) {
-      const style = { ...this.#style, lineWidth: 1.5 * ratio, fontSize: 12 * ratio };
+      const style = { ...this.#style, draft: this.#isMoving(), lineWidth: 1.5 * ratio, fontSize: 12 * ratio };
       drawOverlay(this.#overlay, this.#shown, view, style, { width: this.#imageSize[0], height: this.#imageSize[1] });
     }
+  }
+
+  /** Return whether this drawing follows another immediately; if so, there will be another one after the movement. */
+  #isMoving() {
+    const now = performance.now();
+    const moving = now - this.#drawn.time < MOVEMENT_MS;
+    this.#drawn.time = now;
+    clearTimeout(this.#drawn.timer);
+    if (moving) this.#drawn.timer = setTimeout(() => this.#schedule("overlay"), MOVEMENT_MS);
+    return moving;
   }
 }
