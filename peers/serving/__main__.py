@@ -22,7 +22,6 @@ from sais.commands.arguments import check_writable, parse
 from sais.data.paths import locate
 from sais.errors import InputError, SaisError
 from sais.io.atomic import write_text
-from sais.io.sources import find_images
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         write_text(arguments.out / "faults.md", text)
         print(text)
         return 1 if report.faults else 0
-    images = [path for path in find_images(locate(arguments.data)) if path.suffix.lower() in (".jpg", ".jpeg")]
+    images = sorted(locate(arguments.data).rglob("*.jpg"))
     if not images:
         raise InputError(f"{arguments.data}: no JPEG image in it. Give a folder of photographs.")
     plan = LoadPlan(

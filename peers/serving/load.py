@@ -58,19 +58,18 @@ def measure_load(plan: LoadPlan, out: Path) -> str:
     out.mkdir(parents=True, exist_ok=True)
     words = [str(plan.model), "--threads", str(plan.threads), "--max-batch", str(plan.batch)]
     rows: list[dict[str, Any]] = []
-    memory: dict[int, int] = {}
     with start_service(words, out / "serve.log") as service:
-        total = 0
         before = _baseline(plan)
         for clients in plan.clients:
             seconds = service.cpu_seconds()
             result = send_load(service.url, plan.images, clients, plan.seconds, plan.locust)
             seconds = service.cpu_seconds() - seconds
             after = _baseline(plan)
-            rows.append(_row(clients, result, (before + after) / 2, seconds))
+            rows.append(_row(clients, result, [before, after], seconds))
             before = after
-            total += result.statuses.total()
-        rows.append(_row(OVERLOAD_CLIENTS, _overload(plan, service), before, 0.0) | {"overload": True})
+        seconds = service.cpu_seconds()
+        result = send_load(service.url, plan.images, OVERLOAD_CLIENTS, plan.seconds / 2, plan.locust)
+        rows.append(_row(OVERLOAD_CLIENTS, result, [before], service.cpu_seconds() - seconds) | {"overload": True})
         memory = _memory(plan, service)
     content = {"model": str(plan.model), "rows": rows, "resident_bytes": memory}
     write_text(out / "serving.json", json.dumps(content, indent=1) + "\n")
@@ -79,8 +78,14 @@ def measure_load(plan: LoadPlan, out: Path) -> str:
     return text
 
 
-def throughput_without_http(model: str, images: Sequence[str], seconds: float, threads: int, batch: int) -> float:
-    """Return the images per second of a predictor that decodes images from memory and predicts in batches."""
+def measure_without_http(
+    model: str, images: Sequence[str], seconds: float, threads: int, batch: int
+) -> tuple[float, float]:
+    """Measure a predictor that decodes images from memory and predicts in batches.
+
+    Returns:
+        Images per second, and seconds of processor time for an image.
+    """
     from sais.engine.allocator import keep_big_blocks
     from sais.inference.predictor import Predictor
 
@@ -97,21 +102,18 @@ def throughput_without_http(model: str, images: Sequence[str], seconds: float, t
             yield content
 
     count = 0
-    started = time.monotonic()
+    started, cpu_seconds = time.monotonic(), time.process_time()
     end = started + seconds
     for _ in predictor.stream(endless()):
         count += 1
-    return count / (time.monotonic() - started)
+    return count / (time.monotonic() - started), (time.process_time() - cpu_seconds) / count
 
 
-def _baseline(plan: LoadPlan) -> float:
+def _baseline(plan: LoadPlan) -> tuple[float, float]:
     images = [str(path) for path in plan.images]
     arguments = (str(plan.model), images, plan.seconds / 2, plan.threads, plan.batch)
-    return float(in_fresh_process("peers.serving.load:throughput_without_http", *arguments))
-
-
-def _overload(plan: LoadPlan, service: ServiceProcess) -> LoadResult:
-    return send_load(service.url, plan.images, OVERLOAD_CLIENTS, plan.seconds / 2, plan.locust)
+    throughput, cpu_seconds = in_fresh_process("peers.serving.load:measure_without_http", *arguments)
+    return throughput, cpu_seconds
 
 
 def _memory(plan: LoadPlan, service: ServiceProcess) -> dict[int, int]:
@@ -127,7 +129,10 @@ def _memory(plan: LoadPlan, service: ServiceProcess) -> dict[int, int]:
     return memory
 
 
-def _row(clients: int, result: LoadResult, baseline: float, cpu_seconds: float) -> dict[str, Any]:
+def _row(
+    clients: int, result: LoadResult, baselines: Sequence[tuple[float, float]], cpu_seconds: float
+) -> dict[str, Any]:
+    baseline, cpu_baseline = (sum(values) / len(baselines) for values in zip(*baselines, strict=True))
     return {
         "clients": clients,
         "throughput": result.throughput,
@@ -137,19 +142,23 @@ def _row(clients: int, result: LoadResult, baseline: float, cpu_seconds: float) 
         "p95": result.percentile(0.95),
         "p99": result.percentile(0.99),
         "statuses": dict(sorted(result.statuses.items())),
-        "cpu_ms_per_image": 1000 * cpu_seconds / max(1, result.statuses[200]),
+        "cpu_ms": 1000 * cpu_seconds / max(1, result.statuses[200]),
+        "cpu_ms_without_http": 1000 * cpu_baseline,
         "overload": False,
     }
 
 
 def _markdown(plan: LoadPlan, rows: Sequence[dict[str, Any]], memory: dict[int, int]) -> str:
-    columns = ("clients", "images/s", "without HTTP", "ratio", "p50, ms", "p95, ms", "p99, ms", "statuses")
+    columns = ("clients", "images/s", "without HTTP", "ratio", "CPU ms/image", "without HTTP")
+    columns += ("p50, ms", "p95, ms", "p99, ms", "statuses")
     cells = [
         (
             f"{row['clients']}{' (beyond the capacity)' if row['overload'] else ''}",
             f"{row['throughput']:.1f}",
             f"{row['without_http']:.1f}",
             f"{row['ratio']:.2f}",
+            f"{row['cpu_ms']:.1f}",
+            f"{row['cpu_ms_without_http']:.1f}",
             *(f"{row[name]:.0f}" for name in ("p50", "p95", "p99")),
             ", ".join(f"{status}: {count}" for status, count in row["statuses"].items()),
         )

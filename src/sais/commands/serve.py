@@ -90,8 +90,12 @@ class Application:
 
     def __call__(self) -> FastAPI:
         """Return the application."""
+        import logging
+
         from sais.serving.access_log import AccessLog
         from sais.serving.app import create_app
+
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns about each malformed form
 
         models: dict[str, Predictor] = {
             name: open_predictor("serve", path, self.arguments.inference) for name, path in self.paths.items()

@@ -79,6 +79,7 @@ def create_app(
         version="1",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the address of a redirect would be made from the header Host
         lifespan=lifespan,
     )
     app.state.service = service

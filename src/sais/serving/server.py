@@ -25,8 +25,8 @@ from sais.serving.options import ServingOptions
 
 KEEP_ALIVE_SECONDS = 75
 """Time in seconds for which an idle connection stays open: longer than the usual 60 of proxies, which reuse it."""
-HEALTH_SECONDS = 60
-"""Time in seconds in which a process must answer its supervisor, else it is replaced."""
+HEALTH_SECONDS = 20
+"""Time in seconds in which a process must answer its supervisor, else it is replaced; also while it starts."""
 BACKLOG = 2048
 
 
