@@ -167,6 +167,17 @@ def test_size_of_the_page_is_bounded_and_omitted_images_are_counted(monkeypatch:
     assert f"The images of {data_report.MAX_IMAGES['WARNING'] - 2} cases are omitted" in small.text
 
 
+def test_thousands_of_classes_and_errors_leave_the_page_small() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    split = array_split(image, (10, 10, 30, 30), names=tuple(f"class {i}" + 400 * "x" for i in range(8000)))
+    boxes = [make_annotation(i, i, box=(0, 0, 9, 9)) for i in range(4000)]
+    split = replace(split, images=(replace(split.images[0], annotations=tuple(boxes)),))
+    report = CheckReport(split)
+    page = Page(render_data_report([report], "many", errors={"valid": [f"error {i}" + 999 * "y" for i in range(5000)]}))
+    assert f"{8000 - data_tables.MAX_CLASSES - 2 * data_tables.MAX_FOLDED} more classes are omitted" in page.text
+    assert f"and {5000 - data_report.MAX_LISTED} more errors" in page.text
+
+
 def test_findings_of_splits_are_merged_errors_first(tmp_path: Path) -> None:
     split = array_split(np.zeros((50, 50, 3), np.uint8), (10, 10, 30, 30))
     first, second = CheckReport(split), CheckReport(replace(split, name="valid"))

@@ -16,6 +16,7 @@ from sais.data.doctor.remedies import explain
 from sais.data.doctor.report import CheckReport
 from sais.data.doctor.statistics import measure_split
 from sais.data.formats.unsplit import whole_sets
+from sais.data.packed_annotations import object_columns
 from sais.io.atomic import write_text
 from sais.recipes import recipe
 from sais.recipes.recommendation import FIRST_RECIPE, Recommendation
@@ -146,14 +147,17 @@ def render_data_report(
     """Render the report as HTML; the arguments are those of `write_data_report`."""
     findings = merge_findings(reports)
     omitted = _add_images(findings, reports)
-    problems = [f"{short_name(name)}: {error}" for name, lines in (errors or {}).items() for error in lines]
+    problems = [
+        printable(f"{short_name(name)}: {error}", MAX_TEXT) for name, lines in (errors or {}).items() for error in lines
+    ]
     input_size = recipe(FIRST_RECIPE).input.size if recommendation is None else recommendation.size
     return render_page(
         "data_report.html.jinja",
         ("run_report.css", "data_report.css"),
         title=title or "data set",
         subtitle=_subtitle(reports),
-        problems=problems,
+        problems=problems[:MAX_LISTED],
+        unlisted_problems=max(0, len(problems) - MAX_LISTED),
         key_figures=_key_figures(reports, findings, len(problems)),
         findings=findings,
         omitted=omitted,
@@ -222,14 +226,14 @@ def _subtitle(reports: Sequence[CheckReport]) -> str:
 
 def _key_figures(reports: Sequence[CheckReport], findings: Sequence[FindingSection], problems: int) -> list[KeyFigure]:
     splits = [report.split for report in _distinct(reports)]
-    annotations = [a for split in splits for record in split.images for a in record.annotations if not a.crowd]
+    objects = sum(int((~object_columns(split.images).crowds).sum()) for split in splits)
     names = {name for split in splits for name in split.class_names}
     counts = {severity: sum(s.severity == severity for s in findings) for severity in SEVERITIES}
     images = sum(len(split.images) for split in splits)
-    per_image = f"{len(annotations) / images:.1f} per image" if images else ""
+    per_image = f"{objects / images:.1f} per image" if images else ""
     return [
         KeyFigure("images", str(images), f"{len(splits)} split{'s' if len(splits) != 1 else ''}"),
-        KeyFigure("objects", str(len(annotations)), per_image),
+        KeyFigure("objects", str(objects), per_image),
         KeyFigure("classes", str(len(names)), ""),
         KeyFigure("errors", str(counts["ERROR"] + problems), "stop training or make it wrong"),
         KeyFigure("warnings", str(counts["WARNING"]), "probably cost accuracy"),

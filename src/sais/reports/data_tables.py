@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sais.data.annotations import DatasetSplit
+from sais.data.packed_annotations import object_columns
 from sais.reports.html_tables import Table
 from sais.text import short_name, short_names
 
 MAX_CLASSES = 30
 """Number of classes, those with the most objects, that are shown unfolded."""
+MAX_FOLDED = 500
+"""Maximum number of further classes, and of classes without objects, on the page."""
 SIZE_EDGES = (8, 16, 32, 64, 128, 256)
 """Limits in pixels between the groups of object sizes."""
 COUNT_EDGES = (1, 2, 3, 4, 6, 11, 21, 51, 101)
@@ -94,29 +97,32 @@ class ClassTable:
     rows: tuple[ClassRow, ...]
     """Most frequent class first."""
     folded: tuple[ClassRow, ...]
-    """The classes after the first `MAX_CLASSES`."""
+    """The classes after the first `MAX_CLASSES`, at most `MAX_FOLDED`."""
     without_objects: tuple[str, ...]
+    """At most `MAX_FOLDED` names."""
+    omitted: int
+    """Number of classes that are in neither."""
 
 
 def split_table(splits: Sequence[DatasetSplit]) -> Table:
     """Tabulate the contents of each split."""
     rows = []
     for split in splits:
-        annotations = [a for record in split.images for a in record.annotations]
-        objects = sum(not a.crowd for a in annotations)
+        columns = object_columns(split.images)
+        objects = int((~columns.crowds).sum())
         images = len(split.images)
         rows.append(
             [
                 short_name(split.name),
                 *(str(images), str(objects), f"{objects / images:.1f}" if images else "-"),
-                str(len({a.label for a in annotations if not a.crowd})),
-                str(len(annotations) - objects),
-                str(sum(not record.annotations for record in split.images)),
+                str(len(np.unique(columns.labels[~columns.crowds]))),
+                str(len(columns.crowds) - objects),
+                str(images - len(np.unique(columns.images))),
                 short_name(split.origin.partition(",")[0] or "-"),
             ]
         )
-    columns = ["split", "images", "objects", "per image", "classes", "crowds", "images without objects", "format"]
-    return Table(columns, rows)
+    names = ["split", "images", "objects", "per image", "classes", "crowds", "images without objects", "format"]
+    return Table(names, rows)
 
 
 def class_table(splits: Sequence[DatasetSplit]) -> ClassTable:
@@ -144,7 +150,9 @@ def class_table(splits: Sequence[DatasetSplit]) -> ClassTable:
     )
     columns = (*short_names(split.name for split in splits), "total") if len(splits) > 1 else ("objects",)
     empty = tuple(names[row] for row in order if not totals[row])
-    return ClassTable((*columns, "images"), rows_of_classes[:MAX_CLASSES], rows_of_classes[MAX_CLASSES:], empty)
+    shown, folded = rows_of_classes[:MAX_CLASSES], rows_of_classes[MAX_CLASSES:]
+    omitted = sum(max(0, len(part) - MAX_FOLDED) for part in (folded, empty))
+    return ClassTable((*columns, "images"), shown, folded[:MAX_FOLDED], empty[:MAX_FOLDED], omitted)
 
 
 def size_histogram(title: str, sizes: np.ndarray, note: str = "") -> Histogram:

@@ -31,6 +31,9 @@ WRITER = "sais show"
 QUALITY = 88
 """JPEG quality of drawings."""
 
+MAX_LISTED = 10
+"""Maximum number of unreadable images that the page lists."""
+
 ShownImage = tuple[DatasetSplit, ImageRecord]
 """A split and one of its images, whose annotations are those to draw."""
 
@@ -118,7 +121,8 @@ class LabelGallery:
             title=title,
             description=description,
             images=shown,
-            unreadable=self.unreadable,
+            unreadable=self.unreadable[:MAX_LISTED],
+            unlisted=max(0, len(self.unreadable) - MAX_LISTED),
         )
         write_text(self.out / PAGE_NAME, page)
         self._remove_earlier()
