@@ -21,7 +21,7 @@ async function open({ blob }) {
     source = blob;
     return { width, height, bitmap: full };
   }
-  const bitmap = await resized(full, [0, 0, width, height], Math.round(width * scale), Math.round(height * scale));
+  const bitmap = resized(full, [0, 0, width, height], Math.round(width * scale), Math.round(height * scale));
   if (width * height <= HELD_PIXELS) source = full;
   else {
     full.close();
@@ -32,10 +32,9 @@ async function open({ blob }) {
 
 /** Cut a rectangle [x, y, width, height] from the image and resize it. */
 async function cut({ rectangle, width, height }) {
-  if (source instanceof ImageBitmap) return { bitmap: await resized(source, rectangle, width, height) };
-  // Decoded before it is cut: Chromium cuts a file whose image is rotated by 90 degrees at the wrong place.
+  if (source instanceof ImageBitmap) return { bitmap: resized(source, rectangle, width, height) };
   const whole = await decode(source);
-  const bitmap = await resized(whole, rectangle, width, height);
+  const bitmap = resized(whole, rectangle, width, height);
   whole.close();
   return { bitmap };
 }
@@ -50,9 +49,14 @@ function decode(image) {
   return createImageBitmap(image, { imageOrientation: "from-image" });
 }
 
-function resized(image, rectangle, width, height) {
-  const options = { resizeWidth: Math.max(1, width), resizeHeight: Math.max(1, height), resizeQuality: "medium" };
-  return createImageBitmap(image, ...rectangle, options);
+/** Return a part of a bitmap in another size. */
+function resized(bitmap, rectangle, width, height) {
+  // By a canvas: createImageBitmap of Chromium cuts an image that a camera has rotated by 90 degrees at a wrong place.
+  const canvas = new OffscreenCanvas(Math.max(1, width), Math.max(1, height));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "medium";
+  context.drawImage(bitmap, ...rectangle, 0, 0, canvas.width, canvas.height);
+  return canvas.transferToImageBitmap();
 }
 
 const ACTIONS = { open, cut, full };
