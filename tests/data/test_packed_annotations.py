@@ -111,7 +111,7 @@ def test_boxes_can_be_changed_without_changing_the_table(packed: DatasetSplit) -
 
 def test_columns_equal_those_of_objects(plain: DatasetSplit, packed: DatasetSplit) -> None:
     first, second = object_columns(plain.images), object_columns(packed.images)
-    for name in ("images", "labels", "crowds", "outlined", "boxes"):
+    for name in ("images", "labels", "crowds", "outlined", "boxes", "areas"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
         assert getattr(first, name).dtype == getattr(second, name).dtype
     np.testing.assert_array_equal(image_sizes(plain.images), image_sizes(packed.images))

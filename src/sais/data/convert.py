@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask
 from sais.data.class_selection import choose_classes
 from sais.data.formats import FORMATS, list_splits, read_dataset, read_dataset_files
@@ -15,6 +17,7 @@ from sais.data.formats.coco_document import GZIP, read_json
 from sais.data.label_folder import ImageMode, LabelFolder, unique_stems
 from sais.data.objects import is_object_name
 from sais.data.options import DataOptions
+from sais.data.packed_annotations import object_columns
 from sais.data.stratified_draw import draw_images
 from sais.data.writers import DatasetInfo, LabeledImage, open_writer
 from sais.errors import InputError, OutOfMemoryError, SaisError
@@ -247,15 +250,15 @@ def _read_scores(data: Path | str) -> dict[int, float]:
 
 
 def _describe(splits: Sequence[DatasetSplit], tolerance: float) -> DatasetInfo:
-    records = [record for split in splits for record in split.images]
-    annotations = [annotation for record in records for annotation in record.annotations]
-    counts = (max(Counter(a.label for a in record.annotations).values(), default=0) for record in records)
+    columns = [object_columns(split.images) for split in splits]
+    pairs = [c.images * len(splits[0].class_names) + c.labels for c in columns]
+    counts = [int(np.unique(values, return_counts=True)[1].max(initial=0)) for values in pairs]
     return DatasetInfo(
         splits[0].class_names,
         splits[0].category_ids,
         tuple(split.name for split in splits),
-        boxes_only=not any(annotation.segmentation is not None for annotation in annotations),
-        crowds=any(annotation.crowd for annotation in annotations),
+        boxes_only=not any(c.outlined.any() for c in columns),
+        crowds=any(bool(c.crowds.any()) for c in columns),
         max_objects=max(counts, default=0),
         tolerance=tolerance,
     )

@@ -280,6 +280,8 @@ class ObjectColumns:
     """(N,) bool, whether there is a mask."""
     boxes: np.ndarray
     """(N, 4) float32."""
+    areas: np.ndarray
+    """(N,) float64."""
 
 
 def object_columns(images: Sequence[ImageRecord]) -> ObjectColumns:
@@ -292,7 +294,7 @@ def object_columns(images: Sequence[ImageRecord]) -> ObjectColumns:
         table = images.table
         positions = np.repeat(np.arange(len(images)), np.diff(table.object_ends, prepend=0))
         return ObjectColumns(
-            positions, table.labels.astype(np.int64), table.crowds, table.part_counts != 0, table.boxes
+            positions, table.labels.astype(np.int64), table.crowds, table.part_counts != 0, table.boxes, table.areas
         )
     pairs = [(position, a) for position, record in enumerate(images) for a in record.annotations]
     return ObjectColumns(
@@ -301,6 +303,7 @@ def object_columns(images: Sequence[ImageRecord]) -> ObjectColumns:
         np.array([a.crowd for _, a in pairs], bool),
         np.array([a.segmentation is not None for _, a in pairs], bool),
         np.array([a.box for _, a in pairs], np.float32).reshape(-1, 4),
+        np.array([a.area for _, a in pairs], np.float64),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sais.data.doctor import kinds
 from sais.data.doctor.report import CheckReport
+from sais.data.packed_annotations import object_columns
 
 
 def check_classes(reports: Sequence[CheckReport]) -> None:
@@ -37,4 +38,5 @@ def check_classes(reports: Sequence[CheckReport]) -> None:
 def _count_objects(report: CheckReport) -> Counter[str]:
     """Return the number of objects of each class without crowd regions."""
     names = report.split.class_names
-    return Counter(names[a.label] for record in report.split.images for a in record.annotations if not a.crowd)
+    columns = object_columns(report.split.images)
+    return Counter(names[label] for label in columns.labels[~columns.crowds].tolist())

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from sais.data.annotations import DatasetSplit, ImageRecord
 from sais.data.doctor import kinds
 from sais.data.doctor.findings import SEVERITIES, Case, Finding, image_reference, note_severity
 from sais.data.doctor.images import ImageFacts
 from sais.data.doctor.places import Places
 from sais.data.flip_pairs import find_flip_pairs
+from sais.data.packed_annotations import object_columns
 from sais.data.remarks import describe_crowds
 from sais.data.split_summary import summarize
 from sais.io.images import SEVERAL_PAGES
@@ -98,18 +101,18 @@ class CheckReport:
     def _split_findings(self) -> list[Finding]:
         """Return findings about the split as a whole."""
         split = self.split
-        annotations = [a for record in split.images for a in record.annotations]
-        objects = [a for a in annotations if not a.crowd]
+        columns = object_columns(split.images)
+        labels, outlined = columns.labels[~columns.crowds], columns.outlined[~columns.crowds]
         findings = []
-        if len(objects) < len(annotations):
+        if columns.crowds.any():
             text = describe_crowds(split)
             crowds = [(r, a) for r in split.images for a in r.annotations if a.crowd]
             cases = tuple(Case(f"{r.name}: annotation {a.id}", image_reference(split, r), (a.id,)) for r, a in crowds)
             findings.append(
                 Finding("WARNING" if ";" in text else "NOTE", kinds.CROWDS, len(crowds), cases, remark=text)
             )
-        empty = self._empty_classes({a.label for a in objects})
-        if empty and objects:  # without any object there is a finding of its own
+        empty = self._empty_classes(set(labels.tolist()))
+        if empty and len(labels):  # without any object there is a finding of its own
             named = short_names(empty)
             findings.append(Finding("NOTE", kinds.EMPTY_CLASS, len(empty), remark=", ".join(named)))
         gaps = sorted(set(range(min(split.category_ids), max(split.category_ids))) - set(split.category_ids))
@@ -121,9 +124,9 @@ class CheckReport:
         pairs = find_flip_pairs(split.class_names)
         if pairs:
             findings.append(Finding("NOTE", kinds.FLIP_PAIRS, len(pairs), tuple(map(Case, pairs))))
-        if objects and all(a.segmentation is None for a in objects):
+        if len(labels) and not outlined.any():
             remark = "training on them makes a model without masks, which predicts boxes only"
-            findings.append(Finding("WARNING", kinds.NO_OUTLINES, len(objects), remark=remark))
+            findings.append(Finding("WARNING", kinds.NO_OUTLINES, len(labels), remark=remark))
         return findings
 
     def _empty_classes(self, used: set[int]) -> list[str]:
@@ -143,16 +146,14 @@ class CheckReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of the split and the findings for JSON."""
-        annotations = [a for record in self.split.images for a in record.annotations]
+        columns = object_columns(self.split.images)
+        counts = np.bincount(columns.labels[~columns.crowds], minlength=len(self.split.class_names)).tolist()
         return {
             "ok": self.ok,
             "images": len(self.split.images),
-            "objects": sum(not a.crowd for a in annotations),
-            "crowds": sum(a.crowd for a in annotations),
-            "images_without_objects": sum(not record.annotations for record in self.split.images),
-            "classes": {
-                name: sum(a.label == label and not a.crowd for a in annotations)
-                for label, name in enumerate(self.split.class_names)
-            },
+            "objects": sum(counts),
+            "crowds": int(columns.crowds.sum()),
+            "images_without_objects": len(self.split.images) - len(np.unique(columns.images)),
+            "classes": {name: counts[label] for label, name in enumerate(self.split.class_names)},
             "findings": [finding.to_dict() for finding in self.all_findings()],
         }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sais.data.annotations import DatasetSplit
+from sais.data.packed_annotations import image_sizes, object_columns
 
 SMALL, LARGE = 32.0, 96.0
 """Sides in pixels at which COCO's medium and large objects begin."""
@@ -52,12 +53,11 @@ def measure_split(split: DatasetSplit, input_size: tuple[int, int]) -> SplitStat
         split: The split.
         input_size: (H, W) of the network's input, to which images are resized without keeping the aspect ratio.
     """
-    images = np.array([record.size for record in split.images], np.int64).reshape(-1, 2)
-    counts = np.array([sum(not a.crowd for a in record.annotations) for record in split.images], np.int64)
-    objects = [a for record in split.images for a in record.annotations if not a.crowd]
-    boxes = np.array([a.box for a in objects], np.float64).reshape(-1, 4)
-    areas = np.array([a.area for a in objects], np.float64)
-    labels = np.array([a.label for a in objects], np.int64)
+    images, objects = image_sizes(split.images), object_columns(split.images)
+    counted = ~objects.crowds
+    counts = np.bincount(objects.images[counted], minlength=len(images))
+    boxes = objects.boxes[counted].astype(np.float64)
+    areas, labels = objects.areas[counted], objects.labels[counted]
     sizes = np.maximum(np.repeat(images, counts, axis=0), 1).astype(np.float64)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     sides = np.sqrt(np.maximum(areas, 0))
