@@ -81,3 +81,19 @@ def test_predict_replaces_no_png_file_where_a_drawing_is_too_large_for_jpeg(
     assert cli.main(words) == 0
     assert own.is_file()
     assert cli.main(words) == 0  # its own drawing is replaced
+
+
+def test_predict_draws_with_the_palette_for_color_blind_readers(
+    trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    palettes = []
+
+    def draw(image: np.ndarray, *arguments: object, palette: str, **options: object) -> np.ndarray:
+        palettes.append(palette)
+        return image
+
+    monkeypatch.setattr("sais.results.draw.draw", draw)
+    words = ["predict", str(trained), str(sorted((shapes / "images/valid").iterdir())[0]), "--device", "cpu"]
+    for options in ([], ["--palette", "color-blind"]):
+        assert cli.main([*words, "--out", str(tmp_path / "out"), *options]) == 0
+    assert palettes == ["default", "color-blind"]

@@ -66,6 +66,8 @@ def test_measure_of_boxes_is_exact() -> None:
     assert (tall.angle, tall.orientation, wide.angle) == (90, 0, 0)
     assert wide.orientation == pytest.approx(math.pi / 2)
     assert (tall.centroid_x, tall.centroid_y) == (12.5, 10)
+    (inverted,) = Detections((60, 80), [[9, 9, 5, 7]], [0.9], [0], ("a",)).measure()
+    assert (inverted.area, inverted.length, inverted.equivalent_diameter) == (0, 0, 0)
 
 
 def test_measure_of_an_empty_mask_has_no_center_and_no_direction() -> None:

@@ -59,6 +59,8 @@ class PredictArguments:
     """Write drawings; --no-draw writes predictions.json only."""
     color_by: Literal["class", "instance"] = "class"
     """Colors of drawings: the same for all objects of a class, or the next one for each object."""
+    palette: Literal["default", "color-blind"] = "default"
+    """Colors of drawings: 16 colors, or eight that color-blind people can distinguish."""
     overwrite: bool = False
     """Replace files in --out that an earlier prediction did not write; never those that are read."""
     like: Path | None = None
@@ -214,7 +216,6 @@ def _predict_images(
     from sais.io.images import LARGE_IMAGE_PIXELS
     from sais.io.progress import Progress
     from sais.io.result_names import drawing_names
-    from sais.results.draw import draw
 
     predictions, label_files, table = results
     options = arguments.inference
@@ -229,7 +230,7 @@ def _predict_images(
             label_files.add(image, detections, source)
             table.add(detections, predictions.images[-1]["file_name"])
             if arguments.draw:
-                drawing = draw(image, detections, 0, color_by=arguments.color_by)
+                drawing = _draw(arguments, image, detections)
                 target = arguments.out / f"{drawings[source]}.jpg"
                 png = image_path(target, drawing)
                 if png != target:  # its name was not checked before the prediction
@@ -238,6 +239,13 @@ def _predict_images(
                 predictions.add_drawing(arguments.out, write_image(target, drawing, writer=WRITER))
             progress.advance()
     return batches.summary()
+
+
+def _draw(arguments: PredictArguments, image: np.ndarray, detections: Detections) -> np.ndarray:
+    """Draw the detections of an image (H, W, 3)."""
+    from sais.results.draw import draw
+
+    return draw(image, detections, 0, color_by=arguments.color_by, palette=arguments.palette)
 
 
 def _frame_batches(
@@ -254,7 +262,6 @@ def _predict_videos(arguments: PredictArguments, predictor: Predictor, results: 
     from sais.io.progress import Progress
     from sais.io.result_names import drawing_names
     from sais.io.video import VideoWriter, read_video, video_info
-    from sais.results.draw import draw
 
     predictions, label_files, table = results
     options = arguments.inference
@@ -276,7 +283,7 @@ def _predict_videos(arguments: PredictArguments, predictor: Predictor, results: 
                 label_files.add(image, detections, f"{name}_frame_{frame:06d}")
                 table.add(detections, predictions.images[-1]["file_name"])
                 if writer is not None:
-                    writer.write(draw(image, detections, 0, color_by=arguments.color_by))
+                    writer.write(_draw(arguments, image, detections))
                 progress.advance()
         if writer is not None and (arguments.out / f"{name}.mp4").is_file():
             predictions.add_drawing(arguments.out, arguments.out / f"{name}.mp4")

@@ -199,7 +199,7 @@ def measure_mask(mask: CroppedMask) -> tuple[float, ...]:
 def measure_box(box: np.ndarray) -> tuple[float, ...]:
     """Return the same values for a box (4,) x1 y1 x2 y2, which are exact for a rectangle."""
     x1, y1, x2, y2 = box.tolist()
-    width, height = x2 - x1, y2 - y1
+    width, height = max(0.0, x2 - x1), max(0.0, y2 - y1)
     perimeter, angle = 2 * (width + height), 0.0 if width >= height else 90.0
     orientation = 0.0 if width <= height else math.pi / 2
     sides = max(width, height), min(width, height)
