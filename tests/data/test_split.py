@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,27 @@ def test_split_document_keeps_groups_together_in_all_parts() -> None:
     assert [len(part["images"]) for part in parts] == [36, 12, 12]
     assert not chosen[0] & chosen[1]
     assert not chosen[2] & (chosen[0] | chosen[1])
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "voc", "masks"])
+def test_split_splits_a_data_set_of_any_format_again(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "again"
+    assert cli.main(["convert", str(shapes), str(data), "--to", format]) == 0
+    assert cli.main(["split", str(data)]) == 2
+    assert "--out DIR" in capsys.readouterr().err
+    words = ["split", str(data), "--out", str(out), "--valid", "0.25", "--test", "0.125", "--no-keep-similar"]
+    assert cli.main(words) == 0
+    before = [read_dataset(data, name) for name in list_splits(data)]
+    after = [read_dataset(out, name) for name in ("train", "valid", "test")]
+    assert [len(split.images) for split in after] == [10, 4, 2]
+    assert len({record.path for split in after for record in split.images}) == 16
+    for split in before:
+        assert split.class_names == after[0].class_names
+
+    def count(splits: list[Any]) -> Counter[int]:
+        return Counter(a.label for split in splits for record in split.images for a in record.annotations)
+
+    assert count(after) == count(before)
+    assert cli.main(["split", str(data), "--out", str(data)]) == 2

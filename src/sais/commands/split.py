@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class SplitArguments:
     """Split a COCO file into a training and a validation split, stratified by class. Images are not moved.
 
-    Labels of another format without splits, such as a folder of LabelMe files, are written as COCO files as well.
+    Labels of another format without splits, such as a folder of LabelMe files, are written as COCO files as well. A
+    data set that is split already is split again with --out DIR, where its images become hard links.
 
     With --test, a third split is for the evaluation of the final model.
 
@@ -63,12 +64,14 @@ def run(argv: Sequence[str]) -> int:
     from sais.data.split import split_document
     from sais.data.split_summary import summarize
 
+    if arguments.out is not None and _is_split(arguments.file, arguments.format):
+        return _split_again(arguments, arguments.out)
     labels = _read_labels(arguments.file, arguments.format)
     document, folder, inputs = labels.document, labels.folder, labels.inputs
     out = arguments.out or folder
     names = ("train", "valid", "test") if arguments.test else ("train", "valid")
     paths = [out / "annotations" / f"{name}.json" for name in names]
-    groups = _group_similar(labels) if arguments.keep_similar else {}
+    groups = _group_similar(_find_images(labels)) if arguments.keep_similar else {}
     documents = split_document(document, arguments.valid, arguments.seed, arguments.test, groups)
     parts = dict(zip(paths, documents, strict=True))
     contents = {path: json.dumps(part) for path, part in parts.items()}
@@ -122,10 +125,13 @@ def _read_labels(path: Path, format: str) -> _Labels:
 
     file = _find_file(path) if format in ("auto", "coco") or not path.is_dir() else None
     if file is None:
-        from sais.data.formats import read_dataset
+        from sais.data.formats import list_splits, read_dataset
         from sais.data.formats.coco_from_split import to_document
         from sais.data.formats.folder_splits import WHOLE
 
+        if _is_split(path, format):
+            names = ", ".join(list_splits(path, format))
+            raise InputError(f"{path}: already split into {names}. Give --out DIR to split all images again.")
         split = read_dataset(path, WHOLE, format=format)
         print_text(f"found {split.origin}")
         return _Labels(to_document(split, path), path, [], split)
@@ -137,17 +143,24 @@ def _read_labels(path: Path, format: str) -> _Labels:
     return _Labels(document, folder.parent if folder.name == "annotations" else file.parent, [file], None)
 
 
-def _group_similar(labels: _Labels) -> dict[int, int]:
-    """Return image id -> group for the images that have near-duplicates; images that are not found have none."""
-    from sais.data.doctor.groups import group_images
+def _find_images(labels: _Labels) -> DatasetSplit | None:
+    """Return the labels with the files of their images; None if these are not found."""
     from sais.data.formats.coco import read_coco
     from sais.data.formats.coco_layouts import image_folders
 
-    split = labels.split
-    if split is None:
-        file = labels.inputs[0]
-        with contextlib.suppress(SaisError):  # images outside of the folder, or none
-            split = read_coco(file, image_folders(labels.folder, file, []), None, {}, labels.folder)
+    if labels.split is not None:
+        return labels.split
+    file = labels.inputs[0]
+    try:
+        return read_coco(file, image_folders(labels.folder, file, []), None, {}, labels.folder)
+    except SaisError:
+        return None
+
+
+def _group_similar(split: DatasetSplit | None) -> dict[int, int]:
+    """Return image id -> group for the images that have near-duplicates; images that are not found have none."""
+    from sais.data.doctor.groups import group_images
+
     records = () if split is None else split.images
     if split is None or not any(isinstance(record.source, Path) and record.source.is_file() for record in records):
         print_text("the images are not found: near-duplicates are not kept in one split")
@@ -157,6 +170,43 @@ def _group_similar(labels: _Labels) -> dict[int, int]:
     if groups:
         print_text(f"{len(groups)} images are near-duplicates of another one; they are kept in one split")
     return groups
+
+
+def _is_split(path: Path, format: str) -> bool:
+    """Return whether a folder has labels of several splits, and not those that are drawn from labels without splits."""
+    if not path.is_dir():
+        return False
+    from sais.data.formats import list_splits, read_dataset
+    from sais.data.formats.folder_splits import WHOLE
+
+    if len(list_splits(path, format)) < 2:
+        return False
+    try:
+        read_dataset(path, WHOLE, format=format)
+    except SaisError:
+        return True
+    return False
+
+
+def _split_again(arguments: SplitArguments, out: Path) -> int:
+    """Split all images of a data set that is split already, and write them with their labels to another folder."""
+    from sais.commands.input_files import annotation_files
+    from sais.data.convert import write_splits
+    from sais.data.resplit import draw_parts, read_all_splits
+    from sais.data.split_summary import summarize
+
+    if out.exists() and out.samefile(arguments.file):
+        raise InputError(f"{out}: the folder of the data set that is read. Choose another output folder.")
+    whole = read_all_splits(arguments.file, arguments.format)
+    groups = _group_similar(whole) if arguments.keep_similar else {}
+    parts = draw_parts(whole, arguments.valid, arguments.seed, arguments.test, groups)
+    write_splits(
+        parts, out, "coco", inputs=annotation_files(arguments.file), images="link", overwrite=arguments.overwrite
+    )
+    for part in parts:
+        print_lines(summarize(part))
+    print_text(f"wrote {out}; next: sais doctor {out}")
+    return 0
 
 
 def _find_file(path: Path) -> Path | None:
@@ -171,8 +221,7 @@ def _find_file(path: Path) -> Path | None:
         return files[0]
     names = ", ".join(str(file) for file in files[:5])
     if files:
-        raise InputError(f"{path}: several COCO files: {names}. Give one of them.")
-    splits = list_splits(path)
-    if not splits:
+        raise InputError(f"{path}: several COCO files: {names}. Give one of them, or --out DIR to split all again.")
+    if not list_splits(path):
         raise InputError(f"{path}: {describe_contents(path)}. Give a file.")
     return None

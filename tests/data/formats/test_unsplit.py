@@ -135,7 +135,7 @@ def test_split_writes_labels_of_another_format_as_coco(tmp_path: Path, capsys: p
 def test_split_does_not_split_a_data_set_with_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_yolo(tmp_path)
     assert main(["split", str(tmp_path)]) == 2
-    assert "Available splits: train, val" in capsys.readouterr().err
+    assert "already split into train, val" in capsys.readouterr().err
 
 
 def test_describe_remedy_names_what_a_folder_contains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
