@@ -14,6 +14,8 @@ from sais.data.annotations import object_mask
 from sais.data.formats import read_dataset
 from sais.ops.rasterize import inside
 from sais.ops.rle import decode
+from sais.results.cropped_mask import CroppedMask
+from sais.results.detections import Detections
 from sais.results.palette import class_color
 from tests.serving.browser_page import drop_file, new_page, paste_file, sample_canvas, set_slider, wait_for_objects
 from tests.serving.page_server import Answer, PageServer, answer_of, encode_image, from_masks
@@ -194,6 +196,63 @@ def test_arrow_keys_move_in_the_list_of_objects(scene: Any) -> None:
     assert scene.inner_text("#summary") == "1 object"
     scene.keyboard.press("Escape")
     assert scene.inner_text("#summary") == "6 objects"
+
+
+def test_wheel_pinch_and_drag_move_the_image(browser: Any, server: PageServer) -> None:
+    page = new_page(browser, server.url, has_touch=True)
+    page.wait_for_selector("body.ready")
+    drop_file(page, encode_image(IMAGE))
+    wait_for_objects(page)
+    bounds = page.locator("#view").bounding_box()
+    x, y = bounds["x"] + bounds["width"] / 2, bounds["y"] + bounds["height"] / 2
+
+    def zoom() -> int:
+        return int(page.inner_text("#zoom-value").split()[0])
+
+    fitted = zoom()
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -300)
+    page.wait_for_function("(zoom) => !document.getElementById('zoom-value').textContent.startsWith(zoom)", arg=fitted)
+    assert zoom() == pytest.approx(fitted * np.exp(0.3), rel=0.02)  # a wheel turns by at most 200 pixels at once
+    page.click("#zoom-fit")
+    touches = page.context.new_cdp_session(page)
+    for kind, distance in (("touchStart", 50), ("touchMove", 75), ("touchMove", 100), ("touchEnd", None)):
+        points = [] if distance is None else [{"x": x + side * distance, "y": y, "id": side} for side in (-1, 1)]
+        touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert zoom() == pytest.approx(2 * fitted, rel=0.02)
+    page.click("#zoom-fit")
+    before = sample_canvas(page, ".image-layer", SIZE)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 150, y)
+    page.mouse.move(x - 300, y)
+    page.mouse.up()
+    assert page.inner_text("#summary") == "6 objects"  # a drag is no click
+    moved = sample_canvas(page, ".image-layer", SIZE)
+    assert abs(moved.astype(int) - before).mean() > 5  # a part of the image has left the view
+    page.context.close()
+
+
+def test_list_of_a_thousand_objects_has_the_rows_in_view(page: Any, server: PageServer) -> None:
+    count = 1000
+    masks = [CroppedMask(i % 120, i % 90, np.ones((3, 3), bool)) for i in range(count)]
+    boxes = np.array([[mask.x, mask.y, mask.x + 3, mask.y + 3] for mask in masks])
+    scores = np.linspace(0.99, 0.1, count)
+    many = Detections(SIZE, boxes, scores, np.arange(count) % 2, NAMES, masks)
+    server.predict = lambda request: Answer(answer_of(many))
+    drop_file(page, encode_image(IMAGE))
+    wait_for_objects(page)
+    set_slider(page, "#score", 0.5)
+    selected = many.above(0.5)
+    assert page.inner_text("#summary") == f"{len(selected)} objects"
+    assert page.locator("#objects li").count() < 60
+    page.focus("#objects button[tabindex='0']")
+    page.keyboard.press("End")
+    last = page.locator("#objects li", has=page.locator("button:focus"))
+    assert last.get_attribute("aria-posinset") == last.get_attribute("aria-setsize") == str(len(selected))
+    assert last.inner_text().split()[-1] == "0.50"
+    page.keyboard.press("Enter")
+    assert page.inner_text("#summary") == "1 object"
 
 
 def test_pasted_and_chosen_images_are_predicted(page: Any, server: PageServer) -> None:

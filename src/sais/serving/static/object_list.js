@@ -10,7 +10,6 @@ import { css } from "./palette.js";
 
 /** Rows before and after those in view. */
 const MARGIN = 6;
-const AREA = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
 
 export class ObjectList {
   #scroller = find("objects-scroll");
@@ -102,7 +101,7 @@ export class ObjectList {
     if (row.object !== object) {
       row.object = object;
       setText(row.name, object.className);
-      setText(row.area, `${AREA.format(object.area)} px`);
+      setText(row.area, `${Math.round(object.area).toLocaleString("en-US")} px`);
       setText(row.number, formatScore(object.score));
       row.item.ariaPosInSet = position + 1;
       row.item.classList.toggle("hovered", object.index === this.#hovered);

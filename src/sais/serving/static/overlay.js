@@ -77,7 +77,7 @@ function drawObject(context, path, color, hovered, lineWidth, { opacity, outline
   context.stroke(path);
 }
 
-/** Write class and score at the upper left corner of each object, where no other label is. */
+/** Write class and score above or below the left edge of each object, where no other label is. */
 function drawLabels(context, visible, { zoom, x, y }, style) {
   const { fontSize } = style;
   const { width } = context.canvas;
@@ -90,11 +90,11 @@ function drawLabels(context, visible, { zoom, x, y }, style) {
     const text = `${shorten(object.className)} ${formatScore(object.score)}`;
     const labelWidth = textWidth(context, text, fontSize) + 2 * padding;
     const left = Math.round(Math.max(0, Math.min(width - labelWidth, object.bounds[0] * zoom + x)));
-    const above = object.bounds[1] * zoom + y - height;
-    const top = Math.round(Math.max(0, above));
-    const label = [left, top, left + labelWidth, top + height];
-    if (placed.some((other) => overlaps(label, other))) continue;
-    placed.push(label);
+    const tops = [Math.max(0, object.bounds[1] * zoom + y - height), object.bounds[3] * zoom + y].map(Math.round);
+    const labelAt = (top) => [left, top, left + labelWidth, top + height];
+    const top = tops.find((candidate) => !placed.some((other) => overlaps(labelAt(candidate), other)));
+    if (top === undefined) continue;
+    placed.push(labelAt(top));
     const color = objectColor(object, style);
     context.fillStyle = css(color);
     context.beginPath();
