@@ -268,6 +268,8 @@ def test_openapi_lists_classes_and_limits(running: Running) -> None:
     parameters = {entry["name"]: entry["schema"] for entry in document["paths"]["/v1/predict"]["post"]["parameters"]}
     assert parameters["classes"]["items"]["enum"] == sorted(CLASSES)
     assert parameters["max_detections"]["maximum"] == 1000
+    body = document["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert body["schema"]["properties"]["images"]["maxItems"] == 4
     assert "securitySchemes" not in document["components"]
     assert document["info"]["version"] == "1"
 

@@ -34,7 +34,10 @@ def completed(generate: Callable[[], dict[str, Any]], service: Service, has_keys
 
 
 def _add_limits(document: dict[str, Any], service: Service) -> None:
-    parameters = {entry["name"]: entry for entry in document["paths"]["/v1/predict"]["post"]["parameters"]}
+    operation = document["paths"]["/v1/predict"]["post"]
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    form["properties"]["images"]["maxItems"] = service.options.max_images
+    parameters = {entry["name"]: entry for entry in operation["parameters"]}
     parameters["max_detections"]["schema"]["maximum"] = service.options.max_objects
     names = sorted({name for model in service.models.values() for name in model.predictor.class_names})
     if len(names) <= MAX_LISTED_CLASSES:
