@@ -13,7 +13,10 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Parse a page and check what every report promises: closed tags, unique ids, no scripts, no external resources."""
+    """Parse a page and check what every report promises: closed tags, unique ids, no scripts, no external resources.
+
+    Also what axe-core found missing once: lists of terms contain nothing else, what scrolls can have the focus.
+    """
 
     def __init__(self, html: str, max_length: int = 3_000_000) -> None:
         super().__init__()
@@ -37,6 +40,9 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag not in VOID:
             self.open.append(tag)
+        assert tag != "p" or "dl" not in self.open
+        assert tag != "pre" or dict(attributes).get("tabindex") == "0"  # it scrolls
+        assert tag != "img" or dict(attributes).get("alt")
         for name, value in attributes:
             assert not name.startswith("on")
             if name == "id":
