@@ -92,7 +92,7 @@ NAN = float("nan")
         (lambda d: d.pop("images"), ("'images'",)),
         (lambda d: d.pop("categories"), ("'categories'",)),
         (lambda d: d["images"].clear(), ("no images",)),
-        (lambda d: d["annotations"][2].update(image_id=999), ("annotation 3", "999")),
+        (lambda d: [a.update(image_id=999) for a in d["annotations"]], ("annotation 1", "999")),
         (lambda d: d["annotations"][2].update(category_id=77), ("annotation 3", "77")),
         (lambda d: d["annotations"][2].update(bbox=[NAN, 1, 5, 5]), ("annotation 3",)),
         (lambda d: d["annotations"][2].update(bbox=[1, 2]), ("annotation 3", "bbox")),

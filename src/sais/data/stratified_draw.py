@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sais.data.packed_annotations import object_columns
+
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
 
@@ -47,7 +49,6 @@ def draw_images(split: DatasetSplit, max_images: int | None, seed: int) -> Datas
 def class_counts(split: DatasetSplit) -> np.ndarray:
     """Return the number of objects of each of C classes in each of N images, (N, C) int64."""
     counts = np.zeros((len(split.images), len(split.class_names)), np.int64)
-    for row, record in enumerate(split.images):
-        for annotation in record.annotations:
-            counts[row, annotation.label] += 1
+    objects = object_columns(split.images)
+    np.add.at(counts, (objects.images, objects.labels), 1)
     return counts

@@ -16,11 +16,13 @@ from tests.data.formats.label_samples import (
     write_bowl,
     write_cityscapes,
     write_coco,
+    write_datumaro,
     write_image,
     write_labelme,
     write_masks,
     write_panoptic,
     write_voc,
+    write_xml_files,
     write_yolo,
 )
 from tests.data.formats.test_id_formats import OBJECT, XML, write_xml
@@ -37,6 +39,10 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "masks": write_masks,
     "bowl": write_bowl,
     "coco": write_coco,
+    "coco masks": lambda folder: write_coco(folder, with_masks=True),
+    "datumaro": write_datumaro,
+    "datumaro masks": lambda folder: write_datumaro(folder, with_masks=True),
+    "xml polygons": lambda folder: write_xml_files(folder, "{0}/annotations/{1}.xml"),
 }
 TOKENS = (
     *(b"nan", b"-1", b"1e309", b"99999999999999999999", b"[]", b"null", b"{}", b'"', b"", b"\0", b"\xff", b"../../x"),
