@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -221,3 +223,35 @@ def test_show_keeps_files_of_others(data: Path, tmp_path: Path, capsys: pytest.C
     code, output = show(capsys, str(data), "--out", str(out))
     assert code == 2
     assert "--overwrite" in output
+
+
+WITHOUT_EXTRAS = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm", "safetensors", "faster_coco_eval", "pycocotools"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+from sais.cli import main
+data, out = sys.argv[1:]
+assert main(["show", data, "--out", f"{out}/shown"]) == 0
+assert main(["doctor", data, "--html", f"{out}/page.html"]) == 0
+assert "matplotlib" not in sys.modules
+"""
+
+
+def test_pages_of_data_sets_need_jinja2_only(data: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WITHOUT_EXTRAS, str(data), str(tmp_path)]
+    process = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "page.html").is_file()
+
+
+def test_show_without_jinja2_names_the_extra(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, output = show(capsys, str(data), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert 'jinja2 is not installed. Run pip install "sais-seg[report]"' in output
+    assert not (tmp_path / "out").exists()

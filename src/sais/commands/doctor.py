@@ -155,7 +155,7 @@ def _check_outputs(arguments: DoctorArguments, data: Path) -> None:
     if arguments.model is not None:
         check_model(arguments.model)
     if arguments.html is not None:
-        need_package("doctor", "jinja2", "train")
+        need_package("doctor", "jinja2", "report")
         inputs = [data] if data.is_file() else list(annotation_files(data))
         inputs += [] if arguments.model is None else model_files(arguments.model)
         check_outputs([arguments.html], inputs, arguments.overwrite, own=written_by(PAGE))

@@ -75,7 +75,7 @@ class ShowArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais show`."""
     arguments = parse(ShowArguments, argv, "sais show DIR")
-    need_package("show", "jinja2", "train")
+    need_package("show", "jinja2", "report")
     if arguments.data.is_dir() and arguments.out.is_dir() and arguments.out.samefile(arguments.data):
         raise InputError(f"{arguments.out}: the folder of the data set that is read. Choose another output folder.")
     from sais.data.label_filter import LabelFilter, check_class_names, sample_images
