@@ -89,13 +89,13 @@ class AnnotationTable:
     """Polygons, not in the order of the objects."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return all arrays (shapes as above) by name."""
+        """Return all arrays by name, such as boxes (N, 4)."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "polygons"}
         return own | {f"polygon_{field.name}": getattr(self.polygons, field.name) for field in fields(self.polygons)}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> AnnotationTable:
-        """Return the table of `arrays` (shapes as above).
+        """Return the table of `arrays`, by name, such as boxes (N, 4).
 
         Raises:
             KeyError: An array is missing.
