@@ -282,6 +282,7 @@ def test_examples_and_models_can_be_chosen(browser: Any, server: PageServer) -> 
     page.context.close()
 
 
+@pytest.mark.slow
 def test_large_image_has_detail_at_high_zoom(browser: Any, server: PageServer) -> None:
     """A pattern of single pixels is lost in the bitmap of limited size, and visible at a scale of 1."""
     y, x = np.mgrid[0:2400, 0:3000]
@@ -303,7 +304,15 @@ def test_large_image_has_detail_at_high_zoom(browser: Any, server: PageServer) -
     page.context.close()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light"), (390, "dark")], ids=str)
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1200, "light"),
+        (390, "dark"),
+        pytest.param(1200, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_page_is_accessible_and_fits(browser: Any, server: PageServer, width: int, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed (extra browser)")
     server.examples = {"first.png": encode_image(IMAGE)}

@@ -74,10 +74,10 @@ def test_key_is_asked_for_and_sent(browser: Any, server: PageServer) -> None:
     server.api_key = "secret"
     page = new_page(browser, server.url)
     page.wait_for_selector("#key-dialog[open]")
+    assert page.inner_text("#key-message") == "The server requires an API key."
     page.fill("#key", "wrong")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => document.getElementById('key').value === ''")
-    page.wait_for_selector("#key-dialog[open]")
+    page.wait_for_selector("text=The server does not accept this key.")
     page.fill("#key", "secret")
     page.keyboard.press("Enter")
     page.wait_for_selector("body.ready")

@@ -162,7 +162,7 @@ async function attempt(signal, retry, action) {
     if (signal.aborted) return undefined;
     if (error.status === 401) {
       hideProgress();
-      const key = await askForKey(error.message);
+      const key = await askForKey();
       if (key !== null) {
         setApiKey(key);
         setTimeout(retry);

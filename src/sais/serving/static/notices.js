@@ -52,15 +52,20 @@ export function announce(text) {
   }, 500);
 }
 
+let keyEntered = false;
+
 /** Ask for the API key; null if the reader cancels. */
-export function askForKey(message) {
+export function askForKey() {
   const dialog = find("key-dialog");
-  find("key-message").textContent = message;
+  find("key-message").textContent = keyEntered
+    ? "The server does not accept this key. Enter another one."
+    : "The server requires an API key.";
   find("key").value = "";
   dialog.showModal();
   return new Promise((resolve) => {
     find("key-form").onsubmit = (event) => {
       event.preventDefault();
+      keyEntered = true;
       dialog.onclose = null;
       dialog.close();
       resolve(find("key").value);
