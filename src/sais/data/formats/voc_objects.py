@@ -140,8 +140,9 @@ def _add_masks(root: Path, objects: Path, xml: Path, classes: VocClasses, builde
             builder.notes.add(kinds.NO_CLASS, where)
         else:
             builder.add_bitmap(where, label, bits, x, y)
-    if xml.is_file():
-        add_xml_objects(xml, classes.names, builder, int(ids.max(initial=0)))
+    largest = int(ids.max(initial=0))
+    if xml.is_file() and read_regular_file(xml).count(b"<object") > largest:  # parsing takes longer than counting
+        add_xml_objects(xml, classes.names, builder, largest)
 
 
 def add_xml_objects(xml: Path, names: Sequence[str], builder: SplitBuilder, first: int = 0) -> None:

@@ -1,4 +1,7 @@
-"""Text files of labels with a byte order mark, other line ends or compressed: the same objects in every format."""
+"""The same data set in other forms has the same objects in every format.
+
+Text files with a byte order mark, other line ends or compressed; names in another Unicode form; images turned by EXIF.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sais.data.formats import list_splits, read_dataset
 from sais.data.formats import notes as kinds
 from tests.data.formats.label_samples import (
+    SIZE,
     SPLITS,
     objects,
     write_cityscapes,
@@ -94,3 +100,24 @@ def test_images_of_another_unicode_form_and_suffix_are_found(tmp_path: Path, nam
     found = {stem: rows for split in SPLITS for stem, rows in objects(read_dataset(folder, split)).items()}
     plain = {unicodedata.normalize("NFC", stem).replace("\u00e4", "a"): rows for stem, rows in found.items()}
     assert plain == expected
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_images_that_exif_turns_have_the_same_objects(tmp_path: Path, name: str) -> None:
+    """Tools label the upright image, whose size is that of the labels; the stored pixels are turned by a quarter."""
+    folder = WRITERS[name](tmp_path / "data")
+    splits = {split: read_dataset(folder, split) for split in SPLITS}
+    expected = {split: (objects(found), [record.read() for record in found.images]) for split, found in splits.items()}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in {record.path for found in splits.values() for record in found.images}:
+        with Image.open(path) as image:
+            turned = image.transpose(Image.Transpose.ROTATE_90)
+        turned.save(path, exif=exif)
+    for split, (rows, images) in expected.items():
+        found = read_dataset(folder, split)
+        assert objects(found) == rows
+        assert found.notes == splits[split].notes
+        for record, pixels in zip(found.images, images, strict=True):
+            assert record.size == SIZE
+            np.testing.assert_array_equal(record.read(), pixels)
