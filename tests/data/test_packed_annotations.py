@@ -152,6 +152,16 @@ def test_training_samples_are_the_same_to_the_bit(plain: DatasetSplit, packed: D
     assert all(record.annotations == () for record in pack_records(packed.images, with_annotations=False))
 
 
+def test_digest_of_the_data_is_the_same(plain: DatasetSplit, packed: DatasetSplit) -> None:
+    """The digest covers whether a coordinate is an integer in the file."""
+    pytest.importorskip("torch")
+    from sais.paper.runs import describe_data
+
+    first, second = (describe_data(split, split, "data") for split in (plain, packed))
+    assert first == second
+    assert 20 in plain.images[0].annotations[1].segmentation[0]  # type: ignore[index]
+
+
 def test_copies_do_not_need_the_table(packed: DatasetSplit) -> None:
     record = packed.images[0]
     copied = pickle.loads(pickle.dumps(record))
@@ -196,6 +206,9 @@ def test_mapped_images_are_sent_to_processes_by_name(packed: DatasetSplit, tmp_p
         ("polygon_ends", np.array([5])),
         ("polygon_integers", np.zeros(1, bool)),
         ("image_ids", np.arange(3)),
+        ("image_ids", np.arange(6.0)),
+        ("boxes", np.zeros((10, 3), np.float32)),
+        ("ids", np.zeros((10, 1), np.int64)),
     ],
 )
 def test_contradicting_arrays_are_refused(packed: DatasetSplit, name: str, value: np.ndarray) -> None:

@@ -23,6 +23,17 @@ from sais.errors import InputError
 
 MIN_PACKED = 50_000
 """Number of images and objects from which they remain arrays instead of Python objects."""
+_TYPES: dict[str, tuple[type, tuple[int, ...]]] = {
+    **dict.fromkeys(("image_ids", "path_ends", "object_ends", "ids", "first_parts"), (np.int64, ())),
+    **dict.fromkeys(("json_ends", "polygon_ends"), (np.int64, ())),
+    **dict.fromkeys(("labels", "part_counts"), (np.int32, ())),
+    **dict.fromkeys(("areas", "polygon_coordinates"), (np.float64, ())),
+    **dict.fromkeys(("crowds", "polygon_integers"), (np.bool_, ())),
+    **dict.fromkeys(("path_bytes", "json_bytes"), (np.uint8, ())),
+    "image_sizes": (np.int64, (2,)),
+    "boxes": (np.float32, (4,)),
+}
+"""Types of the arrays in a file, and the lengths of their axes after the first."""
 AS_JSON = -1
 """Value of `part_counts` of an object whose mask is stored as JSON text: RLE, and polygons that a reader changed."""
 
@@ -101,6 +112,9 @@ class AnnotationTable:
             KeyError: An array is missing.
             ValueError: The arrays contradict each other.
         """
+        for name, (kind, columns) in _TYPES.items():
+            if arrays[name].dtype != kind or arrays[name].shape[1:] != columns:
+                raise ValueError(f"array {name}: type {arrays[name].dtype}, shape {arrays[name].shape}")
         polygons = PackedPolygons(*(arrays[f"polygon_{field.name}"] for field in fields(PackedPolygons)))
         own = {field.name: arrays[field.name] for field in fields(cls) if field.name != "polygons"}
         table = cls(**own, polygons=polygons)

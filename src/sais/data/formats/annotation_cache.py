@@ -85,6 +85,12 @@ class CacheEntry:
         self._file = file
         self._started = time.time()
         self._state = _state(file)
+        self._key: dict[str, Any] = {}
+        self.path: Path | None = None
+        """File of the entry; None if the annotation file is small, or the cache is switched off."""
+        folder = cache_folder()
+        if folder is None or self._state is None or self._state[0] < MIN_FILE_BYTES:
+            return
         key = {
             "file": os.path.abspath(file),
             "name": str(file),
@@ -93,11 +99,9 @@ class CacheEntry:
             "reader": _reader_version(),
             "limits": {name: value for name, value in vars(input_limits).items() if name.isupper()},
         }
-        self._key: dict[str, Any] = json.loads(json.dumps(key))  # as it is compared with that of the file
-        folder = cache_folder() if self._state is not None and self._state[0] >= MIN_FILE_BYTES else None
-        name = hashlib.sha256(json.dumps(self._key, sort_keys=True).encode()).hexdigest()[:40]
-        self.path = None if folder is None else folder / f"{name}{_SUFFIX}"
-        """File of the entry; None if the annotation file is small, or the cache is switched off."""
+        text = json.dumps(key, sort_keys=True)
+        self._key = json.loads(text)  # as the header of the file has it
+        self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}{_SUFFIX}"
 
     def load(self) -> Reading | None:
         """Return the reading; None if there is none, or something that it depended on has changed."""
@@ -108,8 +112,11 @@ class CacheEntry:
             if header["key"] != self._key or header["folders"] != folder_digests(header["folders"]):
                 return None
             images = PackedImages(AnnotationTable.from_arrays(arrays), file=self.path)
+            class_names = tuple(header["class_names"])
+            if not 0 <= images.table.labels.min(initial=0) <= images.table.labels.max(initial=0) < len(class_names):
+                return None
             reading = Reading(
-                tuple(header["class_names"]),
+                class_names,
                 tuple(header["category_ids"]),
                 images,
                 header["counts"],
