@@ -40,7 +40,8 @@ def coco_annotations(rng: Random, samples: Samples, folder: Path) -> Case:
     split = ["split", str(path), "--out", "halves"]
     page = [*check, "--html", "page.html"]
     show = ["show", str(path), "--image-folder", str(images), "--out", "shown"]
-    argv = rng.choice((check, page, [*check, "--json", "--no-decode"], split, show))
+    repair = [*check, "--fix", "repaired"]
+    argv = rng.choice((check, page, [*check, "--json", "--no-decode"], repair, split, show))
     if rng.random() < 0.03:  # slow
         paths = ["--train-annotations", str(path), "--train-images", str(images), "--skip-broken"]
         argv = ["train", str(samples.settings), *paths, "--random-init", "--max-iterations", "2", "--no-report"]

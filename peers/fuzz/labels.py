@@ -24,7 +24,7 @@ _IMAGE_FOLDERS = ("images", "JPEGImages", "leftImg8bit")
 
 
 def label_files(rng: Random, samples: Samples, folder: Path) -> Case:
-    """Labels of every format: `sais check`, `split`, `convert`, and the ground truth of every image."""
+    """Labels of every format: `sais doctor`, `split`, `convert`, and the ground truth of every image."""
     return label_case(rng, samples, folder, rng.choice(FORMATS))
 
 
@@ -46,14 +46,15 @@ def label_case(rng: Random, samples: Samples, folder: Path, format: str) -> Case
         path.write_bytes(mutate_bytes(rng, content))
     if rng.random() < 0.5:
         return Case(lambda: _read_labels(data, format), f"read_dataset of {format}, {path.name}")
-    check = ["check", str(data)]
+    check = ["doctor", str(data)]
     name = _READ_AS.get(format, format)
     target = rng.choice(("coco", "yolo", "labelme", "masks"))
     argv = rng.choice(
         (
             check,
             [*check, "--format", name],
-            ["doctor", str(data), "--html", "page.html"],
+            [*check, "--html", "page.html"],
+            [*check, "--fix", "repaired"],
             ["show", str(data), "--out", "shown"],
             ["split", str(data), "--out", "halves"],
             ["convert", str(data), "converted", "--to", target],
