@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from sais.cli import main
 from sais.commands.serve import ServeArguments, api_keys, model_paths
 from sais.errors import ConfigError, InputError, ResourceError
-from sais.serving.server import open_socket
+from sais.serving.server import WorkerFactory, open_socket
 from tests.benchmark.test_without_torch import ABSENT
 from tests.serving.pixel_model import encoded, noise
 
@@ -196,6 +197,30 @@ def test_a_port_in_use_is_an_error_of_one_line() -> None:
             open_socket("127.0.0.1", first.getsockname()[1])
     with pytest.raises(ResourceError):
         open_socket("no-such-host.invalid", 0)
+
+
+def test_a_process_that_cannot_start_ends_the_service() -> None:
+    reported: list[Exception] = []
+
+    def fail() -> Any:
+        raise InputError("no such model")
+
+    with pytest.raises(SystemExit) as stop:
+        WorkerFactory(fail, reported.append)()
+    assert stop.value.code == 3  # uvicorn's supervisor ends then, instead of starting it again
+    assert [str(error) for error in reported] == ["no such model"]
+
+
+def test_serve_names_the_extra_and_the_missing_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", str(tmp_path / "missing.onnx")]) == 2
+    assert "no such model" in capsys.readouterr().err
+    (tmp_path / "model.onnx").touch()
+    monkeypatch.delitem(sys.modules, "sais.serving.server")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve", str(tmp_path / "model.onnx")]) == 2
+    assert 'pip install "sais-seg[serve]"' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -59,12 +59,12 @@ def run(argv: Sequence[str]) -> int:
     """Run `sais serve`."""
     arguments = parse(ServeArguments, argv, "sais serve MODEL")
     paths = model_paths(arguments.models)
+    for path in paths.values():
+        check_model(path)
     keys = api_keys(arguments)
     from sais.serving.server import WorkerFactory, address_of, open_socket, run_server
 
     opened = open_socket(arguments.host, arguments.port)
-    for path in paths.values():
-        check_model(path)
     application = Application(arguments, paths, keys)
     app = application() if arguments.workers == 1 else None  # errors are reported before anything listens
     names = ", ".join(map(printable, paths))
