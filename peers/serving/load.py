@@ -149,8 +149,8 @@ def _row(
 
 
 def _markdown(plan: LoadPlan, rows: Sequence[dict[str, Any]], memory: dict[int, int]) -> str:
-    columns = ("clients", "images/s", "without HTTP", "ratio", "CPU ms/image", "without HTTP")
-    columns += ("p50, ms", "p95, ms", "p99, ms", "statuses")
+    latencies = ("p50, ms", "p95, ms", "p99, ms")
+    columns = ("clients", "images/s", "without HTTP", "ratio", "CPU ms/image", "without HTTP", *latencies, "statuses")
     cells = [
         (
             f"{row['clients']}{' (beyond the capacity)' if row['overload'] else ''}",
