@@ -273,3 +273,18 @@ def test_findings_of_a_model_are_printed_and_shown(
     never = next(finding for finding in findings if finding["kind"] == NEVER_FOUND)
     assert never["severity"] == "NOTE"
     assert len(never["cases"]) == never["count"]
+
+
+def test_doctor_fix_writes_no_split_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path / "data", make_document())
+    for number in range(2):
+        (tmp_path / f"data/images/valid_{number}.png").write_bytes(b"no image")
+    code, output = examine(capsys, data, "--fix", str(tmp_path / "fixed"))
+    assert code == 0
+    assert "valid: unreadable images removed: 2; no image is left" in output
+    assert [path.name for path in (tmp_path / "fixed/annotations").iterdir()] == ["train.json"]
+    for path in (tmp_path / "data/images").iterdir():
+        path.write_bytes(b"no image")
+    assert cli.main(["doctor", data, "--fix", str(tmp_path / "none")]) == 2
+    assert "no image can be used" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -14,7 +14,7 @@ from sais.commands.arguments import FLAT, Workers, need_package, parse, progress
 from sais.commands.doctor_results import SplitResult, compare_categories, print_results, results_to_dict
 from sais.data.options import DataOptions
 from sais.errors import ConfigError, InputError, SaisError
-from sais.text import print_json, print_text
+from sais.text import print_json, print_text, printable, short_name
 
 if TYPE_CHECKING:
     from sais.data.doctor.report import CheckReport
@@ -251,7 +251,10 @@ def _write_repaired(arguments: DoctorArguments, data: Path, reports: Sequence[Ch
     assert arguments.fix is not None
     if not reports:
         raise InputError(f"{data}: no split can be read. Fix the errors above first.")
-    repaired = repair(reports)
+    results = repair(reports)
+    repaired = [result for result in results if result.split.images]
+    if not repaired:
+        raise InputError(f"{data}: no image can be used. Restore the images.")
     splits = with_same_classes([result.split for result in repaired])
     with progress_bar("writing", sum(len(split.images) for split in splits)) as progress:
         write_splits(
@@ -263,7 +266,8 @@ def _write_repaired(arguments: DoctorArguments, data: Path, reports: Sequence[Ch
             overwrite=arguments.overwrite,
             start=lambda total: progress,
         )
-    for result in repaired:
-        changes = [f"{what}: {count}" for what, count in result.changes.items()]
-        _print(arguments, f"{result.split.name}: {'; '.join(changes) or 'nothing to repair'}")
+    for result in results:
+        changes = [f"{printable(what)}: {count}" for what, count in result.changes.items()]
+        changes += [] if result.split.images else ["no image is left, so that the copy lacks this split"]
+        _print(arguments, f"{short_name(result.split.name)}: {'; '.join(changes) or 'nothing to repair'}")
     _print(arguments, f"wrote {arguments.fix}; next: sais doctor {arguments.fix}")
