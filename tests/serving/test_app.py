@@ -255,6 +255,13 @@ def test_responses_have_security_headers(running: Running, path: str) -> None:
     assert "access-control-allow-origin" not in headers
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/docs"])
+def test_head_has_the_headers_of_get(running: Running, path: str) -> None:
+    head, get = running.client.head(path), running.client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
 def test_docs_need_no_script_and_list_every_path(running: Running) -> None:
     text = running.client.get("/docs").text
     assert "<script" not in text
@@ -293,12 +300,12 @@ def test_metrics_count_requests_images_and_batches(running: Running) -> None:
     assert "python" not in running.client.get("/metrics").text
 
 
-def test_the_access_log_has_a_line_of_json_for_each_response(running: Running) -> None:
-    running.log.seek(0)
-    running.log.truncate()
-    running.post(encoded(noise(1)))
-    running.client.get("/a%0ab" + "c" * 1000)
-    lines = [json.loads(line) for line in running.log.getvalue().splitlines()]
+def test_the_access_log_has_a_line_of_json_for_each_response() -> None:
+    with serving() as server:
+        server.post(encoded(noise(1)))
+        server.client.get("/a%0ab" + "c" * 1000)
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    lines = [line for line in lines if line["path"] != "/healthz"]  # of `serving`
     assert [(line["status"], line["method"]) for line in lines] == [(200, "POST"), (404, "GET")]
     assert (lines[0]["model"], lines[0]["images"], lines[0]["objects"]) == ("pixels", 1, 2)
     assert len(lines[1]["path"]) <= 200

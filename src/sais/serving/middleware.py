@@ -47,6 +47,8 @@ class Gateway:
         started = time.monotonic()
         details: dict[str, Any] = scope.setdefault("state", {}).setdefault("details", {})
         status = 0
+        # The server sends the head of the response only; routes know GET.
+        routed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -62,7 +64,7 @@ class Gateway:
         try:
             _check_head(scope)
             self._api_keys.check(scope["path"], Headers(scope=scope))
-            await self._app(scope, receive, send_with_headers)
+            await self._app(routed, receive, send_with_headers)
         except ClientDisconnect:
             status = CLIENT_LEFT
         except Exception as error:
@@ -75,12 +77,12 @@ class Gateway:
             await response(scope, receive, send_with_headers)
         finally:
             self._metrics.in_progress.dec()
-            self._finish(scope, status or CLIENT_LEFT, time.monotonic() - started, details)
+            route = getattr(routed.get("route"), "path", "other")
+            self._finish(scope, route, status or CLIENT_LEFT, time.monotonic() - started, details)
 
-    def _finish(self, scope: Scope, status: int, seconds: float, details: dict[str, Any]) -> None:
-        path = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(path, str(status)).inc()
-        self._metrics.latency.labels(path).observe(seconds)
+    def _finish(self, scope: Scope, route: str, status: int, seconds: float, details: dict[str, Any]) -> None:
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.latency.labels(route).observe(seconds)
         if details.get("error"):
             self._metrics.errors.labels(details["error"]).inc()
         client = scope.get("client") or ("", 0)
