@@ -150,18 +150,18 @@ class AnnotationTable:
         start = int(self.path_ends[image - 1]) if image else 0
         return Path(os.fsdecode(self.path_bytes[start : int(self.path_ends[image])].tobytes()))
 
-    def annotations(self, start: int, end: int) -> Iterator[Annotation]:
-        """Create the annotations of objects `start` to `end`."""
+    def annotations(self, start: int, end: int, parts: list[list[float]] | None = None) -> Iterator[Annotation]:
+        """Create the annotations of objects `start` to `end`; `parts` are all polygons, if they are lists already."""
         rows = slice(start, end)
         boxes = np.array(self.boxes[rows])  # a copy: the arrays may be read-only
         columns = (self.ids, self.labels, self.crowds, self.areas, self.first_parts, self.part_counts)
         values = zip(boxes, *(column[rows].tolist() for column in columns), strict=True)
         for box, annotation_id, label, crowd, area, first, count in values:
-            yield Annotation(annotation_id, box, label, self._segmentation(first, count), crowd, area)
+            yield Annotation(annotation_id, box, label, self._segmentation(first, count, parts), crowd, area)
 
-    def _segmentation(self, first: int, count: int) -> Segmentation:
+    def _segmentation(self, first: int, count: int, parts: list[list[float]] | None) -> Segmentation:
         if count > 0:
-            return self.polygons.lists(first, count)
+            return self.polygons.lists(first, count) if parts is None else parts[first : first + count]
         if not count:
             return None
         start = int(self.json_ends[first - 1]) if first else 0
@@ -273,11 +273,25 @@ def map_images(file: Path, with_annotations: bool = True) -> PackedImages:
         raise InputError(f"{file}: {problem}. Start again, or set SAIS_CACHE=off.") from error
 
 
-def unpack_small(images: PackedImages) -> Sequence[ImageRecord]:
-    """Return images with all their annotations as Python objects, unless these would take much memory."""
-    if len(images) + len(images.table.ids) >= MIN_PACKED:
+def unpack_small(images: PackedImages, paths: Sequence[Path] = ()) -> Sequence[ImageRecord]:
+    """Return images with all their annotations as Python objects, unless these would take much memory.
+
+    Args:
+        images: The images.
+        paths: Their files, where they are known: creating a path takes longer than the rest of a record.
+    """
+    table = images.table
+    if len(images) + len(table.ids) >= MIN_PACKED:
         return images
-    return tuple(replace(record, annotations=tuple(record.annotations)) for record in images)
+    parts = table.polygons.lists(0, len(table.polygons.ends))
+    objects = tuple(table.annotations(0, len(table.ids), parts))
+    ends = table.object_ends.tolist()
+    files = paths or [table.path(image) for image in range(len(images))]
+    columns = (table.image_ids.tolist(), files, table.image_sizes.tolist(), [0, *ends[:-1]], ends)
+    return tuple(
+        ImageRecord(image_id, file, (height, width), objects[start:end])
+        for image_id, file, (height, width), start, end in zip(*columns, strict=True)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,8 @@ class Reading:
     """`Notes.examples`."""
     problems: dict[str, list[str]]
     """`Notes.problems`."""
+    paths: tuple[Path, ...] = ()
+    """Files of the images; empty if only the arrays have them."""
 
 
 def cache_folder() -> Path | None:

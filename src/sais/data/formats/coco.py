@@ -125,7 +125,7 @@ def _read(
         json_stem(path).removeprefix("instances_"),
         reading.class_names,
         reading.category_ids,
-        unpack_small(reading.images),
+        unpack_small(reading.images, reading.paths),
         reading.counts,
         {kind: tuple(places) for kind, places in reading.examples.items()},
     )
@@ -146,7 +146,8 @@ def _read_file(
     table = read_objects(path, entries, frame, categories, notes)
     images = PackedImages(_without_crowded_images(path, table, notes))
     counts = dict(notes.counts)
-    reading = Reading(categories.class_names, categories.category_ids, images, counts, notes.examples, notes.problems)
+    noted = (counts, notes.examples, notes.problems)
+    reading = Reading(categories.class_names, categories.category_ids, images, *noted, frame.paths)
     if folders is None or counts.get(SIZES_READ):  # it depends on more than the names of the images
         return reading
     return entry.store(reading, frame.digests)
