@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import base64
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--disable-dev-shm-usage")
+DEADLINE_MS = 90_000
+"""Milliseconds after which a test fails that waits for the page, also on a machine with other work."""
 EXPECTED_MESSAGES = ("Failed to load resource", "willReadFrequently")
 """Messages of the browser about statuses that a test asks for, and about the test's reading of the canvas."""
 
-_TRANSFER = """([content, name, type]) => {
-  const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+_TRANSFER = """(files) => {
   const transfer = new DataTransfer();
-  transfer.items.add(new File([bytes], name, { type }));
+  for (const [content, name, type] of files) {
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    transfer.items.add(new File([bytes], name, { type }));
+  }
   return transfer;
 }"""
 _SAMPLE = """([selector, width, height]) => {
@@ -48,6 +53,7 @@ def find_chromium() -> str | None:
 def new_page(browser: Any, url: str, **options: Any) -> Any:
     """Open the page; errors of scripts and violations of the policy are collected in `page.problems`."""
     page = browser.new_context(**({"viewport": {"width": 1200, "height": 800}} | options)).new_page()
+    page.set_default_timeout(DEADLINE_MS)
     page.problems = []
 
     def record(message: Any) -> None:
@@ -62,25 +68,31 @@ def new_page(browser: Any, url: str, **options: Any) -> Any:
 
 def drop_file(page: Any, content: bytes, name: str = "scene.png", kind: str = "image/png") -> None:
     """Drop a file on the page."""
-    _dispatch(page, "drop", content, name, kind)
+    drop_files(page, [(content, name, kind)])
+
+
+def drop_files(page: Any, files: Sequence[tuple[bytes, str, str]]) -> None:
+    """Drop files on the page: content, name and media type of each."""
+    transfer = _transfer(page, files)
+    page.dispatch_event("#view", "dragenter", {"dataTransfer": transfer})
+    page.dispatch_event("#view", "drop", {"dataTransfer": transfer})
 
 
 def paste_file(page: Any, content: bytes, name: str = "image.png", kind: str = "image/png") -> None:
     """Paste a file."""
-    transfer = page.evaluate_handle(_TRANSFER, [base64.b64encode(content).decode(), name, kind])
-    script = "(data) => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))"
-    page.evaluate(script.replace("document.d", "document.body.d"), transfer)
+    script = (
+        "(data) => document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))"
+    )
+    page.evaluate(script, _transfer(page, [(content, name, kind)]))
 
 
-def _dispatch(page: Any, event: str, content: bytes, name: str, kind: str) -> None:
-    transfer = page.evaluate_handle(_TRANSFER, [base64.b64encode(content).decode(), name, kind])
-    page.dispatch_event("#view", "dragenter", {"dataTransfer": transfer})
-    page.dispatch_event("#view", event, {"dataTransfer": transfer})
+def _transfer(page: Any, files: Sequence[tuple[bytes, str, str]]) -> Any:
+    return page.evaluate_handle(_TRANSFER, [[base64.b64encode(content).decode(), *names] for content, *names in files])
 
 
 def wait_for_objects(page: Any) -> None:
     """Wait until the objects of the current image are shown."""
-    page.wait_for_selector("#panel:not([hidden])", timeout=20_000)
+    page.wait_for_selector("#panel:not([hidden])")
     page.wait_for_selector("#progress", state="hidden")
     page.evaluate(_IDLE)
 

@@ -287,10 +287,11 @@ def test_large_image_has_detail_at_high_zoom(browser: Any, server: PageServer) -
     """A pattern of single pixels is lost in the bitmap of limited size, and visible at a scale of 1."""
     y, x = np.mgrid[0:2400, 0:3000]
     pattern = np.where(((x + y) % 2 == 1)[..., None], 255, 0).astype(np.uint8).repeat(3, 2)
-    server.predict = lambda request: Answer(answer_of(from_masks([(abs(x - 1500) < 9) & (y < 9)], [0], [0.9], NAMES)))
+    answer = answer_of(from_masks([(abs(x - 1500) < 9) & (y < 9)], [0], [0.9], NAMES))
+    server.predict = lambda request: Answer(answer)
     page = new_page(browser, server.url)
     page.wait_for_selector("body.ready")
-    drop_file(page, encode_image(pattern), "large.png")
+    drop_file(page, encode_image(pattern, compress_level=1), "large.png")
     wait_for_objects(page)
     page.focus("#view")
     page.keyboard.press("1")

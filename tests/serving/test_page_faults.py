@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from sais.results.detections import Detections
-from tests.serving.browser_page import drop_file, new_page, sample_canvas, wait_for_objects
+from tests.serving.browser_page import drop_file, drop_files, new_page, sample_canvas, wait_for_objects
 from tests.serving.page_server import Answer, PageServer, answer_of, encode_image, error
 from tests.serving.scene import IMAGE, NAMES, SCENE, SIZE, iou
 
@@ -19,6 +19,13 @@ def test_file_that_is_no_image_is_an_error_in_words(page: Any, server: PageServe
     page.wait_for_selector("#error:not([hidden])")
     assert page.inner_text("#error-text") == "The browser cannot show “broken.png”. Use a JPEG, PNG or WebP file."
     assert not server.predictions
+
+
+def test_first_of_several_images_is_opened_and_reported(page: Any, server: PageServer) -> None:
+    drop_files(page, [(encode_image(image), f"{i}.png", "image/png") for i, image in enumerate((IMAGE, 255 - IMAGE))])
+    wait_for_objects(page)
+    assert page.inner_text("#error-text") == "This is the first of 2 images. Open the others one at a time."
+    assert [request.body for request in server.predictions] == [encode_image(IMAGE)]
 
 
 def test_error_of_the_server_is_shown_and_can_be_tried_again(page: Any, server: PageServer) -> None:
@@ -39,6 +46,24 @@ def test_malformed_mask_is_an_error_in_words(page: Any, server: PageServer) -> N
     drop_file(page, encode_image(IMAGE))
     page.wait_for_selector("#error:not([hidden])")
     assert "malformed mask" in page.inner_text("#error-text")
+    page.click("#error-close")
+    for answer in ({"images": []}, {"detail": "a proxy"}, [], None):
+        server.predict = lambda request, answer=answer: Answer(answer)
+        drop_file(page, encode_image(IMAGE))
+        page.wait_for_selector("#error:not([hidden])")
+        assert page.inner_text("#error-text") == "The answer of the server has no detections. Check its address."
+        page.click("#error-close")
+
+
+def test_names_are_texts_and_no_markup(page: Any, server: PageServer) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    answer = answer_of(SCENE[:1])
+    answer["images"][0]["objects"][0]["class_name"] = name
+    server.predict = lambda request: Answer(answer)
+    drop_file(page, encode_image(IMAGE), "<b>file</b>.png")
+    wait_for_objects(page)
+    assert page.inner_text("#objects .name") == page.inner_text("#classes .name") == name
+    assert page.locator("img[src=x], #panel b").count() == 0
 
 
 def test_prediction_can_be_canceled(page: Any, server: PageServer) -> None:

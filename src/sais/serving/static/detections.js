@@ -7,15 +7,18 @@ import { WorkerClient } from "./worker_client.js";
 const worker = new WorkerClient("./mask_worker.js");
 
 /**
- * Decode an image of an answer of /v1/predict.
+ * Decode an answer of /v1/predict for one image.
  *
- * @param {object} image name, width, height and objects
+ * @param {{images: object[]}} answer the image has width, height and objects
  * @returns {Promise<object>} width, height, objects (index, classId, className, score, box, rle, area, bounds, rings,
  *   ends) by descending score
+ * @throws {Error} if the answer is malformed
  */
-export async function decodeDetections({ width, height, objects }) {
+export async function decodeDetections(answer) {
+  const { width, height, objects } = answer?.images?.[0] ?? {};
+  if (!Array.isArray(objects)) throw new Error("The answer of the server has no detections. Check its address.");
   const sorted = [...objects].sort((first, second) => second.score - first.score);
-  const { masks } = await worker.call({ objects: sorted.map(({ mask, box }) => ({ mask, box })) });
+  const { masks } = await worker.call({ width, height, objects: sorted.map(({ mask, box }) => ({ mask, box })) });
   const decoded = sorted.map((object, index) => ({
     index,
     classId: object.class_id,

@@ -17,7 +17,7 @@ export async function showGallery(onImage, onError) {
 
 function exampleItem({ name, url, thumbnail_url: thumbnail }, onImage, onError) {
   const image = document.createElement("img");
-  image.alt = "";
+  Object.assign(image, { alt: "", draggable: false });
   const button = document.createElement("button");
   button.type = "button";
   button.title = name;

@@ -7,12 +7,15 @@ const IMAGE_NAME = /\.(jpe?g|png|webp|avif|gif|bmp|tiff?|heic|heif)$/i;
  *
  * @param {(file: File) => void} onImage called with an image file
  * @param {(message: string) => void} onError called with a sentence
+ * @param {(message: string) => void} onNotice called with a sentence that is not an error
  */
-export function listenForImages(onImage, onError) {
+export function listenForImages(onImage, onError, onNotice) {
   const take = (files, source) => {
-    const file = [...files].find(isImage);
-    if (file) onImage(file);
-    else if (files.length) onError(`“${files[0].name}” is not an image. Use a JPEG, PNG or WebP file.`);
+    const images = [...files].filter(isImage);
+    if (images.length) onImage(images[0]);
+    if (images.length > 1) onNotice(`This is the first of ${images.length} images. Open the others one at a time.`);
+    if (images.length) return;
+    if (files.length) onError(`“${files[0].name}” is not an image. Use a JPEG, PNG or WebP file.`);
     else onError(`The ${source} contains no file. Save the image as a file first, then choose it.`);
   };
   listenToDrops(take);
@@ -48,11 +51,13 @@ function listenToDrops(take) {
   let depth = 0; // entered elements: leaving a child is no end of the drag
   document.addEventListener("dragenter", (event) => {
     event.preventDefault();
+    if (!event.dataTransfer.types.includes("Files")) return; // a selected text
     depth++;
     classList.add("dragging");
   });
   document.addEventListener("dragleave", () => {
-    if (--depth <= 0) classList.remove("dragging");
+    depth = Math.max(0, depth - 1);
+    if (depth === 0) classList.remove("dragging");
   });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();

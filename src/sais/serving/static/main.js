@@ -117,13 +117,12 @@ async function readImage(image) {
 
 /** Predict on the current image. */
 async function predictImage() {
-  hideError();
   task.abort();
   const { signal } = (task = new AbortController());
   await attempt(signal, predictImage, async () => {
     const answer = await predict(file, requestOptions(), reportUpload, signal);
     showProgress("Decoding the masks", null, cancel);
-    const decoded = await decodeDetections(answer.images[0]);
+    const decoded = await decodeDetections(answer);
     if (signal.aborted) return;
     if (decoded.width !== imageSize.width || decoded.height !== imageSize.height) {
       const [theirs, ours] = [decoded, imageSize].map(({ width, height }) => `${width} × ${height}`);
@@ -198,7 +197,7 @@ function currentModel() {
 
 /** Use the default score of the model that is chosen. */
 function useModel() {
-  choice.score = Math.max(REQUEST_SCORE, Math.round(100 * (currentModel().score ?? 0.3)) / 100);
+  choice.score = Math.max(REQUEST_SCORE, currentModel().score ?? 0.3); // exact; the slider moves in steps of 0.01
   choice.hiddenClasses.clear(); // its classes are others
   writeScore(choice.score);
 }
@@ -225,11 +224,13 @@ async function download(action) {
 }
 
 function connectButtons() {
-  find("model").addEventListener("change", () => {
-    useModel();
-    if (file) predictImage();
-  });
-  for (const id of ["tta-flip", "tile"]) find(id).addEventListener("change", predictImage);
+  for (const id of ["model", "tta-flip", "tile"]) {
+    find(id).addEventListener("change", () => {
+      if (id === "model") useModel();
+      hideError();
+      if (file) predictImage();
+    });
+  }
   find("show-all").addEventListener("click", () => isolate(choice.isolated));
   find("zoom-in").addEventListener("click", () => stage.zoomBy(1.5));
   find("zoom-out").addEventListener("click", () => stage.zoomBy(1 / 1.5));
@@ -265,5 +266,5 @@ stage.onZoom = (zoom) => {
 };
 connectControls(choice, style, update);
 connectButtons();
-listenForImages(openImage, (message) => showError(message));
+listenForImages(openImage, showError, showNotice);
 start();

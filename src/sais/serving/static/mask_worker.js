@@ -4,8 +4,7 @@ import { traceRings } from "./outlines.js";
 import { crop, extent, runEnds } from "./rle.js";
 
 /** Return run ends, area, bounds and rings of an RLE. */
-function decode({ size, counts }) {
-  const [height, width] = size;
+function decode({ counts }, width, height) {
   const ends = runEnds(counts, height * width);
   const { area, bounds } = extent(ends, height);
   const padded = crop(ends, height, bounds, 1);
@@ -21,7 +20,7 @@ function fromBox([x1, y1, x2, y2]) {
 
 self.onmessage = ({ data }) => {
   try {
-    const masks = data.objects.map(({ mask, box }) => (mask ? decode(mask) : fromBox(box)));
+    const masks = data.objects.map(({ mask, box }) => (mask ? decode(mask, data.width, data.height) : fromBox(box)));
     const arrays = masks.flatMap(({ ends, rings }) => (ends ? [ends, ...rings] : rings));
     self.postMessage({ id: data.id, reply: { masks } }, arrays.map(({ buffer }) => buffer));
   } catch (error) {
