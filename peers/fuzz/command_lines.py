@@ -63,8 +63,9 @@ TEXTS = tuple(
     if not text.startswith(("/", "..")) and "\0" not in text and "\ud800" not in text and text not in CODE_NAMES
 )
 """Texts that can be words of a command line and are no paths outside the folder; own code may raise what it wants."""
-SLOW = ("bench", "demo", "reproduce")
-"""Commands that take minutes with valid options: they get one option that is never valid."""
+SLOW = ("bench", "demo", "reproduce", "serve")
+"""Commands that take minutes with valid options, or do not end: they get one option that is never valid. Requests to
+`sais serve` are in `peers.serving.hostile`."""
 KEPT = {"train": {"--max-iterations"}, "make-shapes": {"--train", "--valid"}}
 """Options that keep the value that makes a case fast."""
 NOT_VARIED = {"--compile", "--run.compile"}
@@ -119,6 +120,7 @@ def valid_words(name: str, data: Path, run: Path, samples: Samples) -> list[str]
         "draw-targets": ["--data", str(data), "--recipe", str(samples.settings)],
         "draw-augmented": recipe,
         "bench": ["masks"],
+        "serve": [graph, "--port", "0"],
         "reproduce": ["table2"],
     }
     return lines.get(name, [])
