@@ -25,7 +25,7 @@ from sais.data.formats.split_builder import SplitBuilder
 from sais.errors import OutOfMemoryError, SaisError
 from sais.ops.rle import decode_cropped, encode_cropped
 
-_SAMPLE = 50
+_SAMPLE = 20
 """Number of images whose size is compared with that of the labels."""
 _SAME_RATIO = 0.01
 _MARGIN = 2.0
