@@ -42,3 +42,10 @@ def test_gaps_in_the_category_ids_are_a_note() -> None:
     gaps = findings[kinds.ID_GAPS]
     assert (gaps.severity, gaps.count, gaps.remark) == ("NOTE", 5, "1 to 9 without 3, 4, 6, 7, 8")
     assert kinds.ID_GAPS not in {f.kind for f in report("train", (9, 9, 9, 9), (4, 3, 2, 1)).all_findings()}
+
+
+def test_gaps_between_billions_of_category_ids_are_counted_without_listing_them() -> None:
+    """A set of all numbers between two ids needed 20 GB."""
+    findings = {f.kind: f for f in report("train", (9, 9, 9, 9), (1, 2, 2**40, 2**62)).all_findings()}
+    assert findings[kinds.ID_GAPS].count == 2**62 - 4
+    assert findings[kinds.ID_GAPS].remark == f"1 to {2**62} without 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, ..."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -115,12 +116,11 @@ class CheckReport:
         if empty and len(labels):  # without any object there is a finding of its own
             named = short_names(empty)
             findings.append(Finding("NOTE", kinds.EMPTY_CLASS, len(empty), remark=", ".join(named)))
-        gaps = sorted(set(range(min(split.category_ids), max(split.category_ids))) - set(split.category_ids))
-        if gaps:
-            more = ", ..." if len(gaps) > _NAMED_IDS else ""
+        count, gaps = _missing_ids(split.category_ids)
+        if count:
+            more = ", ..." if count > len(gaps) else ""
             ids = f"{min(split.category_ids)} to {max(split.category_ids)} without "
-            remark = ids + ", ".join(map(str, gaps[:_NAMED_IDS])) + more
-            findings.append(Finding("NOTE", kinds.ID_GAPS, len(gaps), remark=remark))
+            findings.append(Finding("NOTE", kinds.ID_GAPS, count, remark=ids + ", ".join(map(str, gaps)) + more))
         pairs = find_flip_pairs(split.class_names)
         if pairs:
             findings.append(Finding("NOTE", kinds.FLIP_PAIRS, len(pairs), tuple(map(Case, pairs))))
@@ -157,3 +157,14 @@ class CheckReport:
             "classes": {name: counts[label] for label, name in enumerate(self.split.class_names)},
             "findings": [finding.to_dict() for finding in self.all_findings()],
         }
+
+
+def _missing_ids(ids: Sequence[int]) -> tuple[int, list[int]]:
+    """Return how many numbers between the smallest and the largest id are no ids, and the first of them.
+
+    Ids may be billions, as those of hashes, so that the numbers between them are not listed.
+    """
+    ordered = sorted(set(ids))
+    gaps = (range(low + 1, high) for low, high in itertools.pairwise(ordered))
+    first = list(itertools.islice(itertools.chain.from_iterable(gaps), _NAMED_IDS))
+    return (ordered[-1] - ordered[0] + 1 - len(ordered) if ordered else 0), first
