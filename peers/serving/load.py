@@ -15,6 +15,7 @@ from peers.serving.process import ServiceProcess, start_service
 from sais.benchmark.memory import in_fresh_process
 from sais.io.atomic import write_text
 from sais.paper.comparison import markdown_table
+from sais.serving.options import ServingOptions
 
 MIN_RATIO = 0.85
 """Minimum throughput relative to the same runtime without HTTP."""
@@ -166,7 +167,9 @@ def _markdown(plan: LoadPlan, rows: Sequence[dict[str, Any]], memory: dict[int, 
     ]
     first, last = memory.items()
     growth = last[1] / first[1] - 1
+    full_queue = (ServingOptions().queue + plan.batch) / max(rows[-1]["throughput"], 1e-9)
     notes = (
+        f"Beyond the capacity, a full queue takes {1000 * full_queue:.0f} ms at this throughput. "
         f"Memory: {first[1] / 1e6:.1f} MB after {first[0]} requests, {last[1] / 1e6:.1f} MB after {last[0]}: "
         f"{100 * growth:+.2f} % (limit {100 * MAX_GROWTH:g} %). Ratio: at least {MIN_RATIO}. Generator: "
         f"{'locust' if plan.locust else 'asyncio clients'}, on the same machine."
