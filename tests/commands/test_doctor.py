@@ -288,3 +288,11 @@ def test_doctor_fix_writes_no_split_without_images(tmp_path: Path, capsys: pytes
     assert cli.main(["doctor", data, "--fix", str(tmp_path / "none")]) == 2
     assert "no image can be used" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_labels_whose_images_are_all_malformed_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They were a traceback: a split without images has no ends of objects."""
+    document = make_document() | {"images": [0, 0]}
+    code, output = examine(capsys, write_data(tmp_path, document))
+    assert code == 2
+    assert "ERROR" in output

@@ -287,7 +287,7 @@ def unpack_small(images: PackedImages, paths: Sequence[Path] = ()) -> Sequence[I
     objects = tuple(table.annotations(0, len(table.ids), parts))
     ends = table.object_ends.tolist()
     files = paths or [table.path(image) for image in range(len(images))]
-    columns = (table.image_ids.tolist(), files, table.image_sizes.tolist(), [0, *ends[:-1]], ends)
+    columns = (table.image_ids.tolist(), files, table.image_sizes.tolist(), [0, *ends][:-1], ends)
     return tuple(
         ImageRecord(image_id, file, (height, width), objects[start:end])
         for image_id, file, (height, width), start, end in zip(*columns, strict=True)
