@@ -292,7 +292,8 @@ def test_doctor_fix_writes_no_split_without_images(tmp_path: Path, capsys: pytes
 
 def test_labels_whose_images_are_all_malformed_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They were a traceback: a split without images has no ends of objects."""
-    document = make_document() | {"images": [0, 0]}
-    code, output = examine(capsys, write_data(tmp_path, document))
+    data = write_data(tmp_path, make_document())
+    (tmp_path / "annotations/train.json").write_text(json.dumps(make_document() | {"images": [0, 0]}))
+    code, output = examine(capsys, data)
     assert code == 2
     assert "ERROR" in output
