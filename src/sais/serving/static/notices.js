@@ -11,6 +11,7 @@ export function showProgress(text, part, cancel) {
   else bar.value = part;
   find("progress-cancel").hidden = !cancel;
   find("progress-cancel").onclick = cancel;
+  announce(text.replace(/\d+ %/, "the image")); // not each percentage
 }
 
 /** Hide the progress. */
