@@ -117,16 +117,16 @@ def _baseline(plan: LoadPlan) -> tuple[float, float]:
     return throughput, cpu_seconds
 
 
-def _memory(plan: LoadPlan, service: ServiceProcess) -> dict[int, int]:
-    """Return the resident memory in bytes at numbers of requests of a further load with 16 clients."""
+def _memory(plan: LoadPlan, service: ServiceProcess) -> list[tuple[int, int]]:
+    """Return numbers of requests of a further load with 16 clients, and the resident memory in bytes after them."""
     marks = [min(MEMORY_REQUESTS[0], plan.requests // 10), plan.requests]
-    memory: dict[int, int] = {}
+    memory: list[tuple[int, int]] = []
     count = 0
     for mark in marks:
         while count < mark:
             result = send_load(service.url, plan.images, 16, min(plan.seconds, 20.0), plan.locust)
             count += result.statuses[200]
-        memory[count] = service.resident_bytes()
+        memory.append((count, service.resident_bytes()))
     return memory
 
 
@@ -149,7 +149,7 @@ def _row(
     }
 
 
-def _markdown(plan: LoadPlan, rows: Sequence[dict[str, Any]], memory: dict[int, int]) -> str:
+def _markdown(plan: LoadPlan, rows: Sequence[dict[str, Any]], memory: Sequence[tuple[int, int]]) -> str:
     latencies = ("p50, ms", "p95, ms", "p99, ms")
     columns = ("clients", "images/s", "without HTTP", "ratio", "CPU ms/image", "without HTTP", *latencies, "statuses")
     cells = [
@@ -165,9 +165,10 @@ def _markdown(plan: LoadPlan, rows: Sequence[dict[str, Any]], memory: dict[int, 
         )
         for row in rows
     ]
-    first, last = memory.items()
+    first, last = memory
     growth = last[1] / first[1] - 1
-    full_queue = (ServingOptions().queue + plan.batch) / max(rows[-1]["throughput"], 1e-9)
+    throughput = rows[-1]["throughput"] or float("nan")
+    full_queue = (ServingOptions().queue + plan.batch) / throughput
     notes = (
         f"Beyond the capacity, a full queue takes {1000 * full_queue:.0f} ms at this throughput. "
         f"Memory: {first[1] / 1e6:.1f} MB after {first[0]} requests, {last[1] / 1e6:.1f} MB after {last[0]}: "
