@@ -1,6 +1,7 @@
 # make demo    train on synthetic images on this machine, evaluate, draw, report (demo/report.html)
 # make test    make check, then every test, including slow ones (fast tests only: .venv/bin/pytest)
 # make check   formatting, lint, types, import contracts, vocabulary
+# make docs    build the documentation site from docs/ into site/ (site/index.html)
 # make gpu-bundle  pack the project, wheels and data for `python -m peers gpu` on a machine without a network
 # make install create the virtual environment; the other targets do so when needed
 #
@@ -11,7 +12,7 @@ PYTHON3 ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sais-installed
 
-.PHONY: demo test check install gpu-bundle clean
+.PHONY: demo test check docs install gpu-bundle clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -21,7 +22,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sais needs Python 3.11 or newer: make PYTHON3=python3.12")'
 	test -x $(BIN)/python || $(PYTHON3) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[train,imagenet-lite,video,reproduce,export,openvino,serve,browser,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[train,imagenet-lite,video,reproduce,export,openvino,serve,browser,docs,dev]"
 	touch $@
 
 demo: $(STAMP)
@@ -40,9 +41,14 @@ check: $(STAMP)
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40
 
+# --strict: a broken link or a page outside of the navigation is an error. NO_MKDOCS_2_WARNING: no advice in the output.
+docs: $(STAMP)
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "wrote site/index.html; for the search, run $(BIN)/python -m http.server -d site and open http://127.0.0.1:8000"
+
 # GPU_BUNDLE="--data FILE --screening FILE" adds an archive of `python -m peers.pack` and a plan of `peers.screening`.
 gpu-bundle: $(STAMP)
 	$(BIN)/python -m peers.gpu.bundle dist/gpu-bundle.tar.gz $(GPU_BUNDLE)
 
 clean:
-	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""The documentation site: hooks of MkDocs, pages made from the code, theme. `make docs` uses it."""
