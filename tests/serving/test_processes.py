@@ -80,6 +80,7 @@ class Load:
     def __init__(self, url: str, clients: int) -> None:
         self.url = url
         self.answers = 0
+        self.served: set[int] = set()
         self.faults: list[str] = []
         self.running = True
         self._answered = threading.Condition()
@@ -88,9 +89,13 @@ class Load:
             thread.start()
 
     def wait_for(self, answers: int) -> None:
-        """Wait for a number of answers."""
+        """Wait for a number of answers, and for one to each client: all are connected then."""
+
+        def answered() -> bool:
+            return self.answers >= answers and len(self.served) == len(self._threads)
+
         with self._answered:
-            assert self._answered.wait_for(lambda: self.answers >= answers, WAIT)
+            assert self._answered.wait_for(answered, WAIT)
 
     def finish(self) -> None:
         """Wait for the end of all clients."""
@@ -112,6 +117,7 @@ class Load:
                     self.faults.append(response.text)
                 with self._answered:
                     self.answers += 1
+                    self.served.add(seed)
                     self._answered.notify_all()
 
 
