@@ -11,7 +11,7 @@ import pytest
 
 from sais import cli
 from sais.commands.object_table import ObjectTable
-from sais.errors import InputError
+from sais.errors import ConfigError, InputError
 from sais.results.measurements import Measurements
 from tests.results.detection_samples import random_detections, squares
 
@@ -80,3 +80,71 @@ def test_predict_writes_the_measurements_of_its_predictions(
         name: str(count) for name, count in counts.items() if count
     }
     assert "lengths in um, areas in um^2" in printed
+
+
+def test_next_prediction_without_a_table_removes_that_of_the_last(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    (image, *_) = sorted((shapes / "images/valid").iterdir())
+    table = tmp_path / "objects.csv"
+    words = ["predict", str(trained), str(image), "--out", str(tmp_path), "--device", "cpu", "--no-draw"]
+    assert cli.main([*words, "--csv"]) == 0
+    assert cli.main([*words, "--csv"]) == 0
+    assert table.is_file()
+    assert cli.main(words) == 0
+    assert not table.exists()  # it would be taken for that of these predictions
+    assert cli.main([*words, "--csv"]) == 0
+    table.write_text(table.read_text() + "a row of mine\n")
+    assert cli.main(words) == 0
+    assert table.read_text().endswith("mine\n")
+
+
+def test_interrupted_prediction_writes_and_lists_its_table(
+    trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sais.commands.predict._predict_videos", fail)
+    words = ["predict", str(trained), str(shapes / "images/valid"), "--out", str(tmp_path), "--device", "cpu"]
+    assert cli.main([*words, "--no-draw", "--score", "0.05", "--csv"]) == 130
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    table = tmp_path / "objects.csv"
+    assert len(rows_of(table)) == len(content["annotations"]) > 0
+    assert content["info"]["drawings"] == {"objects.csv": table.stat().st_size}
+
+
+def test_table_that_cannot_be_written_loses_no_predictions(
+    trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ObjectTable) -> list[str]:
+        raise InputError("objects.csv: no space.")
+
+    monkeypatch.setattr(ObjectTable, "write", fail)
+    words = ["predict", str(trained), str(shapes / "images/valid"), "--out", str(tmp_path), "--device", "cpu"]
+    assert cli.main([*words, "--no-draw", "--csv"]) == 2
+    assert len(json.loads((tmp_path / "predictions.json").read_text())["images"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((False, 0.5, "px"), "no effect without --csv"),
+        ((False, 1.0, "mm"), "no effect without --csv"),
+        ((True, 0.5, "px"), "not in px"),
+    ],
+)
+def test_units_without_a_table_and_pixel_sizes_without_a_unit_are_refused(
+    options: tuple[bool, float, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ObjectTable(tmp_path, *options).check([], False)
+
+
+def test_names_are_no_formulas_and_keep_each_object_on_a_line(tmp_path: Path) -> None:
+    table = ObjectTable(tmp_path, True, 1.0, "px")
+    detections = squares((3, 4))
+    detections.class_names = ("=1+1", "deer", "fox")
+    table.add(detections, "@a\n\x1b[31m.jpg")
+    table.write()
+    assert len((tmp_path / "objects.csv").read_text().splitlines()) == 2
+    (row,) = rows_of(tmp_path / "objects.csv")
+    assert (row["class_name"], row["image"]) == ("'=1+1", "'@a\\n\\x1b[31m.jpg")

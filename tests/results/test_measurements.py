@@ -141,3 +141,27 @@ def test_to_pandas_passes_columns_and_unit(monkeypatch: pytest.MonkeyPatch) -> N
 def test_measure_refuses_impossible_pixel_sizes(size: float) -> None:
     with pytest.raises(ConfigError, match="pixel_size"):
         squares((5, 7)).measure(size)
+
+
+def test_measure_refuses_a_pixel_size_in_pixels() -> None:
+    with pytest.raises(ConfigError, match=r"unit: .* 0\.25 are not in px"):
+        squares((5, 7)).measure(0.25)
+    assert squares((5, 7)).measure(1, "mm").unit == "mm"
+
+
+@pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@a", " =a", "日本", "\t=a"])
+def test_csv_has_no_formulas(name: str) -> None:
+    d = squares((5, 7))
+    d.class_names = (name, "deer", "fox")
+    (row,) = csv_rows(d.measure(1, "=m").to_csv())[1:]
+    assert row[0] == {"日本": "日本", "\t=a": r"\t=a"}.get(name, f"'{name}")
+    assert row[-1] == "'=m"
+    assert not any(value.startswith("'") for value in row[1:-1])  # also negative numbers
+
+
+def test_text_of_a_table_escapes_names_and_aligns_wide_letters() -> None:
+    d = squares((5, 7), (30, 20))
+    d.class_names = ("\x1b[31m\n", "日本語", "fox")
+    header, first, second = repr(d.measure(1, "\x1b")).splitlines()[1:]
+    assert r"\x1b[31m\n" in first
+    assert {len(header), len(first), len(second) + 3} == {len(header)}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sais.errors import ConfigError
 from sais.io.atomic import write_text
 from sais.io.outputs import check_outputs, starts_with
 
@@ -38,18 +39,24 @@ class ObjectTable:
             overwrite: Whether a file of others is replaced.
 
         Raises:
+            ConfigError: The pixel size has no unit, or has no effect because the table is not written.
             InputError: The file would replace one that is read or one of others.
         """
+        from sais.results.measurements import PIXELS, check_pixel_size
+
+        if not self._wanted and (self._pixel_size != 1 or self._unit != PIXELS):
+            raise ConfigError("sais predict: --pixel-size and --unit have no effect without --csv. Add it.")
         if self._wanted:
+            check_pixel_size(self._pixel_size, self._unit)
             check_outputs([self.path], inputs, overwrite, self.path.parent, starts_with(_header()))
 
     def add(self, detections: Detections, file_name: str) -> None:
         """Add the objects of an image, named as in predictions.json."""
         if self._wanted:
-            from sais.results.measurements import csv_lines, csv_row
+            from sais.results.measurements import csv_lines, csv_row, csv_text
 
-            table = detections.measure(self._pixel_size, self._unit)
-            self._lines.append(csv_lines([file_name, *csv_row(row, table.unit)] for row in table))
+            table, name = detections.measure(self._pixel_size, self._unit), csv_text(file_name)
+            self._lines.append(csv_lines([name, *csv_row(row, table.unit)] for row in table))
 
     def write(self) -> list[str]:
         """Write the file atomically; return a line about it, none if it is not wanted."""

@@ -121,15 +121,18 @@ def run(argv: Sequence[str]) -> int:
     try:
         summary = _predict_images(arguments, predictor, (predictions, label_files, table), sources.images)
         _predict_videos(arguments, predictor, (predictions, label_files, table), sources.videos)
+        table_notes = _write_table(table, predictions)
     except BaseException:  # also Ctrl-C: what has been predicted is not lost
         label_files.finish(complete=False)
-        predictions.drawings = planned | predictions.drawings
-        predictions.write(arguments.out, complete=False)
-        table.write()
+        try:
+            _write_table(table, predictions)
+        finally:
+            predictions.drawings = planned | predictions.drawings
+            predictions.write(arguments.out, complete=False)
         raise
     remove_drawings(arguments.out, earlier, predictions.drawings, _source_files(sources))
     predictions.write(arguments.out)
-    label_notes = [*label_files.finish(), *table.write()]
+    label_notes = [*label_files.finish(), *table_notes]
     unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
     unit = unit.removesuffix("s") if len(predictions.images) == 1 else unit
     totals = (
@@ -138,6 +141,14 @@ def run(argv: Sequence[str]) -> int:
     lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions), *label_notes]
     print_text(*lines, f"wrote {arguments.out}", sep="\n")
     return 0
+
+
+def _write_table(table: ObjectTable, predictions: PredictionFile) -> list[str]:
+    """Write the table, if it is wanted, and list it in predictions.json; return a line about it."""
+    notes = table.write()
+    if notes:
+        predictions.add_drawing(table.path.parent, table.path)
+    return notes
 
 
 def _source_files(sources: Sources) -> list[Path]:

@@ -100,7 +100,8 @@ class PredictionFile:
     annotations: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     drawings: dict[str, int | None] = field(default_factory=dict)
-    """Path of each drawing below the output folder -> its size in bytes; None while it is not written."""
+    """Path of each drawing, and of objects.csv, below the output folder -> its size in bytes; None while it is not
+    written. The next prediction removes those that it does not replace."""
     limited: int = 0
     """Number of images whose detections reached the limit."""
 
@@ -120,7 +121,7 @@ class PredictionFile:
         self.limited += detections.omitted is not None and detections.omitted.limit is not None
 
     def add_drawing(self, out: Path, path: Path) -> None:
-        """Add a written drawing below the output folder."""
+        """Add a drawing or a table that has been written below the output folder."""
         self.drawings[path.relative_to(out).as_posix()] = path.stat().st_size
 
     def write(self, out: Path, complete: bool = True) -> None:

@@ -17,13 +17,18 @@ import numpy as np
 
 from sais.errors import ConfigError, InputError, MissingDependencyError
 from sais.resolve import suggest
+from sais.text import printable, short_name, text_width
 
 if TYPE_CHECKING:
     from sais.results.cropped_mask import CroppedMask
     from sais.results.detections import Detections
 
+PIXELS = "px"
+"""The unit of lengths without a pixel size."""
 _SHOWN_ROWS = 20
 """Number of rows that the text of a table has at most."""
+_FORMULA_STARTS = ("=", "+", "-", "@")
+"""First characters of a text that a spreadsheet program takes for a formula."""
 
 
 @dataclass(frozen=True)
@@ -147,15 +152,17 @@ class Measurements(Sequence[Measurement]):
 
     def __repr__(self) -> str:
         shown = ("class_name", "score", "area", "perimeter_crofton", "length", "width", "circularity")
-        rows = [[_text(getattr(row, name), 5) for name in shown] for row in self.rows[:_SHOWN_ROWS]]
-        widths = [max(map(len, column)) for column in zip(shown, *rows, strict=True)]
-        lines = ["  ".join(value.rjust(width) for value, width in zip(row, widths, strict=True)) for row in rows]
-        header = "  ".join(name.rjust(width) for name, width in zip(shown, widths, strict=True))
+        rows = [[short_name(_text(getattr(row, name), 5)) for name in shown] for row in self.rows[:_SHOWN_ROWS]]
+        widths = [max(map(text_width, column)) for column in zip(shown, *rows, strict=True)]
+        lines = [
+            "  ".join(" " * (width - text_width(text)) + text for text, width in zip(row, widths, strict=True))
+            for row in (shown, *rows)
+        ]
         more = [f"... {len(self) - _SHOWN_ROWS} more rows"] if len(self) > _SHOWN_ROWS else []
-        return "\n".join([f"{len(self)} objects, unit {self.unit}", header, *lines, *more])
+        return "\n".join([f"{len(self)} objects, unit {short_name(self.unit)}", *lines, *more])
 
 
-def measure(detections: Detections, pixel_size: float = 1.0, unit: str = "px") -> Measurements:
+def measure(detections: Detections, pixel_size: float = 1.0, unit: str = PIXELS) -> Measurements:
     """Measure each object: area, perimeter, diameter, length, width, direction and circularity.
 
     Objects without a mask are measured as their boxes. The mask of an object may have several parts, which are measured
@@ -167,10 +174,9 @@ def measure(detections: Detections, pixel_size: float = 1.0, unit: str = "px") -
         unit: Name of the unit, which the table states: "um".
 
     Raises:
-        ConfigError: The pixel size is not a positive number.
+        ConfigError: The pixel size is not a positive number, or has no unit.
     """
-    if not (math.isfinite(pixel_size) and pixel_size > 0):
-        raise ConfigError(f"pixel_size: {pixel_size} is not a positive number. Give the side of a pixel in {unit}.")
+    check_pixel_size(pixel_size, unit)
     rows = []
     for i, label in enumerate(detections.labels.tolist()):
         box = detections.boxes[i].astype(np.float64)
@@ -184,6 +190,14 @@ def measure(detections: Detections, pixel_size: float = 1.0, unit: str = "px") -
         name, score = detections.class_names[label], float(detections.scores[i])
         rows.append(Measurement(name, score, *box.tolist(), *values))
     return Measurements(rows, unit)
+
+
+def check_pixel_size(pixel_size: float, unit: str) -> None:
+    """Raise ConfigError for a pixel size that is not a positive number, or whose unit is still pixels."""
+    if not (math.isfinite(pixel_size) and pixel_size > 0):
+        raise ConfigError(f"pixel_size: {pixel_size} is not a positive number. Give the side of a pixel in {unit}.")
+    if unit == PIXELS and pixel_size != 1:
+        raise ConfigError(f"unit: lengths at a pixel size of {pixel_size} are not in {PIXELS}. Name their unit.")
 
 
 def measure_mask(mask: CroppedMask) -> tuple[float, ...]:
@@ -213,7 +227,17 @@ def csv_header() -> list[str]:
 
 def csv_row(row: Measurement, unit: str) -> list[str]:
     """Return the fields of an object: numbers with seven digits, nothing for what is not defined."""
-    return [*map(_text, astuple(row)), unit]
+    name, *numbers = astuple(row)
+    return [csv_text(name), *map(_text, numbers), csv_text(unit)]
+
+
+def csv_text(text: str) -> str:
+    """Return a name as a field of a CSV table: in one line, and no formula for a spreadsheet program.
+
+    A text that starts like a formula gets an apostrophe in front, which marks a text there.
+    """
+    text = printable(text)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
 
 
 def csv_lines(rows: Iterable[Sequence[str]]) -> str:
