@@ -18,7 +18,7 @@ from PIL import Image
 import sais
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask
 from sais.data.formats import read_dataset
-from sais.ops.rasterize import inside
+from sais.ops.rasterize import Polygons, inside
 from sais.ops.rle import encode
 from sais.results import not_written as kinds
 
@@ -160,3 +160,38 @@ def check_map(before: DatasetSplit, after: DatasetSplit, notes: Counter[str]) ->
         assert any(other[0] == row[0] and not (part & ~np.frombuffer(other[2], bool)).any() for other in expected)
     if not notes[kinds.HIDDEN] + notes[kinds.ALL_HIDDEN]:
         assert found == expected
+
+
+def read_geojson(path: Path) -> Counter[Any]:
+    """Return class, crowd and pixels of the features of a file that have a mask with pixels, with their counts."""
+    found: Counter[Any] = Counter()
+    for feature in json.loads(path.read_text())["features"]:
+        geometry, properties = feature["geometry"], feature["properties"]
+        parts = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        for outer, *holes in parts:
+            bits = filled(outer)
+            for hole in holes:
+                bits &= ~filled(hole)
+            mask |= bits
+        if mask.any() and not properties.get("box_only"):
+            found[properties["class"], properties.get("crowd", False), mask.tobytes()] += 1
+    return found
+
+
+def filled(ring: list[list[float]]) -> np.ndarray:
+    """Return the pixels (H, W) bool inside a closed ring."""
+    return inside(Polygons((np.array(ring[:-1]),)), (0, 0, WIDTH, HEIGHT))
+
+
+@EXAMPLES
+@given(entries=OBJECTS)
+def test_geojson_has_every_object(entries: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        source = write_source(Path(name) / "source", entries)
+        (result,) = sais.convert(source, Path(name) / "out", "geojson")
+        before = read_dataset(source, "train")
+        path = Path(name) / "out" / "train" / "a.geojson"
+        assert len(json.loads(path.read_text())["features"]) == result.objects == count(before)
+        assert read_geojson(path) == rows(before)
+    assert result.objects_left_out == 0
