@@ -18,7 +18,7 @@ from typing import Any
 from sais import input_limits
 from sais.data.formats.coco_document import check_document, read_document
 from sais.data.formats.coco_entries import Entries, EntryCollector, collect
-from sais.errors import ResourceError
+from sais.errors import InputError, ResourceError
 from sais.io.regular_file import is_regular_file
 
 MIN_STREAMED_BYTES = 2**24
@@ -48,7 +48,10 @@ def read_entries(path: Path) -> tuple[dict[str, Any], Entries]:
         raise ResourceError(f"{path}: not enough memory to read it. Free memory, or split it.") from error
     if streamed is None:
         document = read_document(path)
-        return document, collect(document.pop("annotations", []))
+        try:
+            return document, collect(document.pop("annotations", []))
+        except RecursionError as error:  # a value is just too deep to be stored
+            raise InputError(f"{path}: an annotation is nested too deeply. Export it again.") from error
     check_document(path, streamed[0])
     return streamed
 
