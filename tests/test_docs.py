@@ -19,7 +19,7 @@ from sais.commands.runs import CompareArguments
 from sais.data.synthetic import write_shapes
 from tests.test_readme import QUICK, blocks
 from website.markdown_links import anchors, link_targets, prose_lines
-from website.reference_pages import API_SECTIONS, error_messages
+from website.reference_pages import API_SECTIONS, commands_page, error_messages
 
 yaml = pytest.importorskip("yaml")
 
@@ -136,6 +136,14 @@ def test_messages_on_the_page_are_those_of_the_code(root: Path) -> None:
     for message in documented:
         pattern = ".*".join(re.escape(part) for part in re.split(r"<[^>]+>", message))
         assert any(re.fullmatch(pattern, text, re.DOTALL) for text in known), message
+
+
+def test_commands_page_has_every_option() -> None:
+    sections = commands_page().split("\n## sais ")[1:]
+    assert [section.partition("\n")[0] for section in sections] == list(COMMANDS)
+    for command, section in zip(COMMANDS, sections, strict=True):
+        missing = [name for name in option_names(arguments_of(command)) if name not in section]
+        assert not missing, command
 
 
 def test_api_page_has_every_public_name() -> None:

@@ -74,12 +74,13 @@ def repository_page(name: str) -> str:
     path = ROOT / name
     if name.endswith(".md"):
         return path.read_text(encoding="utf-8")
+    header = f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
     if path.is_file():
-        return f"# {name}\n\n{_fenced(path)}"
+        return header + _fenced(path)
     children = sorted(child for child in path.iterdir() if child.is_file() and child.name != "__pycache__")
     if len(children) > MAX_LISTED_FILES:
-        return f"# {name}\n\n" + "".join(f"- `{child.name}`\n" for child in children)
-    return f"# {name}\n\n" + "\n".join(f"## {child.name}\n\n{_fenced(child)}" for child in children)
+        return header + "".join(f"- `{child.name}`\n" for child in children)
+    return header + "\n".join(f"## {child.name}\n\n{_fenced(child)}" for child in children)
 
 
 def _fenced(path: Path) -> str:

@@ -31,6 +31,8 @@ SETTINGS = (
     *("ScheduleConfig", "RunConfig"),
 )
 """Groups of settings in `sais.config`, shown with `sais.Experiment`."""
+HELP_COLUMNS = 88
+"""Width of the help of commands: options in one column."""
 ERRORS = {
     "InputError": "Images, annotations, data sets, paths and arguments",
     "ConfigError": "Settings and options",
@@ -78,14 +80,32 @@ def commands_page() -> str:
     from sais.cli import COMMANDS, main
 
     lines = ["# Commands", "", "`sais COMMAND --help` prints the same. Every command accepts `--debug`.", ""]
-    os.environ.setdefault("COLUMNS", "88")
-    for name, command in COMMANDS.items():
+    os.environ["COLUMNS"] = str(HELP_COLUMNS)
+    for name in COMMANDS:
         with contextlib.redirect_stdout(io.StringIO()) as output:
             main([name, "--help"])
-        text = re.sub(r"\x1b\[[0-9;]*m", "", output.getvalue()).strip()
-        lines += [f"## sais {name}", "", f"{command.summary[0].upper()}{command.summary[1:]}.", ""]
-        lines += ["```text", text, "```", ""]
+        lines += [f"## sais {name}", "", *_help_as_markdown(output.getvalue()), ""]
     return "\n".join(lines)
+
+
+def _help_as_markdown(text: str) -> Iterator[str]:
+    """Yield the help of a command as Markdown: the usage, its paragraphs, a list for each group of options."""
+    usage, _, text = re.sub(r"\x1b\[[0-9;]*m", "", text).partition("\n\n")
+    yield from ("```text", " ".join(usage.split()), "```", "")
+    item = ""
+    for line in [*text.splitlines(), ""]:
+        indent, words = len(line) - len(line.lstrip()), line.strip()
+        if item and indent > 2:
+            item += " " + words
+            continue
+        if item:
+            name, _, description = item.partition("  ")
+            yield f"- `{name}`: {_as_text(description.strip().replace('``', '`'))}"
+            item = ""
+        if indent == 2:
+            item = words if "  " in words else words + "  "
+        elif set(words) != {"-"}:  # a line below the title of a group
+            yield from ("", f"**{_as_text(words)}**" if indent == 1 and words else _as_text(words), "")
 
 
 def messages_page() -> str:
@@ -133,6 +153,8 @@ def template(node: ast.expr) -> str:
 
 
 def _as_text(message: str) -> str:
-    """Return a message as Markdown in which nothing is markup."""
-    text = re.sub(r"([\\`*_{}\[\]()#+!|<>~&])", r"\\\1", message.replace("{}", "…"))
-    return text.replace("\n", " ")
+    """Return a text as Markdown in which only code between backticks is markup; {} becomes an ellipsis."""
+    parts = re.sub(r"(\{\})+", "…", message.replace("\n", " ")).split("`")
+    is_code = [number % 2 == 1 and number < len(parts) - 1 for number in range(len(parts))]
+    escaped = [re.sub(r"([\\*_{}\[\]()#+!|<>~&])", r"\\\1", part) for part in parts]
+    return "".join(f"`{part}`" if code else text for part, text, code in zip(parts, escaped, is_code, strict=True))
