@@ -81,7 +81,7 @@ def pixel_predictor(gate: threading.Event | None = None, score: float = 0.1, **o
 
 def make_app() -> Any:
     """Return an application with one model, for processes of their own."""
-    return create_app({"pixels": pixel_predictor()}, log=AccessLog(sys.stderr))
+    return create_app({"pixels": pixel_predictor()}, log=AccessLog(sys.stderr), ready_first=True)
 
 
 def noise(seed: int, size: tuple[int, int] = (48, 80)) -> np.ndarray:

@@ -221,6 +221,16 @@ def test_a_prediction_that_takes_too_long_gets_503() -> None:
         assert server.post(encoded(noise(1))).status_code == 200
 
 
+def test_a_service_whose_model_fails_is_never_ready(capfd: pytest.CaptureFixture[str]) -> None:
+    predictor: Any = pixel_predictor()
+    predictor.backend.failure = lambda canvases: RuntimeError("no device")
+    with serving({"pixels": predictor}) as server:
+        assert server.client.get("/healthz").status_code == 200
+        assert server.client.get("/readyz").status_code == 503
+        assert server.post(encoded(noise(1))).json()["error"]["code"] == "not_ready"
+    assert "no device" in capfd.readouterr().err  # the operator reads it
+
+
 def test_a_service_is_ready_when_its_model_is_warm() -> None:
     gate = threading.Event()
     with serving({"pixels": pixel_predictor(gate)}, ready=False) as server:

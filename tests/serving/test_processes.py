@@ -155,15 +155,14 @@ def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
             replaced = {pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
         assert len(replaced) == 2
         load.wait_for(load.answers + 20)
-        load.running = False
-        load.finish()
         assert len(load.faults) <= 4  # those of the killed process
         images = [
             line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("sais_images_total")
         ]
         assert len(images) == 1  # of all processes
-        assert float(images[0].split()[1]) >= load.answers
+        assert float(images[0].split()[1]) > 40
         process.send_signal(signal.SIGTERM)
+        load.finish()  # connections are refused
         assert process.wait(WAIT) == 0
 
 

@@ -101,7 +101,7 @@ class Application:
             name: open_predictor("serve", path, self.arguments.inference) for name, path in self.paths.items()
         }
         log = AccessLog(None if self.arguments.access_log else False)
-        return create_app(models, self.arguments.serving, self.keys, log)
+        return create_app(models, self.arguments.serving, self.keys, log, ready_first=self.arguments.workers > 1)
 
 
 def report_error(error: Exception) -> None:

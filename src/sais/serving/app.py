@@ -51,6 +51,7 @@ def create_app(
     options: ServingOptions | None = None,
     api_keys: Sequence[str] = (),
     log: AccessLog | None = None,
+    ready_first: bool = False,
 ) -> FastAPI:
     """Return the application that serves predictors.
 
@@ -59,6 +60,8 @@ def create_app(
         options: settings and limits; the defaults if None.
         api_keys: keys of which a request must have one; without any, all requests are allowed.
         log: access log; None writes it to the standard output.
+        ready_first: whether nothing is accepted before the models are warmed up, for a process that shares its address
+            with others; otherwise requests get 503 until then.
 
     Raises:
         InputError: the folder of the example images does not exist or is empty.
@@ -69,9 +72,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
         service.start()
+        if ready_first:
+            await loop.run_in_executor(None, service.wait_until_ready)
         yield
-        await asyncio.get_running_loop().run_in_executor(None, service.close)
+        await loop.run_in_executor(None, service.close)
 
     app = FastAPI(
         title="sais",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
@@ -142,6 +144,7 @@ class Batcher:
             self._warm_up()
         except Exception as error:
             self.failure = error
+            traceback.print_exc(file=sys.stderr)
         self.ready.set()
         while (batch := self._take()) is not None:
             started = time.monotonic()

@@ -101,9 +101,19 @@ def run_server(factory: Callable[[], Any], opened: socket.socket, options: Servi
             uvicorn.Server(config).run(sockets=[opened])
         return 0
     with _metrics_folder():
-        supervisor = Multiprocess(config, sockets=[opened])
+        supervisor = Supervisor(config, sockets=[opened])
         supervisor.run()
     return 2 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's supervisor of several processes, which refuses connections as soon as they have been asked to end."""
+
+    def terminate_all(self) -> None:
+        """Close the socket, on which connections would wait for the end of this process, and end all processes."""
+        for opened in self.sockets:
+            opened.close()
+        super().terminate_all()
 
 
 class WorkerFactory:

@@ -62,6 +62,13 @@ class Service:
             model.batcher.close()
         self._pool.shutdown()
 
+    def wait_until_ready(self) -> None:
+        """Wait until all models are warmed up; raise the exception of one that failed."""
+        for model in self.models.values():
+            model.batcher.ready.wait()
+            if model.batcher.failure is not None:
+                raise model.batcher.failure
+
     @property
     def ready(self) -> bool:
         """Whether all models are loaded and warmed up."""
