@@ -30,8 +30,9 @@ def test_crop_has_a_margin_where_the_image_has_pixels() -> None:
     first, second = squares((0, 0), (30, 20)).crop(image, margin=3)
     np.testing.assert_array_equal(first, image[:13, :13])
     np.testing.assert_array_equal(second, image[17:33, 27:43])
-    with pytest.raises(ConfigError, match="margin"):
-        squares((0, 0)).crop(image, margin=-1)
+    for margin in (-1, 1.5):
+        with pytest.raises(ConfigError, match="margin"):
+            squares((0, 0)).crop(image, margin=margin)  # type: ignore[arg-type]
 
 
 def test_cutouts_are_transparent_outside_the_mask() -> None:

@@ -68,6 +68,12 @@ def test_draw_names_unknown_choices(options: dict[str, Any]) -> None:
         squares((10, 10)).draw()
 
 
+@pytest.mark.parametrize("options", [{"opacity": 2.0}, {"opacity": -0.1}, {"opacity": float("nan")}, {"max_side": 0}])
+def test_draw_refuses_impossible_numbers(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        squares((10, 10)).draw(GRAY, **options)
+
+
 def test_draw_with_a_maximum_side_is_small() -> None:
     d = squares((10, 10), (40, 20), side=24)
     drawn = d.draw(GRAY, max_side=40, labels=False, boxes=False, opacity=1.0)
@@ -83,8 +89,22 @@ def test_shrink_looks_masks_up_at_the_centers_of_small_pixels(size: tuple[int, i
     small = shrink(d, size)
     y = np.floor((np.arange(size[0]) + 0.5) * 60 / size[0]).astype(int)
     x = np.floor((np.arange(size[1]) + 0.5) * 80 / size[1]).astype(int)
-    np.testing.assert_array_equal(small.masks(), d.masks()[:, y][:, :, x])
+    expected = d.masks()[:, y][:, :, x]
+    found = expected.any((1, 2))
+    np.testing.assert_array_equal(small.masks()[found], expected[found])
+    assert (small.area[~found] == 1).all()
     np.testing.assert_allclose(small.boxes / [*size[::-1], *size[::-1]], d.boxes / [80, 60, 80, 60], rtol=1e-5)
+
+
+@pytest.mark.parametrize("style", ["filled", "outline", "thin"])
+def test_small_objects_remain_in_drawings_of_large_images(style: str) -> None:
+    points = [(0, 0), (1999, 0), (1000, 777), (0, 1199), (1999, 1199)]
+    masks = [CroppedMask(x, y, np.ones((1, 1), bool)) for x, y in points]
+    boxes = [[x, y, x + 1, y + 1] for x, y in points]
+    d = Detections((1200, 2000), boxes, [0.9] * 5, [0] * 5, ("a",), masks)
+    drawn = d.draw(np.zeros((1200, 2000, 3), np.uint8), style, labels=False, boxes=False, max_side=200)
+    for x, y in points:
+        assert drawn[y // 10, x // 10].any()
 
 
 def test_shrunk_size_and_image() -> None:
@@ -159,6 +179,12 @@ def test_notebook_cell_of_a_large_image_is_drawn_at_its_small_size(monkeypatch: 
     assert f"{40 - MAX_ROWS} more objects" in page
 
 
+def test_notebook_cell_of_thousands_of_classes_is_small() -> None:
+    names = tuple(f"{'class' * 15}{i}" for i in range(3000))
+    d = Detections((60, 80), np.zeros((3000, 4)), np.linspace(1, 0.1, 3000), np.arange(3000), names)
+    assert len(d._repr_html_()) < 20_000
+
+
 def test_plot_draws_on_axes_in_image_coordinates() -> None:
     figure = pytest.importorskip("matplotlib.figure").Figure()
     d = squares((10, 10), (40, 20))
@@ -168,6 +194,15 @@ def test_plot_draws_on_axes_in_image_coordinates() -> None:
     assert image.get_extent() == [0, 80, 60, 0]
     np.testing.assert_array_equal(image.get_array(), d.draw(GRAY, "outline", max_side=40))
     assert axes.get_title() == "1 bear, 1 deer"
+
+
+def test_plot_counts_the_objects_drawn_and_draws_names_with_dollars() -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    d = squares((10, 10), (40, 20))
+    d.class_names = ("$x^$", "deer", "fox")
+    axes = d.plot(GRAY, figure.add_subplot(), score=0.7)
+    assert axes.get_title() == "1 $x^$"
+    figure.savefig(io.BytesIO())  # raised ValueError for what is no formula of Matplotlib
 
 
 def test_plot_makes_a_figure_of_its_own() -> None:

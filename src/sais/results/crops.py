@@ -100,8 +100,9 @@ def object_windows(detections: Detections, margin: int = 0) -> list[Window]:
     Raises:
         ConfigError: The margin is negative.
     """
-    if margin < 0:
-        raise ConfigError(f"margin: {margin} pixels. Use 0 or more.")
+    if margin < 0 or margin != int(margin):
+        raise ConfigError(f"margin: {margin} pixels. Use a whole number from 0.")
+    margin = int(margin)
     height, width = detections.image_size
     windows = []
     for i, box in enumerate(detections.boxes):

@@ -16,7 +16,7 @@ from sais.results.crops import find_image
 from sais.results.draw import ColorBy, draw
 from sais.results.palette import PALETTES, PaletteName, class_color
 from sais.results.shrinking import shrink, shrink_image, shrunk_size
-from sais.text import short_name
+from sais.text import short_name, shorten
 
 if TYPE_CHECKING:
     from sais.results.detections import Detections
@@ -30,6 +30,8 @@ PLOT_SIDE = 2000
 """Longer side of the drawing on Matplotlib axes, in pixels."""
 MAX_ROWS = 12
 """Maximum number of objects in the table of a notebook cell."""
+MAX_SUMMARY = 1000
+"""Maximum number of characters of the counts in a notebook cell."""
 _NO_IMAGE = (96, 96, 96)
 """Color of the background if there is no image."""
 
@@ -67,12 +69,16 @@ def draw_detections(
         (H, W, 3) uint8 RGB, or smaller.
 
     Raises:
-        ConfigError: A style or palette is unknown.
+        ConfigError: A style or palette is unknown, or a number is out of its range.
         InputError: There is no image, it cannot be read, or it has another size.
     """
     _check_choice("style", style, STYLES)
     _check_choice("palette", palette, PALETTES)
     _check_choice("color_by", color_by, ("class", "instance"))
+    if opacity is not None and not 0 <= opacity <= 1:
+        raise ConfigError(f"opacity: {opacity} is not between 0 and 1.")
+    if max_side is not None and not max_side >= 1:
+        raise ConfigError(f"max_side: {max_side} pixels. Use 1 or more, or None.")
     array = find_image(detections, image)
     size = shrunk_size(detections.image_size, max_side)
     fill, line_scale = STYLES[style]
@@ -115,7 +121,7 @@ def to_png(detections: Detections) -> bytes:
 
 
 def to_html(detections: Detections) -> str:
-    """Return the preview and a table of the first objects as HTML, 400 KB or less."""
+    """Return the preview and a table of the first objects as HTML, less than 450 KB."""
     encoded = base64.b64encode(_encode(preview(detections), "JPEG", quality=85)).decode("ascii")
     areas = detections.area
     rows = []
@@ -136,7 +142,7 @@ def to_html(detections: Detections) -> str:
             "without the image: set <code>detections.image</code>, or predict with <code>keep_image=True</code>"
         )
     height, width = detections.image_size
-    title = f"{html.escape(detections.summary())} ({width} x {height})"
+    title = f"{html.escape(shorten(detections.summary(), MAX_SUMMARY))} ({width} x {height})"
     figure = f'<img alt="{title}" style="max-width:100%" src="data:image/jpeg;base64,{encoded}">'
     table = table if rows else ""
     return f"<div><p>{title}</p>{figure}{table}{''.join(f'<p>{remark}</p>' for remark in remarks)}</div>"
@@ -175,7 +181,8 @@ def plot(detections: Detections, image: Any = None, axes: Any = None, **options:
         _, axes = pyplot.subplots(layout="constrained")
     height, width = detections.image_size
     axes.imshow(drawing, extent=(0, width, height, 0))
-    axes.set_title(detections.summary())
+    shown = detections.above(options["score"]) if "score" in options else detections
+    axes.set_title(shown.summary(), parse_math=False)  # a "$" in the name of a class starts no formula
     axes.set_axis_off()
     return axes
 

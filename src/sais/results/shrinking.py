@@ -35,8 +35,8 @@ def shrink_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def shrink(detections: Detections, size: tuple[int, int]) -> Detections:
     """Return detections in the image at a smaller size (h, w), without the image.
 
-    A pixel is in a mask if the pixel of the large image at its center is. The pixels of a mask are looked up one by
-    one, so that the time depends on the small size.
+    A pixel is in a mask if the pixel of the large image at its center is. Of a mask that would have none, the pixel at
+    its center remains: small objects do not disappear from drawings of large images.
 
     Args:
         detections: D detections.
@@ -54,7 +54,11 @@ def _shrink_mask(mask: CroppedMask, scale_x: float, scale_y: float) -> CroppedMa
     (height, width), bits = mask.shape, mask.bits
     x, columns = _samples(mask.x, width, scale_x)
     y, rows = _samples(mask.y, height, scale_y)
-    return CroppedMask(x, y, bits[rows][:, columns])
+    small = bits[rows][:, columns]
+    if not small.any() and bits.any():
+        x, y = int((mask.x + width / 2) * scale_x), int((mask.y + height / 2) * scale_y)
+        small = np.ones((1, 1), bool)
+    return CroppedMask(x, y, small)
 
 
 def _samples(start: int, length: int, scale: float) -> tuple[int, np.ndarray]:
