@@ -58,6 +58,12 @@ def test_mask_rings_is_exact_at_tolerance_zero_and_for_tiny_masks() -> None:
     assert mask_rings(np.zeros((3, 4), bool), 1.0) == []
 
 
+def test_mask_rings_has_no_more_points_than_the_exact_outline() -> None:
+    mask = np.ones((10, 10), bool)
+    for tolerance in (0.5, 1.0, 50.0, 1e9):  # too coarse a tolerance gave the middles of the sides as well
+        np.testing.assert_array_equal(*(sorted(mask_rings(mask, t)[0].tolist()) for t in (tolerance, 0.0)))
+
+
 def test_mask_rings_leaves_out_specks_and_pinholes() -> None:
     mask = np.zeros((60, 60), bool)
     mask[5:50, 5:50] = True

@@ -102,7 +102,8 @@ def mask_rings(bits: np.ndarray, tolerance: float = 0.0, min_iou: float = MIN_IO
         # Steps of one pixel cost corners many points, and midpoints few; sharp corners need the former.
         for rings in ([_without_steps(ring) for ring in large], large):
             simplified = [simplify_ring(ring, limit) for ring in rings]
-            if _fill_iou(simplified, bits) >= min_iou:
+            is_shorter = sum(map(len, simplified)) <= sum(map(len, exact))
+            if is_shorter and _fill_iou(simplified, bits) >= min_iou:
                 return simplified
     return exact
 
