@@ -178,6 +178,9 @@ def test_inconsistent_fields_raise() -> None:
     for scores, labels, masks in (([1, 1], [0], []), ([1], [0, 0], []), ([1], [1], []), ([1], [-1], [])):
         with pytest.raises(ValueError, match="expected equal numbers|labels"):
             Detections((5, 5), box, np.array(scores), np.array(labels), names, masks)
+    for boxes, score in ((box, np.nan), (box, np.inf), (np.full((1, 4), np.nan), 1), (np.full((1, 4), -np.inf), 1)):
+        with pytest.raises(ValueError, match="not a finite number"):
+            Detections((5, 5), boxes, np.array([score]), np.zeros(1), names)
     for masks in ([CroppedMask(0, 0, np.ones((1, 1), bool))] * 2, [CroppedMask(4, 0, np.ones((1, 2), bool))]):
         with pytest.raises(ValueError, match="mask"):
             Detections((5, 5), box, np.ones(1), np.zeros(1), names, masks)

@@ -57,8 +57,8 @@ RLE = {"size": [60, 80], "counts": [60 * 80]}
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"bbox": [1, 1, 2, 2]}, "no 'category_id', or an unknown category"),
-        ({"category_id": 9, "bbox": [1, 1, 2, 2]}, "unknown category"),
+        ({"bbox": [1, 1, 2, 2]}, "no 'category_id'. Fix it"),
+        ({"category_id": 9, "bbox": [1, 1, 2, 2]}, "unknown category 9"),
         ({"category_id": [1], "bbox": [1, 1, 2, 2]}, "malformed"),
         ({"category_id": 1}, "no 'bbox'"),
         ({"category_id": 1, "bbox": [1, 1, 2]}, "malformed"),
@@ -83,6 +83,12 @@ def test_from_coco_refuses_entries_of_which_some_have_no_segmentation() -> None:
     results = random_detections(3).to_coco(1)
     del results[1]["segmentation"]
     with pytest.raises(InputError, match="1 of 3 entries have no segmentation"):
+        Detections.from_coco(results, (60, 80), NAMES)
+
+
+def test_from_coco_refuses_entries_of_several_images() -> None:
+    results = [*random_detections(3).to_coco(1), *random_detections(2).to_coco(2)]
+    with pytest.raises(InputError, match="entries of 2 images. Give those of one image"):
         Detections.from_coco(results, (60, 80), NAMES)
 
 
@@ -111,10 +117,25 @@ def test_from_supervision_without_names_scores_classes_and_masks() -> None:
     assert not Detections.from_supervision(boxes, (60, 80)).cropped_masks
     with pytest.raises(InputError, match=r"image_size=\(H, W\)"):
         Detections.from_supervision(boxes)
-    with pytest.raises(InputError, match="label 2 with 2 class names"):
+    with pytest.raises(InputError, match="labels 0 to 2 with 2 class names"):
         Detections.from_supervision(supervision_of(d), class_names=("x", "y"))
     empty = supervision_of(d, xyxy=np.zeros((0, 4)), mask=None, confidence=None, class_id=None, data={})
     assert len(Detections.from_supervision(empty, (60, 80))) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"confidence": np.array([0.5, np.nan, 0.2])}, "not a finite number"),
+        ({"xyxy": np.full((3, 4), np.inf)}, "not a finite number"),
+        ({"mask": np.ones((3, 80, 60), bool)}, r"masks of \(80, 60\) in an image of \(60, 80\)"),
+        ({"mask": np.ones((3, 30, 40), bool)}, r"masks of \(30, 40\) in an image of \(60, 80\)"),
+        ({"class_id": np.array([0, -1, 1]), "data": {}}, "labels -1 to 1 with 2 class names"),
+    ],
+)
+def test_from_supervision_names_what_is_wrong(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Detections.from_supervision(supervision_of(random_detections(3), **changes), (60, 80))
 
 
 def test_supervision_round_trip() -> None:

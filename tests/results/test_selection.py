@@ -87,6 +87,10 @@ def test_filter_by_the_polygons_of_another_object() -> None:
         ({"region": [[1, 2], [3, 4]]}, "malformed region"),
         ({"region": np.zeros((3, 3), bool)}, r"Use its \(H, W\)"),
         ({"region": "everything"}, "malformed region"),
+        ({"region": [[0, 0], [float("nan"), 9], [5, 5]]}, "malformed region"),
+        ({"region": np.ones((60, 80), np.uint8)}, r"mask \(H, W\) bool"),
+        ({"score": (0.1, 0.5, 0.9)}, "a minimum and a maximum"),
+        ({"area": [100]}, r"area \[100\]. Give a minimum"),
     ],
 )
 def test_filter_names_what_is_wrong(arguments: dict[str, Any], message: str) -> None:

@@ -92,13 +92,16 @@ def from_coco(
         category_ids: C category ids, label 0 first; None if the category id is the label.
 
     Raises:
-        InputError: An entry is malformed or of another image size, its category is unknown, or only some entries have a
-            segmentation.
+        InputError: An entry is malformed or of another image size, its category is unknown, the entries belong to
+            several images, or only some of them have a segmentation.
     """
     labels = {
         number: label for label, number in enumerate(range(len(class_names)) if category_ids is None else category_ids)
     }
     size = int(image_size[0]), int(image_size[1])
+    images = {str(entry["image_id"]) for entry in entries if isinstance(entry, Mapping) and "image_id" in entry}
+    if len(images) > 1:
+        raise InputError(f"from_coco: entries of {len(images)} images. Give those of one image.")
     masks: list[CroppedMask] = []
     rows: list[tuple[int, float, list[float]]] = []
     for i, entry in enumerate(entries):
@@ -108,11 +111,12 @@ def from_coco(
             score = float(entry.get("score", 1.0))
             if not np.isfinite([score, x, y, width, height]).all():
                 raise ValueError("a score or box that is not finite")
-            rows.append((labels[entry["category_id"]], score, [x, y, x + width, y + height]))
+            category = entry["category_id"]
+            if category not in labels:
+                raise ValueError(f"unknown category {category!r:.50}")
+            rows.append((labels[category], score, [x, y, x + width, y + height]))
         except KeyError as error:
-            raise InputError(
-                f"entry {i}: no {error!s:.50}, or an unknown category. Give the ids of all classes."
-            ) from None
+            raise InputError(f"entry {i}: no {error!s:.50}. Fix it or leave it out.") from None
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"entry {i}: malformed ({error!s:.200}). Fix it or leave it out.") from None
         masks += [] if mask is None else [mask]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from sais.results.detections import Detections
 
 
 def check_detections(detections: Detections) -> None:
-    """Raise ValueError unless the fields have equal lengths, all labels have names, and all masks are in the image."""
+    """Raise ValueError unless lengths are equal, numbers finite, labels have names, and masks are in the image."""
     labels, masks, names = detections.labels, detections.cropped_masks, detections.class_names
     lengths = {len(detections.boxes), len(detections.scores), len(labels)}
     if len(lengths) > 1 or len(masks) not in {0, len(detections.scores)}:
@@ -17,6 +19,8 @@ def check_detections(detections: Detections) -> None:
             f"detections: {len(detections.boxes)} boxes, {len(detections.scores)} scores, {len(labels)} labels and "
             f"{len(masks)} masks; expected equal numbers"
         )
+    if not (np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()):
+        raise ValueError("detections: a box or score that is not a finite number")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         raise ValueError(f"detections: labels {labels.min()} to {labels.max()} for {len(names)} class names")
     height, width = detections.image_size

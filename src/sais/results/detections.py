@@ -34,7 +34,8 @@ class Detections:
     `detections[3]` is a `Detections` of length 1, so that a loop over detections yields one object at a time.
 
     Raises:
-        ValueError: The fields have different lengths, a label has no name, or a mask extends beyond the image.
+        ValueError: The fields have different lengths, a box or score is not finite, a label has no name, or a mask
+            extends beyond the image.
     """
 
     image_size: tuple[int, int]

@@ -46,14 +46,15 @@ def select(
         min_fraction: Minimum fraction of an object's area in `box` and in `region`; 0 for any overlap.
 
     Raises:
-        InputError: A class is unknown, or a box or region has another shape.
+        InputError: A class is unknown, or limits, a box or a region have another shape.
     """
     selected = np.ones(len(detections), bool)
     if classes is not None:
         selected &= np.isin(detections.labels, _labels(detections.class_names, classes))
-    for values, limits in ((detections.scores, score), (detections.area, area)):
-        if limits is not None:
-            selected &= _within(values, limits)
+    if score is not None:
+        selected &= _within(detections.scores, score, "score")
+    if area is not None:
+        selected &= _within(detections.area, area, "area")
     for place in (box_shape(box) if box is not None else None, region):
         if place is not None:
             fractions = fractions_inside(detections, place, selected)
@@ -75,8 +76,10 @@ def _labels(class_names: Sequence[str], classes: Classes) -> list[int]:
     return labels
 
 
-def _within(values: np.ndarray, limits: Limits) -> np.ndarray:
+def _within(values: np.ndarray, limits: Limits, name: str) -> np.ndarray:
     """Return which values (D,) are between limits, (D,) bool."""
+    if isinstance(limits, tuple | list) and len(limits) != 2:
+        raise InputError(f"detections: {name} {limits!r:.60}. Give a minimum, or a minimum and a maximum.")
     low, high = limits if isinstance(limits, tuple | list) else (limits, None)
     return (values >= (-np.inf if low is None else low)) & (values <= (np.inf if high is None else high))
 
@@ -148,8 +151,11 @@ def _region(region: Region, image_size: tuple[int, int]) -> tuple[list[np.ndarra
         rings = [np.asarray(ring, np.float64) for ring in (region if nested else [region])]
     except (TypeError, ValueError):
         rings = []
-    if not rings or any(ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 for ring in rings):
-        raise InputError("detections: malformed region. Give a polygon (P, 2) of three points or more, or a mask.")
+    shaped = all(ring.ndim == 2 and ring.shape[1] == 2 and len(ring) > 2 for ring in rings)
+    if not (rings and shaped and all(np.isfinite(ring).all() for ring in rings)):
+        raise InputError(
+            "detections: malformed region. Give a polygon (P, 2) of three points or more, or a mask (H, W) bool."
+        )
     return rings, None
 
 

@@ -111,6 +111,6 @@ def _same_objects(first: Detections, second: Detections, iou: float, class_agnos
     """Return which pairs may be one object, (D, E) bool."""
     same = pairwise_iou(first, second) >= iou
     if not class_agnostic:
-        names = [[detections.class_names[label] for label in detections.labels] for detections in (first, second)]
-        same &= np.array([[a == b for b in names[1]] for a in names[0]], bool).reshape(same.shape)
+        names = [np.array(detections.class_names, object) for detections in (first, second)]
+        same &= (names[0][:, None] == names[1])[first.labels[:, None], second.labels]
     return same

@@ -54,13 +54,18 @@ def from_supervision(
         class_names: C names, label 0 first; None for those in `source`, and numbers for other labels.
 
     Raises:
-        InputError: The image size or the name of a class is missing.
+        InputError: The image size or the name of a class is missing, the masks have another size than the image, or a
+            box or score is not finite.
     """
     masks = source.mask
     if image_size is None:
         if masks is None or not len(masks):
             raise InputError("from_supervision: no masks that state the size of the image. Give image_size=(H, W).")
         image_size = np.shape(masks[0])
+    elif masks is not None and len(masks) and np.shape(masks[0]) != tuple(image_size):
+        raise InputError(
+            f"from_supervision: masks of {np.shape(masks[0])} in an image of {tuple(image_size)}. Use its (H, W)."
+        )
     count = len(source.xyxy)
     scores = np.ones(count) if source.confidence is None else np.asarray(source.confidence, np.float64)
     labels = np.zeros(count, np.int64) if source.class_id is None else np.asarray(source.class_id, np.int64)
@@ -71,10 +76,14 @@ def from_supervision(
         class_names = [names[label] for label in sorted(names)]
     if count and not 0 <= labels.min() <= labels.max() < len(class_names):
         raise InputError(
-            f"from_supervision: label {labels.max()} with {len(class_names)} class names. Give a name for each."
+            f"from_supervision: labels {labels.min()} to {labels.max()} with {len(class_names)} class names. Give a "
+            "name for each label from 0."
         )
     cropped = [] if masks is None else [_crop(np.asarray(mask, bool)) for mask in masks]
-    found = kind(image_size, source.xyxy, scores, labels, tuple(class_names), cropped)
+    try:
+        found = kind(image_size, source.xyxy, scores, labels, tuple(class_names), cropped)
+    except ValueError as error:
+        raise InputError(f"from_supervision: {error}. Fix it or leave it out.") from None
     return found[np.argsort(-found.scores, kind="stable")]
 
 
