@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -158,13 +159,23 @@ def test_categories_beyond_the_limits_are_refused_in_one_short_line(
 @pytest.mark.parametrize("depth", [900, 940, 960, 980, 20_000])
 @pytest.mark.parametrize("key", ["segmentation", "bbox", "image_id", "category_id", "iscrowd"])
 def test_deep_nesting_is_an_input_error(tmp_path: Path, depth: int, key: str) -> None:
-    """Where the JSON could just be read, the message about the value was too deep for Python."""
+    """Where the JSON could just be read, a copy of the value, and the message about it, were too deep for Python."""
     path = write(tmp_path, lambda d: d["annotations"][0].update({key: "DEEP"}))
     path.write_text(path.read_text().replace('"DEEP"', "[" * depth + "]" * depth))
     with pytest.raises(SaisError) as caught:
         read_coco(path, tmp_path / "images")
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize("depth", range(840, 1000, 20))
+def test_deep_nesting_inside_of_a_mask_is_an_input_error(tmp_path: Path, depth: int) -> None:
+    """An RLE may have further keys, which are copied with it."""
+    mask = {"size": [64, 64], "counts": [4096], "more": "DEEP"}
+    path = write(tmp_path, lambda d: d["annotations"][0].update({"segmentation": mask}))
+    path.write_text(path.read_text().replace('"DEEP"', "[" * depth + "]" * depth))
+    with contextlib.suppress(SaisError):
+        assert read_coco(path, tmp_path / "images").images
 
 
 def test_annotation_file_that_is_not_a_regular_file_or_too_large(tmp_path: Path) -> None:

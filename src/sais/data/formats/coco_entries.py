@@ -1,14 +1,15 @@
 """The annotations of a COCO file as arrays, before anything is concluded from them.
 
 An entry in the usual form, which is nearly every entry of nearly every file, takes 500 bytes instead of 3,000. Other
-entries are pickled, and `coco_objects` reads them one by one.
+entries are kept in the form of `marshal`, which does not end at Python's limit of recursion, and `coco_objects` reads
+them one by one.
 
 Legend: R entries in the usual form, P polygons, V coordinates.
 """
 
 from __future__ import annotations
 
-import pickle
+import marshal
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Entries:
     count: int
     """Number of annotations."""
     others: dict[int, tuple[Any, bytes]]
-    """Position in the file -> stated id and pickled entry, for those that are not in the usual form."""
+    """Position in the file -> stated id and marshaled entry, for those that are not in the usual form."""
     positions: np.ndarray
     """(R,) int64 positions in the file of the entries in the usual form."""
     ids: np.ndarray
@@ -72,7 +73,7 @@ class Entries:
     def raw(self, position: int) -> Any:
         """Return the entry at a position in the file as the file states it."""
         if position in self.others:
-            return pickle.loads(self.others[position][1])
+            return marshal.loads(self.others[position][1])
         row = int(np.searchsorted(self.positions, position))
         first, count = int(self.first_parts[row]), int(self.part_counts[row])
         return {
@@ -147,7 +148,7 @@ class EntryCollector:
         for position, raw in enumerate(entries):
             if position in others or not _add(chunk, raw, self._count + position):
                 stated_id = raw.get("id") if isinstance(raw, dict) else None
-                unusual[self._count + position] = stated_id, pickle.dumps(raw, pickle.HIGHEST_PROTOCOL)
+                unusual[self._count + position] = stated_id, marshal.dumps(raw)
         try:
             boxes, coordinates = _floats(chunk.boxes), _floats(chunk.coordinates)
             numbers = [np.array(array("q", v)) for v in (chunk.ids, chunk.image_ids, chunk.category_ids)]

@@ -90,6 +90,9 @@ def read_objects(path: Path, entries: Entries, images: Images, categories: Categ
                 singles.positions.append(position)
         except InputError:
             continue  # recorded
+        except RecursionError:
+            problem = f"{path}: annotations[{position}] is nested too deeply. Export the file again."
+            notes.problem(kinds.BAD_ANNOTATION, problem)
     _check_orphans(path, len(usual.complete) + len(entries.others), notes)
     rows = merge_rows(entries, usual, chosen, singles, images)
     sizes = np.array([images.sizes[image_id] for image_id in images.ids], np.int64).reshape(-1, 2)
@@ -157,6 +160,8 @@ def _add_row(
         extent = _bounds(path, segmentation, size, annotation_id, notes)
     if box is _UNKNOWN:
         notes.add(kinds.BOX_COMPUTED, f"annotation {annotation_id}")
+    if isinstance(segmentation, dict):
+        segmentation = {key: value for key, value in segmentation.items() if key in ("size", "counts")}
     label = categories.labels[category_id]
     rows.values.append({key: raw[key] for key in ("area", "iscrowd") if key in raw})
     rows.ids.append(annotation_id)
