@@ -164,6 +164,14 @@ def test_read_labels_has_crowds_and_no_malformed_masks() -> None:
     assert [mask.area for mask in labels.cropped_masks] == [3600, 0]
 
 
+def test_read_labels_has_masks_beyond_their_boxes() -> None:
+    inside = replace(label(1, "cat", (10, 10, 50, 40)), box=np.array([10, 10, 20, 20], np.float32))
+    outside = label(2, "cat", (-20, 80, 30, 150))  # of 100 x 120 pixels
+    labels = read_labels(split_of([]).images[0], split_of([]), (inside, replace(outside, box=inside.box)))
+    assert [mask.area for mask in labels.cropped_masks] == [40 * 30, 30 * 20]
+    assert labels.boxes.tolist() == [[10, 10, 20, 20]] * 2
+
+
 def scene(number: int) -> ImageRecord:
     """Return an image with up to four red disks and blue squares on a gray background."""
     random = np.random.default_rng(number)

@@ -205,6 +205,20 @@ def test_a_tiny_object_is_enlarged_and_its_surroundings_are_shown() -> None:
     np.testing.assert_allclose(middle, blended((255, 255, 255), 0), atol=30)
 
 
+def test_a_mask_beyond_its_box_is_shown_whole() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    split = array_split(image, (60, 20, 160, 180))
+    record = split.images[0]
+    small = replace(record.annotations[0], box=np.array([60, 20, 80, 40], np.float32))
+    thumbnail = draw_case(image, replace(record, annotations=(small,)), split, Case("x", annotation_ids=(1,)))
+    pixels = decode(thumbnail.source).astype(float)
+    filled = np.abs(pixels - blended((0, 0, 0), 0)).max(2) < 12
+    height, width = thumbnail.height, thumbnail.width
+    assert width == SIDE  # the window is as high as the image, and wider than the mask
+    expected = 100 * 160 / (200 * 200 * width / height)
+    assert filled.mean() == pytest.approx(expected, rel=0.1)
+
+
 def test_detections_of_a_model_are_drawn_next_to_the_label() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     split = array_split(image, (20, 20, 40, 40), names=("cat", "dog"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask
+from sais.data.annotations import Annotation, DatasetSplit, ImageRecord, object_mask, segmentation_bounds
 from sais.data.doctor.findings import Case, Finding, image_reference
 from sais.data.doctor.kinds import NEVER_FOUND, OTHER_CLASS, UNLABELED, kind_severity
 from sais.errors import InputError, OutOfMemoryError, SaisError
@@ -99,13 +99,18 @@ def confident_score(predictor: Predictor) -> float:
 def read_labels(record: ImageRecord, split: DatasetSplit, annotations: Iterable[Annotation]) -> Detections:
     """Return annotations of an image as detections with score 1, crowd regions included.
 
+    A mask is complete, also where it exceeds its box.
+
     Args:
         record: the image.
         split: its split.
         annotations: annotations of `record`; a malformed mask is left out.
     """
-    readable = tuple(replace(_with_readable_mask(a, record), crowd=False) for a in annotations)
-    return ground_truth_detections(replace(record, annotations=readable), split)
+    annotations = tuple(annotations)
+    whole = tuple(_with_whole_mask(a, record) for a in annotations)
+    labels = ground_truth_detections(replace(record, annotations=whole), split)
+    labels.boxes = np.array([a.box for a in annotations], np.float32).reshape(-1, 4)
+    return labels
 
 
 def overlap_areas(first: Detections, second: Detections) -> np.ndarray:
@@ -127,12 +132,19 @@ def overlap_areas(first: Detections, second: Detections) -> np.ndarray:
     return shared
 
 
-def _with_readable_mask(annotation: Annotation, record: ImageRecord) -> Annotation:
+def _with_whole_mask(annotation: Annotation, record: ImageRecord) -> Annotation:
+    """Return an annotation as an object whose box contains its mask; without the mask if it is malformed."""
+    height, width = record.size
     try:
         object_mask(annotation, record.size)
+        bounds = segmentation_bounds(annotation, record.size)
     except InputError:
-        return replace(annotation, segmentation=None)
-    return annotation
+        return replace(annotation, segmentation=None, crowd=False)
+    if bounds is None or not np.isfinite(bounds).all():
+        return replace(annotation, crowd=False)
+    bounds = np.clip(bounds, 0, (width, height, width, height))
+    corners = np.minimum(annotation.box[:2], bounds[:2]), np.maximum(annotation.box[2:], bounds[2:])
+    return replace(annotation, box=np.concatenate(corners), crowd=False)
 
 
 def _predict(

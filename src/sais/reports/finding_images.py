@@ -130,7 +130,7 @@ def draw_case(image: np.ndarray, record: ImageRecord, split: DatasetSplit, case:
     if case.detections is not None:
         objects = _join(objects, case.detections)
     height, width = image.shape[:2]
-    window = _window_around(objects.boxes, (height, width)) if is_local else (0, 0, width, height)
+    window = _window_around(objects, (height, width)) if is_local else (0, 0, width, height)
     part = _cut(objects, window)
     x1, y1, x2, y2 = window
     ratio = SIDE / max(x2 - x1, y2 - y1)
@@ -168,8 +168,10 @@ def _join(labels: Detections, detections: Detections) -> Detections:
     )
 
 
-def _window_around(boxes: np.ndarray, size: tuple[int, int]) -> Window:
-    """Return a square around boxes (N, 4) inside an image (H, W), or the part of it that the image has."""
+def _window_around(objects: Detections, size: tuple[int, int]) -> Window:
+    """Return a square around boxes and masks inside an image (H, W), or the part of it that the image has."""
+    masks = [mask_window(mask) for mask in objects.cropped_masks if mask.area]
+    boxes = np.concatenate([objects.boxes, np.array(masks, np.float32).reshape(-1, 4)])
     x1, y1 = boxes[:, :2].min(0).tolist()
     x2, y2 = boxes[:, 2:].max(0).tolist()
     side = max(MIN_WINDOW, (1 + 2 * MARGIN) * max(x2 - x1, y2 - y1))
