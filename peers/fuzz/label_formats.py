@@ -1,4 +1,4 @@
-"""Data sets in formats that sais reads but does not write, made of a data set of polygons, and counts of their entries.
+"""Data sets in formats that sais reads but does not write, made of another data set, and counts of their entries.
 
 Accounting: every entry of a label file is an object, or part of one, or is counted in a note; an entry that is neither
 is lost silently.
@@ -35,11 +35,7 @@ def write_datumaro(data: Path, folder: Path) -> None:
         labels = [{"name": name, "parent": "", "attributes": []} for name in dataset.class_names]
         items: list[dict[str, Any]] = []
         for record in dataset.images:
-            entries = [
-                {"id": a.id, "type": "polygon", "label_id": a.label, "group": a.id, "z_order": 0, "points": part}
-                for a in record.annotations
-                for part in _parts(a)
-            ]
+            entries = [_datumaro_entry(annotation) for annotation in record.annotations]
             image = {"path": record.name, "size": list(record.size)}
             items.append({"id": record.path.stem, "annotations": entries, "image": image})
         document = {"dm_format_version": "1.0", "categories": {"label": {"labels": labels}}, "items": items}
@@ -55,7 +51,7 @@ def write_xml(data: Path, folder: Path) -> None:
             for annotation in record.annotations:
                 edges = zip(("xmin", "ymin", "xmax", "ymax"), annotation.box.tolist(), strict=True)
                 box = "".join(f"<{name}>{value:.2f}</{name}>" for name, value in edges)
-                parts = "".join(f"<polygon>{_points(part)}</polygon>" for part in _parts(annotation))
+                parts = f"<polygon>{_points(_outline(annotation))}</polygon>" if annotation.id % 3 else ""
                 name = dataset.class_names[annotation.label]
                 texts.append(f"<object><name>{name}</name><bndbox>{box}</bndbox>{parts}</object>")
             (folder / split / f"{record.path.stem}.xml").write_text(f"<annotation>{''.join(texts)}</annotation>")
@@ -124,9 +120,18 @@ def _count_groups(entries: list[Any], label: str, group: str) -> int:
     return len(keys)
 
 
-def _parts(annotation: Annotation) -> list[list[float]]:
-    """Return the polygons of an annotation."""
-    return annotation.segmentation if isinstance(annotation.segmentation, list) else []
+def _datumaro_entry(annotation: Annotation) -> dict[str, Any]:
+    """Return an annotation of Datumaro: masks as they are, of every other object the polygon of its box."""
+    entry = {"id": annotation.id, "label_id": annotation.label, "group": annotation.id, "attributes": {}}
+    if annotation.id % 2 and isinstance(annotation.segmentation, dict):
+        return entry | {"type": "mask", "rle": annotation.segmentation}
+    return entry | {"type": "polygon", "points": _outline(annotation)}
+
+
+def _outline(annotation: Annotation) -> list[float]:
+    """Return the polygon of the box of an annotation."""
+    x1, y1, x2, y2 = annotation.box.tolist()
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
 def _points(part: list[float]) -> str:
