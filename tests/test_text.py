@@ -100,6 +100,16 @@ def test_output_and_json_have_no_control_characters(capsys: pytest.CaptureFixtur
     assert json.loads(output) == {HOSTILE + "\x7f": [HOSTILE, "\x7f\udcff"]}
 
 
+def test_json_for_programs_has_null_for_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    text.print_json({"AP": float("nan"), "rows": ({"loss": float("-inf")}, 0.5), 3: [1, "NaN"]})
+    output = capsys.readouterr().out
+    assert json.loads(output, parse_constant=pytest.fail) == {
+        "AP": None,
+        "rows": [{"loss": None}, 0.5],
+        "3": [1, "NaN"],
+    }
+
+
 def test_tables_align_letters_of_two_columns() -> None:
     assert text.text_width("猫cat") == 5
     assert text.pad("猫", 4) + "|" == "猫  |"

@@ -7,6 +7,7 @@ forge a line of a log, marks that reverse the order of letters. Everything print
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable
@@ -109,8 +110,21 @@ def print_lines(text: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """Print JSON; every character that is not ASCII, and DEL, is escaped."""
-    print_lines(json.dumps(content, indent=2).replace("\x7f", "\\u007f"))
+    """Print JSON; every character that is not ASCII, and DEL, is escaped. NaN and infinite numbers become null."""
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_nan(json.loads(json.dumps(content))), indent=2)
+    print_lines(text.replace("\x7f", "\\u007f"))
+
+
+def _without_nan(content: Any) -> Any:
+    """Return JSON content with None for NaN and infinite numbers, which JSON does not have."""
+    if isinstance(content, dict):
+        return {name: _without_nan(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _escape(match: re.Match[str]) -> str:
