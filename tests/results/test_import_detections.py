@@ -58,7 +58,7 @@ RLE = {"size": [60, 80], "counts": [60 * 80]}
     ("entry", "message"),
     [
         ({"bbox": [1, 1, 2, 2]}, "no 'category_id'. Fix it"),
-        ({"category_id": 9, "bbox": [1, 1, 2, 2]}, "unknown category 9"),
+        ({"category_id": 9, "bbox": [1, 1, 2, 2]}, "unknown category 9. Give the ids of all classes"),
         ({"category_id": [1], "bbox": [1, 1, 2, 2]}, "malformed"),
         ({"category_id": 1}, "no 'bbox'"),
         ({"category_id": 1, "bbox": [1, 1, 2]}, "malformed"),

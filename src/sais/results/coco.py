@@ -113,7 +113,7 @@ def from_coco(
                 raise ValueError("a score or box that is not finite")
             category = entry["category_id"]
             if category not in labels:
-                raise ValueError(f"unknown category {category!r:.50}")
+                raise InputError(f"entry {i}: unknown category {category!r:.50}. Give the ids of all classes.")
             rows.append((labels[category], score, [x, y, x + width, y + height]))
         except KeyError as error:
             raise InputError(f"entry {i}: no {error!s:.50}. Fix it or leave it out.") from None
