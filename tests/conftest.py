@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported: tests run in parallel
+os.environ["SAIS_CACHE"] = "off"  # tests of the cache have one of their own
 
 if TYPE_CHECKING:
     import torch

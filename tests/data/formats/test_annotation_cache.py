@@ -18,7 +18,7 @@ from sais.data.annotations import DatasetSplit
 from sais.data.formats import annotation_cache, coco, read_dataset
 from sais.data.formats.annotation_cache import cache_folder
 from sais.data.packed_annotations import PackedImages
-from sais.errors import InputError
+from sais.errors import InputError, ResourceError
 from tests.data.formats.coco_samples import make_document, write_split
 
 Read = Callable[..., DatasetSplit]
@@ -250,6 +250,13 @@ def test_small_files_are_not_cached(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(annotation_cache, "MIN_FILE_BYTES", 20 * 10**6)
     read_dataset(folder, "train")
     assert entries() == []
+
+
+def test_file_beyond_the_limit_leaves_nothing_in_the_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_limits, "MAX_JSON_BYTES", 100)
+    with pytest.raises(ResourceError, match="above the limit"):
+        read_dataset(folder, "train")
+    assert not (folder.parent / "cache").exists()
 
 
 def test_folder_that_cannot_be_written_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,8 @@ class CacheEntry:
         self.path: Path | None = None
         """File of the entry; None if the annotation file is small, or the cache is switched off."""
         folder = cache_folder()
-        if folder is None or self._state is None or self._state[0] < MIN_FILE_BYTES:
+        size = -1 if self._state is None else self._state[0]
+        if folder is None or not MIN_FILE_BYTES <= size <= input_limits.MAX_JSON_BYTES:
             return
         key = {
             "file": os.path.abspath(file),
