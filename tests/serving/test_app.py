@@ -207,7 +207,7 @@ def test_forms_with_too_many_images_or_other_parts_are_refused(running: Running)
     image = encoded(noise(0))
     many = [("images", ("a.png", image, "image/png"))] * 1000
     response = running.client.post("/v1/predict", files=many)
-    assert (response.status_code, response.json()["error"]["code"]) == (413, "too_many_images")
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "too_many_images")
     response = running.client.post("/v1/predict", files=[*many[:1], ("model", ("x", b"y", "text/plain"))])
     assert (response.status_code, response.json()["error"]["code"]) == (422, "unknown_part")
     response = running.client.post("/v1/predict", files=many[:2], headers={"Accept": "image/png"})

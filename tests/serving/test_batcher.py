@@ -163,7 +163,7 @@ def test_admission_and_memory_refuse_what_is_too_much() -> None:
     admission.check()
     with pytest.raises(RequestError) as error:
         admission.admit(4).__enter__()
-    assert error.value.status == 413
+    assert error.value.status == 422
     budget = MemoryBudget(100)
     with budget.account() as first, budget.account() as second:
         first.change(90)

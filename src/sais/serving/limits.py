@@ -37,11 +37,11 @@ class Admission:
         """Count images inside the block.
 
         Raises:
-            RequestError: 503, too many images are waiting; 413, they are more than may ever wait.
+            RequestError: 503, too many images are waiting; 422, they are more than may ever wait.
         """
         if images > self.limit:
             message = f"{images} images in a request; at most {self.limit} may wait. Send several requests."
-            raise RequestError(413, "too_many_images", message)
+            raise RequestError(422, "too_many_images", message)
         with self._lock:
             if self.count + images > self.limit:
                 raise overloaded(self.retry_after())

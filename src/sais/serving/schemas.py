@@ -162,7 +162,7 @@ _DESCRIPTIONS = {
     408: "The upload took too long.",
     413: "The request or an image is too large.",
     415: "The body or an image is of an unsupported type.",
-    422: "An option is unknown, out of range or not supported by the model.",
+    422: "An option is unknown, out of range or not supported by the model, or a form has too many images.",
     503: "The service is at its capacity or not ready; the header Retry-After has a number of seconds.",
 }
 

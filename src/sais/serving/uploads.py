@@ -141,7 +141,7 @@ class _Form:
     def _begin(self) -> None:
         if len(self._uploads) == self._max_images:
             message = f"more than {self._max_images} images in a request. Send several requests."
-            raise RequestError(413, "too_many_images", message)
+            raise RequestError(422, "too_many_images", message)
         self._disposition = b""
         self._data = bytearray()
 
