@@ -223,3 +223,18 @@ def test_split_splits_a_data_set_of_any_format_again(
 
     assert count(after) == count(before)
     assert cli.main(["split", str(data), "--out", str(data)]) == 2
+
+
+def test_split_searches_the_data_folder_and_explains_a_single_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names in $SAIS_DATA were not found, and images that are all alike were "fewer images than parts"."""
+    with pytest.raises(InputError, match="all images are near-duplicates of each other"):
+        split_document(document(4), 0.5, 0, groups=dict.fromkeys(range(4), 1))
+    monkeypatch.setenv("SAIS_DATA", str(tmp_path))
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "all.json").write_text(json.dumps(document(10)))
+    assert cli.main(["split", "named"]) == 0
+    assert (tmp_path / "named" / "annotations" / "valid.json").is_file()
+    assert cli.main(["split", "unknown"]) == 2
+    assert "unknown: no such data folder, nor in SAIS_DATA" in capsys.readouterr().err

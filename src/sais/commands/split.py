@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +34,8 @@ class SplitArguments:
     """
 
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """COCO JSON with all images, the folder of the only one, or a folder of labels of another format."""
+    """COCO JSON with all images, the folder of the only one, a folder of labels of another format, or the name of a
+    folder in $SAIS_DATA."""
     valid: float = 0.2
     """Fraction of the images in the validation split, between 0 and 1."""
     test: float = 0.0
@@ -61,9 +62,12 @@ def run(argv: Sequence[str]) -> int:
         message = f"--test {arguments.test:g}: with --valid {arguments.valid:g}, no images are left for training."
         raise ConfigError(f"{message} Give 0.2 for a fifth of the images.")
     from sais.data.formats import read_dataset
+    from sais.data.paths import locate
     from sais.data.split import split_document
     from sais.data.split_summary import summarize
 
+    if not arguments.file.exists() and not arguments.file.suffix:  # not a file
+        arguments = replace(arguments, file=locate(arguments.file))
     if arguments.out is not None and _is_split(arguments.file, arguments.format):
         return _split_again(arguments, arguments.out)
     labels = _read_labels(arguments.file, arguments.format)

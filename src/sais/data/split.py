@@ -50,6 +50,8 @@ def _split_in_two(
     numbers = number_ids([image["id"] for image in document["images"]], _ignore, _ignore)
     rows = list(_group_entries(document, numbers, groups).values())
     if len(rows) < 2:
+        if len(document["images"]) > 1 and groups:
+            raise InputError("split: all images are near-duplicates of each other. Do not keep these together.")
         raise InputError("split: fewer images than parts. Train on them without a validation split.")
     by_image = _count_objects(document, numbers)
     counts = np.stack([by_image[positions].sum(0) for positions in rows])
