@@ -297,3 +297,24 @@ def test_labels_whose_images_are_all_malformed_are_an_error(tmp_path: Path, caps
     code, output = examine(capsys, data)
     assert code == 2
     assert "ERROR" in output
+
+
+def test_doctor_warns_of_a_split_without_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was reported, and training on it was recommended."""
+    crowds = make_document()
+    for annotation in crowds["annotations"]:
+        annotation["iscrowd"] = 1
+    data = write_data(tmp_path, crowds, make_document(2) | {"annotations": []})
+    code, output = examine(capsys, data)
+    assert code == 0
+    assert output.count("WARNING: no objects, apart from crowds") == 2
+    assert "recommended" not in output
+
+
+def test_doctor_fix_names_the_splits_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The copy lacked them without a word, with exit code 0."""
+    data = write_data(tmp_path / "data", make_document())
+    (tmp_path / "data" / "annotations" / "valid.json").write_text('{"images": [')
+    code, output = examine(capsys, data, "--fix", str(tmp_path / "out"))
+    assert code == 2
+    assert "valid: cannot be read, so that the copy lacks this split" in output

@@ -92,8 +92,9 @@ def run(argv: Sequence[str]) -> int:
     if arguments.html is not None:
         _write_page(arguments, arguments.html, data, results, recommendation)
     if arguments.fix is not None:
-        _write_repaired(arguments, data, distinct)
-        return 0
+        unreadable = [name for name, result in results.items() if result.report is None]
+        _write_repaired(arguments, data, distinct, unreadable)
+        return 2 if unreadable else 0
     failed = [result for result in results.values() if not result.ok or _has_warning(arguments, result)]
     return 2 if failed else 0
 
@@ -193,11 +194,12 @@ def _check_split(arguments: DoctorArguments, data: Path, name: str) -> SplitResu
 
 
 def _recommendation(arguments: DoctorArguments, reports: Sequence[CheckReport]) -> Recommendation | None:
-    """Return how to train on the first split; None if it is held out."""
+    """Return how to train on the first split; None if it is held out or has no objects."""
     from sais.data.formats.unsplit import is_held_out
+    from sais.data.packed_annotations import object_columns
     from sais.recipes.recommendation import recommend_training
 
-    if not reports or is_held_out(reports[0].split.name):
+    if not reports or is_held_out(reports[0].split.name) or object_columns(reports[0].split.images).crowds.all():
         return None
     return recommend_training(reports[0].split, _data_options(arguments))
 
@@ -242,8 +244,10 @@ def _print_next_step(
             )
 
 
-def _write_repaired(arguments: DoctorArguments, data: Path, reports: Sequence[CheckReport]) -> None:
-    """Write the repaired copy and print what was changed."""
+def _write_repaired(
+    arguments: DoctorArguments, data: Path, reports: Sequence[CheckReport], unreadable: Sequence[str]
+) -> None:
+    """Write the repaired copy and print what was changed; it lacks the splits that are unreadable."""
     from sais.commands.input_files import annotation_files
     from sais.data.convert import with_same_classes, write_splits
     from sais.data.doctor.repair import repair
@@ -270,4 +274,6 @@ def _write_repaired(arguments: DoctorArguments, data: Path, reports: Sequence[Ch
         changes = [f"{printable(what)}: {count}" for what, count in result.changes.items()]
         changes += [] if result.split.images else ["no image is left, so that the copy lacks this split"]
         _print(arguments, f"{short_name(result.split.name)}: {'; '.join(changes) or 'nothing to repair'}")
+    for name in unreadable:
+        _print(arguments, f"{short_name(name)}: cannot be read, so that the copy lacks this split")
     _print(arguments, f"wrote {arguments.fix}; next: sais doctor {arguments.fix}")

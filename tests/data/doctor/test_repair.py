@@ -151,3 +151,16 @@ def test_repair_removes_training_images_from_the_validation_split(tmp_path: Path
     check_across(reports)
     assert [[record.id for record in result.split.images] for result in repair(reports)] == [[1], [2]]
     assert [result.changes for result in repair(reports)] == [{}, {repairs.REMOVED_SHARED: 1}]
+
+
+def test_repair_keeps_a_copy_whose_objects_have_other_masks_or_are_in_several_entries(tmp_path: Path) -> None:
+    """Boxes alone were compared, and a copy was removed before the entries of its file were merged."""
+    halves = [[10.0, 10, 60, 10, 10, 60], [60.0, 10, 60, 60, 10, 60]]  # the triangles of one box
+    triangles = [make_annotation(number, 0, segmentation=[half]) for number, half in enumerate(halves, 1)]
+    first = write_record(tmp_path, 1, triangles[0])
+    copy = write_record(tmp_path, 2, triangles[1], copy_of=1)
+    assert len(repaired(first, copy).split.images) == 2
+    entries = [replace(first, annotations=(rectangle(3, 10, 10, 40, 30),)), replace(first, id=3)]
+    copy = replace(copy, annotations=(rectangle(4, 10, 10, 40, 30), rectangle(5, 60, 50, 40, 30)))
+    images = repaired(*entries, copy).split.images
+    assert [[a.id for a in record.annotations] for record in images] == [[3, 1], [4, 5]]

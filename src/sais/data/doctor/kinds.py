@@ -60,6 +60,7 @@ MISSING_IN_SPLIT = "classes without objects here that have objects in another sp
 ID_GAPS = "category ids with gaps"
 FLIP_PAIRS = "pairs of classes whose labels a horizontal flip exchanges (augment.flip_pairs)"
 NO_OUTLINES = "no object has an outline"
+NO_LABELS = "no objects, apart from crowds"
 
 UNLABELED = "confident detections without a label"
 NEVER_FOUND = "labels that the model never finds"

@@ -162,6 +162,10 @@ _EXPLANATIONS = {
         "A mirrored left hand is a right hand: a flip exchanges the labels of these classes.",
         "Nothing, if the pairs are right; otherwise set augment.flip_pairs.",
     ),
+    kinds.NO_LABELS: Explanation(
+        "Training on these images teaches background only, and metrics on them are undefined.",
+        "Export the labels again. If all objects are crowds, use the data option crowds_as_objects.",
+    ),
     kinds.NO_OUTLINES: Explanation("Boxes train a model without masks.", "Label outlines, if you need masks."),
     kinds.UNLABELED: Explanation(
         "A detection with a high score where no label is: a missing label, or a mistake of the model. Highest score "

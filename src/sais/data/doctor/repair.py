@@ -23,7 +23,7 @@ from sais.data.annotations import (
 )
 from sais.data.doctor import kinds
 from sais.data.doctor.objects import check_object, mask_pixels
-from sais.data.doctor.pairs import check_pairs
+from sais.data.doctor.pairs import check_pairs, compare_objects
 from sais.data.doctor.report import CheckReport
 from sais.data.formats.image_sizes import trust_file_sizes
 from sais.data.formats.notes import NO_MASK
@@ -110,6 +110,7 @@ def _removed_images(report: CheckReport, corrected: Set[int], changes: Counter[s
         changes: Takes the number of images by reason.
     """
     records = {record.id: record for record in report.split.images}
+    repeated = duplicate_files(report.split)
     groups = {
         REMOVED_UNREADABLE: _image_ids(report, kinds.UNREADABLE_IMAGE) | _crowded_images(report),
         REMOVED_OTHER_SIZE: _image_ids(report, kinds.SIZE_MISMATCH) - corrected,
@@ -119,6 +120,8 @@ def _removed_images(report: CheckReport, corrected: Set[int], changes: Counter[s
     for case in report.findings.get(kinds.SAME_CONTENT, ()):
         assert case.image is not None
         later, first = records[case.image.image_id], records[case.others[0].image_id]
+        if later.source in repeated or first.source in repeated:
+            continue  # its other entries may have further objects
         if _covers(first, later):
             groups[REMOVED_COPIES].add(later.id)
         elif _covers(later, first):
@@ -141,9 +144,21 @@ def _crowded_images(report: CheckReport) -> set[int]:
 
 
 def _covers(record: ImageRecord, other: ImageRecord) -> bool:
-    """Return whether an image has all objects of a copy of it."""
-    own = {_object_key(annotation) for annotation in record.annotations}
-    return all(_object_key(annotation) in own for annotation in other.annotations)
+    """Return whether an image has all objects of a copy of it, with the same box and nearly the same mask."""
+    own: dict[tuple[int, bool, tuple[int, ...]], list[Annotation]] = {}
+    for annotation in record.annotations:
+        own.setdefault(_object_key(annotation), []).append(annotation)
+    return all(
+        any(_is_same(candidate, annotation, record.size) for candidate in own.get(_object_key(annotation), ()))
+        for annotation in other.annotations
+    )
+
+
+def _is_same(first: Annotation, second: Annotation, size: tuple[int, int]) -> bool:
+    """Return whether two objects with the same box, in copies of an image (H, W), have nearly the same mask."""
+    if first.segmentation is None or second.segmentation is None:
+        return second.segmentation is None
+    return first.segmentation == second.segmentation or compare_objects(first, second, size) == kinds.DUPLICATE_OBJECT
 
 
 def _object_key(annotation: Annotation) -> tuple[int, bool, tuple[int, ...]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sais.data.annotations import DatasetSplit, ImageRecord
 from sais.data.doctor import kinds
-from sais.data.doctor.findings import SEVERITIES, Case, Finding, image_reference, note_severity
+from sais.data.doctor.findings import SEVERITIES, Case, Finding, Severity, image_reference, note_severity
 from sais.data.doctor.images import ImageFacts
 from sais.data.doctor.places import Places
 from sais.data.flip_pairs import find_flip_pairs
@@ -124,6 +124,10 @@ class CheckReport:
         pairs = find_flip_pairs(split.class_names)
         if pairs:
             findings.append(Finding("NOTE", kinds.FLIP_PAIRS, len(pairs), tuple(map(Case, pairs))))
+        if not len(labels) and split.images:
+            severity: Severity = "NOTE" if split.name.startswith("test") else "WARNING"  # COCO's test-dev has none
+            remark = "training on them teaches background only, and metrics are undefined"
+            findings.append(Finding(severity, kinds.NO_LABELS, len(split.images), remark=remark))
         if len(labels) and not outlined.any():
             remark = "training on them makes a model without masks, which predicts boxes only"
             findings.append(Finding("WARNING", kinds.NO_OUTLINES, len(labels), remark=remark))
