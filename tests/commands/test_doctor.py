@@ -12,6 +12,7 @@ from PIL import Image
 
 from sais import cli
 from sais.data.doctor.kinds import NEVER_FOUND, OTHER_CLASS, UNLABELED
+from sais.data.formats import notes
 from tests.data.formats.coco_samples import make_document, write_split
 
 
@@ -318,3 +319,19 @@ def test_doctor_fix_names_the_splits_that_cannot_be_read(tmp_path: Path, capsys:
     code, output = examine(capsys, data, "--fix", str(tmp_path / "out"))
     assert code == 2
     assert "valid: cannot be read, so that the copy lacks this split" in output
+
+
+def test_doctor_names_the_images_of_objects_that_the_reader_drops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the annotation id was named, which no image of the split had any more."""
+    document = make_document()
+    document["annotations"][0].update(bbox=[4000, 4000, 10, 10], segmentation=[])
+    document["annotations"][1].update(bbox=[5, 5, 0, 10], segmentation=[])
+    names = {entry["id"]: entry["file_name"] for entry in document["images"]}
+    output = examine(capsys, write_data(tmp_path, document), "--split", "train", "--json")[1]
+    findings = {finding["kind"]: finding for finding in json.loads(output)["splits"]["train"]["findings"]}
+    for kind, annotation in zip((notes.OUTSIDE, notes.NO_AREA), document["annotations"], strict=False):
+        name = names[annotation["image_id"]]
+        assert findings[kind]["cases"][0]["text"] == f"{name}: annotation {annotation['id']}"
+        assert findings[kind]["cases"][0]["image"] == name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def read_objects(path: Path, entries: Entries, images: Images, categories: Categ
         return to_table(rows, np.zeros((0, 4), np.float32), np.zeros(0, bool), images, sizes, entries)
     _scale_fractions(path, rows, limits, entries, notes)
     corners = _settle_boxes(path, rows, limits, entries, notes)
-    boxes, usable = _read_values(path, rows, corners, limits, entries, notes)
+    boxes, usable = _read_values(path, rows, corners, limits, images.paths, entries, notes)
     return to_table(rows, boxes, usable, images, sizes, entries)
 
 
@@ -291,7 +291,13 @@ def _rle_extent(segmentation: Segmentation) -> tuple[float, ...]:
 
 
 def _read_values(
-    path: Path, rows: ObjectRows, corners: np.ndarray, sizes: np.ndarray, entries: Entries, notes: Notes
+    path: Path,
+    rows: ObjectRows,
+    corners: np.ndarray,
+    sizes: np.ndarray,
+    files: Sequence[Path],
+    entries: Entries,
+    notes: Notes,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read areas and crowds in place.
 
@@ -300,6 +306,7 @@ def _read_values(
         rows: The annotations.
         corners: (N, 4) boxes x1 y1 x2 y2.
         sizes: (N, 2) height, width of their images.
+        files: Image files, to which `rows.images` refers.
         entries: Their polygons.
         notes: Notes of the file.
 
@@ -319,7 +326,7 @@ def _read_values(
         place = f"annotation {rows.ids[row]}"
         if not usable[row]:
             kind = kinds.NO_AREA if no_area[row] else kinds.OUTSIDE if outside[row] else UNKNOWN_CLASS
-            notes.add(kind, place)
+            notes.add(kind, f"{files[rows.images[row]].name}: {place}")
             continue
         if clipped[row]:
             notes.add(kinds.CLIPPED, place)
