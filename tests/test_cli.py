@@ -200,6 +200,17 @@ def test_lack_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         cli.main(["version"])
 
 
+def test_torchvision_of_another_build_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_raising(monkeypatch, RuntimeError("operator torchvision::nms does not exist"))
+    message = fails(capsys, "version")
+    assert message.startswith("sais: error: sais version: torch and torchvision do not fit together: ")
+    assert "Install both again in one pip command" in message
+    with pytest.raises(RuntimeError, match="nms"):
+        cli.main(["version", "--debug"])
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     run_raising(monkeypatch, SaisError("bad"))
     with pytest.raises(SaisError):

@@ -42,7 +42,7 @@ COMMANDS = {
     "export": Command("export", "ExportArguments", "export a model: ONNX, OpenVINO, torch.export"),
     "doctor": Command("doctor", "DoctorArguments", "find the mistakes in a data set and repair them in a copy"),
     "show": Command("show", "ShowArguments", "draw the labels of a data set, filtered, as a page"),
-    "split": Command("split", "SplitArguments", "split one COCO file into a training and a validation split"),
+    "split": Command("split", "SplitArguments", "divide labels into training, validation and test splits"),
     "convert": Command("convert", "ConvertArguments", "write a data set in the format of another program"),
     "make-shapes": Command("make_shapes", "MakeShapesArguments", "write a synthetic data set for first steps"),
     "recipes": Command("recipes", "RecipesArguments", "list the recipes that a training run can start from"),
@@ -84,6 +84,9 @@ FIXABLE_ERRORS = (
     *(errno.ENAMETOOLONG, errno.ELOOP),
 )
 """Error numbers of the file system that the user can fix: disk full, permissions, a file in place of a folder."""
+
+TORCHVISION_MISMATCH = "operator torchvision::nms does not exist"
+"""What importing torchvision raises when its compiled part cannot be loaded into the installed torch."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,6 +203,11 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
             return _print_error(
                 f"sais {command}: this version of PyTorch has no {operator} on MPS. Set the environment variable "
                 "PYTORCH_ENABLE_MPS_FALLBACK=1, which computes it on the CPU, or use --device cpu."
+            )
+        if not debug and TORCHVISION_MISMATCH in str(error):
+            return _print_error(
+                f"sais {command}: torch and torchvision do not fit together: their versions differ, or only one is a "
+                "build without CUDA. Install both again in one pip command, from the same index."
             )
         from sais.engine.signals import is_worker_death
 
