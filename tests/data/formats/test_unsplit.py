@@ -46,7 +46,7 @@ def test_a_cvat_export_is_split_by_a_draw_and_by_a_command(cvat: Path, capsys: p
     assert main(["doctor", str(cvat)]) == 0
     output = capsys.readouterr().out
     assert "found COCO, 2 splits" in output
-    assert f"NOTE: {DRAWN}: 2" in output
+    assert f"NOTE: {DRAWN}: 10" in output
     drawn = {name: read_dataset(cvat, name) for name in ("train", "valid")}
     assert main(["split", str(cvat)]) == 0
     assert f"next: sais doctor {cvat}" in capsys.readouterr().out

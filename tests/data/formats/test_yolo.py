@@ -42,7 +42,7 @@ def test_yolo_without_yaml_is_split_by_a_draw(tmp_path: Path) -> None:
     names = [record.name for part in parts.values() for record in part.images]
     assert [len(part.images) for part in parts.values()] == [5, 1]
     assert sorted(names) == sorted(f"{name}.png" for split in SPLITS for name in image_names(split))
-    assert parts["train"].notes[DRAWN] == 1
+    assert parts["train"].notes[DRAWN] == 5
     assert len(read_dataset(tmp_path, "all").images) == 6
 
 

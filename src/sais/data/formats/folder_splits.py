@@ -77,7 +77,7 @@ def draw_split(whole: DatasetSplit, split: str) -> DatasetSplit | None:
     chosen = set(draw_rows(class_counts(whole), VALID_FRACTION, SEED))
     is_train = split == "train"
     images = tuple(record for row, record in enumerate(whole.images) if (row in chosen) != is_train)
-    notes = whole.notes | {kinds.DRAWN: len(whole.images) - len(images)}
+    notes = whole.notes | {kinds.DRAWN: len(images)}
     return replace(whole, name=split, images=images, notes=notes)
 
 
