@@ -52,9 +52,10 @@ class Job:
         """What the jobs of one batch have in common."""
 
     def cancel(self) -> None:
-        """Drop the job if it waits; a prediction in tiles ends after the current tiles."""
+        """Drop the job and its image if it waits; a prediction in tiles ends after the current tiles."""
         self.canceled = True
-        self.future.cancel()
+        if self.future.cancel():  # else the thread uses the image
+            self.image = self.canvas = None
 
 
 class Batcher:
@@ -153,13 +154,16 @@ class Batcher:
                 job.started = started
             if jobs:
                 self._predict(jobs)
-                self._observe(jobs)
+                try:
+                    self._observe(jobs)
+                except Exception:  # such as a full disk under the metrics: no reason to stop predicting
+                    traceback.print_exc(file=sys.stderr)
             del batch, jobs  # the images, while the thread waits
 
     def _take(self) -> list[Job] | None:
         """Wait for the next batch and return it; None if the batcher is closed and no job waits."""
         with self._changed:
-            while not self._jobs:
+            while not self._drop_canceled():
                 if self._closed:
                     return None
                 self._changed.wait()
@@ -170,12 +174,18 @@ class Batcher:
                 if remaining <= 0:
                     break
                 self._changed.wait(remaining)
+            self._drop_canceled()
             batch: list[Job] = []
             others: deque[Job] = deque()
             for job in self._jobs:
                 (batch if len(batch) < self._max_batch and job.key == key else others).append(job)
             self._jobs = others
             return batch
+
+    def _drop_canceled(self) -> int:
+        """Drop the jobs whose clients have gone, so that they fill no batch; return the number of the others."""
+        self._jobs = deque(job for job in self._jobs if not job.canceled)
+        return len(self._jobs)
 
     def _predict(self, jobs: list[Job]) -> None:
         """Predict a batch and set its results; if it fails, predict each job alone: one must not fail the others."""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 import threading
 from collections.abc import Iterator
 
 from sais.serving.request_error import RequestError
 
 MAX_RETRY_SECONDS = 60
-"""Maximum number of seconds after which a refused client is asked to try again."""
+"""Maximum number of seconds after which a refused client is asked to try again, before chance is added."""
 
 
 def overloaded(retry_after: int = 1) -> RequestError:
-    """Return the error for a request beyond the capacity."""
+    """Return the error for a request beyond the capacity.
+
+    Args:
+        retry_after: seconds after which there may be room; up to twice as many are stated, by chance, so that clients
+            that were refused together do not return together.
+    """
     message = "the service is at its capacity. Try again after the time in the header Retry-After."
-    return RequestError(503, "overloaded", message, retry_after)
+    return RequestError(503, "overloaded", message, random.randint(retry_after, 2 * retry_after))
 
 
 class Admission:
