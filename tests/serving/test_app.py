@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import ClientDisconnect
 
 from sais.inference.predictor import Predictor
 from sais.ops import rle
 from sais.results.detections import Detections
 from sais.results.draw import draw
+from sais.serving.access_log import AccessLog
+from sais.serving.answers import SLICE_BYTES, HeldResponse
 from sais.serving.schemas import Prediction
 from sais.serving.security import CONTENT_SECURITY_POLICY
 from tests.serving.pixel_model import CLASSES, Running, encoded, noise, pixel_predictor, serving
@@ -309,6 +313,53 @@ def test_the_access_log_has_a_line_of_json_for_each_response() -> None:
     assert [(line["status"], line["method"]) for line in lines] == [(200, "POST"), (404, "GET")]
     assert (lines[0]["model"], lines[0]["images"], lines[0]["objects"]) == ("pixels", 1, 2)
     assert len(lines[1]["path"]) <= 200
+
+
+def test_a_log_that_cannot_be_written_fails_no_request(capfd: pytest.CaptureFixture[str]) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    log = AccessLog(Closed())
+    log.write("GET", "/", 200, 0.1, "127.0.0.1")
+    log.write("GET", "/", 200, 0.1, "127.0.0.1")
+    assert capfd.readouterr().err == "note: the access log cannot be written (Broken pipe)\n"
+
+
+def test_an_answer_is_held_until_the_client_has_read_it() -> None:
+    async def answer() -> None:
+        sent: list[dict[str, Any]] = []
+        reads = asyncio.Event()
+        held = asyncio.Event()
+
+        async def send(message: Any) -> None:
+            if len(sent) == 2:
+                held.set()
+                await reads.wait()
+            sent.append(message)
+
+        released: list[bool] = []
+        content = bytes(range(256)) * 1000
+        response = HeldResponse(content, "image/png", lambda: released.append(True), 30)
+        task = asyncio.ensure_future(response({"type": "http"}, None, send))  # type: ignore[arg-type]
+        await held.wait()
+        assert not released
+        reads.set()
+        await task
+        assert released == [True]
+        assert b"".join(message["body"] for message in sent[1:]) == content
+        assert [message["more_body"] for message in sent[1:]] == [True, True, True, False]
+        assert max(len(message["body"]) for message in sent[1:]) == SLICE_BYTES
+
+        async def never(message: Any) -> None:
+            await asyncio.Event().wait()
+
+        with pytest.raises(ClientDisconnect):
+            response = HeldResponse(content, "image/png", lambda: released.append(True), 0.01)
+            await response({"type": "http"}, None, never)  # type: ignore[arg-type]
+        assert released == [True, True]
+
+    asyncio.run(answer())
 
 
 def test_an_api_key_is_needed_where_the_service_has_one() -> None:

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from sais.text import shorten
+from sais.text import print_text, shorten
 
 MAX_PATH = 200
 """Maximum number of characters of a path in the log."""
@@ -22,6 +22,7 @@ class AccessLog:
 
     def __init__(self, stream: TextIO | bool | None = None) -> None:
         self._stream = sys.stdout if stream is None or stream is True else stream
+        self._failed = False
 
     def write(self, method: str, path: str, status: int, seconds: float, client: str, **details: Any) -> None:
         """Write the entry of a response.
@@ -45,5 +46,11 @@ class AccessLog:
             "client": client,
         }
         entry |= {name: value for name, value in details.items() if value is not None}
-        self._stream.write(json.dumps(entry) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps(entry) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError) as error:  # a full disk, a closed pipe: no reason to fail the request
+            if not self._failed:
+                reason = getattr(error, "strerror", None) or "the stream is closed"
+                print_text(f"note: the access log cannot be written ({reason})", file=sys.stderr)
+            self._failed = True

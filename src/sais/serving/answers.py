@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from sais.ops.rle import encode_cropped
 from sais.results.cropped_mask import CroppedMask
@@ -17,6 +22,39 @@ from sais.results.draw import draw
 from sais.text import printable
 
 MaskFormat = Literal["rle", "polygons", "png", "none"]
+SLICE_BYTES = 2**16
+"""Size of the parts in which a response is handed to the connection, which buffers them without a limit."""
+
+
+class HeldResponse(Response):
+    """A response that is sent as fast as the client reads it, so that what it holds is known.
+
+    Args:
+        content: body.
+        media_type: its type.
+        release: function that is called when all but the last part has left, or the client has gone.
+        timeout: time in seconds in which the client must read it.
+    """
+
+    def __init__(self, content: bytes, media_type: str, release: Callable[[], None], timeout: float) -> None:
+        super().__init__(content, media_type=media_type)
+        self._release = release
+        self._timeout = timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        body, start = self.body, {"status": self.status_code, "headers": self.raw_headers}
+        try:
+            async with asyncio.timeout(self._timeout):
+                await send({"type": "http.response.start", **start})
+                for i in range(0, max(1, len(body)), SLICE_BYTES):
+                    more = i + SLICE_BYTES < len(body)
+                    part = bytes(body[i : i + SLICE_BYTES])
+                    await send({"type": "http.response.body", "body": part, "more_body": more})
+        except TimeoutError:
+            raise ClientDisconnect from None
+        finally:
+            self._release()
 
 
 def image_entry(detections: Detections, name: str | None, masks: MaskFormat) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from starlette.responses import Response
 from sais.errors import ResourceError
 from sais.inference.predictor import Predictor
 from sais.results.detections import Detections
-from sais.serving.answers import MaskFormat, drawing_bytes, image_entry, json_bytes
+from sais.serving.answers import HeldResponse, MaskFormat, drawing_bytes, image_entry, json_bytes
 from sais.serving.batcher import Job
 from sais.serving.decoding import decode
 from sais.serving.limits import MemoryAccount, MemoryBudget, overloaded
@@ -106,7 +107,8 @@ class Service:
             raise RequestError(503, "not_ready", "the models are being loaded. Try again.", retry_after=1)
         predictor = self._predictor(model, query)
         model.admission.check()
-        with self._memory.account() as account:
+        with contextlib.ExitStack() as stack:
+            account = stack.enter_context(self._memory.account())
             uploads = await read_uploads(request, self.options, account)
             if drawing and len(uploads) > 1:
                 message = "a drawing shows one image. Send one, or ask for application/json."
@@ -116,8 +118,10 @@ class Service:
                 self.metrics.update(model.name, model.admission.count, model.batcher.waiting)
                 content, details = await _until_disconnect(request, work, self.options.timeout)
             self.metrics.update(model.name, model.admission.count, model.batcher.waiting)
+            account.change(len(content) - account.used)  # the answer, until the client has read it
+            release = stack.pop_all().close
         request.scope["state"]["details"] |= details
-        return Response(content, media_type="image/png" if drawing else "application/json")
+        return HeldResponse(content, "image/png" if drawing else "application/json", release, self.options.timeout)
 
     async def _predict(
         self,
