@@ -187,6 +187,8 @@ def test_api_keys_come_from_the_environment_and_a_file(tmp_path: Path, monkeypat
     ):
         with pytest.raises((ConfigError, InputError)):
             api_keys(wrong)
+    path.write_bytes(b"\xef\xbb\xbfkey-of-an-editor-of-windows\r\n")
+    assert api_keys(ServeArguments(("m",), api_key_file=path)) == ("key-of-an-editor-of-windows",)
     path.write_text("short\n")
     with pytest.raises(ConfigError, match="too few"):
         api_keys(ServeArguments(("m",), api_key_file=path))

@@ -92,14 +92,16 @@ class Application:
         """Return the application."""
         import logging
 
+        from sais.inference.backends.onnxruntime import passive_threads
         from sais.serving.access_log import AccessLog
         from sais.serving.app import create_app
 
         logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it warns about each malformed form
 
-        models: dict[str, Predictor] = {
-            name: open_predictor("serve", path, self.arguments.inference) for name, path in self.paths.items()
-        }
+        with passive_threads():
+            models: dict[str, Predictor] = {
+                name: open_predictor("serve", path, self.arguments.inference) for name, path in self.paths.items()
+            }
         log = AccessLog(None if self.arguments.access_log else False)
         return create_app(models, self.arguments.serving, self.keys, log, ready_first=self.arguments.workers > 1)
 
@@ -155,7 +157,7 @@ def api_keys(arguments: ServeArguments) -> tuple[str, ...]:
     if arguments.api_key_file is not None:
         path = arguments.api_key_file
         try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read. Give a text file with an API key in each line.") from error
         in_file = [line for line in lines if line and not line.startswith("#")]

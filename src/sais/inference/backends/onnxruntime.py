@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,21 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
 }
 """Device -> execution provider; cuda needs the package onnxruntime-gpu."""
+
+_passive_threads: ContextVar[bool] = ContextVar("passive_threads", default=False)
+
+
+@contextlib.contextmanager
+def passive_threads() -> Iterator[None]:
+    """Let the threads of sessions that are opened in the block sleep while they wait, for a process that has others.
+
+    By default they wait actively, which costs processor time that the other threads and processes need.
+    """
+    token = _passive_threads.set(True)
+    try:
+        yield
+    finally:
+        _passive_threads.reset(token)
 
 
 class OnnxRuntimeSession:
@@ -50,6 +68,8 @@ class OnnxRuntimeSession:
             raise ResourceError(f"device {options.device}: not available in the installed ONNX Runtime. Use cpu.")
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
+        if _passive_threads.get():
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.log_severity_level = 3  # errors only; warnings (a node left on the CPU) need no action by the user
         try:
             self._session = onnxruntime.InferenceSession(str(path), settings, providers=[provider])
