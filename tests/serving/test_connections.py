@@ -144,6 +144,34 @@ def test_a_client_that_never_reads_is_let_go(server: Running) -> None:
             pass
 
 
+def test_a_client_that_never_reads_its_last_response_is_let_go(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = threading.Event()
+    closed = connections.Connection.connection_lost
+
+    def connection_lost(self: connections.Connection, exc: Exception | None) -> None:
+        closed(self, exc)
+        lost.set()
+
+    made = connections.Connection.connection_made
+
+    def connection_made(self: connections.Connection, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(self, transport)
+
+    monkeypatch.setattr(connections.Connection, "connection_made", connection_made)
+    monkeypatch.setattr(connections.Connection, "connection_lost", connection_lost)
+    with socket.socket() as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        opened.connect(server.address)
+        opened.settimeout(WAIT)
+        requests = b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n"
+        last = b"GET /docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        opened.sendall(requests + last)  # less than pauses the writing
+        assert lost.wait(5)
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + WAIT
     while not condition():

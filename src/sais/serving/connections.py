@@ -48,9 +48,16 @@ class Connection(H11Protocol):
         self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop the time in which the client must read."""
+        """Stop the time in which the client must read, unless this was the last response."""
         super().resume_writing()
-        self._stop("_write_timer")
+        if not self.transport.is_closing():
+            self._stop("_write_timer")
+
+    def on_response_complete(self) -> None:
+        """Start the time in which the client must read the end of the last response: a closing connection has none."""
+        super().on_response_complete()
+        if self.transport.is_closing() and self._write_timer is None and self.transport.get_write_buffer_size():
+            self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, also if the client has not read its response."""
