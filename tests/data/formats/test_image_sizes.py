@@ -113,6 +113,32 @@ def test_an_image_that_outlines_do_not_fit_remains_an_error(tmp_path: Path) -> N
         read_sample(split.images[1])
 
 
+def test_no_object_is_lost_where_width_and_height_are_exchanged(tmp_path: Path) -> None:
+    """Polygons beyond the stated width, masks of the file's size, and boxes without an outline."""
+    bits = np.zeros(SIZE, bool)
+    bits[10:30, 90:120] = True
+    document = make_document(3, SIZE)
+    outline, mask, only_box = ({**document["annotations"][2], "id": 100 + i} for i in range(3))
+    outline.update(segmentation=[[100, 10, 120, 10, 120, 40]], bbox=[100, 10, 20, 30])
+    mask.update(segmentation=encode(bits), bbox=[90, 10, 30, 20])
+    only_box.update(segmentation=[], bbox=[80, 50, 40, 30])
+    image_id = document["annotations"][2]["image_id"]
+    document["annotations"] += [outline, mask, only_box]
+    write_split(tmp_path / "right", "train", document)
+    right = read_dataset(tmp_path / "right", "train")
+    entry = next(entry for entry in document["images"] if entry["id"] == image_id)
+    write_split(tmp_path / "exchanged", "train", document)
+    entry.update(width=entry["height"], height=entry["width"])
+    (tmp_path / "exchanged/annotations/train.json").write_text(json.dumps(document))
+    exchanged = read_dataset(tmp_path / "exchanged", "train")
+    assert [record.size for record in exchanged.images] == [SIZE] * 3
+    for one, other in zip(right.images, exchanged.images, strict=True):
+        objects = [[(a.id, a.box.tolist(), a.area, a.segmentation) for a in r.annotations] for r in (one, other)]
+        assert objects[0] == objects[1]
+    assert exchanged.notes == right.notes | {notes.OTHER_SIZE: 1}
+    assert "128 x 96, annotated as 96 x 128" in exchanged.examples[notes.OTHER_SIZE][0]
+
+
 def test_images_that_exif_turns_are_not_of_another_size(tmp_path: Path) -> None:
     folder = write_resized(tmp_path, SIZE)
     exif = Image.Exif()

@@ -7,6 +7,7 @@ boxes, malformed polygons) are dropped and counted in `DatasetSplit.notes`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from sais.data.formats.annotation_cache import CacheEntry, Reading
 from sais.data.formats.coco_document import read_categories, read_images
 from sais.data.formats.coco_objects import read_objects
 from sais.data.formats.coco_stream import read_entries
+from sais.data.formats.exchanged_sides import are_sides_suspicious, exchange_sides
 from sais.data.formats.notes import (
     AREA_COMPUTED,
     BAD_PART,
@@ -143,12 +145,17 @@ def _read_file(
     document, entries = read_entries(path)
     categories = read_categories(path, document, classes, notes)
     frame = read_images(path, document.pop("images"), folders, root, notes)
+    before = copy.deepcopy(notes)
     table = read_objects(path, entries, frame, categories, notes)
+    exchanged = exchange_sides(frame, before) if folders is not None and are_sides_suspicious(notes) else 0
+    if exchanged:
+        notes = before
+        table = read_objects(path, entries, frame, categories, notes)
     images = PackedImages(_without_crowded_images(path, table, notes))
     counts = dict(notes.counts)
     noted = (counts, notes.examples, notes.problems)
     reading = Reading(categories.class_names, categories.category_ids, images, *noted, frame.paths)
-    if folders is None or counts.get(SIZES_READ):  # it depends on more than the names of the images
+    if folders is None or exchanged or counts.get(SIZES_READ):  # it depends on more than the names of the images
         return reading
     return entry.store(reading, frame.digests)
 

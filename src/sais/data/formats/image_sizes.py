@@ -74,7 +74,8 @@ def trust_file_sizes(split: DatasetSplit) -> DatasetSplit:
     """
     count = len(split.images)
     step = max(1, math.ceil(count / _SAMPLE))
-    if not any(_other_size(split.images[i]) for i in range(0, count, step)):
+    sample = (split.images[i] for i in range(0, count, step))
+    if not any(other_size(record.source, record.size) for record in sample):
         return split
     notes = Notes()
     images = tuple(_fit(record, notes) for record in split.images)
@@ -82,34 +83,39 @@ def trust_file_sizes(split: DatasetSplit) -> DatasetSplit:
     return replace(split, images=images, notes=split.notes | notes.counts, examples=split.examples | places)
 
 
-def _other_size(record: ImageRecord) -> Size | None:
-    """Return (H, W) of the upright image if the labels state another; None for files that cannot be read."""
+def other_size(source: object, stated: Size) -> Size | None:
+    """Return the size (H, W) of an upright image if labels state another; None if `source` is no readable file."""
     from sais.io.decoding import open_image
     from sais.io.images import read_size
 
-    if not isinstance(record.source, Path):
+    if not isinstance(source, Path):
         return None
     try:
-        with open_image(record.source) as image:
-            if (image.height, image.width) == tuple(record.size):
+        with open_image(source) as image:
+            if (image.height, image.width) == tuple(stated):
                 return None
-        size = read_size(record.source)  # slower: EXIF data may follow the pixels
+        size = read_size(source)  # slower: EXIF data may follow the pixels
     except OutOfMemoryError:
         raise
     except SaisError:  # reported when the image is read
         return None
-    differs = tuple(record.size) != size and not in_stored_frame(size, record.size, record.source)
+    differs = tuple(stated) != size and not in_stored_frame(size, stated, source)
     return size if differs else None
+
+
+def size_place(name: str, size: Size, stated: Size) -> str:
+    """Return the place of a note: an image, its size and the stated one (H, W)."""
+    return f"{name}: {size[1]} x {size[0]}, annotated as {stated[1]} x {stated[0]}"
 
 
 def _fit(record: ImageRecord, notes: Notes) -> ImageRecord:
     """Return an image with the size of its file, if its objects can be in that."""
-    size = _other_size(record)
+    size = other_size(record.source, record.size)
     if size is None:
         return record
     factors = (size[1] / record.size[1], size[0] / record.size[0])
     stated_frame = _fits(record.annotations, record.size)
-    place = f"{record.name}: {size[1]} x {size[0]}, annotated as {record.size[1]} x {record.size[0]}"
+    place = size_place(record.name, size, record.size)
     try:
         if stated_frame and abs(factors[0] / factors[1] - 1) < _SAME_RATIO:
             objects = tuple(_scaled(annotation, factors, size) for annotation in record.annotations)
