@@ -14,7 +14,7 @@ import pytest
 from sais.inference.predictor import Predictor
 from sais.results.detections import Detections
 from sais.serving.batcher import Batcher, Job
-from sais.serving.limits import Admission, MemoryBudget, overloaded
+from sais.serving.limits import Admission, MemoryBudget, RefusalPace, overloaded
 from sais.serving.models import prepare_job
 from sais.serving.request_error import RequestError
 from tests.serving.pixel_model import Running, encoded, noise, pixel_predictor, serving
@@ -130,6 +130,14 @@ def test_refused_clients_do_not_return_together() -> None:
     waits = {int(overloaded(8).headers["Retry-After"]) for _ in range(200)}
     assert waits <= set(range(8, 17))
     assert len(waits) > 3
+
+
+def test_refusals_beyond_their_rate_are_held_back() -> None:
+    pace = RefusalPace(rate=10, longest=0.5)
+    delays = [pace.delay() for _ in range(20)]
+    assert delays[0] == 0
+    assert 0 < delays[1] <= 0.1 < delays[2] <= 0.2
+    assert max(delays) == delays[-1] == 0.5
 
 
 def test_an_image_that_fails_does_not_fail_those_of_its_batch(

@@ -19,10 +19,12 @@ import pytest
 
 from sais.cli import main
 from sais.commands.serve import ServeArguments, api_keys, model_paths
-from sais.errors import ConfigError, InputError, ResourceError
-from sais.serving.server import WorkerFactory, open_socket
+from sais.errors import CheckpointError, ConfigError, InputError, ResourceError
+from sais.inference.predictor import Predictor
+from sais.serving.options import ServingOptions
+from sais.serving.server import WorkerFactory, open_socket, run_server
 from tests.benchmark.test_without_torch import ABSENT
-from tests.serving.pixel_model import encoded, noise
+from tests.serving.pixel_model import encoded, make_app, noise
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 60
@@ -206,6 +208,34 @@ def test_a_port_in_use_is_an_error_of_one_line() -> None:
         open_socket("no-such-host.invalid", 0)
 
 
+def test_threads_of_onnx_runtime_sleep_in_the_server_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    entries: list[str] = []
+
+    def open_session(path: str, settings: Any, providers: list[str]) -> Any:
+        try:
+            entries.append(settings.get_session_config_entry("session.intra_op.allow_spinning"))
+        except RuntimeError:  # not set
+            entries.append("")
+        raise ValueError("not a model")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    path = tmp_path / "model.onnx"
+    path.touch()
+    assert main(["serve", str(path), "--port", "0", "--trust"]) == 2
+    with pytest.raises(CheckpointError):
+        Predictor(path, trust=True)
+    assert entries == ["0", ""]
+
+
+def test_two_services_that_start_on_one_port_are_an_error_of_one_line() -> None:
+    """While the first loads its models it does not listen, and the system lets the second have the port."""
+    with open_socket("127.0.0.1", 0) as first, open_socket("127.0.0.1", first.getsockname()[1]) as second:
+        first.listen(1)
+        with pytest.raises(ResourceError, match="Choose another port"):
+            run_server(make_app, second, ServingOptions())
+
+
 def test_a_process_that_cannot_start_ends_the_service() -> None:
     reported: list[Exception] = []
 
@@ -234,8 +264,6 @@ def test_serve_names_the_extra_and_the_missing_model(
 def test_serve_needs_no_torch_and_answers_like_predict(tmp_path: Path, exported: Any, shapes: Path) -> None:
     """Of an .onnx file, with two models; batched answers of several clients equal those of the predictor."""
     from concurrent.futures import ThreadPoolExecutor
-
-    from sais.inference.predictor import Predictor
 
     model = exported("raw.onnx")
     (tmp_path / "sitecustomize.py").write_text(ABSENT)

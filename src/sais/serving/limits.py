@@ -6,6 +6,7 @@ import contextlib
 import math
 import random
 import threading
+import time
 from collections.abc import Iterator
 
 from sais.serving.request_error import RequestError
@@ -70,6 +71,27 @@ class Admission:
     def retry_after(self) -> int:
         """Return the number of seconds in which about half of the images that wait will be answered."""
         return min(MAX_RETRY_SECONDS, max(1, math.ceil(self.count * self._seconds_per_image / 2)))
+
+
+class RefusalPace:
+    """The pace at which requests are refused: clients that return at once would take the processor from the others.
+
+    Args:
+        rate: refusals in a second that are answered at once.
+        longest: maximum time in seconds for which a refusal is held back.
+    """
+
+    def __init__(self, rate: float = 50.0, longest: float = 1.0) -> None:
+        self._rate = rate
+        self._longest = longest
+        self._next = 0.0
+
+    def delay(self) -> float:
+        """Return the time in seconds for which the next refusal is held back."""
+        now = time.monotonic()
+        delay = min(max(0.0, self._next - now), self._longest)
+        self._next = now + delay + 1 / self._rate
+        return delay
 
 
 class MemoryBudget:

@@ -94,11 +94,21 @@ def run_server(factory: Callable[[], Any], opened: socket.socket, options: Servi
 
     Returns:
         Exit code: 0, or 2 if a process could not start.
+
+    Raises:
+        ResourceError: another server listens on the port since the socket was bound.
     """
     config = server_config(factory, options, workers)
     if workers == 1:
         with _ignored_signals():  # uvicorn handles them, and raises them again at its end
-            uvicorn.Server(config).run(sockets=[opened])
+            try:
+                uvicorn.Server(config).run(sockets=[opened])
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                # Until one listens, the system lets several bind the same port.
+                where = "{1} of {0}".format(*opened.getsockname())
+                raise ResourceError(f"port {where}: another server has taken it. Choose another port.") from error
         return 0
     with _metrics_folder():
         supervisor = Supervisor(config, sockets=[opened])

@@ -20,7 +20,7 @@ from sais.results.detections import Detections
 from sais.serving.answers import HeldResponse, MaskFormat, drawing_bytes, image_entry, json_bytes
 from sais.serving.batcher import Job
 from sais.serving.decoding import decode
-from sais.serving.limits import MemoryAccount, MemoryBudget, overloaded
+from sais.serving.limits import MemoryAccount, MemoryBudget, RefusalPace, overloaded
 from sais.serving.metrics import Metrics
 from sais.serving.models import ServedModel, prepare_job
 from sais.serving.options import ServingOptions
@@ -49,6 +49,7 @@ class Service:
         self.models = {name: self._serve(name, predictor) for name, predictor in predictors.items()}
         self.default = next(iter(self.models))
         self._memory = MemoryBudget(int(options.memory_mb * 1e6))
+        self._refusals = RefusalPace()
         threads = options.decoders or min(MAX_DECODERS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "decode")
 
@@ -106,7 +107,11 @@ class Service:
         if not self.ready:
             raise RequestError(503, "not_ready", "the models are being loaded. Try again.", retry_after=1)
         predictor = self._predictor(model, query)
-        model.admission.check()
+        try:
+            model.admission.check()
+        except RequestError:
+            await asyncio.sleep(self._refusals.delay())
+            raise
         with contextlib.ExitStack() as stack:
             account = stack.enter_context(self._memory.account())
             uploads = await read_uploads(request, self.options, account)
