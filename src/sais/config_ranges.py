@@ -48,8 +48,8 @@ RANGES: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(
         (
-            *("augment.mosaic_copy_paste_epochs", "augment.size_growth_epochs", "schedule.milestones", "schedule.warmup", "schedule.patience"),
-            *("run.evaluate_every", "run.checkpoint_every"),
+            *("augment.mosaic_copy_paste_epochs", "augment.size_growth_epochs", "schedule.milestones"),
+            *("schedule.warmup", "schedule.patience", "run.evaluate_every", "run.checkpoint_every"),
         ),
         (0, MAX_COUNT),
     ),
