@@ -34,6 +34,16 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return err
 
 
+def test_help_has_no_line_breaks_of_the_source(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["predict", "--help"]) == 0
+    text = capsys.readouterr().out
+    lines = [line.strip(" │") for line in text.splitlines()]
+    assert any("its threshold of each class. None, and auto" in line for line in lines), text
+
+
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
 def test_overview_lists_every_command(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 0

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import tyro
 
+from sais.commands.help_text import join_lines_of_help
 from sais.commands.options import (
     FLAT,
     Count,
@@ -58,7 +59,9 @@ def parse(kind: type[Arguments], argv: Sequence[str], prog: str, default: Argume
         SystemExit: `argv` asks for help.
     """
     command = " ".join(prog.split()[:2])
-    if not {"-h", "--help"} & set(argv):
+    if {"-h", "--help"} & set(argv):
+        join_lines_of_help()
+    else:
         check_command_line(kind, argv, command)
     if any(option.positional for option in options_of(kind)):  # tyro lists them in the usage line
         prog = command
