@@ -21,7 +21,7 @@ from sais.data.formats.annotation_cache import CacheEntry, Reading
 from sais.data.formats.coco_document import read_categories, read_images
 from sais.data.formats.coco_objects import read_objects
 from sais.data.formats.coco_stream import read_entries
-from sais.data.formats.exchanged_sides import are_sides_suspicious, exchange_sides
+from sais.data.formats.exchanged_sides import exchange_sides
 from sais.data.formats.notes import (
     AREA_COMPUTED,
     BAD_PART,
@@ -147,7 +147,7 @@ def _read_file(
     frame = read_images(path, document.pop("images"), folders, root, notes)
     before = copy.deepcopy(notes)
     table = read_objects(path, entries, frame, categories, notes)
-    exchanged = exchange_sides(frame, before) if folders is not None and are_sides_suspicious(notes) else 0
+    exchanged = 0 if folders is None else exchange_sides(frame, before)
     if exchanged:
         notes = before
         table = read_objects(path, entries, frame, categories, notes)

@@ -8,7 +8,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Images:
     """Image id as the file writes it -> integer."""
     digests: dict[str, str]
     """`ImageFiles.digests` of the folders in which they were searched."""
+    suspects: set[int] = field(default_factory=set)
+    """Ids of images of which a mask or an object was dropped; filled when the annotations are read."""
 
 
 def read_document(path: Path) -> Document:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def read_objects(path: Path, entries: Entries, images: Images, categories: Categ
         return to_table(rows, np.zeros((0, 4), np.float32), np.zeros(0, bool), images, sizes, entries)
     _scale_fractions(path, rows, limits, entries, notes)
     corners = _settle_boxes(path, rows, limits, entries, notes)
-    boxes, usable = _read_values(path, rows, corners, limits, images.paths, entries, notes)
+    boxes, usable = _read_values(path, rows, corners, limits, images, entries, notes)
     return to_table(rows, boxes, usable, images, sizes, entries)
 
 
@@ -145,13 +145,14 @@ def _add_row(
     if type(category_id) is not int or category_id not in categories.labels:
         category_id = find_id(categories.numbers, category_id)
     if category_id is None:
-        problem = (
-            f"annotation {annotation_id} is of category {quoted(raw['category_id'])}, which is not in 'categories'."
-        )
+        stated = quoted(raw["category_id"])
+        problem = f"annotation {annotation_id} is of category {stated}, which is not in 'categories'."
         raise notes.problem(kinds.BAD_REFERENCE, f"{path}: {problem} Remove it, or add the category.")
     size = images.sizes[image_id]
     place = f"annotation {annotation_id}"
     segmentation, extent = read_segmentation(raw.get("segmentation"), size, str(path), place, notes)
+    if segmentation is None and raw.get("segmentation"):
+        images.suspects.add(image_id)
     box = _read_box(path, raw, annotation_id, notes)
     if box is _UNKNOWN and extent is None:
         if segmentation is None:
@@ -295,7 +296,7 @@ def _read_values(
     rows: ObjectRows,
     corners: np.ndarray,
     sizes: np.ndarray,
-    files: Sequence[Path],
+    images: Images,
     entries: Entries,
     notes: Notes,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -306,7 +307,7 @@ def _read_values(
         rows: The annotations.
         corners: (N, 4) boxes x1 y1 x2 y2.
         sizes: (N, 2) height, width of their images.
-        files: Image files, to which `rows.images` refers.
+        images: Images, to which `rows.images` refers.
         entries: Their polygons.
         notes: Notes of the file.
 
@@ -326,7 +327,8 @@ def _read_values(
         place = f"annotation {rows.ids[row]}"
         if not usable[row]:
             kind = kinds.NO_AREA if no_area[row] else kinds.OUTSIDE if outside[row] else UNKNOWN_CLASS
-            notes.add(kind, f"{files[rows.images[row]].name}: {place}")
+            notes.add(kind, f"{images.paths[rows.images[row]].name}: {place}")
+            images.suspects.add(images.ids[rows.images[row]])
             continue
         if clipped[row]:
             notes.add(kinds.CLIPPED, place)
