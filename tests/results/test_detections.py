@@ -14,21 +14,9 @@ from sais.errors import InputError, MissingDependencyError, ResourceError
 from sais.ops.outlines import fill_rings
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
+from tests.results.detection_samples import random_detections
 
 mask_util = pytest.importorskip("pycocotools.mask")
-
-
-def random_detections(count: int = 7, seed: int = 0, masks: bool = True) -> Detections:
-    """Return random objects of three classes in an image of 60 x 80 pixels."""
-    generator = np.random.default_rng(seed)
-    x, y = generator.integers(0, 60, count), generator.integers(0, 40, count)
-    w, h = generator.integers(1, 21, count), generator.integers(1, 21, count)
-    cropped_masks = [
-        CroppedMask(int(x[i]), int(y[i]), generator.random((h[i], w[i])) < 0.6) for i in range(count if masks else 0)
-    ]
-    boxes = np.stack([x, y, x + w, y + h], 1) + generator.random((count, 4)) * 0.3
-    scores = np.sort(generator.random(count))[::-1]
-    return Detections((60, 80), boxes, scores, generator.integers(0, 3, count), ("bear", "deer", "fox"), cropped_masks)
 
 
 def assert_same(a: Detections, b: Detections) -> None:

@@ -208,7 +208,10 @@ def test_plot_counts_the_objects_drawn_and_draws_names_with_dollars() -> None:
 def test_plot_makes_a_figure_of_its_own() -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot")
     with pyplot.rc_context({"backend": "agg"}):
+        open_before = set(pyplot.get_fignums())
         axes = squares((10, 10)).plot(GRAY)
+        assert axes.figure.number not in open_before
+        assert len(axes.images) == 1
         pyplot.close(axes.figure)
 
 

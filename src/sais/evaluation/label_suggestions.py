@@ -154,6 +154,7 @@ def _predict(
     waiting: deque[ImageRecord] = deque()
 
     def images() -> Iterator[np.ndarray]:
+        """Yield (H, W, 3) images; those that the check of the data set reports as unreadable are left out."""
         for record in records:
             try:
                 image = record.read(white_level=predictor.experiment.input.white_level)

@@ -20,7 +20,7 @@ def exchange_sides(images: Images, notes: Notes) -> int:
         notes: Takes a note for each corrected image.
     """
     count = 0
-    for image_id, path in zip(images.ids, images.paths, strict=True) if images.suspects else ():
+    for image_id, path in zip(images.ids, images.paths, strict=True):
         if image_id not in images.suspects:
             continue
         stated = images.sizes[image_id]
