@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import types
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,3 +169,24 @@ def test_to_fiftyone_has_masks_in_their_boxes(monkeypatch: pytest.MonkeyPatch) -
     empty = Detections((60, 80), [[8, 6, 16, 12]], [0.5], [0], NAMES, [CroppedMask(0, 0, np.zeros((0, 0), bool))])
     assert empty.to_fiftyone().detections[0].bounding_box == pytest.approx([0.1, 0.1, 0.1, 0.1])
     assert d[:0].to_fiftyone().detections == []
+
+
+def test_track_ids_stay_with_their_objects(tmp_path: Path) -> None:
+    d = random_detections(6)
+    assert "track_id" not in d.to_coco(1)[0]
+    d.track_ids = np.array([4, 9, 1, 7, 3, 2])
+    np.testing.assert_array_equal(d[[2, 0]].track_ids, [1, 4])
+    np.testing.assert_array_equal(d.filter(score=float(d.scores[3])).track_ids, [4, 9, 1, 7])
+    assert d.merge(d[:1]).track_ids is None
+    d.save(tmp_path / "d.json")
+    names = d.class_names
+    copies = [Detections.load(tmp_path / "d.json"), Detections.from_coco(d.to_coco(1), d.image_size, names)]
+    if find_spec("supervision"):
+        copies.append(Detections.from_supervision(d.to_supervision(), class_names=names))
+    for copy in copies:
+        np.testing.assert_array_equal(copy.track_ids, d.track_ids)
+    d.track_ids = None
+    d.save(tmp_path / "d.json")
+    assert Detections.load(tmp_path / "d.json").track_ids is None
+    with pytest.raises(ValueError, match="2 track ids for 6 objects"):
+        Detections(d.image_size, d.boxes, d.scores, d.labels, names, track_ids=np.array([1, 2]))

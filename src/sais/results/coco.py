@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def to_coco(detections: Detections, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    """Return one result for each detection: image_id, category_id, bbox x y w h, score and segmentation.
+    """Return one result for each detection: image_id, category_id, bbox x y w h, score, segmentation and track_id.
 
     Args:
-        detections: D detections.
+        detections: D detections; masks and track ids are left out where they have none.
         image_id: Id of the image in the data set.
         category_ids: C category ids, label 0 first; None writes the label, which starts at 0.
     """
@@ -35,6 +35,8 @@ def to_coco(detections: Detections, image_id: int, category_ids: Sequence[int] |
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": float(detections.scores[i]),
         }
+        if detections.track_ids is not None:
+            result["track_id"] = int(detections.track_ids[i])
         if segmentations:
             result["segmentation"] = segmentations[i]
         results.append(result)
@@ -85,8 +87,8 @@ def from_coco(
 
     Args:
         kind: The class `Detections`; passed in, because that module imports this one.
-        entries: D results or annotations: `category_id`, `bbox` and `segmentation` (RLE, polygons or none), and `score`
-            (1 where it is missing, as in annotations).
+        entries: D results or annotations: `category_id`, `bbox` and `segmentation` (RLE, polygons or none), `score`
+            (1 where it is missing, as in annotations), and `track_id` (used if every entry has one).
         image_size: (H, W) of the image.
         class_names: C names, label 0 first.
         category_ids: C category ids, label 0 first; None if the category id is the label.
@@ -124,6 +126,8 @@ def from_coco(
         raise InputError(f"{len(rows) - len(masks)} of {len(rows)} entries have no segmentation. Give all or none.")
     columns = [[row[k] for row in rows] for k in range(3)]
     found = kind(size, np.array(columns[2]), np.array(columns[1]), np.array(columns[0]), tuple(class_names), masks)
+    if entries and all(type(entry.get("track_id")) is int for entry in entries):
+        found.track_ids = np.array([entry["track_id"] for entry in entries])
     return found[np.argsort(-found.scores, kind="stable")]
 
 

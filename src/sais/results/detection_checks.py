@@ -19,6 +19,8 @@ def check_detections(detections: Detections) -> None:
             f"detections: {len(detections.boxes)} boxes, {len(detections.scores)} scores, {len(labels)} labels and "
             f"{len(masks)} masks; expected equal numbers"
         )
+    if detections.track_ids is not None and len(detections.track_ids) != len(labels):
+        raise ValueError(f"detections: {len(detections.track_ids)} track ids for {len(labels)} objects")
     if not (np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()):
         raise ValueError("detections: a box or score that is not a finite number")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):

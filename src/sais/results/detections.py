@@ -54,6 +54,8 @@ class Detections:
     """Note of the predictor about what it left out; None for a selection of the detections."""
     image: Any = None
     """The image, or its path, for drawings: kept where a prediction has ``keep_image=True``, or set by you. No copy."""
+    track_ids: np.ndarray | None = None
+    """(D,) int64, the tracks that the objects belong to in a video, from 1; None for a single image."""
 
     def __post_init__(self) -> None:
         self.image_size = (int(self.image_size[0]), int(self.image_size[1]))
@@ -61,6 +63,8 @@ class Detections:
         self.scores = np.asarray(self.scores, dtype=np.float32).reshape(-1)
         self.labels = np.asarray(self.labels, dtype=np.int64).reshape(-1)
         self.class_names = tuple(self.class_names)
+        if self.track_ids is not None:
+            self.track_ids = np.asarray(self.track_ids, dtype=np.int64).reshape(-1)
         from sais.results.detection_checks import check_detections
 
         check_detections(self)
@@ -85,7 +89,8 @@ class Detections:
             indices = np.arange(len(self))[key]
         boxes, scores, labels = self.boxes[indices], self.scores[indices], self.labels[indices]
         masks = [self.cropped_masks[i] for i in indices] if self.cropped_masks else []
-        return Detections(self.image_size, boxes, scores, labels, self.class_names, masks, image=self.image)
+        ids = None if self.track_ids is None else self.track_ids[indices]
+        return Detections(self.image_size, boxes, scores, labels, self.class_names, masks, None, self.image, ids)
 
     def __repr__(self) -> str:
         height, width = self.image_size

@@ -50,6 +50,7 @@ def save(detections: Detections, path: str | Path, overwrite: bool = False) -> N
             "box": detections.boxes[i].tolist(),
             "segmentation": segmentations[i],
         }
+        | ({} if detections.track_ids is None else {"track_id": int(detections.track_ids[i])})
         for i, label in enumerate(detections.labels.tolist())
     ]
     content = {
@@ -115,7 +116,10 @@ def _from_content(kind: type[Detections], content: dict[str, Any], path: Path) -
         raise ValueError("a box far outside of the image")
     if not all(type(label) is int and 0 <= label < len(class_names) for label in labels):
         raise ValueError("a label without a class name")
-    return kind((height, width), box_array, score_array, np.array(labels), tuple(class_names), masks)
+    ids = [item.get("track_id") for item in objects]
+    track_ids = np.array(ids, np.int64) if objects and all(type(number) is int for number in ids) else None
+    names = tuple(class_names)
+    return kind((height, width), box_array, score_array, np.array(labels), names, masks, track_ids=track_ids)
 
 
 def _check_header(objects: Any, height: Any, width: Any, class_names: Any) -> None:

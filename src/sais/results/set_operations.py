@@ -71,6 +71,7 @@ def merge(first: Detections, second: Detections, iou: float = 0.5, class_agnosti
         labels=np.concatenate([first.labels, np.array(labels, np.int64)]),
         class_names=names,
         cropped_masks=[*first.cropped_masks, *second.cropped_masks],
+        track_ids=None,  # the same number means different tracks in the two sets
         image=second.image if first.image is None else first.image,
     )
     return merged[np.argsort(-merged.scores, kind="stable")]

@@ -34,6 +34,7 @@ def to_supervision(detections: Detections) -> Any:
         mask=detections.masks() if detections.cropped_masks else None,
         confidence=detections.scores.copy(),
         class_id=detections.labels.copy(),
+        tracker_id=None if detections.track_ids is None else detections.track_ids.copy(),
         data={"class_name": np.array([detections.class_names[label] for label in detections.labels], dtype=str)},
     )
 
@@ -49,7 +50,7 @@ def from_supervision(
     Args:
         kind: The class `Detections`; passed in, because that module imports this one.
         source: The detections: `xyxy` (D, 4), `mask` (D, H, W) or None, `confidence` (D,) or None (score 1), `class_id`
-            (D,) or None (one class), and class names in ``data["class_name"]``.
+            (D,) or None (one class), `tracker_id` (D,) or None, and class names in ``data["class_name"]``.
         image_size: (H, W) of the image; None for that of the masks.
         class_names: C names, label 0 first; None for those in `source`, and numbers for other labels.
 
@@ -81,7 +82,8 @@ def from_supervision(
         )
     cropped = [] if masks is None else [_crop(np.asarray(mask, bool)) for mask in masks]
     try:
-        found = kind(image_size, source.xyxy, scores, labels, tuple(class_names), cropped)
+        ids = getattr(source, "tracker_id", None)
+        found = kind(image_size, source.xyxy, scores, labels, tuple(class_names), cropped, track_ids=ids)
     except ValueError as error:
         raise InputError(f"from_supervision: {error}. Fix it or leave it out.") from None
     return found[np.argsort(-found.scores, kind="stable")]
