@@ -28,7 +28,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 DOCUMENTS = [*PAGES, ROOT / "docs/images/README.md", ROOT / "peers/README.md", *ROOT.glob("*.md")]
 GENERATED = {"api.md", "commands.md", "messages.md"}
 MAX_IMAGE_BYTES = 150_000
-EVERYWHERE = {"--debug", "--help", "--no-cache"}
+EVERYWHERE = {"--debug", "--help", "--no-cache", "--quiet"}
 """Options of every command."""
 
 

@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sais._version import __version__
-from sais.text import error_message, print_lines, print_text, printable, printable_lines
+from sais.text import (
+    error_message,
+    print_lines,
+    print_text,
+    printable,
+    printable_lines,
+    quiet_output,
+    text_to_stderr,
+)
 
 
 class Command(NamedTuple):
@@ -29,14 +37,16 @@ class Command(NamedTuple):
     module: str
     arguments: str
     summary: str
+    is_listing: bool = False
+    """Whether the printed text is all that the command is for, so that it has no --quiet."""
 
 
 COMMANDS = {
     "train": Command("train", "TrainArguments", "train a model on your labeled images"),
     "eval": Command("evaluate", "EvalArguments", "evaluate a model: COCO box and mask AP"),
     "predict": Command("predict", "PredictArguments", "predict on images or a video: drawn images and JSON"),
-    "info": Command("info", "InfoArguments", "print what a model file states: classes, metrics, data, versions"),
-    "runs": Command("runs", "RunsArguments", "list and compare training runs"),
+    "info": Command("info", "InfoArguments", "print what a model file states: classes, metrics, data, versions", True),
+    "runs": Command("runs", "RunsArguments", "list and compare training runs", True),
     "report": Command("report", "ReportArguments", "write a run's report: curves, AP, errors, example images"),
     "serve": Command("serve", "ServeArguments", "answer predictions over HTTP, with a page in the browser"),
     "export": Command("export", "ExportArguments", "export a model: ONNX, OpenVINO, torch.export"),
@@ -45,13 +55,13 @@ COMMANDS = {
     "split": Command("split", "SplitArguments", "divide labels into training, validation and test splits"),
     "convert": Command("convert", "ConvertArguments", "write a data set in the format of another program"),
     "make-shapes": Command("make_shapes", "MakeShapesArguments", "write a synthetic data set for first steps"),
-    "recipes": Command("recipes", "RecipesArguments", "list the recipes that a training run can start from"),
+    "recipes": Command("recipes", "RecipesArguments", "list the recipes that a training run can start from", True),
     "reproduce": Command("reproduce", "ReproduceArguments", "reproduce the paper's tables and figures on your data"),
     "draw-targets": Command("draw_targets", "DrawTargetsArguments", "draw the object assigned to each location"),
     "draw-augmented": Command("draw_augmented", "DrawAugmentedArguments", "draw training images after augmentation"),
     "bench": Command("bench", "BenchArguments", "measure time and memory"),
     "demo": Command("demo", "DemoArguments", "run the whole workflow on synthetic images, in minutes"),
-    "version": Command("version", "VersionArguments", "print the versions of sais and its dependencies"),
+    "version": Command("version", "VersionArguments", "print the versions of sais and its dependencies", True),
 }
 """Every command by name, in the order of `sais --help`."""
 
@@ -100,11 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_on_signals()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAIS_DEBUG", "") not in ("", "0")
-    without_cache = "--no-cache" in argv
-    argv = [word for word in argv if word not in ("--debug", "--no-cache")]
+    without_cache, quiet = "--no-cache" in argv, "--quiet" in argv and not {"-h", "--help"} & set(argv)
+    argv = [word for word in argv if word not in ("--debug", "--no-cache", "--quiet")]
     try:
         with _annotation_cache_off() if without_cache else contextlib.nullcontext():
-            code = _dispatch(argv, debug)
+            code = _dispatch(argv, debug, quiet)
         if own_process and code > 128:  # a signal: threads and processes may wait for files that never arrive
             exit_soon(code)
         sys.stdout.flush()  # not left to the end of Python, which would print a traceback
@@ -132,7 +142,7 @@ def _annotation_cache_off() -> Iterator[None]:
             os.environ["SAIS_CACHE"] = previous
 
 
-def _dispatch(argv: list[str], debug: bool) -> int:
+def _dispatch(argv: list[str], debug: bool, quiet: bool) -> int:
     """Run a command line and return the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print_lines(overview())
@@ -149,7 +159,7 @@ def _dispatch(argv: list[str], debug: bool) -> int:
         return _print_error(_unknown_command(argv[0]))
     if _is_directory_deleted():  # PyTorch's libraries end the process there, without an exception
         return _print_error("the working directory has been deleted. Change to a folder that exists.")
-    return _run(argv[0], argv[1:], debug)
+    return _run(argv[0], argv[1:], debug, quiet and not COMMANDS[argv[0]].is_listing)
 
 
 def overview() -> str:
@@ -169,6 +179,7 @@ def overview() -> str:
             "  sais predict runs/first some_folder",
             "",
             "--debug (or SAIS_DEBUG=1) shows the traceback of an error.",
+            "--quiet shows errors only, and the JSON that --json asks for.",
             "--no-cache (or SAIS_CACHE=off) reads large annotation files again, not from the annotation cache.",
         ]
     )
@@ -181,7 +192,7 @@ def arguments_of(command: str) -> type:
     return kind
 
 
-def _run(command: str, argv: list[str], debug: bool) -> int:
+def _run(command: str, argv: list[str], debug: bool, quiet: bool) -> int:
     from sais.errors import SaisError
 
     for stream in (sys.stdout, sys.stderr):  # print names that the terminal's encoding lacks with escapes
@@ -191,7 +202,8 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
     if not debug:  # Pillow warns about large images and odd EXIF data, which are read all the same
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        return int(importlib.import_module(f"sais.commands.{COMMANDS[command].module}").run(argv))
+        with _redirected_output(command, argv, quiet):
+            return int(importlib.import_module(f"sais.commands.{COMMANDS[command].module}").run(argv))
     except SystemExit as stop:  # --help
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
@@ -235,6 +247,28 @@ def _run(command: str, argv: list[str], debug: bool) -> int:
         if debug or error.errno not in FIXABLE_ERRORS or error.filename is None:
             raise
         return _print_error(f"{error.filename}: {error.strerror}. Choose another path or change the permissions.")
+
+
+def _redirected_output(command: str, argv: list[str], quiet: bool) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which a command prints as --quiet and --json ask."""
+    if quiet:
+        return quiet_output()
+    return text_to_stderr() if prints_json(arguments_of(command), argv) else contextlib.nullcontext()
+
+
+def prints_json(kind: type, argv: Sequence[str]) -> bool:
+    """Return whether a command line asks for a JSON document on the standard output.
+
+    Args:
+        kind: the dataclass of the command's arguments. Its option --json is a flag, or it names a file, where - and no
+            name are the standard output.
+        argv: the command line after the command's name.
+    """
+    if isinstance(getattr(kind, "json", None), bool):
+        return "--json" in argv
+    from sais.commands.arguments import with_json_file
+
+    return "--json=-" in with_json_file(argv) if hasattr(kind, "json") else False
 
 
 def _discard_output() -> None:

@@ -6,11 +6,13 @@ forge a line of a log, marks that reverse the order of letters. Everything print
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 MAX_NAME = 100
@@ -18,6 +20,10 @@ MAX_NAME = 100
 MAX_MESSAGE = 6_000
 """Maximum number of characters of an error message; the longest path of Linux has 4,096."""
 ELLIPSIS = "..."
+
+_documents: TextIO | None = None
+"""Stream of `print_document` while other text is redirected; None: standard output."""
+_is_quiet = False
 
 _JOINER = r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])"
 """Zero-width joiners between letters of Persian and Indic scripts, and between the parts of an emoji."""
@@ -109,13 +115,49 @@ def print_lines(text: str) -> None:
     print_text(*text.split("\n"), sep="\n")
 
 
+def print_document(text: str) -> None:
+    """Print a text that a program reads to the standard output, also inside of `quiet_output` and `text_to_stderr`."""
+    print_text(*text.split("\n"), sep="\n", file=_documents)
+
+
+@contextlib.contextmanager
+def text_to_stderr() -> Iterator[None]:
+    """Send what is printed inside the block to stderr, so that only documents are on the standard output."""
+    with _redirect(sys.stderr, False):
+        yield
+
+
+@contextlib.contextmanager
+def quiet_output() -> Iterator[None]:
+    """Drop what is printed to the standard output inside the block, except documents; `is_quiet` is true."""
+    with open(os.devnull, "w", encoding="utf-8") as nothing, _redirect(nothing, True):
+        yield
+
+
+@contextlib.contextmanager
+def _redirect(stream: TextIO, quiet: bool) -> Iterator[None]:
+    global _documents, _is_quiet
+    previous = (_documents, _is_quiet)
+    _documents, _is_quiet = _documents or sys.stdout, quiet
+    try:
+        with contextlib.redirect_stdout(stream):
+            yield
+    finally:
+        _documents, _is_quiet = previous
+
+
+def is_quiet() -> bool:
+    """Return whether only errors and documents are shown: no progress either."""
+    return _is_quiet
+
+
 def print_json(content: Any) -> None:
-    """Print JSON; every character that is not ASCII, and DEL, is escaped. NaN and infinite numbers become null."""
+    """Print a JSON document (`print_document`), in ASCII. NaN and infinite numbers become null."""
     try:
         text = json.dumps(content, indent=2, allow_nan=False)
     except ValueError:
         text = json.dumps(_without_nan(json.loads(json.dumps(content))), indent=2)
-    print_lines(text.replace("\x7f", "\\u007f"))
+    print_document(text.replace("\x7f", "\\u007f"))
 
 
 def _without_nan(content: Any) -> Any:

@@ -40,6 +40,7 @@ __all__ = [
     "parse",
     "prepare_torch",
     "progress_bar",
+    "with_json_file",
 ]
 
 Arguments = TypeVar("Arguments")
@@ -66,6 +67,18 @@ def parse(kind: type[Arguments], argv: Sequence[str], prog: str, default: Argume
     if any(option.positional for option in options_of(kind)):  # tyro lists them in the usage line
         prog = command
     return tyro.cli(kind, args=list(argv), prog=prog, default=tyro.MISSING_NONPROP if default is None else default)
+
+
+def with_json_file(argv: Sequence[str]) -> list[str]:
+    """Return a command line with the file of --json as --json=FILE; without a file it is -, the standard output."""
+    words = list(argv)
+    for position, word in enumerate(argv):
+        if word == "--json":
+            value = "".join(words[position + 1 : position + 2])
+            named = bool(value) and (value == "-" or not value.startswith("-"))
+            words[position : position + 1 + named] = [f"--json={value if named else '-'}"]
+            return words
+    return words
 
 
 def need_torch(command: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import FLAT, Workers, parse, progress_bar
+from sais.commands.arguments import FLAT, Workers, parse, progress_bar, with_json_file
 from sais.commands.data_remarks import name_data_options
 from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
@@ -54,7 +54,7 @@ class EvalArguments:
     reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
     """Options of reading the data set."""
     json: str = ""
-    """Write the metrics to this file as JSON; - prints them instead of the table."""
+    """File to write the metrics to as JSON. Without a file, or with -, they are printed instead of the table."""
     results: Path | None = None
     """Write all detections to this file in the COCO submission format."""
     overwrite: bool = False
@@ -73,7 +73,7 @@ class EvalArguments:
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais eval`."""
-    arguments = parse(EvalArguments, argv, "sais eval MODEL")
+    arguments = parse(EvalArguments, with_json_file(argv), "sais eval MODEL")
     outputs = [*([arguments.results] if arguments.results else []), *_json_file(arguments)]
     inputs = [*model_files(arguments.model), *annotation_files(arguments.data, arguments.annotations)]
     check_outputs(outputs, inputs, arguments.overwrite, own=written_by(WRITER))

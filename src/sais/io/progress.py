@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sais.text import printable, short_name
+from sais.text import is_quiet, printable, short_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,8 +67,8 @@ class Progress:
             from rich.console import Console
 
             # FORCE_COLOR colors the log of a CI job, which is no place for a bar all the same.
-            interactive = None if _is_terminal(sys.stderr) else False
-            console = Console(stderr=True, soft_wrap=True, force_interactive=interactive)
+            interactive = None if _is_terminal(sys.stderr) and not is_quiet() else False
+            console = Console(stderr=True, soft_wrap=True, force_interactive=interactive, quiet=is_quiet())
         self.label, self.total, self.done, self.unit = label, total, done, unit
         self.values: dict[str, str] = {}
         self._clock, self._line_interval, self._write_line = clock, line_interval, write_line
