@@ -68,7 +68,7 @@ def test_splits_of_two_formats_are_not_mixed(tmp_path: Path) -> None:
     write_yolo(write_coco(tmp_path))
     (tmp_path / "annotations" / "valid.json").unlink()
     assert read_dataset(tmp_path, "train").origin.startswith("COCO")
-    with pytest.raises(InputError, match=r"Available splits: train\.$"):
+    with pytest.raises(InputError, match=r"Available splits: train\. Choose one of them\.$"):
         read_dataset(tmp_path, "valid")
     assert read_dataset(tmp_path, "valid", format="yolo").origin.startswith("YOLO")
 

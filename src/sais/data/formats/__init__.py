@@ -97,7 +97,8 @@ def read_dataset(
         if dataset_split is not None:
             return apply_options(replace(dataset_split, origin=_describe(row, folder, dataset_split)), options)
     remedy = describe_remedy(folder, list_splits(folder, format), split)
-    raise InputError(f"{folder}: no annotations of split '{split}' in {', '.join(searched[:4])}, ... {remedy}")
+    places = searched if len(searched) <= 3 else [*searched[:2], f"{len(searched) - 2} other places"]
+    raise InputError(f"{folder}: no annotations of split '{split}' in {' or '.join(places)}. {remedy}")
 
 
 def read_dataset_files(

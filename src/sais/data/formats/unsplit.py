@@ -54,14 +54,14 @@ def describe_remedy(folder: Path, splits: list[str], wanted: str = "train") -> s
     files = find_coco_files(folder)
     whole = [path for path in files if not _is_held_out(path)]
     if not wanted.startswith("train") and splits:
-        return available.strip()
+        return f"{available}Choose one of them."
     if len(whole) == 1:
         return f"{available}Split {whole[0].relative_to(folder)} into train and valid: sais split {whole[0]}"
     if files:
         names = ", ".join(str(path.relative_to(folder)) for path in files[:5])
         return f"{available}COCO files: {names}. Rename them to annotations/train.json and annotations/valid.json."
     if splits:
-        return available.strip()
+        return f"{available}Choose one of them."
     config = find_yolo_config(folder)
     if config is not None:
         return f"No path of its {config.name} is in it. Correct the paths."
