@@ -201,6 +201,17 @@ def test_connections_beyond_the_limit_get_503() -> None:
         opened = [connect(running) for _ in range(4)]
         for connection in opened:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert 503 in [statuses(connection.recv(65536))[0] for connection in opened]
+        for connection in opened[:2]:  # the client of the test has a connection as well
+            assert statuses(connection.recv(65536)) == [200]
+        refused = [b"".join(iter(lambda opened=connection: opened.recv(65536), b"")) for connection in opened[2:]]
+        for answer in refused:
+            assert statuses(answer) == [503]
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert json.loads(body)["error"]["code"] == "overloaded"
+            assert b"connection: close" in head.lower()
+            assert b"retry-after: " in head.lower()
+            assert b"content-security-policy: " in head.lower()
+        entries = [json.loads(line) for line in running.log.getvalue().splitlines()]
+        assert [entry["error"] for entry in entries if entry["status"] == 503] == ["overloaded"] * len(refused)
         for connection in opened:
             connection.close()

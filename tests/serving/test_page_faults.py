@@ -39,6 +39,29 @@ def test_error_of_the_server_is_shown_and_can_be_tried_again(page: Any, server: 
     assert page.is_hidden("#error")
 
 
+def test_page_waits_while_the_models_are_being_loaded(page: Any, server: PageServer) -> None:
+    """Without sending the image again and again."""
+    refusal = error(503, "not_ready", "The models are being loaded. Try again.", ("Retry-After", "1"))
+    release = threading.Event()
+
+    def predict(request: Any) -> Answer:
+        if request.path == "/readyz":
+            if release.is_set():
+                server.predict = lambda request: Answer(answer_of(SCENE))
+                return Answer({"status": "ready"})
+            release.set()  # the second look finds it ready
+        return refusal
+
+    server.predict = predict
+    drop_file(page, encode_image(IMAGE))
+    page.wait_for_function(
+        "() => document.getElementById('progress-text').textContent === 'The server is loading its models'"
+    )
+    wait_for_objects(page)
+    assert page.is_hidden("#error")
+    assert [request.path for request in server.requests][-4:] == ["/v1/predict", "/readyz", "/readyz", "/v1/predict"]
+
+
 def test_malformed_mask_is_an_error_in_words(page: Any, server: PageServer) -> None:
     answer = answer_of(SCENE)
     answer["images"][0]["objects"][0]["mask"]["counts"] += "1"

@@ -228,12 +228,13 @@ def test_threads_of_onnx_runtime_sleep_in_the_server_only(tmp_path: Path, monkey
     assert entries == ["0", ""]
 
 
-def test_two_services_that_start_on_one_port_are_an_error_of_one_line() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_services_that_start_on_one_port_are_an_error_of_one_line(workers: int) -> None:
     """While the first loads its models it does not listen, and the system lets the second have the port."""
     with open_socket("127.0.0.1", 0) as first, open_socket("127.0.0.1", first.getsockname()[1]) as second:
         first.listen(1)
         with pytest.raises(ResourceError, match="Choose another port"):
-            run_server(make_app, second, ServingOptions())
+            run_server(make_app, second, ServingOptions(), workers)
 
 
 def test_a_process_that_cannot_start_ends_the_service() -> None:

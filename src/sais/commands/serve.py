@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from sais.inference.predictor import Predictor
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIN_KEY_LETTERS = 8
 """Minimum number of characters of an API key."""
 
@@ -62,13 +61,20 @@ def run(argv: Sequence[str]) -> int:
     for path in paths.values():
         check_model(path)
     keys = api_keys(arguments)
-    from sais.serving.server import WorkerFactory, address_of, open_socket, run_server
+    from sais.serving.security import LOOPBACK_NAMES
+    from sais.serving.server import WorkerFactory, address_of, is_loopback, open_socket, run_server
 
     opened = open_socket(arguments.host, arguments.port)
+    local = is_loopback(opened)
+    if local:
+        hosts = (*arguments.serving.allowed_hosts, *LOOPBACK_NAMES)
+        arguments = replace(arguments, serving=replace(arguments.serving, allowed_hosts=hosts))
     application = Application(arguments, paths, keys)
     app = application() if arguments.workers == 1 else None  # errors are reported before anything listens
     names = ", ".join(map(printable, paths))
-    print_text(f"serving {names} at {address_of(opened)}", *_notes(arguments, bool(keys)), sep="\n", flush=True)
+    print_text(
+        f"serving {names} at {address_of(opened)}", *_notes(arguments.host, local, bool(keys)), sep="\n", flush=True
+    )
     if app is not None:
         return run_server(lambda: app, opened, arguments.serving)
     return run_server(WorkerFactory(application, report_error), opened, arguments.serving, arguments.workers)
@@ -172,9 +178,9 @@ def api_keys(arguments: ServeArguments) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _notes(arguments: ServeArguments, has_keys: bool) -> list[str]:
+def _notes(host: str, local: bool, has_keys: bool) -> list[str]:
     """Return lines about who can reach the service."""
-    if arguments.host in LOOPBACK:
+    if local:
         return ["only this machine can reach it; --host 0.0.0.0 opens it to the network, best with --api-key-file"]
-    notes = [f"everyone who reaches {printable(arguments.host)} can use it; --api-key-file limits it"]
+    notes = [f"everyone who reaches {printable(host)} can use it; --api-key-file limits it"]
     return [*([] if has_keys else notes), "HTTP is not encrypted: put a proxy with TLS in front of it"]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -26,7 +26,7 @@ from sais.serving.openapi import completed
 from sais.serving.options import ServingOptions
 from sais.serving.request_error import RequestError
 from sais.serving.schemas import ExampleList, ModelList, Prediction, PredictQuery, Status, error_responses
-from sais.serving.security import ApiKeys
+from sais.serving.security import AllowedHosts, ApiKeys
 from sais.serving.service import Service
 
 STATIC = Path(__file__).parent / "static"
@@ -89,7 +89,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
-    app.add_middleware(Gateway, api_keys=ApiKeys(api_keys), metrics=metrics, log=log or AccessLog())
+    hosts, keys = AllowedHosts(options.allowed_hosts), ApiKeys(api_keys)
+    app.add_middleware(Gateway, hosts=hosts, api_keys=keys, metrics=metrics, log=log or AccessLog())
     if options.cors:  # outside of the gateway: a browser asks for permission without the API key
         app.add_middleware(
             CORSMiddleware,
@@ -149,8 +150,11 @@ def _add_examples(app: FastAPI, examples: Examples) -> None:
     )
     def read_example(name: str, thumbnail: bool = False) -> Response:
         """Return an example image, or its thumbnail."""
-        content, media_type = examples.thumbnail(name) if thumbnail else examples.read(name)
-        return Response(content, media_type=media_type, headers={"Cache-Control": "max-age=3600"})
+        headers = {"Cache-Control": "max-age=3600"}
+        if thumbnail:
+            return Response(examples.thumbnail(name), media_type="image/jpeg", headers=headers)
+        parts, size, media_type = examples.open(name)
+        return StreamingResponse(parts, media_type=media_type, headers=headers | {"Content-Length": str(size)})
 
 
 def _add_operations(app: FastAPI, service: Service, metrics: Metrics) -> None:

@@ -10,6 +10,8 @@ import h11
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
+from sais.serving.limits import BEYOND_LIMIT
+
 HEAD_SECONDS = 10.0
 """Time in seconds in which a client must send the head of a request, or the body after an early answer."""
 WRITE_SECONDS = 30.0
@@ -25,10 +27,23 @@ class Connection(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # uvicorn would answer in plain text, and log nothing.
+        self._max_connections, self.limit_concurrency = self.limit_concurrency, None
+        self._beyond_limit = False
+        self._application, self.app = self.app, self._answer
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time for the head of the first request."""
         super().connection_made(transport)
+        self._beyond_limit = self._max_connections is not None and len(self.connections) > self._max_connections
         self._watch_head()
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on; one of a connection beyond the limit is marked for the gateway, which refuses it."""
+        scope["state"][BEYOND_LIMIT] = self._beyond_limit
+        await self._application(scope, receive, send)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""

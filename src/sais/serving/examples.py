@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -25,6 +28,8 @@ MEDIA_TYPES = {
 """Formats that browsers show."""
 THUMBNAIL_SIDE = 320
 """Maximum side of a thumbnail in pixels."""
+PART_BYTES = 2**16
+"""Number of bytes of an example that are in memory for a client that reads slowly."""
 MAX_EXAMPLES = 200
 """Maximum number of example images."""
 
@@ -59,20 +64,22 @@ class Examples:
         urls = {name: f"/v1/examples/{quote(name, safe='')}" for name in self._files}
         return [{"name": name, "url": url, "thumbnail_url": f"{url}?thumbnail=true"} for name, url in urls.items()]
 
-    def read(self, name: str) -> tuple[bytes, str]:
-        """Return the content and the media type of an example.
+    def open(self, name: str) -> tuple[Iterator[bytes], int, str]:
+        """Return the parts of an example, which are read as they are needed, their total size, and the media type.
 
         Raises:
             RequestError: 404, there is no such example.
         """
         path, media_type = self._find(name)
         try:
-            return path.read_bytes(), media_type
+            file = path.open("rb")
         except OSError as error:
             raise _not_found() from error
+        size = os.fstat(file.fileno()).st_size
+        return _parts(file, size), size, media_type
 
-    def thumbnail(self, name: str) -> tuple[bytes, str]:
-        """Return a JPEG file of an example, at most `THUMBNAIL_SIDE` pixels wide and high, and its media type.
+    def thumbnail(self, name: str) -> bytes:
+        """Return a JPEG file of an example, at most `THUMBNAIL_SIDE` pixels wide and high.
 
         Raises:
             RequestError: 404, there is no such example, or it cannot be read.
@@ -84,12 +91,20 @@ class Examples:
                     self._thumbnails[name] = _thumbnail(read_image(path))
                 except SaisError as error:
                     raise _not_found() from error
-            return self._thumbnails[name], "image/jpeg"
+            return self._thumbnails[name]
 
     def _find(self, name: str) -> tuple[Path, str]:
         if name not in self._files:
             raise _not_found()
         return self._files[name]
+
+
+def _parts(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield the first `size` bytes of a file in parts, and close it."""
+    with file:
+        while size > 0 and (part := file.read(min(size, PART_BYTES))):
+            size -= len(part)
+            yield part
 
 
 def _thumbnail(image: np.ndarray) -> bytes:

@@ -14,6 +14,9 @@ from sais.serving.request_error import RequestError
 MAX_RETRY_SECONDS = 60
 """Maximum number of seconds after which a refused client is asked to try again, before chance is added."""
 
+BEYOND_LIMIT = "beyond_limit"
+"""Key of the state of a request whose connection is beyond the limit of the server."""
+
 
 def overloaded(retry_after: int = 1) -> RequestError:
     """Return the error for a request beyond the capacity.

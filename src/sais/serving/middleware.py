@@ -1,4 +1,4 @@
-"""What every request passes: API key, errors as JSON, security headers, metrics and the access log."""
+"""What every request passes: host name, API key, errors as JSON, security headers, metrics and the access log."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sais.serving.access_log import AccessLog
+from sais.serving.limits import BEYOND_LIMIT, overloaded
 from sais.serving.metrics import Metrics
 from sais.serving.request_error import RequestError
-from sais.serving.security import SECURITY_HEADERS, ApiKeys
+from sais.serving.security import SECURITY_HEADERS, AllowedHosts, ApiKeys
 
 MAX_HEAD_BYTES = 2**16
 """Maximum size of the head of a request."""
@@ -28,13 +29,15 @@ class Gateway:
 
     Args:
         app: application.
+        hosts: host names that requests may address.
         api_keys: keys of which a request must have one.
         metrics: metrics of the application.
         log: access log.
     """
 
-    def __init__(self, app: ASGIApp, api_keys: ApiKeys, metrics: Metrics, log: AccessLog) -> None:
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, api_keys: ApiKeys, metrics: Metrics, log: AccessLog) -> None:
         self._app = app
+        self._hosts = hosts
         self._api_keys = api_keys
         self._metrics = metrics
         self._log = log
@@ -62,8 +65,11 @@ class Gateway:
 
         self._metrics.in_progress.inc()
         try:
+            _check_connections(scope)
             _check_head(scope)
-            self._api_keys.check(scope["path"], Headers(scope=scope))
+            headers = Headers(scope=scope)
+            self._hosts.check(headers.get("host"))
+            self._api_keys.check(scope["path"], headers)
             await self._app(routed, receive, send_with_headers)
         except ClientDisconnect:
             status = CLIENT_LEFT
@@ -87,6 +93,14 @@ class Gateway:
             self._metrics.errors.labels(details["error"]).inc()
         client = scope.get("client") or ("", 0)
         self._log.write(scope["method"], scope["path"], status, seconds, client[0], **details)
+
+
+def _check_connections(scope: Scope) -> None:
+    """Raise RequestError (503) for a request on a connection beyond the limit, which is closed then."""
+    if scope["state"].get(BEYOND_LIMIT):
+        error = overloaded()
+        error.headers["Connection"] = "close"
+        raise error
 
 
 def _check_head(scope: Scope) -> None:

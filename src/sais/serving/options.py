@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,9 @@ class ServingOptions:
     """Maximum number of open connections; further requests are refused with 503."""
     cors: tuple[str, ...] = ()
     """Origins of pages elsewhere that may call the service, such as https://example.com, or *; by default none."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names that requests may address, such as sais.example.com, *.example.com, or * for any, against DNS
+    rebinding; IP addresses always may. Default: localhost where only this machine is served, else any."""
     examples: Path | None = None
     """Folder of example images that the page offers; everyone who reaches the service can see them."""
 
@@ -67,6 +71,9 @@ class ServingOptions:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name}: {value} is not between {low:g} and {high:g}. Give a number in this range.")
+        for name in self.allowed_hosts:
+            if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", name):
+                raise ConfigError(f"allowed_hosts: {name!r} is not a host name. Give one such as sais.example.com.")
         for origin in self.cors:
             if origin != "*" and not origin.startswith(("http://", "https://")):
                 raise ConfigError(f"cors: {origin!r} is not an origin. Give one such as https://example.com, or *.")

@@ -1,10 +1,11 @@
-"""API keys and security headers."""
+"""Host names, API keys and security headers."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
 
 from sais.serving.request_error import RequestError
 
@@ -23,6 +24,48 @@ SECURITY_HEADERS = {
 """Headers of every response."""
 PROTECTED = ("/v1/models", "/v1/predict", "/metrics")
 """Paths that need an API key, if the service has one."""
+
+
+LOOPBACK_NAMES = ("localhost", "*.localhost")
+"""Names that browsers resolve to this machine without asking a name server."""
+
+
+class AllowedHosts:
+    """The host names that requests may address, against DNS rebinding.
+
+    A page elsewhere can have its own name resolve to an address of this machine, and then read what the service
+    answers to it. IP addresses are always allowed: a page at an address is the service itself.
+
+    Args:
+        names: names; ``*.example.com`` allows all names below example.com, ``*`` any name, as does an empty sequence.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = frozenset(name.lower().rstrip(".") for name in names)
+        self._allows_any = not names or "*" in names
+
+    def check(self, host: str | None) -> None:
+        """Raise RequestError (421) unless a header Host, with or without a port, has an allowed name.
+
+        Requests without the header (HTTP/1.0) do not come from browsers.
+        """
+        if self._allows_any or host is None:
+            return
+        name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
+        name = name.lower().rstrip(".")
+        parts = name.split(".")
+        patterns = {name, *("*." + ".".join(parts[i:]) for i in range(1, len(parts)))}
+        if patterns.isdisjoint(self._names) and not _is_address(name):
+            message = "the service does not answer for this host name. Use its IP address, or have the name allowed."
+            raise RequestError(421, "unknown_host", message)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class ApiKeys:

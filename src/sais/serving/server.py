@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import signal
 import socket
@@ -59,6 +60,11 @@ def address_of(opened: socket.socket) -> str:
     return f"http://{host}:{port}"
 
 
+def is_loopback(opened: socket.socket) -> bool:
+    """Return whether only this machine can reach a bound socket."""
+    return ipaddress.ip_address(opened.getsockname()[0].partition("%")[0]).is_loopback
+
+
 def server_config(factory: Callable[[], Any], options: ServingOptions, workers: int = 1) -> uvicorn.Config:
     """Return the settings of uvicorn; see `run_server`."""
     return uvicorn.Config(
@@ -99,21 +105,29 @@ def run_server(factory: Callable[[], Any], opened: socket.socket, options: Servi
         ResourceError: another server listens on the port since the socket was bound.
     """
     config = server_config(factory, options, workers)
+    _listen(opened)
     if workers == 1:
         with _ignored_signals():  # uvicorn handles them, and raises them again at its end
-            try:
-                uvicorn.Server(config).run(sockets=[opened])
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                # Until one listens, the system lets several bind the same port.
-                where = "{1} of {0}".format(*opened.getsockname())
-                raise ResourceError(f"port {where}: another server has taken it. Choose another port.") from error
+            uvicorn.Server(config).run(sockets=[opened])
         return 0
     with _metrics_folder():
         supervisor = Supervisor(config, sockets=[opened])
         supervisor.run()
     return 2 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
+
+
+def _listen(opened: socket.socket) -> None:
+    """Listen on a bound socket: until one does, the system lets several bind the same port.
+
+    A process of several would only fail to do so, and be replaced forever.
+    """
+    try:
+        opened.listen(BACKLOG)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        where = "{1} of {0}".format(*opened.getsockname())
+        raise ResourceError(f"port {where}: another server has taken it. Choose another port.") from error
 
 
 class Supervisor(Multiprocess):

@@ -7,10 +7,14 @@ export class ApiError extends Error {
   /**
    * @param {string} message what happened, and what to do
    * @param {number} status HTTP status; 0 without an answer
+   * @param {string} code name of the error for programs; "" without an answer of the service itself
+   * @param {number} retryAfter seconds after which to try again; 0 if the server states none
    */
-  constructor(message, status = 0) {
+  constructor(message, status = 0, code = "", retryAfter = 0) {
     super(message);
     this.status = status;
+    this.code = code;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -32,6 +36,19 @@ export async function fetchExamples() {
 /** Return the content of a path of the server. */
 export async function fetchBlob(path) {
   return (await get(path.replace(/^\//, ""))).blob();
+}
+
+/** Wait until the models of the server are loaded; look every `seconds`. */
+export async function waitUntilReady(seconds, signal) {
+  let status;
+  do {
+    await new Promise((resolve) => setTimeout(resolve, 1000 * Math.max(0.5, seconds)));
+    try {
+      ({ status } = await fetch("readyz", { signal }));
+    } catch {
+      throw unreachable();
+    }
+  } while (status === 503);
 }
 
 async function get(path) {
@@ -104,14 +121,15 @@ const MESSAGES = {
 
 /** Return the error of an answer: the server's sentences, or ours for its status. */
 function errorOf(status, body, retryAfter) {
-  let message;
+  let message, code;
   try {
-    const text = JSON.parse(body).error.message;
-    message = text[0].toUpperCase() + text.slice(1);
+    const error = JSON.parse(body).error;
+    message = error.message[0].toUpperCase() + error.message.slice(1);
+    code = error.code;
   } catch {
     message = MESSAGES[status] ?? `The server answered with status ${status}. Try again.`;
   }
   const seconds = Number.parseInt(retryAfter, 10);
   if (seconds > 0 && !/try again/i.test(message)) message += ` Try again in ${seconds} s.`;
-  return new ApiError(message, status);
+  return new ApiError(message, status, code, seconds > 0 ? seconds : 0);
 }

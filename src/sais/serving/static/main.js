@@ -1,6 +1,6 @@
 /** The page: an image comes in, the server predicts, and the reader explores the objects without further requests. */
 
-import { fetchModels, predict, setApiKey } from "./api.js";
+import { fetchModels, predict, setApiKey, waitUntilReady } from "./api.js";
 import { ClassList, connectControls, writeScore } from "./controls.js";
 import { decodeDetections } from "./detections.js";
 import { saveCoco, saveLabelme, savePng } from "./downloads.js";
@@ -120,7 +120,7 @@ async function predictImage() {
   task.abort();
   const { signal } = (task = new AbortController());
   await attempt(signal, predictImage, async () => {
-    const answer = await predict(file, requestOptions(), reportUpload, signal);
+    const answer = await predictWhenReady(signal);
     showProgress("Decoding the masks", null, cancel);
     const decoded = await decodeDetections(answer);
     if (signal.aborted) return;
@@ -130,6 +130,19 @@ async function predictImage() {
     }
     showDetections(decoded, answer);
   });
+}
+
+/** Predict; while the server loads its models, wait for them. */
+async function predictWhenReady(signal) {
+  for (;;) {
+    try {
+      return await predict(file, requestOptions(), reportUpload, signal);
+    } catch (error) {
+      if (error.code !== "not_ready") throw error;
+      showProgress("The server is loading its models", null, cancel);
+      await waitUntilReady(error.retryAfter, signal);
+    }
+  }
 }
 
 function requestOptions() {
