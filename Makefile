@@ -2,6 +2,8 @@
 # make test    make check, then every test, including slow ones (fast tests only: .venv/bin/pytest)
 # make check   formatting, lint, types, import contracts, vocabulary
 # make docs    build the documentation site from docs/ into site/ (site/index.html)
+# make release-check  build wheel and source distribution into dist/, check them, install them in clean environments
+# make release make test, then make release-check; uploads nothing
 # make gpu-bundle  pack the project, wheels and data for `python -m peers gpu` on a machine without a network
 # make install create the virtual environment; the other targets do so when needed
 #
@@ -12,7 +14,7 @@ PYTHON3 ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sais-installed
 
-.PHONY: demo test check docs install gpu-bundle clean
+.PHONY: demo test check docs install gpu-bundle release release-check clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -45,6 +47,21 @@ test: check
 docs: $(STAMP)
 	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "wrote site/index.html; for the search, run $(BIN)/python -m http.server -d site and open http://127.0.0.1:8000"
+
+# A build/ of before would put deleted modules into the wheel. RELEASE_PYTHON is the newest Python that is installed.
+RELEASE_PYTHON ?= $(BIN)/python
+release-check: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[release]"
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m release.contents dist
+	$(BIN)/python -m release.clean_install dist
+	$(BIN)/python -m release.clean_install dist --tests --lowest
+	$(BIN)/python -m release.clean_install dist --tests --python $(RELEASE_PYTHON)
+
+release: test release-check
+	@echo "dist/ is ready. What is done by hand is in CONTRIBUTING.md, section Releases."
 
 # GPU_BUNDLE="--data FILE --screening FILE" adds an archive of `python -m peers.pack` and a plan of `peers.screening`.
 gpu-bundle: $(STAMP)
