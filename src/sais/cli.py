@@ -61,6 +61,7 @@ COMMANDS = {
     "draw-augmented": Command("draw_augmented", "DrawAugmentedArguments", "draw training images after augmentation"),
     "bench": Command("bench", "BenchArguments", "measure time and memory"),
     "demo": Command("demo", "DemoArguments", "run the whole workflow on synthetic images, in minutes"),
+    "completion": Command("completion", "CompletionArguments", "print a completion script for bash, zsh or fish", True),
     "version": Command("version", "VersionArguments", "print the versions of sais and its dependencies", True),
 }
 """Every command by name, in the order of `sais --help`."""

@@ -65,6 +65,7 @@ class Option:
         maximum: the largest number allowed, or None.
         positional: whether it is given by place instead of by name.
         aliases: further names.
+        owner: the dataclass that has the field.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Option:
     maximum: float | None = None
     positional: bool = False
     aliases: tuple[str, ...] = ()
+    owner: type = object
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -166,6 +168,7 @@ def _options(kind: type, default: Any, prefix: str) -> Iterator[Option]:
             next((extra.value for extra in extras if isinstance(extra, Maximum)), None),
             positional,
             tuple(getattr(configuration, "aliases", None) or ()),
+            kind,
         )
 
 
