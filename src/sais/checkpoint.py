@@ -178,8 +178,13 @@ def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint of a path: the file itself, or `model`, `best` or `last` of a run folder.
 
     Raises:
-        CheckpointError: a folder without a checkpoint.
+        CheckpointError: a folder without a checkpoint, or hf://owner/name without a model.
+        ResourceError: the model of hf://owner/name cannot be fetched.
     """
+    if "hf:" in path.parts:  # hf://owner/name
+        from sais.hub import local_model
+
+        path = local_model(path)
     if not path.is_dir():
         return path
     for name in NAMES:

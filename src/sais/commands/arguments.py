@@ -11,6 +11,7 @@ from typing import TypeVar
 import tyro
 
 from sais.commands.help_text import join_lines_of_help
+from sais.commands.hub_models import with_local_models
 from sais.commands.options import (
     FLAT,
     Count,
@@ -57,6 +58,7 @@ def parse(kind: type[Arguments], argv: Sequence[str], prog: str, default: Argume
 
     Raises:
         ConfigError: an unknown or renamed option, or a missing or wrong value.
+        SaisError: a model of the Hub cannot be fetched.
         SystemExit: `argv` asks for help.
     """
     command = " ".join(prog.split()[:2])
@@ -66,7 +68,8 @@ def parse(kind: type[Arguments], argv: Sequence[str], prog: str, default: Argume
         check_command_line(kind, argv, command)
     if any(option.positional for option in options_of(kind)):  # tyro lists them in the usage line
         prog = command
-    return tyro.cli(kind, args=list(argv), prog=prog, default=tyro.MISSING_NONPROP if default is None else default)
+    arguments = tyro.cli(kind, args=list(argv), prog=prog, default=tyro.MISSING_NONPROP if default is None else default)
+    return with_local_models(arguments)
 
 
 def with_json_file(argv: Sequence[str]) -> list[str]:

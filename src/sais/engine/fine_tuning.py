@@ -13,6 +13,7 @@ from sais.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_w
 from sais.config import Experiment
 from sais.distributed import World
 from sais.errors import CheckpointError
+from sais.hub import is_hub_address, local_model
 from sais.modeling.architecture import Architecture
 from sais.modeling.torchvision_weights import (
     DETECTORS,
@@ -103,11 +104,13 @@ def check_initial_weights(source: str | Path, experiment: Experiment) -> None:
 
 
 def check_source(source: str | Path) -> Path:
-    """Return the path of a checkpoint or run folder.
+    """Return the path of a checkpoint or run folder; hf://owner/name is fetched first.
 
     Raises:
         CheckpointError: a source that is neither, with its replacement.
     """
+    if is_hub_address(source):
+        source = local_model(source)
     text, path = str(source), Path(source)
     suffix = path.suffix.lower()
     if re.match(r"[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):

@@ -39,8 +39,8 @@ class Predictor:
     Threads may share a predictor, with every backend: a call changes nothing in it.
 
     Args:
-        source: path of a checkpoint, of a run folder, or of an exported `.onnx` or `.xml` file; or a model in memory
-            (`sais.load_model`).
+        source: path of a checkpoint, of a run folder, or of an exported `.onnx` or `.xml` file; hf://owner/name; or a
+            model in memory (`sais.load_model`).
         options: inference options; the defaults if None.
         changes: single options by name, replacing those of `options`: score, device, precision, tiles, ...; see
             `InferenceOptions`.
@@ -71,6 +71,33 @@ class Predictor:
         self.thresholds = getattr(self.backend, "thresholds", None)
         self.filter = make_filter(self.options, self.class_names, self.thresholds, settings)
         self._detect_images = self._compose()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        options: InferenceOptions | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **changes: Any,
+    ) -> Predictor:
+        """Open a model of the Hugging Face Hub, or of a local folder; see `sais.hub.fetch_model`.
+
+        Args:
+            source: owner/name or hf://owner/name[@revision][/file]; or a local path, which wins over a repository.
+            options: as for the class, with `changes`.
+            revision: branch, tag or commit.
+            token: token of the Hub; None for HF_TOKEN or the one of `hf auth login`.
+            cache_dir: folder of the cache; None for that of `huggingface_hub`.
+            local_files_only: whether only the cache is used, without the network.
+            changes: as for the class.
+        """
+        from sais.hub import find_pretrained
+
+        return cls(find_pretrained(source, revision, token, cache_dir, local_files_only), options, **changes)
 
     def __call__(self, image: ImageSource, keep_image: bool = False) -> Detections:
         """Detect the objects of one image, of any kind that `sais.io.images.as_image` converts, such as a path.

@@ -75,6 +75,10 @@ def open_backend(source: str | Path | TrainedModel | Backend, options: Inference
 
         return TorchBackend(source, options)
     path = Path(source)
+    if "hf:" in path.parts:  # hf://owner/name
+        from sais.hub import local_model
+
+        path = local_model(source)
     if path.suffix in EXPORTED_SUFFIXES:
         from sais.inference.backends.exported import open_exported
 
