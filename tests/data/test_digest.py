@@ -28,6 +28,12 @@ def test_digest_depends_on_labels_and_not_on_the_folder(shapes: Path, tmp_path: 
     assert description == describe_data(read_dataset(tmp_path / "copy", "train"))
     assert (description["split"], description["images"]) == ("train", 12)
     assert description["objects"] == sum(len(record.annotations) for record in split.images)
+    annotations = [annotation for record in split.images for annotation in record.annotations]
+    labels = [annotation.label for annotation in annotations]
+    assert description["objects_per_class"] == [labels.count(label) for label in range(len(split.class_names))]
+    sides = sorted(float(np.prod(annotation.box[2:] - annotation.box[:2])) ** 0.5 for annotation in annotations)
+    expected = [sides[0], sides[len(sides) // 2], sides[-1]]
+    np.testing.assert_allclose(description["object_sizes"], expected, atol=0.051)
     annotation = split.images[0].annotations[0]
     others = [
         changed(split, label=(annotation.label + 1) % 5),
@@ -45,4 +51,5 @@ def test_digest_depends_on_labels_and_not_on_the_folder(shapes: Path, tmp_path: 
 
 
 def test_digest_of_an_empty_split() -> None:
-    assert describe_data(DatasetSplit("train", ("a",)))["objects"] == 0
+    description = describe_data(DatasetSplit("train", ("a",)))
+    assert (description["objects"], description["objects_per_class"], description["object_sizes"]) == (0, [0], [])

@@ -76,13 +76,24 @@ def _training_rows(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "threshold", f"score >= {thresholds['overall']:.2f}, F1 {thresholds['f1']:.3f} on {thresholds['split']}"
     data = _group(info["data"])
     if data:
-        yield "data", ", ".join(f"{name} {value}" for name, value in data.items())
+        numbers = {name: value for name, value in data.items() if not isinstance(value, list)}
+        yield "data", ", ".join(f"{name} {value}" for name, value in numbers.items())
+        sizes = data.get("object_sizes")
+        if isinstance(sizes, list) and len(sizes) == 3:
+            yield (
+                "object sizes",
+                "minimum {}, median {}, maximum {} pixels (square root of the box area)".format(*sizes),
+            )
     elif info["images"] is not None:
         yield "data", f"{info['images']} images"
     if info["iteration"] is not None:
         seconds = info["seconds"]
         duration = f" in {seconds / 60:.1f} minutes" if isinstance(seconds, int | float) else ""
         yield "training", f"{info['iteration']} iterations{duration}"
+    if isinstance(info["averaged"], list):
+        yield "averaged", ", ".join(map(str, info["averaged"]))
+    if info["license"] is not None:
+        yield "license", str(info["license"])
     versions = _group(info["versions"])
     if versions:
         yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items())

@@ -13,6 +13,9 @@ from sais.inference.score_thresholds import ScoreThresholds, thresholds_from_dic
 if TYPE_CHECKING:
     from sais.config import Experiment
 
+ORIGIN = ("iteration", "images", "seconds", "metrics", "data", "versions", "license", "averaged")
+"""Entries of a checkpoint's state that exported graphs also have."""
+
 
 def read_model_info(path: Path, trust: bool = False) -> dict[str, Any]:
     """Read what a model file states, after its checksum has been checked. No network is built.
@@ -24,8 +27,8 @@ def read_model_info(path: Path, trust: bool = False) -> dict[str, Any]:
     Returns:
         A dictionary for JSON: file, size_bytes, modified (ISO 8601, UTC), kind, recipe, architecture, backbone, masks,
         input, classes, parameters (of a checkpoint) or graph, precision and dynamic_shape (of a graph), thresholds,
-        what the training logged (iteration, images, seconds, metrics, data, versions; None where it is unknown), and
-        settings, as `sais.config.to_dict` returns them.
+        what the training logged (iteration, images, seconds, metrics, data, versions; None where it is unknown), the
+        license and the models that were averaged, if any, and settings, as `sais.config.to_dict` returns them.
 
     Raises:
         CheckpointError: The file is missing, damaged or of another kind.
@@ -80,6 +83,6 @@ def _contents(
         "input": {"mode": experiment.input.mode, "size": list(experiment.input.size)},
         "classes": [{"name": name, "id": number} for name, number in zip(*classes, strict=True)],
         "thresholds": None if thresholds is None else thresholds.to_dict(),
-        **{name: origin.get(name) for name in ("iteration", "images", "seconds", "metrics", "data", "versions")},
+        **{name: origin.get(name) for name in ORIGIN},
         "settings": settings,
     }
