@@ -16,7 +16,7 @@ from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
 from sais.data.options import DataOptions
 from sais.errors import InputError
-from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
+from sais.inference.options import InferenceOptions
 from sais.io.atomic import write_text
 from sais.io.outputs import check_outputs, written_by
 from sais.text import print_json, print_lines, print_text
@@ -63,7 +63,11 @@ class EvalArguments:
     """Also print what AP would be if one kind of error, or one part of each detection, were put right: classes,
     localization, duplicates, misses, crops, masks, ranking. Takes about a second per 1,500 detections."""
     save_thresholds: bool = False
-    """Store the score thresholds with the best F1 on these images in the model file; predictions then use them."""
+    """Store the best score thresholds on these images in the model file or exported file; predictions then use them."""
+    min_precision: float | None = None
+    """Choose the thresholds for at least this precision at IoU 0.5, with the highest recall, instead of the best F1."""
+    min_recall: float | None = None
+    """Choose the thresholds for at least this recall at IoU 0.5, with the highest precision, instead of the best F1."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     workers: Workers = 2
     """Number of processes (for exported models: threads) that read images."""
@@ -74,16 +78,14 @@ class EvalArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais eval`."""
     arguments = parse(EvalArguments, with_json_file(argv), "sais eval MODEL")
+    from sais.evaluation.score_thresholds import ThresholdGoal, best_thresholds, store_thresholds
+
+    goal = ThresholdGoal(arguments.min_precision, arguments.min_recall)
     outputs = [*([arguments.results] if arguments.results else []), *_json_file(arguments)]
     inputs = [*model_files(arguments.model), *annotation_files(arguments.data, arguments.annotations)]
     check_outputs(outputs, inputs, arguments.overwrite, own=written_by(WRITER))
     check_model(arguments.model)
     _check_data(arguments)
-    if arguments.save_thresholds and arguments.model.suffix in EXPORTED_SUFFIXES:
-        raise InputError(
-            f"{arguments.model}: --save-thresholds writes to model files (.safetensors) only. Save them there, then "
-            "export the model again."
-        )
     from sais.data.remarks import describe_split
     from sais.evaluation.evaluate import evaluate
 
@@ -97,9 +99,8 @@ def run(argv: Sequence[str]) -> int:
         evaluation = evaluate(
             predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
         )
-    from sais.evaluation.score_thresholds import best_thresholds, store_thresholds
-
-    metrics, unreadable, thresholds = evaluation.metrics, evaluation.unreadable_images, best_thresholds(evaluation)
+    metrics, unreadable = evaluation.metrics, evaluation.unreadable_images
+    thresholds = best_thresholds(evaluation, goal)
     budget = _error_budget(evaluation) if arguments.error_budget else None
     report = _to_dict(arguments, options, evaluation, thresholds)
     report["error_budget"] = None if budget is None else budget.to_dict()
@@ -119,7 +120,9 @@ def run(argv: Sequence[str]) -> int:
         print_lines(f"\n{budget.table()}\n")
     _print_notes(predictor, evaluation)
     if thresholds is not None:
-        print_text(f"best F1 of {thresholds.kind}: {thresholds.f1:.3f} at score >= {thresholds.overall:.3g}{saved}")
+        best = f"{thresholds.criterion} of {thresholds.kind}: "
+        best += f"{thresholds.f1:.3f} at" if goal == ThresholdGoal() else f"F1 {thresholds.f1:.3f} at"
+        print_text(f"{best} score >= {thresholds.overall:.3g}{saved}")
     if arguments.save_thresholds and thresholds is None:
         print_text("note: no detection is correct, so that no thresholds were stored")
     if unreadable:

@@ -24,7 +24,7 @@ DEFAULT_SCORE = 0.3
 
 @dataclass(frozen=True)
 class ScoreThresholds:
-    """The score thresholds with the highest F1 on a data set split, at an IoU of 0.5; stored with the model."""
+    """The best score thresholds on a data set split, at an IoU of 0.5; stored with the model."""
 
     overall: float
     """Threshold for all classes."""
@@ -36,6 +36,8 @@ class ScoreThresholds:
     """masks or boxes: what was compared with the ground truth."""
     per_class: dict[str, float] = field(default_factory=dict)
     """Class name -> threshold, of classes with enough objects."""
+    criterion: str = "best F1"
+    """What the thresholds were chosen for: "best F1", "precision >= 0.9" or "recall >= 0.9"."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary for JSON."""
@@ -57,6 +59,7 @@ def thresholds_from_dict(values: dict[str, Any] | None, where: str) -> ScoreThre
             str(values["split"]),
             str(values["kind"]),
             {str(name): _fraction(score) for name, score in values["per_class"].items()},
+            str(values.get("criterion", "best F1")),  # files of version 0.1 lack it
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise CheckpointError(f"{where}: damaged score thresholds ({error}). Evaluate the model again.") from error
@@ -201,7 +204,7 @@ def _scores(
         return [options.score] * count, "as given"
     if thresholds is None:
         return [DEFAULT_SCORE] * count, "default, no threshold is stored in the model"
-    origin = f"best F1 of {thresholds.kind} on {thresholds.split}, stored in the model"
+    origin = f"{thresholds.criterion} of {thresholds.kind} on {thresholds.split}, stored in the model"
     if options.score == "auto":
         return [thresholds.overall] * count, origin
     return [thresholds.per_class.get(name, thresholds.overall) for name in class_names], origin
