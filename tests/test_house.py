@@ -34,7 +34,7 @@ inside of functions: the converter `fuse` with its two helpers, on a CPU also `f
 tiles and test-time augmentation where the options ask for them."""
 TORCH_FREE = (
     *("_version", "cli", "commands", "config", "config_ranges", "device", "errors", "recipes", "resolve", "structures"),
-    *("data", "io", "ops", "results", "serving"),
+    *("data", "io", "ops", "results", "serving", "tracking"),
     *("inference.assemble", "inference.numpy_postprocess", "inference.options", "inference.predictor"),
     *("inference.slice_merging", "inference.slicing", "inference.tta"),
     *("inference.backends.onnxruntime", "inference.backends.openvino"),

@@ -172,7 +172,7 @@ def make_scene(
         class_names: As for `write_shapes`.
     """
     random = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
-    canvas, background_colors = _background(random, size)
+    canvas, background_colors = draw_background(random, size)
     count = 0 if random.random() < _EMPTY_FRACTION else int(random.integers(6, 9))
     labels: list[int] = []
     areas: list[int] = []
@@ -189,9 +189,9 @@ def make_scene(
         labels.append(label)
         areas.append(int(solid.sum()))
         below = canvas[window]
-        texture = _texture(random, solid.shape, _distinct_color(random, background_colors))
+        texture = draw_texture(random, solid.shape, distinct_color(random, background_colors))
         below += alpha[:, :, None] * (texture - below)
-    image = _simulate_camera(random, canvas)
+    image = simulate_camera(random, canvas)
     visible = owner == np.arange(len(labels))[:, None, None]
     return SyntheticScene(image, np.array(labels, np.int64), visible, unoccluded[: len(labels)])
 
@@ -244,7 +244,7 @@ def _signed_area(points: np.ndarray) -> float:
     return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2)
 
 
-def _distinct_color(random: np.random.Generator, others: np.ndarray) -> np.ndarray:
+def distinct_color(random: np.random.Generator, others: np.ndarray) -> np.ndarray:
     """Draw a color (3,) in 0 to 255 that differs from other colors (n, 3)."""
     color = random.uniform(20, 235, 3)
     for _ in range(20):
@@ -268,7 +268,7 @@ def _clouds(random: np.random.Generator, size: tuple[int, int], cells: int) -> n
     return np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def _texture(random: np.random.Generator, size: tuple[int, int], color: np.ndarray) -> np.ndarray:
+def draw_texture(random: np.random.Generator, size: tuple[int, int], color: np.ndarray) -> np.ndarray:
     """Draw a texture of stripes, checks, a gradient, noise or a plain color: (H, W, 3) float32."""
     kind = int(random.integers(5))
     if kind == 0:
@@ -285,7 +285,7 @@ def _texture(random: np.random.Generator, size: tuple[int, int], color: np.ndarr
     return (color + pattern[:, :, None] * amplitude).astype(np.float32)
 
 
-def _background(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def draw_background(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Draw a background: two colors blended by noise and faint stripes, with lines and ellipses that are not objects.
 
     Returns:
@@ -312,8 +312,8 @@ def _background(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.
     return np.asarray(image).astype(np.float32), colors
 
 
-def _simulate_camera(random: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Apply uneven light, slight blur and noise to a canvas (H, W, 3): (H, W, 3) uint8."""
+def simulate_camera(random: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    """Apply uneven light, slight blur and noise to a canvas (H, W, 3) in 0 to 255: (H, W, 3) uint8."""
     light = 1 + 0.15 * _waves(random, canvas.shape[:2], 120, 300)
     lit = np.clip(canvas * light[:, :, None], 0, 255).astype(np.uint8)
     blurred = Image.fromarray(lit).filter(ImageFilter.GaussianBlur(random.uniform(0, 0.9)))
