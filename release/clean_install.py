@@ -86,8 +86,9 @@ def make_model(folder: Path) -> None:
 
 
 def answer(url: str, body: bytes | None = None) -> Any:
-    """Return the JSON of an address, of a POST request if there is a body."""
-    with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=SECONDS) as response:
+    """Return the JSON of an address, of a POST request if there is an image."""
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "image/jpeg"} if body else {})
+    with urllib.request.urlopen(request, timeout=SECONDS) as response:
         return json.load(response)
 
 
