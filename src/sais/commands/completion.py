@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import inspect
 import textwrap
 import types
@@ -57,12 +58,12 @@ def run(argv: Sequence[str]) -> int:
 
 def completed_commands() -> list[CompletedCommand]:
     """Return every command with its options, as the scripts complete them."""
-    from sais.cli import COMMANDS, arguments_of
     from sais.recipes import RECIPES
 
+    cli = importlib.import_module("sais.cli")  # it imports the commands
     commands = []
-    for name, row in COMMANDS.items():
-        options = options_of(arguments_of(name))
+    for name, row in cli.COMMANDS.items():
+        options = options_of(cli.arguments_of(name))
         words = [value for option in options if option.positional for value in choices_of(option.hint)]
         words += RECIPES if name in RECIPE_COMMANDS else ["compare"] if name == "runs" else []
         completed = [completed_option(option) for option in options if not option.positional]
