@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.commands.input_files import annotation_files
@@ -25,12 +25,12 @@ from sais.commands.run_folders import choose_folder
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.engine.run_folder import RUN_FILES
-from sais.errors import InputError
+from sais.errors import ConfigError, InputError
 from sais.io.outputs import file_identities
 from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
 from sais.recipes.from_data import Suggestion, measure, settings_to_choose, suggest, too_few_steps
 from sais.recipes.settings_file import SHORT_NAMES, format_options, is_settings_file
-from sais.text import print_text
+from sais.text import print_json, print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -88,6 +88,12 @@ class TrainArguments:
     trust: bool = False
     """Import and run code outside of sais that only the checkpoint of --resume or --weights names. The environment
     variable SAIS_TRUST lists modules that are always trusted."""
+    dry_run: bool = False
+    """Check the data, and print network, iterations, memory and time of the run without training or writing."""
+    timing: bool = True
+    """--dry-run: estimate the time from some steps; --no-timing makes no step."""
+    json: bool = False
+    """Print the result, or that of --dry-run, as JSON on the standard output, and all other lines on stderr."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -96,6 +102,7 @@ def run(argv: Sequence[str]) -> int:
     default = TrainArguments(recipe=RecipeOptions(experiment=start.experiment))
     arguments = parse(TrainArguments, words, PROG, default=default)
     require_recipe(start.name, "sais train")
+    _check_dry_run(arguments)
     fields = check_command_line(TrainArguments, words, "sais train")
     # A file with both, such as the experiment.json of a run, has the rate of its own batch size.
     keep_lr = bool({"lr", "optim.lr"} & set(fields)) or (
@@ -124,6 +131,15 @@ def run(argv: Sequence[str]) -> int:
         if output.lost:
             print_text(f"note: {output.summary()}", file=sys.stderr)
         return code
+
+
+def _check_dry_run(arguments: TrainArguments) -> None:
+    """Raise ConfigError for options that do not go with --dry-run, or that have no effect without it."""
+    if arguments.dry_run and (arguments.resume or int(os.environ.get("WORLD_SIZE", "1")) > 1):
+        what = "--resume" if arguments.resume else "several processes"
+        raise ConfigError(f"sais train: --dry-run is not for {what}. Leave one of them out.")
+    if not arguments.timing and not arguments.dry_run:
+        raise ConfigError("sais train: --no-timing has no effect without --dry-run. Leave it out.")
 
 
 @dataclass(frozen=True)
@@ -177,6 +193,8 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
             notes = [*notes, f"{out}: no checkpoint was saved before the run stopped; starting it from the beginning"]
         experiment, more = choose_settings(command, experiment, split, world)
         notes = [*notes, *more]
+    if arguments.dry_run:
+        return _dry_run(command, experiment, split, out, notes)
     if world.is_main:
         print_text(f"training {experiment.name} on {paths.name} into {out}")
     result = train(
@@ -198,7 +216,32 @@ def _train(command: Command, experiment: Experiment, notes: list[str], world: Wo
         if arguments.report:
             print_text(_write_report(result))
         print_text(f"next: sais predict {result.out} YOUR_IMAGES")
+        if arguments.json:
+            print_json(_facts(result))
     return 0
+
+
+def _facts(result: TrainResult) -> dict[str, Any]:
+    """Return the result for JSON."""
+    return {
+        "out": str(result.out),
+        "model": str(result.model),
+        "best_model": None if result.best_model is None else str(result.best_model),
+        "iterations": result.iterations,
+        "seconds": round(result.seconds, 1),
+        "unreadable_images": len(result.unreadable_images),
+        "metrics": result.metrics,
+    }
+
+
+def _dry_run(command: Command, experiment: Experiment, split: DatasetSplit, out: Path, notes: list[str]) -> int:
+    from sais.commands.dry_run import DryRun
+
+    arguments = command.arguments
+    names = ("weights", "random_init", "max_iterations", "timing", "trust")
+    options = {name: getattr(arguments, name) for name in names}
+    run = DryRun(experiment, command.paths, split, out, command.words, notes, options)
+    return run.report(arguments.skip_broken, arguments.json)
 
 
 def _check_inputs(command: Command, out: Path) -> None:

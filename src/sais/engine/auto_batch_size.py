@@ -82,18 +82,7 @@ def find_batch_size(
         ResourceError: not even one image fits, or the system does not report its free memory.
     """
     free_bytes = free_memory(device) if free_bytes is None else free_bytes
-    estimate = _measure_memory if device.type == "cuda" else _count_memory
-    try:
-        with training_settings(experiment, device):  # they decide which algorithms, with which memory
-            fixed, per_image = estimate(experiment, num_classes, device)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory_error(experiment, device, images=2) from error
-    finally:
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+    fixed, per_image = memory_of_step(experiment, num_classes, device)
     batch_size = min(max_batch_size, int((memory_fraction * free_bytes - fixed) // per_image))
     if batch_size < 1:
         needed, usable = (value / 2**30 for value in (fixed + per_image, memory_fraction * free_bytes))
@@ -102,6 +91,31 @@ def find_batch_size(
             + memory_remedies(experiment, device, 1)
         )
     return BatchSizeEstimate(batch_size, per_image, fixed, free_bytes)
+
+
+def memory_of_step(experiment: Experiment, num_classes: int, device: torch.device) -> tuple[int, int]:
+    """Return the bytes of a training step that do not depend on its images, and the bytes of each image.
+
+    Args:
+        experiment: settings; input size, precision, optimizer and activation checkpointing matter.
+        num_classes: C.
+        device: device to train on.
+
+    Raises:
+        ResourceError: not even two images fit.
+    """
+    estimate = _measure_memory if device.type == "cuda" else _count_memory
+    try:
+        with training_settings(experiment, device):  # they decide which algorithms, with which memory
+            return estimate(experiment, num_classes, device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory_error(experiment, device, images=2) from error
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _measure_memory(experiment: Experiment, num_classes: int, device: torch.device) -> tuple[int, int]:

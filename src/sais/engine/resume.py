@@ -118,7 +118,7 @@ def start_run(inputs: RunInputs, random_init: bool, weights: str | Path | None) 
         from sais.modeling.imagenet_weights import load_imagenet_weights
 
         notes = [load_imagenet_weights(backbone)]
-    return _new_state(replace(inputs, experiment=experiment), architecture, model, device), [*remarks, *notes]
+    return new_state(replace(inputs, experiment=experiment), architecture, model, device), [*remarks, *notes]
 
 
 def resume_run(
@@ -154,7 +154,7 @@ def resume_run(
     with limit_parameters(weights, path):
         model = architecture.build(experiment, len(train_split.class_names))
     load_weights(model, raw or weights, path)
-    run = _new_state(replace(inputs, experiment=experiment), architecture, model, device)
+    run = new_state(replace(inputs, experiment=experiment), architecture, model, device)
     state = checkpoint.state
     if run.average:
         load_weights(run.average.model, weights, path)
@@ -281,7 +281,7 @@ def _last_readable(out: Path, world: World) -> tuple[Checkpoint, Path, list[str]
     return checkpoint, previous, [f"{reason.rstrip('.')}. Resuming from {previous.name}."]
 
 
-def _new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, device: torch.device) -> TrainState:
+def new_state(inputs: RunInputs, architecture: Architecture, model: nn.Module, device: torch.device) -> TrainState:
     """Return the initial state of a run, with `model` on its device and rewritten for training."""
     from sais.engine.hardware import check_precision, training_settings
 

