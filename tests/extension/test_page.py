@@ -1,4 +1,4 @@
-"""The code of docs/extending.md runs: joined to my_parts.py, as the page says, every part is trained or exported with."""
+"""The code of docs/extending.md runs: joined to my_parts.py, as the page says, every part trains or exports a model."""
 
 from __future__ import annotations
 
