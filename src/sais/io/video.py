@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -19,9 +19,15 @@ from sais.errors import InputError, MissingDependencyError, ResourceError
 from sais.io.atomic import replace_file
 from sais.io.temporary import temporary_folder
 
+if TYPE_CHECKING:
+    from sais.io.sound import SoundCopy
+
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts")
 """Suffixes of video files, compared without regard to case."""
-_DEFAULT_RATE = 25.0
+DEFAULT_RATE = 25.0
+"""Frames per second of a video that states none."""
+_CLOCK = 90_000
+"""Ticks per second of the times of frames written, as usual for video."""
 _MIN_RATE = 0.001
 """Frames per second of the slowest video written."""
 _OPEN_OPTIONS = {
@@ -53,9 +59,9 @@ def video_info(path: str | Path) -> VideoInfo:
         MissingDependencyError: PyAV is not installed.
         InputError: The file is missing, corrupt or has no video stream.
     """
-    with _open_video(path) as container:
+    with open_video(path) as container:
         stream = container.streams.video[0]
-        rate = _frame_rate(stream)
+        rate = frame_rate(stream)
         frames = max(0, int(stream.frames or 0))
         if not frames and (container.duration or 0) > 0:
             frames = round(container.duration / 1e6 * rate)
@@ -80,7 +86,7 @@ def read_video(path: str | Path, frame_stride: int = 1) -> Iterator[tuple[int, f
     """
     if frame_stride < 1:
         raise ValueError(f"frame_stride {frame_stride}: must be at least 1")
-    return _decode_frames(_open_video(path), Path(path), frame_stride)
+    return _decode_frames(open_video(path), Path(path), frame_stride)
 
 
 def _decode_frames(container: Any, path: Path, frame_stride: int) -> Iterator[tuple[int, float, np.ndarray]]:
@@ -91,14 +97,12 @@ def _decode_frames(container: Any, path: Path, frame_stride: int) -> Iterator[tu
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(input_limits.MAX_FRAME_PIXELS)}  # the size may change
-        rate = _frame_rate(stream)
+        rate = frame_rate(stream)
         try:
             for index, frame in enumerate(container.decode(stream)):
                 if index % frame_stride == 0:
-                    image = frame.to_ndarray(format="rgb24")
-                    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
                     seconds = float(frame.time) if frame.time is not None else index / rate
-                    yield index, seconds, np.ascontiguousarray(np.rot90(image, quarter_turns))
+                    yield index, seconds, frame_pixels(frame)
         except av.error.FFmpegError as error:
             raise InputError(
                 f"{path}: decoding fails after frame {index} ({error.strerror}). Copy or convert the video again."
@@ -107,7 +111,18 @@ def _decode_frames(container: Any, path: Path, frame_stride: int) -> Iterator[tu
         raise InputError(f"{path}: no readable frames. Convert the video again.")
 
 
-def _import_av() -> Any:
+def frame_pixels(frame: Any) -> np.ndarray:
+    """Return a decoded frame, rotated as its file states: (H, W, 3) uint8 RGB."""
+    image = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, round(getattr(frame, "rotation", 0) / 90) % 4))
+
+
+def import_av() -> Any:
+    """Return PyAV.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
     try:
         import av
     except ImportError:
@@ -117,8 +132,15 @@ def _import_av() -> Any:
     return av
 
 
-def _open_video(path: str | Path) -> Any:
-    av = _import_av()
+def open_video(path: str | Path) -> Any:
+    """Open a video file with PyAV, as a container only, and check the size of its frames.
+
+    Raises:
+        MissingDependencyError: PyAV is not installed.
+        InputError: The file is missing, corrupt or has no video stream.
+        ResourceError: Its frames are too large.
+    """
+    av = import_av()
     if not Path(path).is_file():
         raise InputError(f"{path}: no such video. Check the path.")
     try:
@@ -139,12 +161,12 @@ def _open_video(path: str | Path) -> Any:
     return container
 
 
-def _frame_rate(stream: Any) -> float:
+def frame_rate(stream: Any) -> float:
     """Return the frames per second of a stream; the default if the file states none that is possible."""
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate and 0 < rate <= input_limits.MAX_FRAME_RATE:
             return float(rate)
-    return _DEFAULT_RATE
+    return DEFAULT_RATE
 
 
 class VideoWriter:
@@ -155,12 +177,13 @@ class VideoWriter:
     column.
     """
 
-    def __init__(self, path: str | Path, rate: float = 25.0) -> None:
+    def __init__(self, path: str | Path, rate: float = 25.0, sound: Path | None = None) -> None:
         """Open a writer.
 
         Args:
             path: File to write; missing folders are created.
             rate: Frames per second.
+            sound: Video whose sound is copied; the frames must then be written with their times in it.
 
         Raises:
             MissingDependencyError: PyAV is not installed.
@@ -168,11 +191,16 @@ class VideoWriter:
         """
         self.path = Path(path)
         self.frames = 0
+        self.sound: SoundCopy | None = None
+        """The copy of the sound, from the first frame on."""
+        self._sound_file = sound
+        self._first_seconds: float | None = None
+        self._ticks = -1
         rate = min(max(rate, _MIN_RATE), input_limits.MAX_FRAME_RATE)
         self._rate = Fraction(rate).limit_denominator(1001)
         self._size: tuple[int, int] | None = None
         self._stream: Any = None
-        self._av = _import_av()
+        self._av = import_av()
         self._folder = contextlib.ExitStack()  # removes the temporary folder
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,42 +212,61 @@ class VideoWriter:
             self._folder.close()
             raise ResourceError(f"{path}: cannot be written ({error.strerror}). Use another folder.") from None
 
-    def write(self, image: np.ndarray) -> None:
+    def write(self, image: np.ndarray, seconds: float | None = None) -> None:
         """Append a frame; one of another size than the first, as in concatenated videos, is resized.
 
         Args:
             image: (H, W, 3) uint8 RGB.
+            seconds: Time of the frame in its source; None for one at a distance of 1 / `rate` from the last.
 
         Raises:
             ResourceError: The frame cannot be encoded or written.
         """
         try:
-            self._write(image)
+            self._write(image, seconds)
         except (self._av.error.FFmpegError, OSError) as error:  # a full disk, or a size beyond the encoder's limits
             height, width = image.shape[:2]
             reason = f"{error.strerror or error}; frame {self.frames}, {width} x {height} pixels"
             raise ResourceError(f"{self.path}: cannot be written ({reason}). Use another folder or size.") from None
 
-    def _write(self, image: np.ndarray) -> None:
+    def _write(self, image: np.ndarray, seconds: float | None) -> None:
         height, width = image.shape[:2]
         if self._stream is None:
-            self._size = (height, width)
+            self._size, self._first_seconds = (height, width), seconds
             self._stream = self._add_stream(height + height % 2, width + width % 2)
+            if self._sound_file is not None:
+                from sais.io.sound import SoundCopy
+
+                self.sound = SoundCopy(self._sound_file, self._container, seconds or 0.0)
         if self._size is not None and (height, width) != self._size:
             height, width = self._size
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        frame.pts = self.frames
-        frame.time_base = 1 / self._rate
+        if height % 2 or width % 2:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        if seconds is None or self._first_seconds is None:
+            frame.pts, frame.time_base = self.frames, 1 / self._rate
+        else:
+            frame.pts = max(self._ticks + 1, round(_CLOCK * (seconds - self._first_seconds)))
+            frame.time_base, self._ticks = Fraction(1, _CLOCK), frame.pts
         self._container.mux(self._stream.encode(frame))
         self.frames += 1
+        if self.sound is not None:
+            self.sound.copy_until(self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        """Seconds from the start of the video to the end of its last frame."""
+        last = (self.frames - 1) / self._rate if self._first_seconds is None else Fraction(self._ticks, _CLOCK)
+        return float(last + 1 / self._rate)
 
     def _add_stream(self, height: int, width: int) -> Any:
         # PyAV's wheels contain x264; a system's ffmpeg may not, but always has MPEG-4.
         codec = next(name for name in ("libx264", "h264", "mpeg4") if self._has_encoder(name))
         options = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {}
         stream = self._container.add_stream(codec, rate=self._rate, options=options)
+        if self._first_seconds is not None:
+            stream.codec_context.time_base = Fraction(1, _CLOCK)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         return stream
 
@@ -238,6 +285,8 @@ class VideoWriter:
         try:
             if kind is None and self._stream is not None:
                 self._container.mux(self._stream.encode(None))
+                if self.sound is not None:
+                    self.sound.finish(self._seconds)
             self._container.close()
             if kind is None and self.frames:
                 os.chmod(self._temporary, 0o644)
