@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,13 +14,14 @@ from pathlib import Path
 import pytest
 
 import sais
+from sais import errors
 from sais.cli import COMMANDS, arguments_of, main
 from sais.commands.options import option_names
 from sais.commands.runs import CompareArguments
 from sais.data.synthetic import write_shapes
 from tests.test_readme import QUICK, blocks
 from website.markdown_links import anchors, link_targets, prose_lines
-from website.reference_pages import API_SECTIONS, commands_page, error_messages
+from website.reference_pages import API_SECTIONS, ERRORS, commands_page, error_messages
 
 yaml = pytest.importorskip("yaml")
 
@@ -130,12 +132,31 @@ def test_commands_of_the_walkthrough_run(
 
 def test_messages_on_the_page_are_those_of_the_code(root: Path) -> None:
     text = (root / "docs/errors.md").read_text(encoding="utf-8")
-    documented = [match[1] for match in re.finditer(r"^\| `([^`]+)` \|", text, re.MULTILINE)]
+    documented = [match[1] for match in re.finditer(r"^\| `([^`]+ [^`]+)` \|", text, re.MULTILINE)]
     assert len(documented) > 50
     known = [message.text.replace("`", "") for message in error_messages()]
     for message in documented:
         pattern = ".*".join(re.escape(part) for part in re.split(r"<[^>]+>", message))
         assert any(re.fullmatch(pattern, text, re.DOTALL) for text in known), message
+
+
+def test_errors_page_has_every_exception_and_exit_status(root: Path) -> None:
+    text = (root / "docs/errors.md").read_text(encoding="utf-8")
+    rows = {match[1] for match in re.finditer(r"^\| `?(\w+|\d+, \d+)`? \|", text, re.MULTILINE)}
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert "ResourceError" in classes
+    assert classes <= rows
+    assert {"0", "1", "2", "130", f"{128 + signal.SIGTERM}, {128 + signal.SIGHUP}"} <= rows
+
+
+def test_page_of_all_messages_has_a_section_for_every_exception_of_the_code() -> None:
+    names, grew = {"SaisError"}, True
+    files = sorted((ROOT / "src/sais").rglob("*.py"))
+    classes = re.findall(r"^class (\w+)\((\w+)\):", "\n".join(path.read_text() for path in files), re.MULTILINE)
+    while grew:  # a subclass may come before its base class
+        found = names | {name for name, base in classes if base in names}
+        grew, names = found != names, found
+    assert names - {"SaisError"} <= ERRORS.keys()
 
 
 def test_commands_page_has_every_option() -> None:
