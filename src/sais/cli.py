@@ -45,6 +45,7 @@ COMMANDS = {
     "train": Command("train", "TrainArguments", "train a model on your labeled images"),
     "eval": Command("evaluate", "EvalArguments", "evaluate a model: COCO box and mask AP"),
     "predict": Command("predict", "PredictArguments", "predict on images or a video: drawn images and JSON"),
+    "predict-many": Command("predict_many", "PredictManyArguments", "predict an archive into shards, with Ray"),
     "info": Command("info", "InfoArguments", "print what a model file states: classes, metrics, data, versions", True),
     "runs": Command("runs", "RunsArguments", "list and compare training runs", True),
     "report": Command("report", "ReportArguments", "write a run's report: curves, AP, errors, example images"),
@@ -87,6 +88,9 @@ EXTRAS = {
     "uvicorn": "serve",
     "python_multipart": "serve",
     "prometheus_client": "serve",
+    "ray": "ray",
+    "pyarrow": "parquet",
+    "fsspec": "parquet",
 }
 """Package that may be missing -> the extra of `sais-seg` that installs it."""
 

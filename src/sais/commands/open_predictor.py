@@ -45,7 +45,7 @@ def open_predictor(command: str, path: Path, options: InferenceOptions) -> Predi
         keep_big_blocks()
     else:
         prepare_torch(command)
-        _report_unfinished(path)
+        report_unfinished(path)
     from sais.inference.predictor import Predictor
 
     predictor = Predictor(path, options)
@@ -58,7 +58,7 @@ def open_predictor(command: str, path: Path, options: InferenceOptions) -> Predi
     return predictor
 
 
-def _report_unfinished(path: Path) -> None:
+def report_unfinished(path: Path) -> None:
     """Print which weights a run without final weights is used with; on stderr, as results go to stdout."""
     from sais.checkpoint import find_checkpoint
 

@@ -1,0 +1,226 @@
+"""Shards spread over processes and machines by Ray: one actor for each GPU or share of the CPU cores.
+
+Ray restarts actors that die and repeats their shards. Each actor has one shard at a time, so that the driver holds few
+images of the plan in memory, and a dead machine costs one shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sais.errors import MissingDependencyError, ResourceError, SaisError
+from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
+from sais.io.decoding import one_line
+from sais.scaling.items import Shard
+from sais.scaling.local_engine import ShardFailure
+from sais.scaling.shard_worker import Job, ModelDescription, ModelFiles, ShardResult, ShardWorker
+
+MAX_TEMPORARY_PATH = 40
+"""Characters of a folder in which Ray's sockets have names that the system accepts (107 characters)."""
+START_ATTEMPTS = 3
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Shared memory of the embedded Ray in addition to the model's files; results are files, not objects."""
+
+
+@contextlib.contextmanager
+def running_ray(address: str | None, workers: int, model_bytes: int) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine for the duration of the block.
+
+    Ray on this machine has no dashboard, listens on the loopback interface only, requires a token that is drawn for
+    this run, and sends no usage statistics. Where this process has started Ray already, that one is used.
+
+    Args:
+        address: address of a cluster, such as ``auto`` or ``ray://head:10001``; None for this machine.
+        workers: number of workers, 0 for one for each core or GPU; on this machine it may exceed the number of cores.
+        model_bytes: size of the model's files.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        ResourceError: Ray cannot be started, or the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:  # read when ray is imported
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its name for: this machine only, by loopback
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        import ray
+    except ImportError:
+        message = 'Ray is not installed. Run pip install "sais-seg[ray]".'
+        raise MissingDependencyError(message, "ray", "ray") from None
+    if ray.is_initialized():
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="ray-") if address is None else ""
+    settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}  # what fails is raised
+    if address is None:
+        settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES + model_bytes}
+        settings["_temp_dir"] = folder if len(folder) <= MAX_TEMPORARY_PATH else None
+        settings["num_cpus"] = max(workers, os.cpu_count() or 1)
+    try:
+        _start(address, settings)
+        yield
+    finally:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(address: str | None, settings: dict[str, Any]) -> None:
+    """Start Ray, or connect to a cluster.
+
+    Raises:
+        ResourceError: neither succeeds.
+    """
+    import ray
+
+    for attempt in range(START_ATTEMPTS):
+        try:
+            ray.init("local" if address is None else address, **settings)
+            return
+        except Exception as error:  # on a busy machine it raises a plain Exception, after 30 s
+            ray.shutdown()
+            if attempt + 1 == START_ATTEMPTS or address is not None:
+                where = "Ray on this machine: cannot be started" if address is None else f"{address}: not reached"
+                raise ResourceError(f"{where} ({one_line(error)[:500]}). Check the address and the memory.") from error
+
+
+def read_model_files(source: str, files: list[Path]) -> ModelFiles:
+    """Read the files of a model; the first is the one to open."""
+    return ModelFiles(source, {path.name: np.fromfile(path, np.uint8) for path in files})
+
+
+class ShardActor:
+    """A `ShardWorker` in a process of Ray.
+
+    Args:
+        references: reference to the model's files; in a list, which Ray does not resolve itself, so that the files are
+            read again when Ray restarts the process.
+        options: inference options.
+        job: what all shards have in common.
+        threads: number of processor threads.
+    """
+
+    def __init__(self, references: list[Any], options: InferenceOptions, job: Job, threads: int) -> None:
+        import ray
+
+        self._worker = ShardWorker(ray.get(references[0]), options, job, threads)
+
+    def describe(self) -> ModelDescription:
+        """Open the model; see `ShardWorker.describe`."""
+        return self._worker.describe()
+
+    def predict(self, shard: Shard) -> ShardResult:
+        """Predict a shard; see `ShardWorker.predict`."""
+        return self._worker.predict(shard)
+
+
+@dataclass
+class RayWorkers:
+    """The actors of a run.
+
+    Args:
+        model: the files of the model; they are stored once and shared by the actors of a machine.
+        options: inference options.
+        job: what the shards have in common.
+        workers: number of actors; 0 for one for each GPU, or for each core where no GPU is used.
+        retries: number of further attempts for a shard.
+    """
+
+    model: ModelFiles
+    options: InferenceOptions
+    job: Job
+    workers: int = 0
+    retries: int = 2
+    _actors: list[Any] = field(default_factory=list)
+    _stored_model: Any = None
+    """Reference that keeps the model's files in the object store, for actors that are restarted."""
+
+    def start(self) -> ModelDescription:
+        """Start the actors; return what the first one states about the model.
+
+        Raises:
+            SaisError: the model cannot be opened there.
+        """
+        import ray
+
+        resources = ray.cluster_resources()
+        cores, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0)) if self._uses_gpu else 0
+        self.workers = self.workers or max(1, gpus or cores)
+        node_cores = [int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"]]
+        share = max(1, min(max(node_cores, default=1), cores // self.workers))
+        actor = ray.remote(ShardActor).options(
+            num_cpus=share,
+            num_gpus=min(1.0, gpus / self.workers),
+            max_restarts=-1,
+            max_task_retries=self.retries,
+        )
+        self._stored_model = ray.put(self.model)
+        arguments = [self._stored_model], self.options, self.job, share
+        self._actors = [actor.remote(*arguments) for _ in range(self.workers)]
+        try:
+            description: ModelDescription = ray.get(self._actors[0].describe.remote())
+        except ray.exceptions.RayError as error:
+            raise _cause(error) from error
+        return description
+
+    @property
+    def _uses_gpu(self) -> bool:
+        """Whether the actors compute on GPUs, if there are any."""
+        exported = Path(next(iter(self.model.files))).suffix in EXPORTED_SUFFIXES
+        return self.options.device.startswith("cuda") or (self.options.device == "auto" and not exported)
+
+    def run(self, shards: Iterable[Shard]) -> Iterator[ShardResult | ShardFailure]:
+        """Predict shards; yield their results in the order in which they are done."""
+        import ray
+
+        iterator = iter(shards)
+        # An actor gets a shard when it has opened the model: a cluster may have room for some of them only.
+        tasks: dict[Any, tuple[Any, int | None]] = {
+            self._actors[i].describe.remote(): (self._actors[i], None) for i in range(len(self._actors))
+        }
+        while tasks:
+            ready, _ = ray.wait(list(tasks), num_returns=1)
+            actor, number = tasks.pop(ready[0])
+            try:
+                result = ray.get(ready[0])
+            except ray.exceptions.RayError as error:
+                if number is None:
+                    raise _cause(error) from error
+                result = ShardFailure(number, str(_cause(error)))
+            shard = next(iterator, None)
+            if shard is not None:
+                retried = actor.predict.options(retry_exceptions=True)
+                tasks[retried.remote(shard)] = (actor, shard.number)
+            if number is not None:
+                yield result
+            if shard is None and all(waiting is None for _, waiting in tasks.values()):
+                return
+
+
+def _cause(error: BaseException) -> SaisError:
+    """Return the error of sais that a task raised, or one that states how its process ended."""
+    import ray
+
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, SaisError):
+        return cause
+    if isinstance(error, ray.exceptions.RayTaskError):
+        lines = str(error).strip().splitlines()
+        return ResourceError(f"worker: {lines[-1] if lines else type(error).__name__}. Report this if it is a bug.")
+    if isinstance(error, ray.exceptions.RayActorError):
+        return ResourceError(
+            "worker: its process ended, usually because of too little memory. Use fewer workers, or a smaller batch."
+        )
+    return ResourceError(f"Ray: {one_line(error)[:500]}. Check the cluster.")
