@@ -18,6 +18,8 @@ FORMAT = "sais-graph-2"
 GraphName = Literal["raw", "detections", "masks"]
 JSON_ENTRIES = ("experiment", "class_names", "category_ids", "dynamic_shape", "strides", "mask_stride")
 """Entries of the metadata whose text is JSON."""
+ORIGIN = ("iteration", "images", "seconds", "metrics", "data", "versions", "license", "averaged")
+"""Entries of a checkpoint's state that exported graphs also have."""
 MAX_LEVELS, MAX_STRIDE = 16, 1024
 """Maximum number of strides, and of canvas pixels of each."""
 

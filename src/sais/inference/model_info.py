@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sais.config import to_dict
+from sais.inference.metadata import ORIGIN
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.inference.score_thresholds import ScoreThresholds, thresholds_from_dict
 
 if TYPE_CHECKING:
     from sais.config import Experiment
-
-ORIGIN = ("iteration", "images", "seconds", "metrics", "data", "versions", "license", "averaged")
-"""Entries of a checkpoint's state that exported graphs also have."""
 
 
 def read_model_info(path: Path, trust: bool = False) -> dict[str, Any]:

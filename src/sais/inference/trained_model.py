@@ -34,7 +34,7 @@ class TrainedModel:
     thresholds: ScoreThresholds | None = None
     """Score thresholds with the best F1 on the validation split; None if the model was not evaluated."""
     origin: dict[str, Any] = field(default_factory=dict)
-    """How the model was trained, as its file states it: metrics, data, versions, ...; see `model_info.ORIGIN`."""
+    """How the model was trained, as its file states it: metrics, data, versions, ...; see `metadata.ORIGIN`."""
 
 
 def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
@@ -50,7 +50,7 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
             installed; or a setting in it is out of range.
         ResourceError: the file cannot be read at the moment.
     """
-    from sais.inference.model_info import ORIGIN
+    from sais.inference.metadata import ORIGIN
     from sais.inference.parameter_limit import limit_parameters
     from sais.inference.score_thresholds import thresholds_from_dict
     from sais.trust import NETWORK_CODE, check_trusted, own_code
