@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
     from sais.inference.trained_model import load_model
     from sais.results.detections import Detections
+    from sais.tracking.follow import track
 
 __all__ = [
     "CheckpointError",
@@ -56,6 +57,7 @@ __all__ = [
     "load_model",
     "read_dataset",
     "recipes",
+    "track",
     "train",
 ]
 
@@ -76,6 +78,7 @@ _HOMES = {
     "evaluate": "sais.evaluation.evaluate",
     "load_model": "sais.inference.trained_model",
     "read_dataset": "sais.data.formats",
+    "track": "sais.tracking.follow",
     "train": "sais.engine.api",
 }
 """Public name -> the module that defines it. `export` and `recipes` are packages; the former can be called."""

@@ -23,7 +23,7 @@ from sais.text import printable, shorten
 if TYPE_CHECKING:
     from sais.results.detections import Detections
 
-__all__ = ["PALETTE", "contact_sheet", "draw", "draw_objects", "overlay"]
+__all__ = ["PALETTE", "contact_sheet", "draw", "draw_objects", "draw_outlines", "overlay"]
 
 _STRIP_PIXELS = 2**21
 """Number of mask pixels blended at once."""
@@ -65,7 +65,8 @@ def draw(
         boxes: Whether boxes are drawn.
         labels: Whether the class and score of each object are written, where there is room.
         opacity: Opacity of the fill of the masks, 0 to 1.
-        color_by: "class": objects of a class have the same color, in all images; "instance": each has the next color.
+        color_by: "class": objects of a class have the same color, in all images; "instance": each has the next color,
+            that of its track if the detections have track ids.
         palette: Colors; "color-blind" has eight that color-blind readers can distinguish.
         line_scale: Factor of the width of lines, which are at least one pixel wide.
 
@@ -78,9 +79,14 @@ def draw(
     if image.shape[:2] != detections.image_size:
         raise ValueError(f"draw: image of {image.shape[:2]} for detections on an image of {detections.image_size}")
     shown = detections.above(score)
-    colors = _object_colors(shown.labels, color_by, palette)
+    ids = shown.track_ids
+    # A track has the same color in all frames of a video.
+    keys = (ids - 1, "class") if ids is not None and color_by == "instance" else (shown.labels, color_by)
+    colors = _object_colors(*keys, palette)
     pairs = zip(drawable_names(shown.class_names, shown.labels), shown.scores, strict=True)
     texts = [f"{name} {value:.2f}" for name, value in pairs] if labels else []
+    if ids is not None:
+        texts = [f"#{number} {text}" for number, text in zip(ids, texts, strict=False)]
     drawn_boxes = shown.boxes if boxes else None
     masks = shown.cropped_masks
     return _draw_overlay(image, drawn_boxes, shown.boxes, texts, masks, opacity, colors, line_scale=line_scale)
@@ -143,6 +149,32 @@ def overlay(
     """
     shades = [class_color(i) for i in (range(len(boxes)) if colors is None else colors)]
     return _draw_overlay(image, boxes, boxes, list(texts), list(masks), _OPACITY, shades, font_scale)
+
+
+def draw_outlines(
+    image: np.ndarray, detections: Detections, color: Color, texts: Sequence[str] = (), line_scale: float = 1.0
+) -> np.ndarray:
+    """Draw the outlines of masks, of boxes where there is no mask, in one color on a copy of an image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        detections: D objects of this image.
+        color: RGB, 0 to 255.
+        texts: D texts, or an empty sequence.
+        line_scale: Factor of the width of lines, which are at least one pixel wide.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: The image is not uint8 RGB.
+    """
+    masks = detections.cropped_masks
+    without_mask = [i for i in range(len(detections)) if not (masks and masks[i].area)]
+    colors = [color] * len(detections)
+    boxes = detections.boxes[without_mask]
+    drawn = _draw_overlay(image, boxes, boxes, [], [], 0.0, colors, line_scale=line_scale)
+    return _draw_overlay(drawn, None, detections.boxes, list(texts), masks, 0.0, colors, line_scale=line_scale)
 
 
 def contact_sheet(
