@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from sais.cli import main
-from sais.commands.serve import ServeArguments, api_keys, model_paths
 from sais.errors import CheckpointError, ConfigError, InputError, ResourceError
 from sais.inference.predictor import Predictor
+from sais.serving.launch import model_paths, read_api_keys
 from sais.serving.options import ServingOptions
 from sais.serving.server import WorkerFactory, open_socket, run_server
 from tests.benchmark.test_without_torch import ABSENT
@@ -181,22 +181,19 @@ def test_api_keys_come_from_the_environment_and_a_file(tmp_path: Path, monkeypat
     monkeypatch.setenv("SAIS_TEST_KEY", "a-key-of-the-environment")
     path = tmp_path / "keys"
     path.write_text("# keys\nfirst-secret-key\n\nsecond-secret-key\n")
-    arguments = ServeArguments(("m",), api_key_env="SAIS_TEST_KEY", api_key_file=path)
-    assert api_keys(arguments) == ("a-key-of-the-environment", "first-secret-key", "second-secret-key")
-    for wrong in (
-        ServeArguments(("m",), api_key_env="SAIS_UNSET"),
-        ServeArguments(("m",), api_key_file=tmp_path / "no"),
-    ):
-        with pytest.raises((ConfigError, InputError)):
-            api_keys(wrong)
+    assert read_api_keys("SAIS_TEST_KEY", path) == ("a-key-of-the-environment", "first-secret-key", "second-secret-key")
+    with pytest.raises(ConfigError, match="SAIS_UNSET is not set"):
+        read_api_keys("SAIS_UNSET", None)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_api_keys(None, tmp_path / "no")
     path.write_bytes(b"\xef\xbb\xbfkey-of-an-editor-of-windows\r\n")
-    assert api_keys(ServeArguments(("m",), api_key_file=path)) == ("key-of-an-editor-of-windows",)
+    assert read_api_keys(None, path) == ("key-of-an-editor-of-windows",)
     path.write_text("short\n")
     with pytest.raises(ConfigError, match="too few"):
-        api_keys(ServeArguments(("m",), api_key_file=path))
+        read_api_keys(None, path)
     path.write_text("# no key\n")
     with pytest.raises(ConfigError, match="no API key"):
-        api_keys(ServeArguments(("m",), api_key_file=path))
+        read_api_keys(None, path)
 
 
 def test_a_port_in_use_is_an_error_of_one_line() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ import tyro
 from sais.commands.arguments import FLAT, Count, parse
 from sais.commands.open_predictor import check_model, open_predictor
 from sais.commands.options import Maximum, Minimum
-from sais.errors import ConfigError, InputError, SaisError
+from sais.errors import InputError, SaisError
 from sais.inference.options import InferenceOptions
 from sais.serving.options import ServingOptions
 from sais.text import error_message, print_text, printable
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from sais.inference.predictor import Predictor
-
-MIN_KEY_LETTERS = 8
-"""Minimum number of characters of an API key."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +53,15 @@ class ServeArguments:
 def run(argv: Sequence[str]) -> int:
     """Run `sais serve`."""
     arguments = parse(ServeArguments, argv, "sais serve MODEL")
-    paths = model_paths(arguments.models)
+    from sais.serving.launch import model_paths, read_api_keys
+
+    try:
+        paths = model_paths(arguments.models)
+    except InputError as error:
+        raise InputError(f"sais serve: {error}") from None
     for path in paths.values():
         check_model(path)
-    keys = api_keys(arguments)
+    keys = read_api_keys(arguments.api_key_env, arguments.api_key_file)
     from sais.serving.security import LOOPBACK_NAMES
     from sais.serving.server import WorkerFactory, address_of, is_loopback, open_socket, run_server
 
@@ -117,65 +118,6 @@ def report_error(error: Exception) -> None:
     if not isinstance(error, SaisError):
         raise error
     print_text(f"sais: error: {error_message(error)}", file=sys.stderr, flush=True)
-
-
-def model_paths(words: Sequence[str]) -> dict[str, Path]:
-    """Return the paths of models by name: NAME=PATH, or a path whose name is that of its file or run folder.
-
-    Raises:
-        InputError: no model, or two with the same name.
-    """
-    if not words:
-        raise InputError("sais serve: no MODEL given. Give a model file, a run folder or an exported file.")
-    paths: dict[str, Path] = {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        if not equals or Path(word).exists():
-            name, path = _default_name(Path(word)), word
-        if not name or not path:
-            raise InputError(f"sais serve: {word!r} is not of the form NAME=PATH. Give cats=runs/cats, for instance.")
-        if name in paths:
-            raise InputError(f"sais serve: two models have the name {name!r}. Name them: first=PATH second=PATH.")
-        paths[name] = Path(path)
-    return paths
-
-
-def _default_name(path: Path) -> str:
-    """Return runs/cats -> cats, runs/cats/model.onnx -> cats, cats.onnx -> cats."""
-    stem = path.resolve().stem if path.suffix else path.resolve().name
-    folder = path.resolve().parent.name
-    return folder if stem in ("model", "best", "last") and folder else stem
-
-
-def api_keys(arguments: ServeArguments) -> tuple[str, ...]:
-    """Return the API keys of the options.
-
-    Raises:
-        ConfigError: a key is missing or too short to be secret.
-        InputError: the file cannot be read.
-    """
-    keys: list[str] = []
-    if arguments.api_key_env is not None:
-        key = os.environ.get(arguments.api_key_env, "").strip()
-        if not key:
-            raise ConfigError(f"--api-key-env {arguments.api_key_env}: the variable is not set. Set it to the API key.")
-        keys.append(key)
-    if arguments.api_key_file is not None:
-        path = arguments.api_key_file
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read. Give a text file with an API key in each line.") from error
-        in_file = [line for line in lines if line and not line.startswith("#")]
-        keys += in_file
-        if not in_file:
-            raise ConfigError(f"{path}: no API key in it. Write a key in each line.")
-    for key in keys:
-        if len(key) < MIN_KEY_LETTERS:
-            raise ConfigError(
-                f"API key: {len(key)} characters are too few. Use {MIN_KEY_LETTERS} or more, from a random generator."
-            )
-    return tuple(keys)
 
 
 def _notes(host: str, local: bool, has_keys: bool) -> list[str]:
