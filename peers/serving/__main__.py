@@ -1,6 +1,7 @@
 """Load and faults of `sais serve`; run from the root of a checkout.
 
 python -m peers.serving load --model cats.onnx --data animals      # throughput, latency, memory: 15 minutes
+python -m peers.serving memory --model cats.onnx --data animals    # memory after 2,000 and 20,000 requests: 6 minutes
 python -m peers.serving faults --model cats.onnx --requests 5000   # malformed and hostile requests: 5 minutes
 """
 
@@ -17,7 +18,7 @@ from typing import Literal
 import tyro
 
 from peers.serving.faults import attack_service
-from peers.serving.load import LoadPlan, measure_load
+from peers.serving.load import LoadPlan, measure_load, measure_memory
 from sais.commands.arguments import check_writable, parse
 from sais.data.paths import locate
 from sais.errors import InputError, SaisError
@@ -30,10 +31,11 @@ class Arguments:
 
     load: throughput with clients on this machine against the same runtime without HTTP, percentiles of the latency,
     answers beyond the capacity, growth of memory.
+    memory: growth of memory only.
     faults: malformed and hostile requests; each must get the right status or be closed in time.
     """
 
-    command: tyro.conf.Positional[Literal["load", "faults"]]
+    command: tyro.conf.Positional[Literal["load", "memory", "faults"]]
     """Measurement to run."""
     model: Path
     """Model file; .onnx for the torch-free service."""
@@ -52,8 +54,8 @@ class Arguments:
     locust: str | None = None
     """load: program of locust. Default: the one found, else clients of our own."""
     requests: int | None = None
-    """load: number of requests after which memory is measured, default 20,000. faults: number of requests, default
-    5,000."""
+    """load, memory: number of requests after which memory is measured last, default 20,000. faults: number of requests,
+    default 5,000."""
     seed: int = 0
     """faults: seed of the first request."""
     out: Path = Path("runs/serving")
@@ -84,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
         arguments.locust or shutil.which("locust"),
         arguments.requests or 20_000,
     )
-    print(f"`{command}`\n\n{measure_load(plan, arguments.out)}")
+    measure = measure_memory if arguments.command == "memory" else measure_load
+    print(f"`{command}`\n\n{measure(plan, arguments.out)}")
     return 0
 
 

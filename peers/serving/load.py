@@ -13,6 +13,7 @@ from typing import Any
 from peers.serving.clients import LoadResult, send_load
 from peers.serving.process import ServiceProcess, start_service
 from sais.benchmark.memory import in_fresh_process
+from sais.errors import ResourceError
 from sais.io.atomic import write_text
 from sais.paper.comparison import markdown_table
 from sais.serving.options import ServingOptions
@@ -22,6 +23,8 @@ MIN_RATIO = 0.85
 MAX_GROWTH = 0.03
 """Maximum growth of memory from the first to the last of `MEMORY_REQUESTS`."""
 MEMORY_REQUESTS = (2_000, 20_000)
+MEMORY_SECONDS = 20.0
+"""Maximum time in seconds of a part of the load after which memory may be measured."""
 OVERLOAD_CLIENTS = 256
 """Number of clients beyond the capacity of the default queue."""
 
@@ -57,9 +60,8 @@ def measure_load(plan: LoadPlan, out: Path) -> str:
     The throughput without HTTP is measured before and after each load, because that of the machine may change.
     """
     out.mkdir(parents=True, exist_ok=True)
-    words = [str(plan.model), "--threads", str(plan.threads), "--max-batch", str(plan.batch)]
     rows: list[dict[str, Any]] = []
-    with start_service(words, out / "serve.log") as service:
+    with start_service(_words(plan), out / "serve.log") as service:
         before = _baseline(plan)
         for clients in plan.clients:
             seconds = service.cpu_seconds()
@@ -77,6 +79,19 @@ def measure_load(plan: LoadPlan, out: Path) -> str:
     text = _markdown(plan, rows, memory)
     write_text(out / "serving.md", text)
     return text
+
+
+def measure_memory(plan: LoadPlan, out: Path) -> str:
+    """Measure only the growth of memory; write memory.md to a folder, and return it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with start_service(_words(plan), out / "serve.log") as service:
+        text = f"{_memory_note(_memory(plan, service))}\n"
+    write_text(out / "memory.md", text)
+    return text
+
+
+def _words(plan: LoadPlan) -> list[str]:
+    return [str(plan.model), "--threads", str(plan.threads), "--max-batch", str(plan.batch)]
 
 
 def measure_without_http(
@@ -118,14 +133,22 @@ def _baseline(plan: LoadPlan) -> tuple[float, float]:
 
 
 def _memory(plan: LoadPlan, service: ServiceProcess) -> list[tuple[int, int]]:
-    """Return numbers of requests of a further load with 16 clients, and the resident memory in bytes after them."""
+    """Return numbers of requests of a load with 16 clients, about those of the plan, and the memory in bytes then.
+
+    Raises:
+        ResourceError: no request is answered.
+    """
     marks = [min(MEMORY_REQUESTS[0], plan.requests // 10), plan.requests]
     memory: list[tuple[int, int]] = []
-    count = 0
+    count, seconds = 0, 2.0
     for mark in marks:
         while count < mark:
-            result = send_load(service.url, plan.images, 16, min(plan.seconds, 20.0), plan.locust)
+            result = send_load(service.url, plan.images, 16, seconds, plan.locust)
+            if not result.statuses[200]:
+                raise ResourceError(f"{service.url}: no request was answered ({dict(result.statuses)}). See serve.log.")
             count += result.statuses[200]
+            left = (marks[0] if count < marks[0] else marks[1]) - count
+            seconds = min(MEMORY_SECONDS, max(1.0, left / result.throughput))
         memory.append((count, service.resident_bytes()))
     return memory
 
@@ -165,14 +188,20 @@ def _markdown(plan: LoadPlan, rows: Sequence[dict[str, Any]], memory: Sequence[t
         )
         for row in rows
     ]
-    first, last = memory
-    growth = last[1] / first[1] - 1
     throughput = rows[-1]["throughput"] or float("nan")
     full_queue = (ServingOptions().queue + plan.batch) / throughput
     notes = (
         f"Beyond the capacity, a full queue takes {1000 * full_queue:.0f} ms at this throughput. "
-        f"Memory: {first[1] / 1e6:.1f} MB after {first[0]} requests, {last[1] / 1e6:.1f} MB after {last[0]}: "
-        f"{100 * growth:+.2f} % (limit {100 * MAX_GROWTH:g} %). Ratio: at least {MIN_RATIO}. Generator: "
+        f"{_memory_note(memory)} Ratio: at least {MIN_RATIO}. Generator: "
         f"{'locust' if plan.locust else 'asyncio clients'}, on the same machine."
     )
     return f"{markdown_table(columns, cells)}\n\n{notes}\n"
+
+
+def _memory_note(memory: Sequence[tuple[int, int]]) -> str:
+    first, last = memory
+    growth = last[1] / first[1] - 1
+    return (
+        f"Memory: {first[1] / 1e6:.1f} MB after {first[0]} requests, {last[1] / 1e6:.1f} MB after {last[0]}: "
+        f"{100 * growth:+.2f} % (limit {100 * MAX_GROWTH:g} %)."
+    )
