@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
+
 from sais.results.detections import Detections
 from tests.serving.browser_page import drop_file, drop_files, new_page, sample_canvas, wait_for_objects
 from tests.serving.page_server import Answer, PageServer, answer_of, encode_image, error
@@ -116,6 +118,21 @@ def test_image_without_objects_is_reported(page: Any, server: PageServer) -> Non
     assert page.inner_text("#summary") == "0 objects"
     assert page.inner_text("#none") == "The model detects nothing in this image."
     assert page.is_disabled("#save-coco")
+
+
+def test_tiles_are_suggested_where_nothing_is_detected_in_a_large_image(page: Any, server: PageServer) -> None:
+    size = (20, 2400)
+    nothing = Detections(size, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), NAMES, [])
+    server.predict = lambda request: Answer(answer_of(nothing))
+    drop_file(page, encode_image(np.zeros((*size, 3), np.uint8)))
+    wait_for_objects(page)
+    assert page.inner_text("#none").endswith("Inference options: tiles detect small objects.")
+    page.click("summary")
+    page.check("#tile")
+    page.wait_for_function(
+        "() => document.getElementById('none').textContent === 'The model detects nothing in this image.'"
+    )
+    assert server.predictions[-1].query["tile"] == ["auto"]
 
 
 def test_key_is_asked_for_and_sent(browser: Any, server: PageServer) -> None:

@@ -14,6 +14,8 @@ import { Stage } from "./stage.js";
 
 /** Minimum score of the request: the slider filters here, down to this score. */
 const REQUEST_SCORE = 0.05;
+/** Side of an image in pixels from which tiles are suggested if no object is detected. */
+const LARGE_SIDE = 2000;
 /** Objects up to which their labels are drawn at first. */
 const FEW_OBJECTS = 25;
 
@@ -55,8 +57,11 @@ function update() {
 
 function noObjects() {
   const others = detections.objects.length;
-  if (!others) return "The model detects nothing in this image.";
-  return `No object is shown. ${plural(others, "detection")} with a lower score or of a hidden class.`;
+  const text = others
+    ? `No object is shown. ${plural(others, "detection")} with a lower score or of a hidden class.`
+    : "The model detects nothing in this image.";
+  const isLarge = Math.max(detections.width, detections.height) >= LARGE_SIDE;
+  return isLarge && !find("tile").checked ? `${text} Inference options: tiles detect small objects.` : text;
 }
 
 /** Highlight an object; at a point of the stage, with its class, score and area. */
