@@ -57,6 +57,7 @@ REFUSED = {
     "eval: two outputs": f"{EVAL} --results r.json --json ./r.json",
     "eval: into a pipe": f"{EVAL} --json pipe --overwrite",
     "eval: into a link to a device": f"{EVAL} --json null --overwrite",
+    "eval: page of errors onto a page of others": f"{EVAL} --errors mine",
     "eval: into a folder": f"{EVAL} --json photos --overwrite",
     "report onto the log": "report RUN --out RUN/log.jsonl --overwrite",
     "report onto a file of others": "report RUN --out mine/index.html",

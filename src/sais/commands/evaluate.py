@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import FLAT, Workers, parse, progress_bar, with_json_file
+from sais.commands.arguments import FLAT, Workers, need_package, parse, progress_bar, with_json_file
 from sais.commands.data_remarks import name_data_options
 from sais.commands.input_files import annotation_files, image_files, model_files
+from sais.commands.labeled_split import LabeledSplit
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
 from sais.data.options import DataOptions
-from sais.errors import InputError
 from sais.inference.options import InferenceOptions
 from sais.io.atomic import write_text
-from sais.io.outputs import check_outputs, written_by
+from sais.io.outputs import PAGE, check_outputs, written_by
 from sais.text import print_json, print_lines, print_text
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sais.inference.score_thresholds import ScoreThresholds
 
 WRITER = "sais eval"
+ERROR_FILES = ("index.html", "errors.json", "errors.csv")
+"""Files of --errors, as `sais.reports.error_report` names them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ class EvalArguments:
     results: Path | None = None
     """Write all detections to this file in the COCO submission format."""
     overwrite: bool = False
-    """Replace any existing file of --json and --results, except those that are read."""
+    """Replace any existing file of --json, --results and --errors, except those that are read."""
+    errors: Path | None = None
+    """Write a page about the errors to this folder (index.html, errors.json, errors.csv): the worst missed objects and
+    false detections as images; results by class, size and crowding; thresholds and calibration."""
     error_budget: bool = False
     """Also print what AP would be if one kind of error, or one part of each detection, were put right: classes,
     localization, duplicates, misses, crops, masks, ranking. Takes about a second per 1,500 detections."""
@@ -81,16 +86,22 @@ def run(argv: Sequence[str]) -> int:
     from sais.evaluation.score_thresholds import ThresholdGoal, best_thresholds, store_thresholds
 
     goal = ThresholdGoal(arguments.min_precision, arguments.min_recall)
-    outputs = [*([arguments.results] if arguments.results else []), *_json_file(arguments)]
+    outputs = _outputs(arguments)
     inputs = [*model_files(arguments.model), *annotation_files(arguments.data, arguments.annotations)]
-    check_outputs(outputs, inputs, arguments.overwrite, own=written_by(WRITER))
+    check_outputs(outputs, inputs, arguments.overwrite, own=_is_own)
     check_model(arguments.model)
-    _check_data(arguments)
+    source = LabeledSplit(
+        "eval", arguments.data, arguments.split, arguments.annotations, arguments.images, arguments.reading
+    )
+    source.check()
+    if arguments.errors is not None:
+        for package in ("jinja2", "matplotlib"):
+            need_package("eval --errors", package, "train")
     from sais.data.remarks import describe_split
     from sais.evaluation.evaluate import evaluate
 
-    predictor, split = _open(arguments)
-    check_outputs(outputs, image_files(split), arguments.overwrite, own=written_by(WRITER))
+    predictor, split = _open(arguments, source)
+    check_outputs(outputs, image_files(split), arguments.overwrite, own=_is_own)
     options = predictor.options
     if arguments.json != "-":
         for line in describe_split(split, "evaluate"):
@@ -99,7 +110,6 @@ def run(argv: Sequence[str]) -> int:
         evaluation = evaluate(
             predictor, split, options.read_batch_size, arguments.workers, arguments.skip_broken, progress
         )
-    metrics, unreadable = evaluation.metrics, evaluation.unreadable_images
     thresholds = best_thresholds(evaluation, goal)
     budget = _error_budget(evaluation) if arguments.error_budget else None
     report = _to_dict(arguments, options, evaluation, thresholds)
@@ -108,29 +118,63 @@ def run(argv: Sequence[str]) -> int:
         write_text(arguments.results, json.dumps(evaluation.results))
     for file in _json_file(arguments):  # before the table, which a closed pipe such as `| head` ends
         write_text(file, json.dumps(report, indent=2))
-    saved = ""
+    if arguments.errors is not None and evaluation.metrics is not None:
+        from sais.reports.error_report import write_error_report
+
+        write_error_report(arguments.errors, evaluation, str(arguments.model), goal)
+    stored = None
     if arguments.save_thresholds and thresholds is not None:
-        saved = f", stored in {store_thresholds(arguments.model, thresholds)}"
+        stored = store_thresholds(arguments.model, thresholds)
     if arguments.json == "-":
         print_json(report)
         return 0
-    counts = f"{len(evaluation.results)} detections in {len(split.images) - len(unreadable)} images"
+    _print_metrics(evaluation, budget)
+    _print_notes(predictor, evaluation)
+    _print_thresholds(arguments, thresholds, stored)
+    _print_files(arguments, evaluation)
+    return 0
+
+
+def _outputs(arguments: EvalArguments) -> list[Path]:
+    """Return the files that are written."""
+    pages = [] if arguments.errors is None else [arguments.errors / name for name in ERROR_FILES]
+    return [*([arguments.results] if arguments.results else []), *_json_file(arguments), *pages]
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a file was written by this command."""
+    return written_by(PAGE if path.suffix == ".html" else WRITER)(path)
+
+
+def _print_metrics(evaluation: Evaluation, budget: ErrorBudget | None) -> None:
+    metrics = evaluation.metrics
+    counts = f"{len(evaluation.results)} detections in {len(evaluation.dataset_split.images)} images"
     print_lines(f"no annotations: no metrics\n{counts}" if metrics is None else metrics.table())
     if budget is not None:
         print_lines(f"\n{budget.table()}\n")
-    _print_notes(predictor, evaluation)
+
+
+def _print_thresholds(arguments: EvalArguments, thresholds: ScoreThresholds | None, stored: Path | None) -> None:
+    """Print the threshold over all classes, and where the thresholds were stored."""
     if thresholds is not None:
-        best = f"{thresholds.criterion} of {thresholds.kind}: "
-        best += f"{thresholds.f1:.3f} at" if goal == ThresholdGoal() else f"F1 {thresholds.f1:.3f} at"
-        print_text(f"{best} score >= {thresholds.overall:.3g}{saved}")
+        f1 = f"{thresholds.f1:.3f}" if thresholds.criterion == "best F1" else f"F1 {thresholds.f1:.3f}"
+        saved = "" if stored is None else f", stored in {stored}"
+        print_text(f"{thresholds.criterion} of {thresholds.kind}: {f1} at score >= {thresholds.overall:.3g}{saved}")
     if arguments.save_thresholds and thresholds is None:
         print_text("note: no detection is correct, so that no thresholds were stored")
+
+
+def _print_files(arguments: EvalArguments, evaluation: Evaluation) -> None:
+    """Print what was skipped and what was written."""
+    unreadable = evaluation.unreadable_images
     if unreadable:
         print_text(f"skipped {len(unreadable)} unreadable images, the first: {unreadable[0]}")
-    written = [str(file) for file in (arguments.results, arguments.json) if file]
+    if arguments.errors is not None and evaluation.metrics is None:
+        print_text("note: no annotations, so that no page about errors was written")
+    page = None if arguments.errors is None or evaluation.metrics is None else arguments.errors / "index.html"
+    written = [str(file) for file in (arguments.results, arguments.json, page) if file]
     if written:
         print_text("wrote " + ", ".join(written))
-    return 0
 
 
 def _print_notes(predictor: Predictor, evaluation: Evaluation) -> None:
@@ -181,36 +225,14 @@ def _error_budget(evaluation: Evaluation) -> ErrorBudget | None:
     return error_budget(evaluation.dataset_split, evaluation.results, kind, evaluation.max_detections)
 
 
-def _open(arguments: EvalArguments) -> tuple[Predictor, DatasetSplit]:
+def _open(arguments: EvalArguments, source: LabeledSplit) -> tuple[Predictor, DatasetSplit]:
     """Open the model and the split, whose labels follow the model's classes; --classes chooses some of these."""
     from sais.data.class_selection import choose_classes, with_classes_of_model
 
     options = arguments.inference
     if not options.classes:
         predictor = open_predictor("eval", arguments.model, options)
-        return predictor, _dataset_split(arguments, tuple(predictor.class_names))
-    chosen = choose_classes(_dataset_split(arguments, None), options.classes)
+        return predictor, source.read(tuple(predictor.class_names))
+    chosen = choose_classes(source.read(None), options.classes)
     predictor = open_predictor("eval", arguments.model, replace(options, classes=chosen.class_names))
     return predictor, with_classes_of_model(chosen, tuple(predictor.class_names))
-
-
-def _check_data(arguments: EvalArguments) -> None:
-    """Raise InputError where the data set is not given or does not exist: before PyTorch is loaded."""
-    from sais.data.paths import locate
-
-    if (arguments.annotations is None) != (arguments.images is None):
-        raise InputError("sais eval: one of --annotations and --images is missing. Give both.")
-    if arguments.annotations is None and arguments.data is None:
-        raise InputError("sais eval: no data. Give --data DIR, or --annotations FILE and --images DIR.")
-    if arguments.annotations is None and arguments.data is not None:
-        locate(arguments.data)
-
-
-def _dataset_split(arguments: EvalArguments, class_names: tuple[str, ...] | None) -> DatasetSplit:
-    from sais.data.formats import read_dataset, read_dataset_files
-    from sais.data.paths import locate
-
-    if arguments.annotations is not None and arguments.images is not None:
-        return read_dataset_files(arguments.annotations, arguments.images, class_names, arguments.reading)
-    assert arguments.data is not None  # see `_check_data`
-    return read_dataset(locate(arguments.data), arguments.split, class_names, options=arguments.reading)

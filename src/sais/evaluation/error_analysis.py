@@ -64,6 +64,11 @@ class ImageAnalysis:
     quality: float | None
     """Sum of the IoUs of correct detections, divided by the mean of N and D: 1 if everything is found exactly, without
     other detections. It is the panoptic quality of Kirillov et al. (2019) over all classes. None if N and D are 0."""
+    references: np.ndarray
+    """(D,) int, the object that a detection refers to: the matched one, else that of the highest IoU, of its class if
+    its mask is poor; -1 if it overlaps none."""
+    ious: np.ndarray
+    """(D,) float64, IoU with that object; 0 without one."""
 
     def count(self, outcome: int) -> int:
         """Return the number of detections with an outcome."""
@@ -146,7 +151,20 @@ def _analyze_image(
     correct = np.flatnonzero(match.detections == CORRECT)
     counted = len(objects) + int((match.detections != IGNORED).sum())
     quality = 2 * float(ious[correct, match.matched_objects[correct]].sum()) / counted if counted else None
-    return ImageAnalysis(record, detections, objects, match, quality)
+    return ImageAnalysis(record, detections, objects, match, quality, *_references(match, detected, truth, ious))
+
+
+def _references(
+    match: MatchResult, detected_labels: np.ndarray, object_labels: np.ndarray, ious: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `ImageAnalysis.references` and `ious`, (D,) each."""
+    if not ious.size:
+        return np.full(len(ious), -1), np.zeros(len(ious))
+    is_poor = match.detections == POOR_MASK
+    eligible = np.where(is_poor[:, None] & (detected_labels[:, None] != object_labels), -1.0, ious)
+    references = np.where(match.matched_objects >= 0, match.matched_objects, eligible.argmax(1))
+    values = ious[np.arange(len(ious)), references]
+    return np.where(values > 0, references, -1), values
 
 
 def match_detections(

@@ -130,8 +130,8 @@ def draw_case(image: np.ndarray, record: ImageRecord, split: DatasetSplit, case:
     if case.detections is not None:
         objects = _join(objects, case.detections)
     height, width = image.shape[:2]
-    window = _window_around(objects, (height, width)) if is_local else (0, 0, width, height)
-    part = _cut(objects, window)
+    window = window_around(objects, (height, width)) if is_local else (0, 0, width, height)
+    part = cut_out(objects, window)
     x1, y1, x2, y2 = window
     ratio = SIDE / max(x2 - x1, y2 - y1)
     size = max(1, round(ratio * (y2 - y1))), max(1, round(ratio * (x2 - x1)))
@@ -168,8 +168,13 @@ def _join(labels: Detections, detections: Detections) -> Detections:
     )
 
 
-def _window_around(objects: Detections, size: tuple[int, int]) -> Window:
-    """Return a square around boxes and masks inside an image (H, W), or the part of it that the image has."""
+def window_around(objects: Detections, size: tuple[int, int]) -> Window:
+    """Return a square around boxes and masks, or the part of it that is inside of the image.
+
+    Args:
+        objects: N objects, at least one.
+        size: (H, W) of the image.
+    """
     masks = [mask_window(mask) for mask in objects.cropped_masks if mask.area]
     boxes = np.concatenate([objects.boxes, np.array(masks, np.float32).reshape(-1, 4)])
     x1, y1 = boxes[:, :2].min(0).tolist()
@@ -184,8 +189,13 @@ def _window_around(objects: Detections, size: tuple[int, int]) -> Window:
     return left, top, right, bottom
 
 
-def _cut(objects: Detections, window: Window) -> Detections:
-    """Return objects in the pixels of a window, outside of which their masks are cut off."""
+def cut_out(objects: Detections, window: Window) -> Detections:
+    """Return objects in the pixels of a window, outside of which their masks are cut off.
+
+    Args:
+        objects: N objects.
+        window: part of the image.
+    """
     masks = []
     for mask in objects.cropped_masks:
         common = intersect_windows(mask_window(mask), window)
