@@ -43,6 +43,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train", "TrainArguments", "train a model on your labeled images"),
+    "tune": Command("tune", "TuneArguments", "search learning rate, size and augmentation of a recipe on your data"),
     "eval": Command("evaluate", "EvalArguments", "evaluate a model: COCO box and mask AP"),
     "predict": Command("predict", "PredictArguments", "predict on images or a video: drawn images and JSON"),
     "predict-many": Command("predict_many", "PredictManyArguments", "predict an archive into shards, with Ray"),
@@ -81,6 +82,7 @@ EXTRAS = {
     "onnxscript": "export",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "optuna": "tune",
     "wandb": "wandb",
     "mlflow": "mlflow",
     "fastapi": "serve",
