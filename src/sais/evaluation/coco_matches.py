@@ -1,0 +1,214 @@
+"""COCO's matching of detections with objects, kept for each image, so that AP of any choice of images is quick.
+
+AP of a data set needs the IoU of masks, which takes most of the time, and the matching; both depend on single images
+only. `collect_matches` computes them once; `weighted_ap` then computes COCO AP as if each image were in the data set a
+given number of times. With every number 1, it is COCO AP; tests compare both. (Of detections with equal scores in
+different images, repeated images may be ordered differently than in a data set with copies of them.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sais.data.annotations import Annotation, DatasetSplit
+from sais.evaluation.coco_metrics import COCO_MAX_DETECTIONS, IouType
+from sais.evaluation.error_analysis import annotation_rle, coco_box, is_ignore_region
+
+IOUS = np.linspace(0.5, 0.95, 10)
+"""(T,) IoU thresholds."""
+AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
+"""Minimum and maximum area in pixels of all, small, medium and large objects, A = 4."""
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class ClassMatches:
+    """The matches of one class in I images."""
+
+    images: np.ndarray
+    """(D,) int64, position of the image of each detection; scores descending."""
+    matched: np.ndarray
+    """(A, T, D) bool, whether a detection is correct."""
+    ignored: np.ndarray
+    """(A, T, D) bool, whether a detection does not count: in a crowd, or of another size."""
+    objects: np.ndarray
+    """(A, I) int64, number of objects that count."""
+
+
+def collect_matches(
+    split: DatasetSplit,
+    results: Sequence[dict[str, Any]],
+    iou_type: IouType,
+    max_detections: int = COCO_MAX_DETECTIONS,
+) -> list[ClassMatches]:
+    """Match the detections of each image and class, and return the matches of each class.
+
+    Args:
+        split: dataset split with the ground truth.
+        results: detections in the COCO submission format, with 'segmentation' if masks are compared.
+        iou_type: 'segm' or 'bbox'.
+        max_detections: number of detections of an image and class that AP counts, those with the highest scores.
+    """
+    labels = {category_id: label for label, category_id in enumerate(split.category_ids)}
+    grouped: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for result in results:
+        grouped.setdefault((result["image_id"], labels[result["category_id"]]), []).append(result)
+    records = sorted(split.images, key=lambda record: record.id)
+    parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in labels]
+    objects = np.zeros((len(labels), len(AREAS), len(records)), np.int64)
+    for position, record in enumerate(records):
+        by_label: dict[int, list[Annotation]] = {}
+        for annotation in record.annotations:
+            by_label.setdefault(annotation.label, []).append(annotation)
+        for label in range(len(labels)):
+            annotations = by_label.get(label, [])
+            chosen = sorted(grouped.get((record.id, label), []), key=lambda result: -result["score"])[:max_detections]
+            outside = _outside([a.area for a in annotations])
+            outside |= np.array([is_ignore_region(a, iou_type) for a in annotations], bool)
+            objects[label, :, position] = (~outside).sum(1)
+            if chosen:
+                scores = np.array([result["score"] for result in chosen], np.float64)
+                matches = _match_image(chosen, annotations, outside, record.size, iou_type)
+                parts[label].append((scores, np.full(len(chosen), position), *matches))
+    return [_join(rows, objects[label]) for label, rows in enumerate(parts)]
+
+
+def weighted_ap(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
+    """Compute the AP of a class with each image a number of times, (R, A, T) float64; NaN without objects.
+
+    Args:
+        matches: matches of the class in I images.
+        weights: (R, I) int64, number of times that each image is in each of R data sets.
+    """
+    repeats = weights[:, matches.images]  # (R, D)
+    totals = repeats.cumsum(1)
+    values = np.full((len(weights), *matches.matched.shape[:2]), np.nan)
+    for area in range(len(AREAS)):
+        positives = weights @ matches.objects[area]
+        needed = _needed_counts(positives)
+        for t in range(len(IOUS)):
+            counted, total = ~matches.ignored[area, t], totals
+            if not counted.all():
+                total = repeats[:, counted].cumsum(1)
+            correct = np.flatnonzero(matches.matched[area, t][counted])
+            true = repeats[:, np.flatnonzero(counted)[correct]].cumsum(1)
+            values[:, area, t] = _mean_precision(true, total[:, correct], needed)
+        values[positives == 0, area] = np.nan
+    return values
+
+
+def _needed_counts(positives: np.ndarray) -> np.ndarray:
+    """Return the smallest number of correct detections that reaches each recall, (R, 101); `positives` is (R,)."""
+    divisors = np.maximum(positives, 1)[:, None]
+    first = np.maximum(np.floor(RECALLS * divisors).astype(np.int64) - 1, 0)
+    for _ in range(2):  # by the division that COCO compares with, which rounds
+        first += first / divisors < RECALLS
+    return first
+
+
+def _mean_precision(true: np.ndarray, total: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """Return the mean of the interpolated precision at all recalls, (R,).
+
+    Args:
+        true: (R, K) number of correct detections up to each correct detection.
+        total: (R, K) number of detections up to it.
+        needed: (R, 101) number of correct detections that reaches each recall.
+    """
+    rows, columns = true.shape
+    precision = np.zeros((rows, columns + 1))  # the last column: a recall that is not reached
+    precision[:, :-1] = true / np.maximum(total, 1)
+    precision[:, :-1] = np.maximum.accumulate(precision[:, -2::-1], axis=1)[:, ::-1] if columns else 0
+    # One search for all rows: each has its own range of integers.
+    step = max(int(true.max(initial=0)), int(needed.max(initial=0))) + 1
+    starts = np.arange(rows)[:, None]
+    places = np.searchsorted((true + step * starts).ravel(), (needed + step * starts).ravel())
+    places = places.reshape(needed.shape) - columns * starts
+    result: np.ndarray = np.take_along_axis(precision, places, axis=1).mean(1)
+    return result
+
+
+def _outside(areas: Sequence[float]) -> np.ndarray:
+    """Return which areas (N,) are outside of each range of `AREAS`, (A, N) bool."""
+    values = np.array(areas, np.float64)
+    return np.array([(values < low) | (values > high) for low, high in AREAS], bool).reshape(len(AREAS), -1)
+
+
+def _match_image(
+    results: Sequence[dict[str, Any]],
+    annotations: Sequence[Annotation],
+    excluded: np.ndarray,
+    image_size: tuple[int, int],
+    iou_type: IouType,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match D results of one image and class with N annotations; return `matched` and `ignored`, (A, T, D) each.
+
+    Args:
+        results: results, scores descending.
+        annotations: annotations of the class.
+        excluded: (A, N) whether an annotation does not count.
+        image_size: (H, W).
+        iou_type: 'segm' or 'bbox'.
+    """
+    from faster_coco_eval.core import mask
+
+    crowds = [int(is_ignore_region(a, iou_type)) for a in annotations]
+    if iou_type == "bbox":
+        shapes: list[Any] = [list(map(float, result["bbox"])) for result in results]
+        truth: list[Any] = [coco_box(a) for a in annotations]
+        areas = [box[2] * box[3] for box in shapes]
+    else:
+        shapes = [result["segmentation"] for result in results]
+        truth = [annotation_rle(a, *image_size) for a in annotations]
+        areas = [float(area) for area in mask.area(shapes)]
+    ious = np.asarray(mask.iou(shapes, truth, crowds), np.float64).reshape(len(shapes), -1) if truth else None
+    matched = np.zeros((len(AREAS), len(IOUS), len(shapes)), bool)
+    in_excluded = np.zeros_like(matched)
+    candidates = [] if ious is None else np.flatnonzero(ious.max(1) >= IOUS[0]).tolist()
+    rows = [] if ious is None else ious.tolist()
+    for area in range(len(AREAS)) if candidates else ():
+        is_excluded = excluded[area].tolist()
+        order = sorted(range(len(annotations)), key=is_excluded.__getitem__)
+        for t, threshold in enumerate(IOUS.tolist()):
+            for d, n in _match_at(rows, candidates, order, is_excluded, crowds, threshold):
+                (in_excluded if is_excluded[n] else matched)[area, t, d] = True
+    return matched, in_excluded | (~matched & _outside(areas)[:, None])
+
+
+def _match_at(
+    ious: Sequence[Sequence[float]],
+    candidates: Sequence[int],
+    order: Sequence[int],
+    is_excluded: Sequence[bool],
+    crowds: Sequence[int],
+    threshold: float,
+) -> list[tuple[int, int]]:
+    """Return the pairs (detection, object) at one IoU threshold: each detection takes the best object that is free."""
+    taken: set[int] = set()
+    pairs = []
+    for d in candidates:
+        best, chosen = threshold, -1
+        for n in order:  # those that count first
+            if n in taken and not crowds[n]:
+                continue
+            if chosen >= 0 and not is_excluded[chosen] and is_excluded[n]:
+                break
+            if ious[d][n] >= best:
+                best, chosen = ious[d][n], n
+        if chosen >= 0:
+            taken.add(chosen)
+            pairs.append((d, chosen))
+    return pairs
+
+
+def _join(rows: Sequence[tuple[np.ndarray, ...]], objects: np.ndarray) -> ClassMatches:
+    """Return the matches of all images, sorted by score; of equal scores, images by ascending id."""
+    if not rows:
+        empty = np.zeros((len(AREAS), len(IOUS), 0), bool)
+        return ClassMatches(np.zeros(0, np.int64), empty, empty, objects)
+    scores, images, matched, ignored = (np.concatenate(parts, axis=-1) for parts in zip(*rows, strict=True))
+    order = np.argsort(-scores, kind="stable")
+    return ClassMatches(images[order], matched[..., order], ignored[..., order], objects)
