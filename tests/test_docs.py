@@ -21,6 +21,7 @@ from sais.commands.runs import CompareArguments
 from sais.data.synthetic import write_shapes
 from tests.test_readme import QUICK, blocks
 from website.markdown_links import anchors, link_targets, prose_lines
+from website.notebooks import notebook_as_markdown
 from website.reference_pages import API_SECTIONS, ERRORS, commands_page, error_messages
 
 yaml = pytest.importorskip("yaml")
@@ -165,6 +166,16 @@ def test_commands_page_has_every_option() -> None:
     for command, section in zip(COMMANDS, sections, strict=True):
         missing = [name for name in option_names(arguments_of(command)) if name not in section]
         assert not missing, command
+
+
+def test_page_of_a_notebook_has_its_title_text_and_code(root: Path) -> None:
+    page = notebook_as_markdown(root / "examples/measure.ipynb")
+    assert page.startswith("# Count and measure objects\n")
+    assert "The notebook is `examples/measure.ipynb`." in page
+    code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    assert "whole.measure(pixel_size=0.25" in code
+    assert "## Measure" in page.replace(code, "")
+    assert "execution_count" not in page
 
 
 def test_api_page_has_every_public_name() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from website.markdown_links import github_slug, link_targets, replace_links
+from website.notebooks import notebook_as_markdown
 from website.reference_pages import api_page, commands_page, messages_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +28,7 @@ GENERATED: dict[str, Callable[[], str]] = {
 """Pages made from the code, by path below docs/."""
 PROJECT_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "peers/README.md")
 """Documents outside of docs/ that the navigation names."""
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".ipynb": "json", ".json": "json"}
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json"}
 MAX_LISTED_FILES = 10
 """Folders with at most as many files are shown with the text of each."""
 
@@ -66,7 +67,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         page_uri = _page_of(name) if _is_outside(name) else name.removeprefix("docs/")
         return posixpath.relpath(page_uri, posixpath.dirname(uri) or ".") + mark + anchor
 
-    return replace_links(markdown, point) if source.endswith(".md") else markdown
+    return replace_links(markdown, point) if source.endswith((".md", ".ipynb")) else markdown
 
 
 def repository_page(name: str) -> str:
@@ -74,6 +75,8 @@ def repository_page(name: str) -> str:
     path = ROOT / name
     if name.endswith(".md"):
         return path.read_text(encoding="utf-8")
+    if name.endswith(".ipynb"):
+        return notebook_as_markdown(path)
     header = f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
     if path.is_file():
         return header + _fenced(path)
