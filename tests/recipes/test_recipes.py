@@ -146,6 +146,18 @@ def test_set_epochs_moves_milestones_and_drops_those_outside() -> None:
     assert set_epochs(sgd, 12) == (sgd, [])
     cosine, notes = set_epochs(recipe("sais-lite"), 3)
     assert (cosine.schedule.epochs, notes) == (3, [])
+    assert set_epochs(sgd, 24, keep=["schedule.milestones"])[0].schedule.milestones == (8, 11)
+
+
+def test_set_epochs_scales_the_growth_of_the_input() -> None:
+    growing = replace_settings(recipe("sais-r50-768"), "augment", initial_size=0.5, size_growth_epochs=9)
+    longer, notes = set_epochs(growing, 24)
+    assert longer.augment.size_growth_epochs == 18
+    assert notes == [
+        "24 epochs instead of 12: milestones moved from 8, 11 to 16, 22; growth of the input ends after 18 instead of 9"
+    ]
+    assert set_epochs(growing, 1)[0].augment.size_growth_epochs == 1
+    assert set_epochs(growing, 24, keep=["augment.size_growth_epochs"])[0].augment.size_growth_epochs == 9
 
 
 @pytest.mark.parametrize(

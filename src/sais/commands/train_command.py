@@ -18,9 +18,9 @@ from sais.commands.recipe_options import (
     changed_settings,
     require_recipe,
 )
-from sais.config import Experiment
+from sais.config import Experiment, flatten, to_dict
 from sais.data.paths import DataPaths
-from sais.recipes.adjust import check_experiment, replace_settings, scale_lr, set_epochs
+from sais.recipes.adjust import COUNTED_IN_EPOCHS, check_experiment, replace_settings, scale_lr, set_epochs
 from sais.recipes.from_data import Suggestion, measure, settings_to_choose, suggest, too_few_steps
 from sais.recipes.settings_file import SHORT_NAMES, format_options
 
@@ -54,8 +54,9 @@ class TrainArguments:
     """Resume the run in --out (default: the latest of this recipe and data set) with its own settings. Learning rate,
     clipping, micro-batch, checkpoints, device, workers, loggers and patience can be changed."""
     epochs: int | Literal["auto"] | None = None
-    """Number of epochs; short for --schedule.epochs, and moves the milestones of a stepped schedule in proportion.
-    auto: by the number of images, the default of the sais-lite recipes. More when resuming: only without cosine."""
+    """Number of epochs; short for --schedule.epochs, and moves what is counted in epochs, such as milestones, in
+    proportion. auto: by the number of images, the default of the sais-lite recipes. More when resuming: only without
+    cosine."""
     max_iterations: Count | None = None
     """Stop after this number of iterations, for a trial."""
     batch_size: int | Literal["auto"] | None = None
@@ -252,11 +253,10 @@ def settle(start: Experiment, arguments: TrainArguments, keep_lr: bool) -> tuple
     short["batch_size"] = None if arguments.batch_size == "auto" else arguments.batch_size
     short |= {"seed": arguments.recipe.seed, "size": arguments.recipe.size}
     experiment = apply_short_options(arguments.recipe.experiment, short)
-    epochs = arguments.epochs
-    if isinstance(epochs, int) and experiment.schedule.milestones == start.schedule.milestones:
-        experiment, notes = set_epochs(experiment, epochs)
-    elif isinstance(epochs, int):
-        experiment = replace_settings(experiment, "schedule", epochs=epochs)
+    if isinstance(arguments.epochs, int):
+        own, of_recipe = (flatten(to_dict(settings)) for settings in (experiment, start))
+        given = [name for name in COUNTED_IN_EPOCHS if own[name] != of_recipe[name]]
+        experiment, notes = set_epochs(experiment, arguments.epochs, keep=given)
     check_experiment(experiment)
     if not keep_lr:
         experiment, more = scale_lr(start, experiment)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from sais.config import Experiment
 from sais.config_ranges import check_ranges
 from sais.errors import ConfigError
+
+FIRST_EPOCHS = {"size_growth_epochs": "growth of the input", "mosaic_copy_paste_epochs": "mosaic and copy-paste"}
+"""Augmentation settings that are a number of first epochs, with words for the log."""
+COUNTED_IN_EPOCHS = ("schedule.milestones", *(f"augment.{name}" for name in FIRST_EPOCHS))
+"""Settings that change in proportion to the number of epochs."""
 
 
 def replace_settings(experiment: Experiment, group: str, **values: Any) -> Experiment:
@@ -35,20 +41,36 @@ def scale_lr(start: Experiment, experiment: Experiment) -> tuple[Experiment, lis
     return replace_settings(experiment, "optim", lr=lr), [note]
 
 
-def set_epochs(experiment: Experiment, epochs: int) -> tuple[Experiment, list[str]]:
-    """Change the number of epochs; the milestones of a stepped schedule move in proportion.
+def set_epochs(experiment: Experiment, epochs: int, keep: Collection[str] = ()) -> tuple[Experiment, list[str]]:
+    """Change the number of epochs; settings counted in epochs change in proportion, see `COUNTED_IN_EPOCHS`.
+
+    Args:
+        experiment: the settings.
+        epochs: the new number.
+        keep: dotted names of the settings that stay as they are, because the user gave them.
 
     Returns:
         The experiment with its new schedule, and notes for the log.
     """
-    schedule = experiment.schedule
-    if epochs == schedule.epochs or schedule.kind != "steps":
-        return replace_settings(experiment, "schedule", epochs=epochs), []
-    moved = {int(milestone * epochs / schedule.epochs) for milestone in schedule.milestones}
-    milestones = tuple(sorted(milestone for milestone in moved if 0 < milestone < epochs))
-    before, after = (", ".join(map(str, numbers)) or "none" for numbers in (schedule.milestones, milestones))
-    note = f"{epochs} epochs instead of {schedule.epochs}: milestones moved from {before} to {after}"
-    return replace_settings(experiment, "schedule", epochs=epochs, milestones=milestones), [note]
+    before = experiment.schedule.epochs
+    changed = replace_settings(experiment, "schedule", epochs=epochs)
+    if epochs == before:
+        return changed, []
+    moves = []
+    if experiment.schedule.kind == "steps" and "schedule.milestones" not in keep:
+        milestones = experiment.schedule.milestones
+        moved = {int(milestone * epochs / before) for milestone in milestones}
+        inside = tuple(sorted(milestone for milestone in moved if 0 < milestone < epochs))
+        changed = replace_settings(changed, "schedule", milestones=inside)
+        texts = (", ".join(map(str, numbers)) or "none" for numbers in (milestones, inside))
+        moves.append("milestones moved from {} to {}".format(*texts))
+    for name, label in FIRST_EPOCHS.items():
+        number = getattr(experiment.augment, name)
+        if number and f"augment.{name}" not in keep:
+            scaled = max(1, round(number * epochs / before))
+            changed = replace_settings(changed, "augment", **{name: scaled})
+            moves.append(f"{label} ends after {scaled} instead of {number}")
+    return changed, [f"{epochs} epochs instead of {before}: {'; '.join(moves)}"] if moves else []
 
 
 def check_experiment(experiment: Experiment) -> None:

@@ -106,8 +106,8 @@ def settings_by_name(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 def apply_settings(experiment: Experiment, values: Mapping[str, Any], where: str) -> tuple[Experiment, list[str]]:
     """Change the settings of an experiment to those of a file.
 
-    As on the command line, another batch size scales the learning rate and another number of epochs moves the
-    milestones, unless the file gives these as well.
+    As on the command line, another batch size scales the learning rate and another number of epochs moves what is
+    counted in epochs, such as the milestones, unless the file gives these as well.
 
     Args:
         experiment: the settings to change.
@@ -130,10 +130,10 @@ def apply_settings(experiment: Experiment, values: Mapping[str, Any], where: str
     changed: Experiment = from_dict(Experiment, nested, where)
     check_ranges(changed, where)
     notes: list[str] = []
-    if "schedule.epochs" in values and "schedule.milestones" not in values:
+    if "schedule.epochs" in values:
         epochs = changed.schedule.epochs
         nested["schedule"]["epochs"] = experiment.schedule.epochs
-        changed, notes = set_epochs(from_dict(Experiment, nested, where), epochs)
+        changed, notes = set_epochs(from_dict(Experiment, nested, where), epochs, keep=values)
     if "optim.batch_size" in values and "optim.lr" not in values:
         changed, more = scale_lr(experiment, changed)
         notes += more
