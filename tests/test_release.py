@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,9 @@ from release.contents import DOCUMENTS, main, sdist_problems, wheel_problems
 from sais._version import __version__
 
 yaml = pytest.importorskip("yaml")
+
+DEVELOPMENT = {"browser", "dev", "docs", "release", "track-eval"}
+"""Extras of those who develop sais."""
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +108,16 @@ def test_changelog_and_citation_have_the_version(root: Path) -> None:
     assert str(citation["version"]) == __version__
     assert citation["license"] == "Apache-2.0"
     assert f"sais_seg-{__version__}-py3-none-any.whl" in (root / "docs/install.md").read_text(encoding="utf-8")
+
+
+def test_extras_of_users_are_on_the_page_about_installation(root: Path) -> None:
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    text = (root / "docs/install.md").read_text(encoding="utf-8")
+    documented = {
+        name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)
+    }
+    assert extras.keys() - DEVELOPMENT <= documented
+    assert "train" in documented
 
 
 def test_workflow_runs_what_continuous_integration_runs(root: Path) -> None:
