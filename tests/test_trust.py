@@ -116,6 +116,17 @@ def test_a_trusted_model_is_opened(
     load_model(folder)
 
 
+def test_benchmarks_import_no_code_that_a_file_names(changed: Callable[..., Path], stranger: Path) -> None:
+    from sais.benchmark.models import ModelsRequest, experiment_of, model_candidates
+
+    folder = changed("model.head", HEAD)
+    for request in (ModelsRequest((str(folder),)), ModelsRequest((str(folder),), trust=False)):
+        with pytest.raises(ConfigError, match=f"model.head is '{HEAD}'.*trust=True"):
+            model_candidates(request, "cpu")
+    assert experiment_of(str(folder), trust=True).model.head == HEAD
+    assert len(model_candidates(ModelsRequest((str(folder),), trust=True), "cpu")) == 1
+
+
 def test_trust_of_a_package_includes_its_modules_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAIS_TRUST", "mine")
     NAMED_MODULES.discard("shutil")  # of other tests

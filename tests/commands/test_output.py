@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sais._version import __version__
 from sais.cli import COMMANDS, arguments_of, main, prints_json
 from sais.commands.arguments import with_json_file
 from sais.commands.evaluate import EvalArguments
 from sais.commands.runs import RunsArguments
+from sais.config import to_dict
 from sais.io.progress import Progress
+from sais.recipes import RECIPES, recipe
 from sais.text import is_quiet, print_json, print_text, quiet_output, text_to_stderr
 
 
@@ -93,3 +97,47 @@ def test_json_of_the_other_commands_is_a_flag() -> None:
     assert not prints_json(RunsArguments, ["runs"])
     kinds: dict[str, Any] = {command: getattr(arguments_of(command), "json", None) for command in COMMANDS}
     assert {command for command, default in kinds.items() if default == ""} == {"eval"}
+
+
+def document(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """Return the JSON document that a command prints: nothing else is on the standard output."""
+    assert main(list(words)) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json_of_recipes_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = document(capsys, "recipes", "--json")["recipes"]
+    assert [row["name"] for row in rows] == list(RECIPES)
+    assert all(row["description"] for row in rows)
+    assert document(capsys, "recipes", "sais-lite", "--json") == json.loads(json.dumps(to_dict(recipe("sais-lite"))))
+    versions = document(capsys, "version", "--json")
+    assert versions["sais"] == __version__
+    assert versions["packages"]["numpy"] == version("numpy")
+
+
+def test_json_of_split(capsys: pytest.CaptureFixture[str], shapes: Path, tmp_path: Path) -> None:
+    source = json.loads((shapes / "annotations/train.json").read_text())
+    words = ["split", str(shapes / "annotations/train.json"), "--out", str(tmp_path), "--no-keep-similar"]
+    rows = document(capsys, *words, "--json")["splits"]
+    assert [row["name"] for row in rows] == ["train", "valid"]
+    assert sum(row["images"] for row in rows) == len(source["images"])
+    assert sum(row["objects"] for row in rows) == len(source["annotations"])
+    assert all(Path(row["file"]).is_file() for row in rows)
+    again = document(capsys, "split", str(shapes), "--out", str(tmp_path / "again"), "--no-keep-similar", "--json")
+    assert [Path(row["file"]).is_file() for row in again["splits"]] == [True, True]
+    assert sum(row["images"] for row in again["splits"]) > len(source["images"])
+
+
+def test_json_of_predict_and_bench(
+    capsys: pytest.CaptureFixture[str], trained: Path, shapes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "predictions"
+    words = ["predict", str(trained), str(shapes / "images/valid"), "--out", str(out), "--score", "0", "--no-draw"]
+    summary = document(capsys, *words, "--json")
+    content = json.loads((out / "predictions.json").read_text())
+    assert (summary["images"], summary["objects"]) == (len(content["images"]), len(content["annotations"]))
+    assert sum(summary["classes"].values()) == summary["objects"] > 0
+    words = ["bench", "masks", "--objects", "3", "--image-size", "60", "80", "--repeats", "1", "--no-memory"]
+    cases = document(capsys, *words, "--json")["cases"]
+    assert [case["case"]["num_objects"] for case in cases] == [3, 3]
+    assert all(row["milliseconds"] > 0 for case in cases for row in case["rows"])

@@ -42,6 +42,8 @@ class ModelsRequest:
     """Functions that return further candidates, each named ``module:function``."""
     only: tuple[str, ...] = ()
     """Names of the peers to measure; all if empty."""
+    trust: bool = False
+    """Whether code outside of sais that a model file names is imported and run; see `sais.trust`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,12 @@ def model_candidates(request: ModelsRequest, device: str) -> list[Candidate]:
     for model in dict.fromkeys(request.models):
         for precision in request.precisions:
             for batch_size in request.batch_sizes:
-                options = InferenceOptions(device="cpu", precision=precision, batch_size=batch_size)  # type: ignore[arg-type]
+                options = InferenceOptions(
+                    device="cpu",
+                    precision=precision,  # type: ignore[arg-type]
+                    batch_size=batch_size,
+                    trust=request.trust,
+                )
                 candidates += _variants(model, options, request, device)
     peers = [candidate for source in request.peers for candidate in find_candidates(source)]
     return candidates + select_by_name(peers, request.only)
@@ -135,7 +142,7 @@ def _variants(model: str, options: InferenceOptions, request: ModelsRequest, dev
 
     if options.precision == "fp16" and device == "cpu":
         return []
-    experiment = experiment_of(model)
+    experiment = experiment_of(model, request.trust)
     if request.input_size is not None:
         letterbox((1, 1), experiment.input.mode, request.input_size)  # raises if the size is invalid
         experiment = replace(experiment, input=replace(experiment.input, size=request.input_size))
@@ -166,8 +173,12 @@ def _exported_variants(
     return [Candidate(name, prepare, batch_size=options.batch_size)]
 
 
-def experiment_of(model: str) -> Experiment:
+def experiment_of(model: str, trust: bool = False) -> Experiment:
     """Return the settings of a recipe, a checkpoint or a run. Weights do not change latency.
+
+    Args:
+        model: name of a recipe, ``module:function``, or path of a checkpoint or run folder.
+        trust: whether code outside of sais that only the file names may be imported; see `sais.trust`.
 
     Raises:
         ConfigError: a file names code that is not trusted (`sais.trust`).
@@ -184,7 +195,7 @@ def experiment_of(model: str) -> Experiment:
             f"{model}: neither a recipe nor a checkpoint, run or exported graph. `sais recipes` lists the recipes."
         )
     experiment = load_checkpoint(find_checkpoint(Path(model))).experiment
-    check_trusted(own_code(experiment), model, trust=None)
+    check_trusted(own_code(experiment), model, trust)
     return experiment
 
 
@@ -200,7 +211,7 @@ def num_classes_of(request: ModelsRequest) -> int:
     from sais.inference.backends.exported import open_exported
 
     graphs = [Path(model) for model in request.models if Path(model).suffix in EXPORTED_SUFFIXES]
-    counts = {len(open_exported(path, InferenceOptions()).class_names): path for path in graphs}
+    counts = {len(open_exported(path, InferenceOptions(trust=request.trust)).class_names): path for path in graphs}
     if len(counts) > 1:
         paths = " and ".join(map(str, counts.values()))
         raise CheckpointError(f"{paths}: they have different numbers of classes. Measure them one by one.")

@@ -47,6 +47,8 @@ class TrainingRequest:
     """Functions that return further candidates, each named ``module:function``."""
     only: tuple[str, ...] = ()
     """Names of the candidates to measure; all if empty."""
+    trust: bool = False
+    """Whether code outside of sais that a model file names is imported and run; see `sais.trust`."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def training_candidates(request: TrainingRequest) -> list[Candidate]:
         for precision in request.precisions:
             for mode in request.activation_checkpointing:
                 experiment = replace_settings(
-                    experiment_of(model), "run", activation_checkpointing=mode, precision=precision
+                    experiment_of(model, request.trust), "run", activation_checkpointing=mode, precision=precision
                 )
                 if request.input_size is not None:
                     letterbox((1, 1), "fixed", request.input_size)  # raises if the size is invalid

@@ -17,7 +17,7 @@ from sais.errors import ConfigError, InputError
 from sais.inference.options import EXPORTED_SUFFIXES
 from sais.io.atomic import write_bytes, write_text
 from sais.io.outputs import check_outputs, written_by
-from sais.text import print_text
+from sais.text import print_json, print_text
 
 WRITER = "sais bench"
 
@@ -76,6 +76,11 @@ class BenchArguments:
     """models, scaling, training: folder for the measurements as JSON, and for the plot."""
     overwrite: bool = False
     """Replace any existing file, not only earlier measurements."""
+    trust: bool = False
+    """models, training: import and run code outside of sais that a model file names, and open an exported graph that
+    another program has changed."""
+    json: bool = False
+    """Print the measurements as JSON on the standard output, and all other lines on stderr."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -89,7 +94,11 @@ def run(argv: Sequence[str]) -> int:
     if not _is_torch_free(arguments):
         need_torch("bench")
     run = {"models": _models, "masks": _masks, "scaling": _scaling, "training": _training}[arguments.what]
-    run(arguments)
+    measurements = {"written_by": WRITER, **run(arguments)}
+    if arguments.out is not None:
+        _write(arguments.out / f"{arguments.what}.json", measurements)
+    if arguments.json:
+        print_json(measurements)
     return 0
 
 
@@ -123,6 +132,7 @@ def _check_options(arguments: BenchArguments) -> None:
         "object_counts": ("scaling",),
         "megapixels": ("scaling",),
         "out": ("models", "scaling", "training"),
+        "trust": ("models", "training"),
     }
     for name, targets in exclusive.items():
         if what not in targets and getattr(arguments, name) != getattr(default, name):
@@ -136,17 +146,20 @@ def _check_options(arguments: BenchArguments) -> None:
         require_matplotlib()
 
 
-def _masks(arguments: BenchArguments) -> None:
+def _masks(arguments: BenchArguments) -> dict[str, Any]:
     from sais.benchmark.masks import MaskCase, make_inputs, measure_masks
-    from sais.commands.bench_tables import print_masks
+    from sais.commands.bench_tables import environment, print_masks
 
+    cases = []
     for grid in ((192, 192), (160, 160)):
         case = MaskCase(arguments.objects or 100, arguments.image_size, grid)
         measurements = measure_masks(case, arguments.repeats, arguments.memory)
         print_masks(case, make_inputs(case), measurements, arguments.repeats)
+        cases.append({"case": asdict(case), "rows": [asdict(row) for row in measurements]})
+    return {"environment": environment("cpu"), "cases": cases}
 
 
-def _models(arguments: BenchArguments) -> None:
+def _models(arguments: BenchArguments) -> dict[str, Any]:
     from sais.benchmark.models import ModelsRequest, bench_models
     from sais.benchmark.timing import Conditions
     from sais.commands.bench_tables import environment, print_models
@@ -159,15 +172,14 @@ def _models(arguments: BenchArguments) -> None:
         _square(arguments.input_size),
         arguments.peers,
         arguments.only,
+        arguments.trust,
     )
     device = _device_of(arguments)
     conditions = Conditions(arguments.objects or 100, arguments.image_size, repeats=arguments.repeats, device=device)
     rows = bench_models(request, conditions, arguments.memory)
     print_models(rows, conditions)
-    if arguments.out is not None:
-        settings = {"request": asdict(request), "conditions": asdict(conditions)}
-        measurements = {"environment": environment(device), **settings, "rows": [asdict(row) for row in rows]}
-        _write(arguments.out / "models.json", measurements)
+    settings = {"request": asdict(request), "conditions": asdict(conditions)}
+    return {"environment": environment(device), **settings, "rows": [asdict(row) for row in rows]}
 
 
 def _device_of(arguments: BenchArguments) -> str:
@@ -179,7 +191,7 @@ def _device_of(arguments: BenchArguments) -> str:
     return str(choose_device(arguments.device))
 
 
-def _training(arguments: BenchArguments) -> None:
+def _training(arguments: BenchArguments) -> dict[str, Any]:
     from sais.benchmark.training import TrainingRequest, bench_training
     from sais.commands.bench_tables import environment, print_training
     from sais.device import choose_device
@@ -193,17 +205,15 @@ def _training(arguments: BenchArguments) -> None:
         _square(arguments.input_size),
         arguments.peers,
         arguments.only,
+        arguments.trust,
     )
     device = str(choose_device(arguments.device))
     rows = bench_training(request, arguments.repeats, device, arguments.time)
     print_training(rows, request, arguments.repeats if arguments.time else 0, device)
-    if arguments.out is not None:
-        rows_json = [asdict(row) for row in rows]
-        measurements = {"environment": environment(device), "request": asdict(request), "rows": rows_json}
-        _write(arguments.out / "training.json", measurements)
+    return {"environment": environment(device), "request": asdict(request), "rows": [asdict(row) for row in rows]}
 
 
-def _scaling(arguments: BenchArguments) -> None:
+def _scaling(arguments: BenchArguments) -> dict[str, Any]:
     from sais.benchmark.scaling import measure_scaling, plot, scaling_cases, to_json
     from sais.commands.bench_tables import environment, print_scaling
 
@@ -211,11 +221,12 @@ def _scaling(arguments: BenchArguments) -> None:
     with progress_bar("cases", len(cases), "cases") as progress:
         curves = measure_scaling(cases, arguments.repeats, arguments.memory, progress)
     print_scaling(curves)
+    machine = environment("cpu")
     if arguments.out is not None:
-        machine = environment("cpu")
-        _write(arguments.out / "scaling.json", {"environment": machine, "curves": to_json(curves)})
+        make_folder(arguments.out)
         write_bytes(arguments.out / "scaling.png", plot(curves, f"Masks from prototypes: {machine}"))
         print_text(f"wrote {arguments.out / 'scaling.png'}")
+    return {"environment": machine, "curves": to_json(curves)}
 
 
 def _square(side: int | None) -> tuple[int, int] | None:
@@ -224,5 +235,5 @@ def _square(side: int | None) -> tuple[int, int] | None:
 
 def _write(path: Path, measurements: dict[str, Any]) -> None:
     make_folder(path.parent)
-    write_text(path, json.dumps({"written_by": WRITER, **measurements}, indent=1) + "\n")
+    write_text(path, json.dumps(measurements, indent=1) + "\n")
     print_text(f"wrote {path}")

@@ -120,13 +120,7 @@ def _write_page(
     check_outputs([path], images, arguments.overwrite, own=written_by(PAGE))
     errors = {name: result.errors for name, result in results.items() if result.errors}
     page = write_data_report(reports, path, data.resolve().name, recommendation, errors)
-    _print(arguments, f"wrote {page}")
-
-
-def _print(arguments: DoctorArguments, text: str) -> None:
-    """Print a line, unless the output is JSON."""
-    if not arguments.json:
-        print_text(text)
+    print_text(f"wrote {page}")
 
 
 def _find_splits(arguments: DoctorArguments) -> tuple[Path, list[str]]:
@@ -273,7 +267,7 @@ def _write_repaired(
     for result in results:
         changes = [f"{printable(what)}: {count}" for what, count in result.changes.items()]
         changes += [] if result.split.images else ["no image is left, so that the copy lacks this split"]
-        _print(arguments, f"{short_name(result.split.name)}: {'; '.join(changes) or 'nothing to repair'}")
+        print_text(f"{short_name(result.split.name)}: {'; '.join(changes) or 'nothing to repair'}")
     for name in unreadable:
-        _print(arguments, f"{short_name(name)}: cannot be read, so that the copy lacks this split")
-    _print(arguments, f"wrote {arguments.fix}; next: sais doctor {arguments.fix}")
+        print_text(f"{short_name(name)}: cannot be read, so that the copy lacks this split")
+    print_text(f"wrote {arguments.fix}; next: sais doctor {arguments.fix}")

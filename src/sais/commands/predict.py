@@ -28,7 +28,7 @@ from sais.commands.prediction_file import (
     remove_drawings,
 )
 from sais.inference.options import InferenceOptions
-from sais.text import print_text, short_name
+from sais.text import print_json, print_text, short_name
 
 if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
@@ -83,6 +83,9 @@ class PredictArguments:
     """Files with several pages or frames (TIFF, GIF, WebP, PNG): read the first, or all as images of their own."""
     skip_broken: bool = True
     """Skip and count unreadable images; --no-skip-broken stops at the first."""
+    json: bool = False
+    """Print a summary as JSON on the standard output, and all other lines on stderr; the objects are in
+    predictions.json."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -140,6 +143,8 @@ def run(argv: Sequence[str]) -> int:
     )
     lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions), *label_notes]
     print_text(*lines, f"wrote {arguments.out}", sep="\n")
+    if arguments.json:
+        print_json({"out": str(arguments.out), "model": str(arguments.model), **predictions.summary(), "notes": lines})
     return 0
 
 

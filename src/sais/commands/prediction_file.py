@@ -124,6 +124,15 @@ class PredictionFile:
         """Add a drawing or a table that has been written below the output folder."""
         self.drawings[path.relative_to(out).as_posix()] = path.stat().st_size
 
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers of images, of objects and of the objects of each class, for JSON."""
+        return {
+            "images": len(self.images),
+            "objects": sum(self.counts.values()),
+            "classes": dict(self.counts.most_common()),
+            "images_at_limit": self.limited,
+        }
+
     def write(self, out: Path, complete: bool = True) -> None:
         """Write predictions.json to the folder `out` atomically."""
         names = zip(self.category_ids, self.class_names, strict=True)

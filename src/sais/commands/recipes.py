@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -22,13 +22,18 @@ class RecipesArguments:
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
     """Recipe to show: a name, module:function of your own, or a settings file."""
+    json: bool = False
+    """Print JSON: the recipes with their descriptions, or the settings of NAME."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais recipes`."""
     arguments = parse(RecipesArguments, argv, "sais recipes [NAME]")
     if arguments.name:
-        return _show(arguments.name)
+        return _show(arguments.name, arguments.json)
+    if arguments.json:
+        print_json({"recipes": [_facts(name) for name in RECIPES]})
+        return 0
     from rich.console import Console
     from rich.table import Table
 
@@ -48,9 +53,17 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _show(name: str) -> int:
+def _facts(name: str) -> dict[str, Any]:
+    """Return a recipe for JSON."""
+    experiment = RECIPES[name]()
+    description = (inspect.getdoc(RECIPES[name]) or "").partition("\n")[0]
+    size = {"mode": experiment.input.mode, "size": list(experiment.input.size), "from_data": name in ADAPTIVE}
+    return {"name": name, "description": description, "input": size, "backbone": experiment.model.backbone}
+
+
+def _show(name: str, as_json: bool) -> int:
     experiment = recipe(name)
-    if name in RECIPES:
+    if name in RECIPES and not as_json:
         print_lines(f"{inspect.getdoc(RECIPES[name])}\n")
     print_json(to_dict(experiment))
     return 0

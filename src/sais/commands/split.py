@@ -1,4 +1,4 @@
-"""`sais split FILE`: split labels into a training, a validation and perhaps a test split, as COCO files."""
+"""`sais split DIR`: split labels into a training, a validation and perhaps a test split, as COCO files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tyro
 from sais.commands.arguments import Seed, parse, progress_bar
 from sais.errors import ConfigError, InputError, SaisError
 from sais.io.outputs import check_outputs
-from sais.text import print_lines, print_text
+from sais.text import print_json, print_lines, print_text
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SplitArguments:
-    """Split a COCO file into a training and a validation split, stratified by class. Images are not moved.
+    """Split labels into a training and a validation split, stratified by class. Images are not moved.
 
-    Labels of another format without splits, such as a folder of LabelMe files, are written as COCO files as well. A
-    data set that is split already is split again with --out DIR, where its images become hard links.
+    Labels may be a COCO file or have any other format without splits, such as a folder of LabelMe files; the splits are
+    written as COCO files. A data set that is split already is split again with --out DIR, where its images become hard
+    links.
 
     With --test, a third split is for the evaluation of the final model.
 
@@ -33,29 +34,30 @@ class SplitArguments:
     that belong together, such as those of one patient, are not recognized: split those yourself.
     """
 
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
-    """COCO JSON with all images, the folder of the only one, a folder of labels of another format, or the name of a
-    folder in $SAIS_DATA."""
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of labels of all images, its name in the folder $SAIS_DATA, or a COCO JSON."""
     valid: float = 0.2
     """Fraction of the images in the validation split, between 0 and 1."""
     test: float = 0.0
     """Fraction of the images in the test split; 0 for none."""
     out: Path | None = None
-    """Folder of the data set, for annotations/train.json, valid.json and test.json. Default: the folder of FILE, or its
+    """Folder to write annotations/train.json, valid.json and test.json to. Default: the folder of DIR, or its
     parent if that folder is called annotations."""
     format: str = "auto"
-    """Format of the labels in the folder FILE, such as labelme; auto: as it is found, COCO first."""
+    """Format of the labels in DIR, such as labelme; auto: as it is found, COCO first."""
     keep_similar: bool = True
     """Keep near-duplicates in one split; --no-keep-similar does not read the images."""
     seed: Seed = 0
     """Random seed; the same seed gives the same split."""
     overwrite: bool = False
-    """Replace existing files; never FILE. An unchanged earlier split needs no --overwrite."""
+    """Replace existing files; never DIR. An unchanged earlier split needs no --overwrite."""
+    json: bool = False
+    """Print the splits as JSON on the standard output, and all other lines on stderr."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `sais split`."""
-    arguments = parse(SplitArguments, argv, "sais split FILE")
+    arguments = parse(SplitArguments, argv, "sais split DIR")
     if not 0 < arguments.valid < 1:
         raise ConfigError(f"--valid {arguments.valid:g}: not between 0 and 1. Give 0.2 for a fifth of the images.")
     if not 0 <= arguments.test < 1 - arguments.valid:
@@ -66,11 +68,11 @@ def run(argv: Sequence[str]) -> int:
     from sais.data.split import split_document
     from sais.data.split_summary import summarize
 
-    if not arguments.file.exists() and not arguments.file.suffix:  # not a file
-        arguments = replace(arguments, file=locate(arguments.file))
-    if arguments.out is not None and _is_split(arguments.file, arguments.format):
+    if not arguments.data.exists() and not arguments.data.suffix:  # not a file
+        arguments = replace(arguments, data=locate(arguments.data))
+    if arguments.out is not None and _is_split(arguments.data, arguments.format):
         return _split_again(arguments, arguments.out)
-    labels = _read_labels(arguments.file, arguments.format)
+    labels = _read_labels(arguments.data, arguments.format)
     document, folder, inputs = labels.document, labels.folder, labels.inputs
     out = arguments.out or folder
     names = ("train", "valid", "test") if arguments.test else ("train", "valid")
@@ -90,7 +92,19 @@ def run(argv: Sequence[str]) -> int:
     except SaisError as error:
         print_text(f"copy or link the images into {out / 'images'} ({error})")
     print_text(f"next: sais doctor {out}")
+    if arguments.json:
+        counts = [(path.stem, len(part["images"]), len(part["annotations"])) for path, part in parts.items()]
+        _print_json(out, counts)
     return 0
+
+
+def _print_json(out: Path, counts: Sequence[tuple[str, int, int]]) -> None:
+    """Print the splits: name, number of images, number of objects."""
+    splits = [
+        {"name": name, "file": str(out / "annotations" / f"{name}.json"), "images": images, "objects": objects}
+        for name, images, objects in counts
+    ]
+    print_json({"out": str(out), "splits": splits})
 
 
 def _write(contents: dict[Path, str]) -> None:
@@ -199,17 +213,20 @@ def _split_again(arguments: SplitArguments, out: Path) -> int:
     from sais.data.resplit import draw_parts, read_all_splits
     from sais.data.split_summary import summarize
 
-    if out.exists() and out.samefile(arguments.file):
+    if out.exists() and out.samefile(arguments.data):
         raise InputError(f"{out}: the folder of the data set that is read. Choose another output folder.")
-    whole = read_all_splits(arguments.file, arguments.format)
+    whole = read_all_splits(arguments.data, arguments.format)
     groups = _group_similar(whole) if arguments.keep_similar else {}
     parts = draw_parts(whole, arguments.valid, arguments.seed, arguments.test, groups)
     write_splits(
-        parts, out, "coco", inputs=annotation_files(arguments.file), images="link", overwrite=arguments.overwrite
+        parts, out, "coco", inputs=annotation_files(arguments.data), images="link", overwrite=arguments.overwrite
     )
     for part in parts:
         print_lines(summarize(part))
     print_text(f"wrote {out}; next: sais doctor {out}")
+    if arguments.json:
+        objects = [sum(len(record.annotations) for record in part.images) for part in parts]
+        _print_json(out, [(part.name, len(part.images), count) for part, count in zip(parts, objects, strict=True)])
     return 0
 
 
