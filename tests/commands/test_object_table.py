@@ -103,7 +103,7 @@ def test_interrupted_prediction_writes_and_lists_its_table(
     def fail(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sais.commands.predict._predict_videos", fail)
+    monkeypatch.setattr("sais.commands.predict_videos.VideoPredictor.run", fail)
     words = ["predict", str(trained), str(shapes / "images/valid"), "--out", str(tmp_path), "--device", "cpu"]
     assert cli.main([*words, "--no-draw", "--score", "0.05", "--csv"]) == 130
     content = json.loads((tmp_path / "predictions.json").read_text())

@@ -53,7 +53,7 @@ class FakeContainer:
     def decode(self, stream: Any) -> Iterator[Any]:
         """Yield frames, then break."""
         for i in range(self._frames):
-            image = np.full((24, self._camera.width, 3), i, np.uint8)
+            image = np.full((24, self._camera.width, 3), i % 256, np.uint8)
             yield av.VideoFrame.from_ndarray(image, format="rgb24")
         if self._camera.error:
             raise av.error.TimeoutError(110, "Connection timed out")

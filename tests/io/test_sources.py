@@ -145,7 +145,7 @@ def test_find_sources_finds_other_spellings_of_a_name(tmp_path: Path, monkeypatc
     assert find_sources([path.as_uri()]).images[0].location == path
     with pytest.raises(InputError, match="Did you mean .*caf\u00e9 1.png"):
         find_sources([str(path).replace(" 1", "-1")])
-    with pytest.raises(InputError, match="Use http or https"):
+    with pytest.raises(InputError, match="Use http, https or rtsp"):
         find_sources(["s3://bucket/a.png"])
 
 

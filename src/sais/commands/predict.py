@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import numpy as np
 import tyro
 
-from sais.commands.arguments import FLAT, Count, make_folder, parse
+from sais.commands.arguments import FLAT, parse
 from sais.commands.input_files import model_files
 from sais.commands.object_table import ObjectTable
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
 from sais.commands.options import Maximum, Minimum
+from sais.commands.predict_videos import VideoPredictor, VideoSource, video_sources
 from sais.commands.predicted_labels import PredictedLabels
 from sais.commands.prediction_file import (
     WRITER,
@@ -27,6 +26,8 @@ from sais.commands.prediction_file import (
     read_drawings,
     remove_drawings,
 )
+from sais.commands.track_files import TrackFiles
+from sais.commands.video_options import VideoOptions
 from sais.inference.options import InferenceOptions
 from sais.text import print_json, print_text, short_name
 
@@ -42,7 +43,7 @@ Results = tuple[PredictionFile, PredictedLabels, ObjectTable]
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Detect the objects in images or a video.
+    """Detect the objects in images, videos, webcams and streams, and follow them.
 
     Writes drawings and predictions.json: a COCO file with the category ids of the training data, whose annotations also
     have a score. A second prediction into the same folder replaces the files of the first.
@@ -51,14 +52,15 @@ class PredictArguments:
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model file, folder of a training run, or exported file (.onnx and .xml need no PyTorch)."""
     sources: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE")]
-    """Images, folders, globs ("shots/*.jpg"), videos and http(s) addresses; - reads paths from standard input."""
+    """Images, folders, globs ("shots/*.jpg"), videos, http(s) and rtsp addresses, numbers of webcams (0); - reads paths
+    from standard input."""
     out: Path = Path("predictions")
     """Folder to write to."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     draw: bool = True
     """Write drawings; --no-draw writes predictions.json only."""
     color_by: Literal["class", "instance"] = "class"
-    """Colors of drawings: the same for all objects of a class, or the next one for each object."""
+    """Colors of drawings: the same for all objects of a class, or the next one for each object or track."""
     palette: Literal["default", "color-blind"] = "default"
     """Colors of drawings: 16 colors, or eight that color-blind people can distinguish."""
     overwrite: bool = False
@@ -77,8 +79,7 @@ class PredictArguments:
     """Side of a pixel in --unit, for the lengths and areas of --csv."""
     unit: str = "px"
     """Name of the unit of lengths in --csv, such as mm."""
-    frame_stride: Count = 1
-    """Video: process every N-th frame."""
+    video: Annotated[VideoOptions, FLAT] = field(default_factory=VideoOptions)
     pages: Literal["first", "all"] = "first"
     """Files with several pages or frames (TIFF, GIF, WebP, PNG): read the first, or all as images of their own."""
     skip_broken: bool = True
@@ -94,17 +95,24 @@ def run(argv: Sequence[str]) -> int:
     check_model(arguments.model)
     from sais.commands.source_images import open_sources
 
+    has_places = any(arguments.video.places())
     sources = open_sources(arguments.sources, arguments.pages)
+    videos = video_sources(sources, arguments.video.track)
+    images = [] if arguments.video.track else sources.images
     inputs = [*model_files(arguments.model), *([] if arguments.like is None else [arguments.like])]
     check_results(arguments.out, [*inputs, *_source_files(sources)], arguments.overwrite)
-    names = _drawing_names(sources) if arguments.draw else []
+    names = _drawing_names(images, videos) if arguments.draw else []
     if arguments.draw:
         check_drawings(arguments.out, names, _source_files(sources), arguments.overwrite)
     label_files = PredictedLabels(arguments.out, arguments.to, arguments.tolerance, arguments.overwrite)
     label_files.check(sources.images, [*inputs, *_source_files(sources)])
     table = ObjectTable(arguments.out, arguments.csv, arguments.pixel_size, arguments.unit)
     table.check([*inputs, *_source_files(sources)], arguments.overwrite)
-    _check_videos(sources.videos)
+    track_files = None
+    if arguments.video.track:
+        track_files = TrackFiles(arguments.out, has_places)
+        track_files.check([*inputs, *_source_files(sources)], arguments.overwrite)
+    _check_videos(sources.videos, arguments.video.track)
     labels = None if arguments.like is None else LabelIds(arguments.like)
     predictor = open_predictor("predict", arguments.model, arguments.inference)
     label_files.open(predictor)
@@ -121,14 +129,15 @@ def run(argv: Sequence[str]) -> int:
     predictions.write(arguments.out, complete=False)  # a killed prediction leaves no drawing without its entry
     predictions.drawings = {}
     print_text(predictor.filter)
+    video_predictor = VideoPredictor(arguments, predictor, predictions, label_files, table, track_files)
     try:
-        summary = _predict_images(arguments, predictor, (predictions, label_files, table), sources.images)
-        _predict_videos(arguments, predictor, (predictions, label_files, table), sources.videos)
-        table_notes = _write_table(table, predictions)
+        summary = _predict_images(arguments, predictor, (predictions, label_files, table), images)
+        video_predictor.run(videos)
+        table_notes = _write_tables(table, track_files, predictions)
     except BaseException:  # also Ctrl-C: what has been predicted is not lost
         label_files.finish(complete=False)
         try:
-            _write_table(table, predictions)
+            _write_tables(table, track_files, predictions, complete=False)
         finally:
             predictions.drawings = planned | predictions.drawings
             predictions.write(arguments.out, complete=False)
@@ -136,7 +145,8 @@ def run(argv: Sequence[str]) -> int:
     remove_drawings(arguments.out, earlier, predictions.drawings, _source_files(sources))
     predictions.write(arguments.out)
     label_notes = [*label_files.finish(), *table_notes]
-    unit = "images and frames" if sources.images and sources.videos else "frames" if sources.videos else "images"
+    summary += video_predictor.notes
+    unit = "images and frames" if images and videos else "frames" if videos else "images"
     unit = unit.removesuffix("s") if len(predictions.images) == 1 else unit
     totals = (
         ", ".join(f"{count} {short_name(name)}" for name, count in predictions.counts.most_common()) or "no objects"
@@ -148,11 +158,15 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _write_table(table: ObjectTable, predictions: PredictionFile) -> list[str]:
-    """Write the table, if it is wanted, and list it in predictions.json; return a line about it."""
+def _write_tables(
+    table: ObjectTable, track_files: TrackFiles | None, predictions: PredictionFile, complete: bool = True
+) -> list[str]:
+    """Write the table and the tracks, if wanted, and list them in predictions.json; return lines about them."""
     notes = table.write()
     if notes:
         predictions.add_drawing(table.path.parent, table.path)
+    if track_files is not None:
+        notes += track_files.write(predictions, complete)
     return notes
 
 
@@ -160,8 +174,12 @@ def _source_files(sources: Sources) -> list[Path]:
     return [*(image.location for image in sources.images if isinstance(image.location, Path)), *sources.videos]
 
 
-def _check_videos(paths: list[Path]) -> None:
-    """Raise SaisError for a video that cannot be opened, before any image is predicted."""
+def _check_videos(paths: list[Path], track: bool) -> None:
+    """Raise SaisError for a video that cannot be opened, or a missing package, before any image is predicted."""
+    if track:
+        from sais.tracking.association import assignment_solver
+
+        assignment_solver()
     if paths:
         from sais.io.video import video_info
 
@@ -169,13 +187,13 @@ def _check_videos(paths: list[Path]) -> None:
             video_info(path)
 
 
-def _drawing_names(sources: Sources) -> list[Path]:
+def _drawing_names(images: list[SourceImage], videos: list[VideoSource]) -> list[Path]:
     """Return the paths of the drawings below the output folder: of the images, then of the videos."""
     from sais.io.result_names import drawing_names
 
-    images = drawing_names([image.file_name for image in sources.images])
-    videos = drawing_names([path.name for path in sources.videos])
-    return [*(Path(f"{name}.jpg") for name in images), *(Path(f"{name}.mp4") for name in videos)]
+    image_names = drawing_names([image.file_name for image in images])
+    video_names = drawing_names([video.name for video in videos])
+    return [*(Path(f"{name}.jpg") for name in image_names), *(Path(f"{name}.mp4") for name in video_names)]
 
 
 def _notes(predictor: Predictor, predictions: PredictionFile) -> list[str]:
@@ -262,44 +280,3 @@ def _draw(arguments: PredictArguments, image: np.ndarray, detections: Detections
     from sais.results.draw import draw
 
     return draw(image, detections, 0, color_by=arguments.color_by, palette=arguments.palette)
-
-
-def _frame_batches(
-    frames: Iterator[tuple[int, float, np.ndarray]], size: int
-) -> Iterator[list[tuple[tuple[int, float], np.ndarray]]]:
-    """Yield the frames (H, W, 3) of a video in batches, each with its number and time in seconds."""
-    while batch := [((number, seconds), image) for number, seconds, image in islice(frames, size)]:
-        yield batch
-
-
-def _predict_videos(arguments: PredictArguments, predictor: Predictor, results: Results, paths: list[Path]) -> None:
-    if not paths:
-        return
-    from sais.io.progress import Progress
-    from sais.io.result_names import drawing_names
-    from sais.io.video import VideoWriter, read_video, video_info
-
-    predictions, label_files, table = results
-    options = arguments.inference
-    for source, name in zip(paths, drawing_names([path.name for path in paths]), strict=True):
-        frames, info = read_video(source, arguments.frame_stride), video_info(source)
-        with ExitStack() as stack:
-            writer = None
-            total = -(-info.frames // arguments.frame_stride)
-            progress = stack.enter_context(Progress(source.name, total, "frames"))
-            if arguments.draw:
-                make_folder(arguments.out)
-                rate = info.rate / arguments.frame_stride
-                writer = stack.enter_context(VideoWriter(arguments.out / f"{name}.mp4", rate=rate))
-            batches = _frame_batches(frames, options.batch_size)
-            for (frame, seconds), image, detections in _predict(predictor, batches, progress):
-                print_text(f"{source} {seconds:.2f} s: {detections.summary()}")
-                entry = {"video": source.name, "frame": frame, "seconds": round(seconds, 3)}
-                predictions.add(detections, f"{name}_frame_{frame:06d}.jpg", **entry)
-                label_files.add(image, detections, f"{name}_frame_{frame:06d}")
-                table.add(detections, predictions.images[-1]["file_name"])
-                if writer is not None:
-                    writer.write(_draw(arguments, image, detections))
-                progress.advance()
-        if writer is not None and (arguments.out / f"{name}.mp4").is_file():
-            predictions.add_drawing(arguments.out, arguments.out / f"{name}.mp4")

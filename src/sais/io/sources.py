@@ -24,6 +24,7 @@ from sais.errors import InputError, SaisError
 from sais.io.decoding import IMAGE_FORMATS, RAW_SUFFIXES, file_kind, heif_installed
 from sais.io.download import URL_SCHEMES
 from sais.io.images import count_pages
+from sais.io.live_video import is_live
 from sais.io.result_names import result_names, url_name
 from sais.io.video import is_video
 from sais.text import printable
@@ -83,6 +84,8 @@ class Sources:
     """The images and pages."""
     videos: list[Path] = field(default_factory=list)
     """The videos."""
+    streams: list[str] = field(default_factory=list)
+    """Numbers of webcams and addresses of videos."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Kind of file, such as ".txt" -> number of files left out."""
     notes: list[str] = field(default_factory=list)
@@ -120,9 +123,10 @@ def find_sources(words: Sequence[str], pages: Pages = "first", listing: bytes = 
     """Return the images and videos that one or several sources name.
 
     Args:
-        words: Paths of images, videos and folders, glob patterns, http and https addresses, or `STANDARD_INPUT`. A
-            file that exists is taken literally, even if its name looks like a pattern. A single source that is not an
-            image is an error; among several it is left out, since the shell expands ``shots/*`` to all files.
+        words: Paths of images, videos and folders, glob patterns, http and https addresses, numbers of webcams and
+            addresses of videos (`sais.io.live_video.is_live`), or `STANDARD_INPUT`. A file that exists is taken
+            literally, even if its name looks like a pattern. A single source that is not an image is an error; among
+            several it is left out, since the shell expands ``shots/*`` to all files.
         pages: Whether the pages and frames of a file are images of their own, or only the first is predicted.
         listing: Content of standard input: a path or address a line, or separated by NUL characters.
 
@@ -143,7 +147,7 @@ def find_sources(words: Sequence[str], pages: Pages = "first", listing: bytes = 
     names = result_names([(location, unique[location]) for location in locations])
     for location, name in zip(locations, names, strict=True):
         sources.images += _pages(location, name) if pages == "all" else [SourceImage(location, name)]
-    if not sources.images and not sources.videos:
+    if not sources.images and not sources.videos and not sources.streams:
         left_out = sources.left_out_text()
         detail = f" (left out: {left_out})" if left_out else ""
         raise InputError(f"{' '.join(words)}: no images or videos{detail}. Check the paths.")
@@ -162,12 +166,15 @@ def _find(word: str, sources: Sources, single: bool) -> list[tuple[Path | str, s
     """Return the images of one source with their names relative to it; videos go to `sources`."""
     if not word.strip():
         raise InputError(f"source {word!r}: an empty name. Name an image, a folder or a video.")
+    if is_live(word) and not os.path.lexists(word):
+        sources.streams.append(word)
+        return []
     if word.lower().startswith(URL_SCHEMES):
         return [(word, url_name(word))]
     if word.lower().startswith("file://"):
         word = url2pathname(urlsplit(word).path)
     elif _SCHEME.match(word):
-        raise InputError(f"{word}: unsupported address. Use http or https, or download the file first.")
+        raise InputError(f"{word}: unsupported address. Use http, https or rtsp, or download the file first.")
     if not os.path.lexists(word):
         if glob.has_magic(word):
             return _find_matches(word, sources)
@@ -259,7 +266,9 @@ def _listed(listing: bytes, sources: Sources) -> list[tuple[Path | str, str]]:
         raise InputError("standard input: no paths. Give a path a line, such as from find or ls.")
     found: list[tuple[Path | str, str]] = []
     for line in filter(None, lines):
-        if line.lower().startswith(URL_SCHEMES):
+        if is_live(line) and not os.path.lexists(line):
+            sources.streams.append(line)
+        elif line.lower().startswith(URL_SCHEMES):
             found.append((line, url_name(line)))
         elif is_video(line):
             sources.videos.append(Path(line))

@@ -70,7 +70,9 @@ class TrackDrawer:
 
     def _colors(self, detections: Detections) -> dict[int, Color]:
         """Return the color of each track in a frame."""
-        ids = [] if detections.track_ids is None else detections.track_ids.tolist()
+        if detections.track_ids is None:
+            return {}
+        ids = detections.track_ids.tolist()
         if self._color_by == "class":
             return {k: class_color(label, self._palette) for k, label in zip(ids, detections.labels, strict=True)}
         return {k: class_color(k - 1, self._palette) for k in ids}
