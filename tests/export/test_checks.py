@@ -103,6 +103,7 @@ def test_export_reports_missing_packages_before_it_reads_the_model(
         (["--dynamic-shape", "True"], "unexpected argument 'True'"),
         (["--size", "320", "320", "3"], "3"),
         (["--opset", "9"], "--opset: 9 is older"),
+        (["--opset", "1000000000"], "--opset: 1000000000 is newer than "),
     ],
 )
 def test_export_command_reports_mistakes_before_pytorch_is_loaded(

@@ -37,6 +37,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(content) + (100 if self.path == "/cut.png" else 0)))
         self.end_headers()
+        if self.path == "/slow.png":
+            for byte in content[:-1]:
+                self.wfile.write(bytes([byte]))
+                threading.Event().wait(0.02)
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -80,6 +84,12 @@ def test_download_image_names_what_is_wrong(server: str, path: str, message: str
 def test_download_image_stops_at_the_size_limit(server: str) -> None:
     with pytest.raises(ResourceError, match="larger than"):
         download_image(f"{server}/a.png", max_bytes=20)
+
+
+def test_download_image_stops_at_the_time_limit(server: str) -> None:
+    """A byte now and then keeps within the timeout of each part."""
+    with pytest.raises(ResourceError, match="takes more than"):
+        download_image(f"{server}/slow.png", max_seconds=0.1)
 
 
 def test_download_image_without_a_server_raises() -> None:

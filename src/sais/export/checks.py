@@ -53,7 +53,12 @@ def check_options(options: ExportOptions) -> None:
 
 
 def check_packages(options: ExportOptions) -> None:
-    """Raise MissingDependencyError if a package that the format or the precision needs is not installed."""
+    """Check that the packages are installed that the format and the precision need, and know the operator set.
+
+    Raises:
+        MissingDependencyError: a package is not installed.
+        ConfigError: the installed onnx is older than the operator set.
+    """
     needs: list[tuple[str, str, str, str]] = []  # what needs it, package, extra, extras to install
     if options.format in QUANTIZED_FORMATS:
         needs += [("export to ONNX", package, "export", "export") for package in ONNX_PACKAGES]
@@ -66,6 +71,17 @@ def check_packages(options: ExportOptions) -> None:
             raise MissingDependencyError(
                 f'{where}: {package} is not installed. Run: pip install "sais-seg[{extras}]"', package, extra
             )
+    if options.opset is not None:
+        _check_newest_opset(options.opset)
+
+
+def _check_newest_opset(opset: int) -> None:
+    """Raise ConfigError for an operator set that the installed onnx does not know."""
+    from onnx.defs import onnx_opset_version
+
+    newest = onnx_opset_version()
+    if opset > newest:
+        raise ConfigError(f"opset: {opset} is newer than {newest}, the newest of the installed onnx. Give {newest}.")
 
 
 def is_installed(package: str) -> bool:

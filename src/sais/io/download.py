@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import time
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -15,6 +16,8 @@ URL_SCHEMES = ("http://", "https://")
 """Beginnings of the addresses that are downloaded."""
 TIMEOUT_SECONDS = 30.0
 """Time that a server may take to answer, and between two parts of its answer."""
+MAX_SECONDS = 600.0
+"""Time of a whole download: a server may send a byte now and then for ever."""
 MAX_BYTES = 200 * 2**20
 """Size of the largest file that is downloaded."""
 _CHUNK_BYTES = 2**20
@@ -22,27 +25,32 @@ _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
 """Characters of an address that are not escaped; % starts an existing escape."""
 
 
-def download_image(url: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT_SECONDS) -> bytes:
+def download_image(
+    url: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT_SECONDS, max_seconds: float = MAX_SECONDS
+) -> bytes:
     """Download the content of an image file.
 
     Args:
         url: Address that starts with http:// or https://; redirects to other schemes are not followed.
         max_bytes: Size in bytes above which the download ends with an error.
-        timeout: Seconds.
+        timeout: Seconds that the server may take to answer, and between two parts of its answer.
+        max_seconds: Seconds after which the download ends with an error.
 
     Raises:
         InputError: The address cannot be reached, does not exist, or is a web page.
-        ResourceError: The file is too large.
+        ResourceError: The file is too large, or takes too long.
     """
     if not url.lower().startswith(URL_SCHEMES):
         raise InputError(f"{url}: not an http or https address. Use one, or the path of a file.")
-    content = bytearray()
+    content, end = bytearray(), time.monotonic() + max_seconds
     try:
         address = quote(url, safe=_URL_CHARACTERS)  # non-ASCII letters and spaces, as browsers accept
         request = Request(address, headers={"User-Agent": "sais", "Accept": "image/*,*/*;q=0.5"})
         with build_opener(_HttpRedirects).open(request, timeout=timeout) as answer:
-            while chunk := answer.read(_CHUNK_BYTES):
+            while chunk := answer.read1(_CHUNK_BYTES):  # `read` would wait for the whole chunk
                 content += chunk
+                if time.monotonic() > end:
+                    raise ResourceError(f"{url}: takes more than {max_seconds:.0f} s. Download it and use the file.")
                 if len(content) > max_bytes:
                     raise ResourceError(f"{url}: larger than {max_bytes / 2**20:.0f} MB. Download it and use the file.")
             length = answer.headers.get("Content-Length", "")

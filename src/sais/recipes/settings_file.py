@@ -20,7 +20,7 @@ from typing import Any
 
 from sais.config import Experiment, flatten, from_dict, to_dict
 from sais.config_ranges import check_ranges
-from sais.errors import ConfigError, InputError, MissingDependencyError
+from sais.errors import ConfigError, InputError
 from sais.io.regular_file import read_regular_file
 from sais.recipes.adjust import scale_lr, set_epochs
 from sais.resolve import suggest
@@ -211,20 +211,9 @@ def _parse(path: Path, text: str) -> Any:
             raise ConfigError(f"{path}: not JSON (line {error.lineno}: {error.msg}). Correct the file.") from error
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: not settings ({error!s:.100}). Correct the file.") from error
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'{path}: PyYAML is not installed. Run pip install "sais-seg[train]", or write JSON.', "yaml", "train"
-        ) from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = "" if mark is None else f" (line {mark.line + 1}: {getattr(error, 'problem', '')})"
-        raise ConfigError(f"{path}: not YAML{place}. Correct the file.") from error
-    except Exception as error:  # PyYAML raises others for an impossible date, a deep nesting and more
-        raise ConfigError(f"{path}: not YAML ({error!s:.100}). Correct the file.") from error
+    from sais.io.yaml_document import parse_yaml
+
+    return parse_yaml(path, text, ConfigError)
 
 
 def _copy(path: Path, document: Any) -> Any:

@@ -12,13 +12,13 @@ from typing import Any
 
 from sais.data.annotation_limits import classes_problem, quoted
 from sais.data.formats.coco_ids import as_integer
-from sais.errors import InputError, MissingDependencyError
+from sais.errors import InputError
 from sais.input_limits import MAX_CATEGORIES
 from sais.io.regular_file import is_regular_file, read_regular_file
+from sais.io.yaml_document import parse_yaml
 
 SPLIT_KEYS = ("train", "val", "valid", "test")
 _MAX_BYTES = 2**20
-_MAX_ALIASES, _MAX_DEPTH = 10, 10
 _NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CLASSES = "classes.txt"
 
@@ -86,27 +86,7 @@ def _decode(path: Path) -> str:
 
 
 def _load(path: Path, text: str) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError as error:
-        problem = f'{path}: PyYAML is not installed. Run pip install "sais-seg[train]".'
-        raise MissingDependencyError(problem, "yaml", "train") from error
-    try:
-        depth = aliases = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            aliases += isinstance(event, yaml.AliasEvent)
-            if depth > _MAX_DEPTH or aliases > _MAX_ALIASES:
-                raise InputError(f"{path}: nested too deeply, or too many aliases. Write plain names and paths.")
-        document = yaml.safe_load(text)
-    except InputError:
-        raise
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = "" if mark is None else f" (line {mark.line + 1}: {quoted(getattr(error, 'problem', ''))})"
-        raise InputError(f"{path}: not YAML{place}. Correct the file.") from error
-    except Exception as error:  # PyYAML raises others for an impossible date, a deep nesting and more
-        raise InputError(f"{path}: not YAML ({quoted(str(error))}). Correct the file.") from error
+    document = parse_yaml(path, text)
     if not isinstance(document, dict):
         raise InputError(f"{path}: no keys such as 'names' and 'train'. Correct the file.")
     return document
