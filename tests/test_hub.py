@@ -15,7 +15,7 @@ import sais
 from sais import cli, hub
 from sais.checkpoint import load_checkpoint, save_checkpoint
 from sais.errors import CheckpointError, ConfigError, MissingDependencyError, ResourceError
-from tests.fake_hub import Hub, fake_hub
+from tests.fake_hub import Hub, only_hub
 
 pytest.importorskip("huggingface_hub")
 
@@ -23,14 +23,7 @@ pytest.importorskip("huggingface_hub")
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """Return a hub, which HF_ENDPOINT names; the cache and the working directory are empty folders."""
-    from huggingface_hub import constants
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with fake_hub() as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.address)
+    with only_hub(monkeypatch, tmp_path) as running:
         yield running
 
 

@@ -14,10 +14,11 @@ from typing import NamedTuple
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 API_SECTIONS: dict[str, tuple[str, ...]] = {
     "Training": ("train", "TrainResult", "TrainingEvent"),
-    "Predicting": ("Predictor", "InferenceOptions", "load_model"),
+    "Predicting": ("Predictor", "InferenceOptions", "load_model", "track"),
     "Detections": ("Detections",),
     "Evaluation": ("evaluate",),
     "Export": ("export",),
+    "Sharing": ("package_model", "push_to_hub", "average_models"),
     "Data": ("read_dataset", "convert"),
     "Settings": ("Experiment", "recipes"),
     "Errors": (

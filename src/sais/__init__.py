@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from sais.inference.predictor import Predictor
     from sais.inference.trained_model import load_model
     from sais.results.detections import Detections
+    from sais.sharing.averaging import average_models
+    from sais.sharing.package import package_model
+    from sais.sharing.push import push_to_hub
     from sais.tracking.follow import track
 
 __all__ = [
@@ -51,10 +54,13 @@ __all__ = [
     "TrainResult",
     "TrainingEvent",
     "__version__",
+    "average_models",
     "convert",
     "evaluate",
     "export",
     "load_model",
+    "package_model",
+    "push_to_hub",
     "read_dataset",
     "recipes",
     "track",
@@ -74,9 +80,12 @@ _HOMES = {
     "TrainingEvent": "sais.engine.callbacks",
     "ResourceError": "sais.errors",
     "SaisError": "sais.errors",
+    "average_models": "sais.sharing.averaging",
     "convert": "sais.data.convert",
     "evaluate": "sais.evaluation.evaluate",
     "load_model": "sais.inference.trained_model",
+    "package_model": "sais.sharing.package",
+    "push_to_hub": "sais.sharing.push",
     "read_dataset": "sais.data.formats",
     "track": "sais.tracking.follow",
     "train": "sais.engine.api",

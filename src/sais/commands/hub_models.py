@@ -12,8 +12,8 @@ from sais.hub import fetch_model, is_hub_address, is_repository
 from sais.text import print_text
 
 Arguments = TypeVar("Arguments")
-FIELDS = ("model", "models", "weights")
-"""Names of the fields of arguments that are models: a path, several, or NAME=PATH."""
+FIELDS = ("model", "models", "weights", "first", "second")
+"""Names of the fields of arguments that are models: paths, or NAME=PATH."""
 
 
 def with_local_models(arguments: Arguments) -> Arguments:
