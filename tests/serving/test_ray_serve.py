@@ -74,6 +74,7 @@ def test_the_configuration_file_deploys_the_application(root: Path) -> None:
     assert application.import_path == f"{ray_serve.__name__}:{ray_serve.app.__name__}"
     settings = ray_serve.read_settings(application.args)
     assert settings.models == {"cats": Path("/models/cats.onnx")}
+    assert settings.serving.allowed_hosts == ("localhost",)  # as `sais serve` has where only this machine reaches it
     assert [deployment.name for deployment in application.deployments] == [ray_serve.DEPLOYMENT]
     assert schema.http_options.request_timeout_s > 2 * settings.serving.timeout
 
