@@ -59,6 +59,8 @@ REFUSED = {
     "eval: into a link to a device": f"{EVAL} --json null --overwrite",
     "eval: page of errors onto a page of others": f"{EVAL} --errors mine",
     "eval: into a folder": f"{EVAL} --json photos --overwrite",
+    "compare: page onto a page of others": f"compare RUN RUN --data data --out mine {CPU}",
+    "compare: json onto annotations": f"compare RUN RUN --data data --json data/annotations/valid.json {CPU}",
     "report onto the log": "report RUN --out RUN/log.jsonl --overwrite",
     "report onto a file of others": "report RUN --out mine/index.html",
     "export onto a file of others": "export RUN --out mine/model.onnx",

@@ -45,7 +45,8 @@ MAX_IMAGES = 18
 """Maximum number of images of a kind of errors."""
 
 KIND_TEXTS = {
-    MISSED: "The largest objects that no detection of their class overlaps. Is the label right? Are there such objects to train on?",
+    MISSED: "The largest objects that no detection of their class overlaps. Is the label right? Are there "
+    "such objects to train on?",
     BACKGROUND: "The most confident detections where no object of their class is. An object without a label looks like "
     "this too: see `sais doctor DIR --model MODEL`.",
     WRONG_CLASS: "The most confident detections that match an object of another class.",
