@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +30,8 @@ from sais.scaling.shard_worker import Job, ModelDescription, ModelFiles, ShardRe
 
 MAX_TEMPORARY_PATH = 40
 """Characters of a folder in which Ray's sockets have names that the system accepts (107 characters)."""
-START_ATTEMPTS = 3
+CONNECT_SECONDS = 10.0
+_FOLDER = re.compile(r"ray-(\d+)-\w+")
 OBJECT_STORE_BYTES = 100 * 2**20
 """Shared memory of the embedded Ray in addition to the model's files; results are files, not objects."""
 
@@ -62,7 +65,7 @@ def running_ray(address: str | None, workers: int, model_bytes: int) -> Iterator
     if ray.is_initialized():
         yield
         return
-    folder = tempfile.mkdtemp(prefix="ray-") if address is None else ""
+    folder = _make_folder() if address is None else ""
     settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}  # what fails is raised
     if address is None:
         settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES + model_bytes}
@@ -77,6 +80,31 @@ def running_ray(address: str | None, workers: int, model_bytes: int) -> Iterator
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _make_folder() -> str:
+    """Create a folder for Ray's sockets and logs, named for this process; remove those of killed processes."""
+    for leftover in leftover_folders(Path(tempfile.gettempdir())):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"ray-{os.getpid()}-")
+
+
+def leftover_folders(place: Path) -> list[Path]:
+    """Return the folders for Ray in the folder for temporary files whose process has ended."""
+    matches = ((path, _FOLDER.fullmatch(path.name)) for path in place.glob("ray-*"))
+    return [path for path, match in matches if match is not None and not _is_running(int(match[1]))]
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":  # Windows has no signal 0
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # a process of another user
+        return True
+    return True
+
+
 def _start(address: str | None, settings: dict[str, Any]) -> None:
     """Start Ray, or connect to a cluster.
 
@@ -85,15 +113,28 @@ def _start(address: str | None, settings: dict[str, Any]) -> None:
     """
     import ray
 
-    for attempt in range(START_ATTEMPTS):
-        try:
-            ray.init("local" if address is None else address, **settings)
-            return
-        except Exception as error:  # on a busy machine it raises a plain Exception, after 30 s
-            ray.shutdown()
-            if attempt + 1 == START_ATTEMPTS or address is not None:
-                where = "Ray on this machine: cannot be started" if address is None else f"{address}: not reached"
-                raise ResourceError(f"{where} ({one_line(error)[:500]}). Check the address and the memory.") from error
+    if address is not None:
+        _check_reachable(address)
+    try:
+        ray.init("local" if address is None else address, **settings)
+    except Exception as error:  # Ray raises a plain Exception if it does not start within 30 s
+        reason = one_line(error)[:500]
+        if address is None:
+            message = f"Ray: cannot be started on this machine ({reason}). Try again, or use the local engine."
+            raise ResourceError(message) from error
+        raise ResourceError(f"{address}: no cluster at this address ({reason}). Check the address.") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ResourceError if no process listens at HOST:PORT, for which Ray would wait many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # auto, or local
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise ResourceError(f"{address}: no cluster at this address ({reason}). Check the address.") from error
 
 
 def read_model_files(source: str, files: list[Path]) -> ModelFiles:
@@ -104,26 +145,32 @@ def read_model_files(source: str, files: list[Path]) -> ModelFiles:
 class ShardActor:
     """A `ShardWorker` in a process of Ray.
 
+    The model comes with each call, as a reference: Ray cannot restart an actor whose constructor needs an object.
+
     Args:
-        references: reference to the model's files; in a list, which Ray does not resolve itself, so that the files are
-            read again when Ray restarts the process.
         options: inference options.
         job: what all shards have in common.
         threads: number of processor threads.
     """
 
-    def __init__(self, references: list[Any], options: InferenceOptions, job: Job, threads: int) -> None:
-        import ray
+    def __init__(self, options: InferenceOptions, job: Job, threads: int) -> None:
+        self._settings = options, job, threads
+        self._worker: ShardWorker | None = None
 
-        self._worker = ShardWorker(ray.get(references[0]), options, job, threads)
+    def describe(self, model: list[Any]) -> ModelDescription:
+        """Open the model; see `ShardWorker.describe`. `model` is a list, in which Ray does not resolve references."""
+        return self._open(model[0]).describe()
 
-    def describe(self) -> ModelDescription:
-        """Open the model; see `ShardWorker.describe`."""
-        return self._worker.describe()
-
-    def predict(self, shard: Shard) -> ShardResult:
+    def predict(self, model: list[Any], shard: Shard) -> ShardResult:
         """Predict a shard; see `ShardWorker.predict`."""
-        return self._worker.predict(shard)
+        return self._open(model[0]).predict(shard)
+
+    def _open(self, reference: Any) -> ShardWorker:
+        if self._worker is None:
+            import ray
+
+            self._worker = ShardWorker(ray.get(reference), *self._settings)
+        return self._worker
 
 
 @dataclass
@@ -167,10 +214,9 @@ class RayWorkers:
             max_task_retries=self.retries,
         )
         self._stored_model = ray.put(self.model)
-        arguments = [self._stored_model], self.options, self.job, share
-        self._actors = [actor.remote(*arguments) for _ in range(self.workers)]
+        self._actors = [actor.remote(self.options, self.job, share) for _ in range(self.workers)]
         try:
-            description: ModelDescription = ray.get(self._actors[0].describe.remote())
+            description: ModelDescription = ray.get(self._actors[0].describe.remote([self._stored_model]))
         except ray.exceptions.RayError as error:
             raise _cause(error) from error
         return description
@@ -188,7 +234,7 @@ class RayWorkers:
         iterator = iter(shards)
         # An actor gets a shard when it has opened the model: a cluster may have room for some of them only.
         tasks: dict[Any, tuple[Any, int | None]] = {
-            self._actors[i].describe.remote(): (self._actors[i], None) for i in range(len(self._actors))
+            actor.describe.remote([self._stored_model]): (actor, None) for actor in self._actors
         }
         while tasks:
             ready, _ = ray.wait(list(tasks), num_returns=1)
@@ -202,7 +248,7 @@ class RayWorkers:
             shard = next(iterator, None)
             if shard is not None:
                 retried = actor.predict.options(retry_exceptions=True)
-                tasks[retried.remote(shard)] = (actor, shard.number)
+                tasks[retried.remote([self._stored_model], shard)] = (actor, shard.number)
             if number is not None:
                 yield result
             if shard is None and all(waiting is None for _, waiting in tasks.values()):
