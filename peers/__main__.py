@@ -14,6 +14,7 @@
     busy         throughput of training and prediction next to other busy processes
     fuzz         mutated files and odd command lines: only errors of sais, in time, in memory, without other effects
     planted-faults   what `sais doctor` finds in a copy of a data set with one fault of each kind
+    tracking     HOTA, IDF1 and identity switches of a model's tracks; speed of a video against the network
 
 Results are written to --out, the folder of `sais reproduce`, and shown on its page.
 """
@@ -45,6 +46,7 @@ Command = Literal[
     "busy",
     "fuzz",
     "planted-faults",
+    "tracking",
 ]
 
 
@@ -64,6 +66,7 @@ class Arguments:
     busy: throughput of training and prediction next to other busy processes, about 7 minutes.
     fuzz: mutated files and odd command lines, for --minutes or --cases of each kind.
     planted-faults: what `sais doctor` finds in a copy of --data (animals) with one fault of each kind.
+    tracking: tracks of ten crossing shapes by --model, a model of `sais make-shapes`; speed of a 1280x720 video.
     """
 
     command: tyro.conf.Positional[Command]
@@ -111,7 +114,7 @@ class Arguments:
     only: tuple[str, ...] = ()
     """memory, training: names of the systems to measure. fuzz: kinds of input. gpu: sections. Default: all."""
     batch_size: int = 2
-    """training: number of images in a timed step."""
+    """training: number of images in a timed step. tracking: number of frames in a batch."""
     screening: Path | None = None
     """gpu: plan of `python -m peers.screening`, run in the time that remains."""
     seconds: float = 8.0
@@ -124,6 +127,12 @@ class Arguments:
     """fuzz: seed of the first case of each kind; that of the next is one higher. planted-faults: of the choice."""
     processes: int = 2
     """fuzz: number of processes that run cases."""
+    model: Path | None = None
+    """tracking: model to measure."""
+    frames: int = 300
+    """tracking: number of frames of each video."""
+    score: float | None = None
+    """tracking: minimum score. Default: that of the model."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -92,7 +92,7 @@ class TrackDrawer:
     def _draw_trails(self, image: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
         """Draw the trails of the objects in a frame (H, W, 3), wider towards their end."""
         canvas = Image.fromarray(image)
-        pen, width = ImageDraw.Draw(canvas), max(2.0, float(np.sqrt(image.shape[0] * image.shape[1])) / 250)
+        pen, width = ImageDraw.Draw(canvas), max(2.0, float(np.sqrt(image.shape[0] * image.shape[1])) / 180)
         for number, color in colors.items():
             points = list(self._trails.get(number, ()))
             for (_, x, y), (frame, to_x, to_y) in pairwise(points):
@@ -118,8 +118,7 @@ class TrackDrawer:
             _draw_path(pen, [tuple(middle.tolist()), tuple(arrow.tolist())], width)
             radius = 2 * width
             pen.ellipse((*(arrow - radius).tolist(), *(arrow + radius).tolist()), fill=_PLACE_COLOR, outline=_SHADOW)
-            place = middle - (arrow - middle) * 0.9
-            _draw_text(pen, (float(place[0]), float(place[1])), _line_text(line, counts), size, canvas.size)
+            _draw_text(pen, line.start, _line_text(line, counts), size, canvas.size)
         return to_array(canvas)
 
 
