@@ -2,6 +2,7 @@
 
     torchrun --nproc-per-node 2 -m sais train sais-lite --data DIR
 
+Other launchers, such as Ray Train, may have connected them already.
 Each process is a *rank* with its share of every batch. The losses of a rank are divided by normalizers summed over all
 ranks, and DistributedDataParallel adds up the gradients, so that the result equals that of one process with the whole
 batch. Only rank 0 writes files and prints.
@@ -112,6 +113,13 @@ def is_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
 
 
+def launched_world_size() -> int:
+    """Return the number of processes that `process_group` connects."""
+    if dist.is_initialized():
+        return dist.get_world_size()
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
+
+
 def is_restarted() -> bool:
     """Return whether `torchrun` restarted this process after one had died, so that the run is to be resumed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
@@ -121,6 +129,8 @@ def is_restarted() -> bool:
 def process_group(device: str = "auto") -> Iterator[World]:
     """Connect the processes that `torchrun` started for the duration of the block; without it, yield a single process.
 
+    Processes that are connected already remain so; with GPUs, their backend must be ``cpu:gloo,cuda:nccl``.
+
     Args:
         device: setting `run.device`; with "auto" and CUDA each rank uses the GPU of its local number.
 
@@ -128,10 +138,12 @@ def process_group(device: str = "auto") -> Iterator[World]:
         ConfigError: more ranks than GPUs.
         ResourceError: another rank died.
     """
-    if not is_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+    connected = dist.is_initialized()
+    if launched_world_size() == 1:
         yield SINGLE_PROCESS
         return
-    world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+    rank = dist.get_rank() if connected else int(os.environ["RANK"])
+    world = World(rank, launched_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpus and world.local_rank >= torch.cuda.device_count():
         raise ConfigError(
@@ -143,7 +155,10 @@ def process_group(device: str = "auto") -> Iterator[World]:
 
         end_with_parent(os.getppid(), signal.SIGTERM)
     try:
-        _join(world, on_gpus)
+        if not connected:
+            _join(world, on_gpus)
+        elif on_gpus:
+            torch.cuda.set_device(world.local_rank)
         yield world
     except RuntimeError as error:  # dist.DistBackendError is one
         if not _is_lost_connection(error):
@@ -153,7 +168,8 @@ def process_group(device: str = "auto") -> Iterator[World]:
             "last checkpoint is intact: resume the run, or let torchrun restart it."
         ) from error
     finally:
-        _leave()
+        if not connected:
+            _leave()
 
 
 def _join(world: World, on_gpus: bool) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,6 +127,22 @@ def test_train_on_two_ranks_equals_one_process(
 
 
 @pytest.mark.slow
+def test_a_model_of_two_ranks_opens_in_one_process(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
+    """The checkpoints have no prefix of DistributedDataParallel; other commands open them, also without the ranks."""
+    from sais.inference.predictor import Predictor
+    from sais.sharing.package import package_model
+
+    run = two_ranks / "runs/sais-lite-shapes"
+    image = next((shapes / "images" / "valid").iterdir())
+    expected = Predictor(run, device="cpu", score=0.0)(image)
+    assert len(expected)
+    assert not [name for name in load_checkpoint(run / "last.safetensors").tensors if "module." in name]
+    package_model(run, tmp_path / "package")
+    for path in (run / "last.safetensors", tmp_path / "package"):
+        np.testing.assert_array_equal(Predictor(path, device="cpu", score=0.0)(image).scores, expected.scores)
+
+
+@pytest.mark.slow
 def test_torchrun_resumes_from_the_checkpoint_after_a_rank_died(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
     """Rank 1 is killed in iteration 5 of 6, after the checkpoint of the first epoch; the result is equal to the bit."""
     (tmp_path / "dying.py").write_text(DYING)
@@ -140,6 +157,45 @@ def test_torchrun_resumes_from_the_checkpoint_after_a_rank_died(two_ranks: Path,
     assert "resumed at iteration 3" in again.stdout
     assert largest_difference(tmp_path / "again", two_ranks / "runs/sais-lite-shapes") == 0
     assert [step["iteration"] for step in entries(tmp_path / "again", "iteration")] == [1, 2, 3, 4, 5, 6]
+
+
+CALLING = """
+import sys
+import sais
+
+result = sais.train("sais-lite", sys.argv[1], size=64, batch_size=4, epochs=2, workers=0, device="cpu")
+print("trained", result.out, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_sais_train_in_the_ranks_of_torchrun_trains_one_model(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
+    """All ranks use the folder that rank 0 chooses."""
+    (tmp_path / "calling.py").write_text(CALLING)
+    done = started((*TORCHRUN, "calling.py", str(shapes)), tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = Path("runs/sais-lite-shapes")
+    assert done.stdout.splitlines() == [f"trained {out}"] * 2
+    assert largest_difference(tmp_path / out, two_ranks / out) == 0
+    assert len(entries(tmp_path / out, "iteration")) == 6
+
+
+@pytest.mark.slow
+def test_ray_train_equals_torchrun(two_ranks: Path, shapes: Path, tmp_path: Path, root: Path) -> None:
+    """The example: two processes of a local Ray call `sais.train`, which uses the process group of Ray Train."""
+    pytest.importorskip("ray.train", reason="Ray is not installed (extra ray)")
+    settings = ("size=64", "batch_size=4", "epochs=2", "workers=0", "device=cpu")
+    words = (sys.executable, str(root / "examples/ray_train.py"), "sais-lite", str(shapes), "run", "--set", *settings)
+    done = started(words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    out, torchrun = tmp_path / "run", two_ranks / "runs/sais-lite-shapes"
+    steps, expected = entries(out, "iteration"), entries(torchrun, "iteration")
+    assert len(steps) == len(expected) == 6
+    for step, reference in zip(steps, expected, strict=True):
+        for name in ("total", "classification", "box", "centerness", "mask", "gradient"):
+            assert step[name] == pytest.approx(reference[name], rel=1e-3), name
+    assert largest_difference(out, torchrun) < 2e-4
+    assert "'iterations': 6" in done.stdout
 
 
 def test_epoch_batches_are_shared_by_ranks() -> None:

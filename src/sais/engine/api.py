@@ -1,13 +1,16 @@
 """`sais.train`: a recipe, data and settings in, a trained model out. Prints nothing unless asked.
 
 The settings are resolved as by `sais train`: short names, settings chosen from the data, a learning rate scaled with
-the batch size. `sais.engine.trainer.train` is the function below it, which takes a complete `Experiment`.
+the batch size. Processes of `torchrun` or Ray Train that call `train` with the same arguments train one model together.
+`sais.engine.trainer.train` is the function below it, which takes a complete `Experiment`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,30 +72,29 @@ def train(
         SaisError: a problem that the user can fix, such as an unknown setting (`ConfigError`, with the closest names).
     """
     _check_process()
-    from sais.engine.trainer import train as train_experiment
-
     values, automatic = _take_automatic(settings_by_name(settings, "sais.train"))
     data, out, notes = _locate(experiment, data, out, resume)
     dataset, valid_dataset = _open_data(data, dataset, valid_dataset)
     changed, more = _settle(experiment, values, automatic, None if resume else dataset)
     more += too_few_steps(len(dataset.images), changed) if not resume and max_iterations is None else []
-    return train_experiment(
-        changed,
-        data if isinstance(data, DataPaths) else None,
-        out or _default_folder(experiment, dataset.name, resume),
-        dataset=dataset,
-        valid_dataset=valid_dataset,
-        resume=resume,
-        max_iterations=max_iterations,
-        skip_broken=skip_broken,
-        random_init=random_init,
-        weights=weights,
-        changed_settings=tuple(setting for setting in values if "." in setting),
-        callbacks=callbacks,
-        verbose=verbose,
-        notes=[*notes, *more],
-        trust=trust,
-    )
+    with _connected(changed, out or _default_folder(experiment, dataset.name, resume)) as (train_experiment, folder):
+        return train_experiment(
+            changed,
+            data if isinstance(data, DataPaths) else None,
+            folder,
+            dataset=dataset,
+            valid_dataset=valid_dataset,
+            resume=resume,
+            max_iterations=max_iterations,
+            skip_broken=skip_broken,
+            random_init=random_init,
+            weights=weights,
+            changed_settings=tuple(setting for setting in values if "." in setting),
+            callbacks=callbacks,
+            verbose=verbose,
+            notes=[*notes, *more],
+            trust=trust,
+        )
 
 
 def _check_process() -> None:
@@ -104,8 +106,21 @@ def _check_process() -> None:
         )
 
 
+@contextlib.contextmanager
+def _connected(experiment: Experiment, out: str | Path) -> Iterator[tuple[Callable[..., TrainResult], str | Path]]:
+    """Connect the processes that train together; yield their `train`, and the folder, which rank 0 chooses."""
+    from sais.distributed import process_group
+    from sais.engine.trainer import train as train_experiment
+
+    with process_group(experiment.run.device) as world:
+        yield functools.partial(train_experiment, world=world), world.broadcast(out)
+
+
 def _settle(
-    experiment: str | Path | Experiment, values: dict[str, Any], automatic: tuple[str, ...], split: DatasetSplit | None
+    experiment: str | Path | Experiment,
+    values: dict[str, Any],
+    automatic: tuple[str, ...],
+    split: DatasetSplit | None,
 ) -> tuple[Experiment, list[str]]:
     """Return the experiment with changed and chosen settings, and notes for the log; `split` is None when resuming."""
     base, built_in, stored = _open_recipe(experiment)
@@ -119,7 +134,9 @@ def _settle(
     given = [name for name in (*stored, *values) if name not in automatic]
     choose = settings_to_choose(built_in, given, automatic)
     if choose:
-        changed, more = adapt(base, changed, split, choose, keep_lr="optim.lr" in values)
+        from sais.distributed import launched_world_size
+
+        changed, more = adapt(base, changed, split, choose, launched_world_size(), "optim.lr" in values)
         notes = [*notes, *more]
     check_experiment(changed)
     return changed, notes
