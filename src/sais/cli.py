@@ -45,6 +45,7 @@ COMMANDS = {
     "train": Command("train", "TrainArguments", "train a model on your labeled images"),
     "tune": Command("tune", "TuneArguments", "search learning rate, size and augmentation of a recipe on your data"),
     "eval": Command("evaluate", "EvalArguments", "evaluate a model: COCO box and mask AP"),
+    "compare": Command("compare", "CompareModelsArguments", "compare two models: AP, intervals, speed, images"),
     "predict": Command("predict", "PredictArguments", "predict on images or a video: drawn images and JSON"),
     "predict-many": Command("predict_many", "PredictManyArguments", "predict an archive into shards, with Ray"),
     "info": Command("info", "InfoArguments", "print what a model file states: classes, metrics, data, versions", True),
