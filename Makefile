@@ -24,7 +24,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sais needs Python 3.11 or newer: make PYTHON3=python3.12")'
 	test -x $(BIN)/python || $(PYTHON3) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[train,imagenet-lite,tune,video,track,track-eval,reproduce,export,openvino,serve,browser,docs,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[train,imagenet-lite,tune,video,track,track-eval,reproduce,export,openvino,serve,ray,browser,docs,dev,release]"
 	touch $@
 
 demo: $(STAMP)
@@ -51,7 +51,6 @@ docs: $(STAMP)
 # A build/ of before would put deleted modules into the wheel. RELEASE_PYTHON is the newest Python that is installed.
 RELEASE_PYTHON ?= $(BIN)/python
 release-check: $(STAMP)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[release]"
 	rm -rf build dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
