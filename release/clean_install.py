@@ -26,7 +26,7 @@ from typing import Any
 
 from release.contents import ROOT
 
-EXTRAS = "train,imagenet-lite,video,export,onnx,openvino,serve,report,reproduce,eval,heif,dev"
+EXTRAS = "train,imagenet-lite,video,track,hub,export,onnx,openvino,serve,report,reproduce,eval,heif,dev"
 """What the tests need; `dev` has pytest."""
 QUICK_TESTS = (
     "tests/test_checkpoint.py tests/test_cli.py tests/test_public_names.py",
@@ -34,7 +34,7 @@ QUICK_TESTS = (
     "tests/engine tests/modeling tests/converters",
     "tests/data tests/evaluation tests/io",
     "tests/ops tests/results tests/recipes tests/reports",
-    "tests/serving tests/commands tests/extension",
+    "tests/serving tests/commands tests/extension tests/tracking tests/test_hub.py",
 )
 """Parts of the tests; the tests of the documents and of the style do not depend on versions."""
 COPIED = ("tests", "docs", "examples", "peers", "website", "release", "deploy")
