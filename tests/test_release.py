@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from release import clean_install
 from release.contents import DOCUMENTS, main, sdist_problems, wheel_problems
 from sais._version import __version__
 
@@ -138,3 +139,12 @@ def test_oldest_python_is_the_same_everywhere(root: Path) -> None:
     assert f'python_version = "{oldest[1]}"' in text
     assert f'target-version = "py{oldest[1].replace(".", "")}"' in text
     assert f"Python {oldest[1]} or newer" in (root / "docs/install.md").read_text(encoding="utf-8")
+
+
+def test_clean_environments_use_extras_and_tests_that_exist(root: Path) -> None:
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(clean_install.EXTRAS.split(",")) <= extras.keys()
+    paths = [path for part in clean_install.QUICK_TESTS for path in part.split()]
+    assert len(paths) > 10
+    for name in (*paths, *clean_install.COPIED):
+        assert (root / name).exists(), name
