@@ -227,7 +227,7 @@ def upload_files(
     Args:
         repository: owner/name.
         files: (path in the repository, local file) of each file.
-        public: whether a new repository can be read by everybody; an existing one stays as it is.
+        public: whether a new repository can be read by anybody; an existing one stays as it is.
         token: token of the Hub with write access; None for HF_TOKEN or the one of `hf auth login`.
         revision: branch to upload to, created if it is missing; None for the main branch.
         message: message of the commit.
@@ -279,39 +279,38 @@ def _translated(address: HubAddress) -> Iterator[None]:
     """Turn the errors of huggingface_hub into those of sais; a missing file becomes FileNotFoundError."""
     from huggingface_hub import errors
 
-    where = f"{address}: "
     failures: Any = (ValueError, OSError, *errors.HfHubHTTPError.__bases__)  # the latter: any error of its HTTP client
     try:
         yield
     except errors.GatedRepoError as error:
         raise CheckpointError(
-            f"{where}access needs the owner's permission. Request it at {endpoint()}/{address.repository}, and set "
+            f"{address}: access needs the owner's permission. Request it at {endpoint()}/{address.repository}, and set "
             "HF_TOKEN."
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{where}no such revision. Name a branch, a tag or a commit of the model.") from error
+        raise CheckpointError(f"{address}: no such revision. Name a branch, a tag or a commit of the model.") from error
     except errors.RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"{where}no such model on {endpoint()}, or a private one. Check the name; for a private model, set "
+            f"{address}: no such model on {endpoint()}, or a private one. Check the name; for a private model, set "
             "HF_TOKEN or give a token."
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise ResourceError(
-            f"{where}cannot be fetched from {endpoint()}, and is not in the cache. Check the network connection, or "
-            "give a local file."
+            f"{address}: cannot be fetched from {endpoint()}, and is not in the cache. Check the network connection, "
+            "or give a local file."
         ) from error
     except errors.EntryNotFoundError as error:
         raise FileNotFoundError(str(error)) from error
     except errors.HFValidationError as error:
-        raise ConfigError(f"{where}{one_line(str(error))} Check the name.") from error
+        raise ConfigError(f"{address}: {one_line(str(error))} Check the name.") from error
     except failures as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise CheckpointError(
-                f"{where}access denied (HTTP {status}). Set HF_TOKEN to a token with this permission."
+                f"{address}: access denied (HTTP {status}). Set HF_TOKEN to a token with this permission."
             ) from error
         reason = one_line(str(error))[:200]
-        raise ResourceError(f"{where}{endpoint()} failed ({reason}). Try again later.") from error
+        raise ResourceError(f"{address}: {endpoint()} failed ({reason}). Try again later.") from error
 
 
 @contextlib.contextmanager

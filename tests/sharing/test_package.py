@@ -30,9 +30,9 @@ Export = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def package(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the package of the tiny run with pictures; copy it before changing it."""
+    """Return the package of the tiny run with examples; copy it before changing it."""
     out = tmp_path_factory.mktemp("packages") / "shapes"
-    package_model(trained, out, license="MIT", pictures=2)
+    package_model(trained, out, license="MIT", examples=2)
     return out
 
 
@@ -45,7 +45,7 @@ def test_package_predicts_as_the_run_and_has_no_training_state(package: Path, tr
     names = [file.relative_to(package).as_posix() for file in package_files(package)]
     assert names == [
         *("README.md", "experiment.json", "model.json", "model.safetensors"),
-        *("pictures/00.jpg", "pictures/01.jpg", "training_curve.png"),
+        *("examples/00.jpg", "examples/01.jpg", "training_curve.png"),
     ]
     image = next((shapes / "images" / "valid").iterdir())
     expected = sais.Predictor(trained, device="cpu")(image)
@@ -93,8 +93,8 @@ def test_model_card_states_data_metrics_limits_and_license(package: Path, traine
     assert (metadata["license"], metadata["library_name"]) == ("mit", "sais")
     values = {item["type"]: item["value"] for item in metadata["model-index"][0]["results"][0]["metrics"]}
     assert values["mask_ap"] == pytest.approx(metrics["mask"]["AP"], abs=1e-4)
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", card):
-        assert min(Image.open(package / picture).size) > 50
+    for example in re.findall(r"!\[[^]]*\]\(([^)]*)\)", card):
+        assert min(Image.open(package / example).size) > 50
 
 
 def test_model_card_is_valid_for_the_hub(package: Path) -> None:
@@ -107,13 +107,13 @@ def test_model_card_is_valid_for_the_hub(package: Path) -> None:
     assert results.keys() == {"mask_ap", "mask_ap50", "box_ap", "box_ap50"}
 
 
-def test_pictures_only_if_asked_for_and_not_left_from_an_earlier_package(
+def test_examples_only_if_asked_for_and_not_left_from_an_earlier_package(
     package: Path, trained: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "shapes"
     shutil.copytree(package, out)
     package_model(trained, out)
-    assert not list(out.glob("pictures/*"))
+    assert not list(out.glob("examples/*"))
     assert "Examples" not in (out / "README.md").read_text()
 
 

@@ -53,8 +53,8 @@ def test_a_package_is_pushed_as_it_is_with_nothing_else_in_its_folder(
     (folder / ".env").write_text("SECRET=1")
     (folder / "notes.txt").write_text("private")
     (folder / "weights.pt").write_bytes(b"a pickle")
-    (folder / "pictures").mkdir(exist_ok=True)
-    (folder / "pictures" / "family.jpg").write_bytes(b"private")
+    (folder / "examples").mkdir(exist_ok=True)
+    (folder / "examples" / "family.jpg").write_bytes(b"private")
     push_to_hub(folder, "owner/shapes", public=True, token="hf_write", message="First version")
     files = server.files("owner/shapes")
     assert set(files) == {"README.md", "experiment.json", "model.json", "model.safetensors", "training_curve.png"}

@@ -21,27 +21,27 @@ class CardOptions:
     """License of the model, such as apache-2.0 or cc-by-4.0; stored in the model. Default: the one stored in it."""
     onnx: Path | None = None
     """Exported file (.onnx) of the same model to add, for machines without PyTorch."""
-    pictures: Annotated[int, Minimum(0), Maximum(24)] = 0
+    examples: Annotated[int, Minimum(0), Maximum(24)] = 0
     """Number of validation images to publish in the model card, with labels and detections. Default: none."""
     data: Path | None = None
-    """Data set of --pictures; default: that of the run's log."""
+    """Data set of --examples; default: that of the run's log."""
     split: str = "valid"
     """Split of --data."""
     name: str = ""
     """Title of the model card; default: the name of the run or of the repository."""
     trust: bool = False
-    """Import and run code outside of sais that the model names, for --pictures."""
+    """Import and run code outside of sais that the model names, for --examples."""
 
     def package_options(self, overwrite: bool = False) -> PackageOptions:
         """Return the options for the library."""
         from sais.sharing.package import PackageOptions
 
-        return PackageOptions(self.license, self.onnx, self.pictures, self.name, overwrite, self.trust)
+        return PackageOptions(self.license, self.onnx, self.examples, self.name, overwrite, self.trust)
 
 
 def valid_images(options: CardOptions, model: Path) -> DatasetSplit | None:
-    """Return the images of --data for --pictures; None for those of the run's log."""
-    if options.data is None or not options.pictures:
+    """Return the images of --data for --examples; None for those of the run's log."""
+    if options.data is None or not options.examples:
         return None
     from sais.checkpoint import find_checkpoint, load_checkpoint
     from sais.data.formats import read_dataset

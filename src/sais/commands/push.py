@@ -30,7 +30,7 @@ class PushArguments:
     """Repository, created unless it exists."""
     card: Annotated[CardOptions, FLAT] = field(default_factory=CardOptions)
     public: bool = False
-    """Let everybody read a new repository; an existing one stays as it is."""
+    """Let anybody read a new repository; an existing one stays as it is."""
     revision: str | None = None
     """Branch to upload to, created if it is missing; default: the main branch."""
     message: str = ""

@@ -143,7 +143,7 @@ def mean_weights(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def relatedness(weights: Sequence[dict[str, Tensor]]) -> float:
-    """Return how equal the weights of two models are, the least equal pair: 1 for the same, about 0 for unrelated ones.
+    """Return how equal the weights of the two most different models are: 1 for the same, about 0 for unrelated ones.
 
     It is the median over the layers of the cosine of the angle between their weights (of any shape). Layers of the
     backbone do not count, as all models may have the same ImageNet weights there; nor do small ones, whose weights are

@@ -1,4 +1,4 @@
-"""Pictures of a model card: the training curve, and example images with labels and detections."""
+"""Images of a model card: the training curve, and example images with labels and detections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sais.reports.run_record import RunRecord
 
 SIDE = 480
-"""Longest side of the labels and of the detections in an example picture, in pixels."""
+"""Longest side of the labels and of the detections in an example image, in pixels."""
 
 
 def training_curve(record: RunRecord) -> bytes | None:
@@ -66,7 +66,7 @@ def valid_split(record: RunRecord, class_names: tuple[str, ...]) -> DatasetSplit
     from sais.data.paths import DataPaths
 
     where = f"{record.folder}: the validation images of the run"
-    fix = "Give the data set, or leave out the pictures."
+    fix = "Give the data set, or leave out the examples."
     values: dict[str, Any] = {
         name: Path(value) if isinstance(value, str) and name.endswith(("data", "images", "annotations")) else value
         for name, value in record.paths.items()
@@ -81,16 +81,16 @@ def valid_split(record: RunRecord, class_names: tuple[str, ...]) -> DatasetSplit
     return split
 
 
-def example_pictures(predictor: Predictor, split: DatasetSplit, count: int) -> list[np.ndarray]:
+def example_images(predictor: Predictor, split: DatasetSplit, count: int) -> list[np.ndarray]:
     """Draw labels and detections next to each other, of images that are evenly spaced over a split.
 
     Args:
         predictor: the model.
         split: the images with their labels.
-        count: maximum number of pictures.
+        count: maximum number of images.
 
     Returns:
-        Pictures (H, W, 3) uint8 of different sizes.
+        Images (H, W, 3) uint8 of different sizes.
     """
     from sais.evaluation.visualize import comparison_images, select_examples
 

@@ -40,9 +40,9 @@ class CardFacts:
     data_name: str = ""
     """Name of the data set; empty if it is unknown."""
     curve: str = ""
-    """Path of the picture of the training curve in the package; empty for none."""
-    pictures: Sequence[str] = ()
-    """Paths of the example pictures in the package."""
+    """Path of the chart of the training curve in the package; empty for none."""
+    examples: Sequence[str] = ()
+    """Paths of the example images in the package."""
     has_graph: bool = False
     """Whether the package contains an exported graph."""
 
@@ -67,7 +67,7 @@ def model_card(facts: CardFacts) -> str:
     import yaml
 
     metadata = yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True, width=1000)
-    sections = (_introduction, _use, _data, _metrics, _limits, _training, _pictures, _license)
+    sections = (_introduction, _use, _data, _metrics, _limits, _training, _examples, _license)
     blocks = ["\n".join(section(facts)) for section in sections]
     return "---\n" + metadata + "---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -241,15 +241,15 @@ def _training(facts: CardFacts) -> Iterator[str]:
         yield f"![Training loss and AP]({facts.curve})"
 
 
-def _pictures(facts: CardFacts) -> Iterator[str]:
-    if not facts.pictures:
+def _examples(facts: CardFacts) -> Iterator[str]:
+    if not facts.examples:
         return
     yield "## Examples"
     yield ""
     yield f"Images of the split {_escape(_split(facts.info))}, evenly spaced. Left: labels. Right: detections."
-    for picture in facts.pictures:
+    for example in facts.examples:
         yield ""
-        yield f"![Labels and detections]({picture})"
+        yield f"![Labels and detections]({example})"
 
 
 def _license(facts: CardFacts) -> Iterator[str]:

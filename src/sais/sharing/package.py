@@ -1,7 +1,7 @@
 """Packages: a folder with a model, its settings and its model card, ready to be copied or pushed to the Hub.
 
 A package has only what others need: the weights of the prediction, not the state of the optimizer, and no paths, host
-names or images of this machine, unless pictures are asked for.
+names or images of this machine, unless examples are asked for.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 WRITER = "sais package"
 CARD, INFO, SETTINGS = "README.md", "model.json", "experiment.json"
-CURVE, PICTURES = "training_curve.png", "pictures"
-MAX_PICTURES = 24
+CURVE, EXAMPLES = "training_curve.png", "examples"
+MAX_EXAMPLES = 24
 PACKAGE_FILES = re.compile(
-    "|".join(map(re.escape, (CARD, INFO, SETTINGS, WEIGHTS, GRAPH, CURVE))) + rf"|{PICTURES}/\d\d\.jpg"
+    "|".join(map(re.escape, (CARD, INFO, SETTINGS, WEIGHTS, GRAPH, CURVE))) + rf"|{EXAMPLES}/\d\d\.jpg"
 )
 """Paths of the files of a package: nothing else is pushed."""
 _MARK = re.compile(r"\n<!-- Written by sais package; ([0-9a-f]{16}) -->\n\Z")
@@ -47,14 +47,14 @@ class PackageOptions:
     """License of the model, such as apache-2.0 or cc-by-4.0; stored in the model. Default: the one stored in it."""
     onnx: Path | None = None
     """Exported file (.onnx) of the same model to add, for machines without PyTorch."""
-    pictures: int = 0
+    examples: int = 0
     """Number of validation images to publish in the model card, with labels and detections. Default: none."""
     name: str = ""
     """Title of the model card. Default: the name of the run or of the repository."""
     overwrite: bool = False
     """Replace files that an earlier package did not write, or whose model card was edited."""
     trust: bool = False
-    """Import and run code outside of sais that the model names, for the pictures."""
+    """Import and run code outside of sais that the model names, for the examples."""
 
 
 def package_model(
@@ -72,8 +72,8 @@ def package_model(
         out: folder to write to.
         options: content of the package; the defaults if None.
         repository: owner/name, for the example in the model card.
-        valid: images of the pictures; those of the run's log if None.
-        changes: single options by name, replacing those of `options`: license, onnx, pictures, name, ...
+        valid: images of the examples; those of the run's log if None.
+        changes: single options by name, replacing those of `options`: license, onnx, examples, name, ...
 
     Returns:
         The files of the package.
@@ -81,7 +81,7 @@ def package_model(
     Raises:
         CheckpointError: there is no such model, or the exported file is of another one.
         ConfigError: the license is no name.
-        InputError: a file would be replaced, or the images of the pictures are not there.
+        InputError: a file would be replaced, or the images of the examples are not there.
     """
     options = replace(options or PackageOptions(), **changes)
     folder, path = Path(out), find_checkpoint(Path(model))
@@ -89,13 +89,13 @@ def package_model(
     checkpoint, record = load_checkpoint(path), _record(path.parent)
     if options.onnx is not None:
         _check_graph(options.onnx, path, checkpoint)
-    pictures = _draw(path, checkpoint, record, valid, options) if options.pictures else []
+    examples = _draw(path, checkpoint, record, valid, options) if options.examples else []
     curve = None if record is None else _curve(record)
     write_text(folder / INFO, json.dumps({"written_by": WRITER}))  # marks the files of a package that is killed
     (folder / CARD).unlink(missing_ok=True)  # without which it is no package
     save_checkpoint(folder / WEIGHTS, _without_training_state(checkpoint, license_name))
     _remove_earlier(folder)
-    shown = _write_pictures(folder, pictures)
+    shown = _write_examples(folder, examples)
     if curve is not None:
         write_bytes(folder / CURVE, curve)
     if options.onnx is not None:
@@ -107,7 +107,7 @@ def package_model(
     write_text(folder / INFO, json.dumps({"written_by": WRITER} | entries, indent=2))
     title = options.name or repository.rpartition("/")[2] or _title(path, folder)
     facts = CardFacts(title, info, repository or folder.resolve().name, "" if record is None else record.data)
-    card = model_card(replace(facts, curve=CURVE if curve else "", pictures=shown, has_graph=options.onnx is not None))
+    card = model_card(replace(facts, curve=CURVE if curve else "", examples=shown, has_graph=options.onnx is not None))
     write_text(folder / CARD, f"{card}\n<!-- Written by {WRITER}; {_digest(card)} -->\n")
     return package_files(folder)
 
@@ -120,9 +120,9 @@ def package_files(folder: Path) -> list[Path]:
     """
     if not is_package(folder):
         raise InputError(f"{folder}: not a package, which has {CARD}, {INFO} and {WEIGHTS}. Write one with package.")
-    candidates = [*folder.iterdir(), *(folder / PICTURES).glob("*")]
+    candidates = [*folder.iterdir(), *(folder / EXAMPLES).glob("*")]
     files = sorted(file for file in candidates if PACKAGE_FILES.fullmatch(file.relative_to(folder).as_posix()))
-    for file in (*files, folder / PICTURES):
+    for file in (*files, folder / EXAMPLES):
         if file.is_symlink():
             raise InputError(f"{file}: is a symbolic link, which is not followed. Put a copy of the file there.")
     return files
@@ -136,11 +136,11 @@ def is_package(folder: Path) -> bool:
 
 def _check(options: PackageOptions, folder: Path, path: Path) -> str | None:
     """Check what is known before the model is read; return the license."""
-    if not 0 <= options.pictures <= MAX_PICTURES:
-        raise InputError(f"pictures: {options.pictures} is not between 0 and {MAX_PICTURES}. Choose fewer.")
+    if not 0 <= options.examples <= MAX_EXAMPLES:
+        raise InputError(f"examples: {options.examples} is not between 0 and {MAX_EXAMPLES}. Choose fewer.")
     files = [folder / name for name in (CARD, INFO, SETTINGS, WEIGHTS, GRAPH, CURVE)]
     inputs = [path, *([options.onnx] if options.onnx else [])]
-    check_outputs([*files, *_pictures(folder)], inputs, options.overwrite, folder, own=_is_unchanged)
+    check_outputs([*files, *_examples(folder)], inputs, options.overwrite, folder, own=_is_unchanged)
     return None if options.license is None else check_license(options.license)
 
 
@@ -162,19 +162,19 @@ def _without_training_state(checkpoint: Checkpoint, license_name: str | None) ->
     return Checkpoint(checkpoint.experiment, checkpoint.class_names, checkpoint.category_ids, weights, state)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return [folder / PICTURES / f"{number:02}.jpg" for number in range(MAX_PICTURES)]
+def _examples(folder: Path) -> list[Path]:
+    return [folder / EXAMPLES / f"{number:02}.jpg" for number in range(MAX_EXAMPLES)]
 
 
 def _remove_earlier(folder: Path) -> None:
     """Remove the optional files of an earlier package, which were checked to be its own."""
-    for path in (folder / GRAPH, folder / CURVE, *_pictures(folder)):
+    for path in (folder / GRAPH, folder / CURVE, *_examples(folder)):
         path.unlink(missing_ok=True)
 
 
 def _is_unchanged(path: Path) -> bool:
     """Return whether a file is of an earlier package; a model card that was edited is not."""
-    folder = path.parent.parent if path.parent.name == PICTURES else path.parent
+    folder = path.parent.parent if path.parent.name == EXAMPLES else path.parent
     if not written_by(WRITER)(folder / INFO):
         return False
     if path.name != CARD:
@@ -217,22 +217,22 @@ def _draw(
     valid: DatasetSplit | None,
     options: PackageOptions,
 ) -> list[Any]:
-    """Return the example pictures (H, W, 3)."""
+    """Return the example images (H, W, 3)."""
     from sais.inference.predictor import Predictor
-    from sais.sharing.card_images import example_pictures, valid_split
+    from sais.sharing.card_images import example_images, valid_split
 
     if valid is None and record is None:
         raise InputError(f"{path}: without the log of its run, its validation images are not known. Give the data set.")
     split = valid if valid is not None or record is None else valid_split(record, checkpoint.class_names)
     assert split is not None
-    return example_pictures(Predictor(path, trust=options.trust), split, options.pictures)
+    return example_images(Predictor(path, trust=options.trust), split, options.examples)
 
 
-def _write_pictures(folder: Path, pictures: list[Any]) -> list[str]:
-    """Write pictures (H, W, 3), and return their paths in the folder."""
+def _write_examples(folder: Path, examples: list[Any]) -> list[str]:
+    """Write images (H, W, 3), and return their paths in the folder."""
     from sais.io.image_writer import write_image
 
-    paths = _pictures(folder)[: len(pictures)]
-    for path, picture in zip(paths, pictures, strict=True):
-        write_image(path, picture, quality=85, writer=WRITER)
+    paths = _examples(folder)[: len(examples)]
+    for path, example in zip(paths, examples, strict=True):
+        write_image(path, example, quality=85, writer=WRITER)
     return [path.relative_to(folder).as_posix() for path in paths]

@@ -32,7 +32,7 @@ def push_to_hub(
         model: folder of a package, which is uploaded as it is, or a run folder or checkpoint, which is packaged first.
         repository: owner/name; created unless it exists.
         options: content of the package, with `changes`; not for a package.
-        public: whether a new repository can be read by everybody; an existing one stays as it is.
+        public: whether a new repository can be read by anybody; an existing one stays as it is.
         token: token of the Hub with write access; None for HF_TOKEN or the one of `hf auth login`.
         revision: branch to upload to, created if it is missing; None for the main branch.
         message: message of the commit.
