@@ -22,7 +22,7 @@ QUICK = {
         *("--model.tower-depth", "1", "--model.prototype-depth", "1"),
     ],
     "bench": ["--image-size", "60", "80", "--objects", "5", "--repeats", "1", "--no-memory"],
-    "reproduce": ["--epochs", "1", "--iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
+    "reproduce": ["--epochs", "1", "--max-iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
 }
 """Options added to a command so that the test is fast."""
 

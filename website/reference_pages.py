@@ -105,6 +105,8 @@ def _help_as_markdown(text: str) -> Iterator[str]:
             item = ""
         if indent == 2:
             item = words if "  " in words else words + "  "
+        elif indent == 0 and words and set(words) != {"-"}:
+            yield _as_text(words)  # a line of a paragraph, which ends with an empty line
         elif set(words) != {"-"}:  # a line below the title of a group
             yield from ("", f"**{_as_text(words)}**" if indent == 1 and words else _as_text(words), "")
 

@@ -36,7 +36,7 @@ def coco_annotations(rng: Random, samples: Samples, folder: Path) -> Case:
     path.write_bytes(json_text(rng, mutate_json(rng, document)))
     if rng.random() < 0.5:
         return Case(lambda: _use_annotations(path, images), "read_coco, read_sample, coco_metrics")
-    check = ["doctor", str(path), "--images", str(images)]
+    check = ["doctor", str(path), "--image-folder", str(images)]
     split = ["split", str(path), "--out", "halves"]
     page = [*check, "--html", "page.html"]
     show = ["show", str(path), "--image-folder", str(images), "--out", "shown"]
@@ -78,7 +78,7 @@ def saved_detections(rng: Random, samples: Samples, folder: Path) -> Case:
     path.write_bytes(json_text(rng, mutate_json(rng, _content(path))))
     predict = ["predict", str(samples.graphs[0]), str(samples.images), "--no-draw"]
     again = [*predict, "--out", str(target)]  # over the changed file
-    check = ["doctor", str(path), "--images", str(samples.images)]
+    check = ["doctor", str(path), "--image-folder", str(samples.images)]
     argv = rng.choice(([*predict, "--like", str(path)], check, again, [*again, "--overwrite"]))
     return Case(lambda: run_command(argv), "sais " + " ".join(argv), may_change=(target,) if again[-1] in argv else ())
 

@@ -172,7 +172,7 @@ def test_doctor_compares_categories(
 
 def test_doctor_reads_an_annotation_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_split(tmp_path, "labels", make_document())
-    code, output = examine(capsys, str(path), "--images", str(tmp_path / "images"))
+    code, output = examine(capsys, str(path), "--image-folder", str(tmp_path / "images"))
     assert code == 0
     assert "labels: 6 images, 12 objects" in output
 
@@ -244,7 +244,7 @@ def test_page_of_a_data_set_is_written_and_replaces_no_file_that_is_read(
     labels, image = tmp_path / "data/annotations/train.json", tmp_path / "data/images/0.png"
     before = labels.read_bytes(), image.read_bytes()
     for words in ([data, "--html", str(labels)], [data, "--html", str(image)], [str(labels), "--html", str(labels)]):
-        folder = ["--images", str(image.parent)] if words[0] == str(labels) else []
+        folder = ["--image-folder", str(image.parent)] if words[0] == str(labels) else []
         assert examine(capsys, *words, *folder, "--overwrite")[0] == 2
     assert (labels.read_bytes(), image.read_bytes()) == before
 

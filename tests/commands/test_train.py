@@ -207,7 +207,7 @@ def test_check_recommends_a_command(shapes: Path, capsys: pytest.CaptureFixture[
     assert f"\nthe same by hand: sais train sais-lite --data {shapes} --size " in output
     assert "sais split" not in output
     file = shapes / "annotations" / "train.json"
-    assert main(["doctor", str(file), "--images", str(shapes / "images" / "train"), "--no-decode"]) == 0
+    assert main(["doctor", str(file), "--image-folder", str(shapes / "images" / "train"), "--no-decode"]) == 0
     assert f"sais split {file}" in capsys.readouterr().out  # the recommended run has no validation images
 
 

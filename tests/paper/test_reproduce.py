@@ -48,12 +48,12 @@ def smallest() -> Experiment:
 
 
 BASE = "tests.paper.test_reproduce:smallest"
-TINY = Budget(base=BASE, iterations=2)
+TINY = Budget(base=BASE, max_iterations=2)
 
 
 def words(shapes: Path, out: Path, *more: str) -> list[str]:
     """The options that all commands here share."""
-    return ["--data", str(shapes), "--out", str(out), "--base", BASE, "--iterations", "2", *more]
+    return ["--data", str(shapes), "--out", str(out), "--base", BASE, "--max-iterations", "2", *more]
 
 
 @pytest.mark.parametrize("key", [key for key, row in ROWS.items() if row.recipe])
@@ -184,7 +184,7 @@ def test_describe_data_changes_with_annotations(shapes: Path, tmp_path: Path) ->
 
 def test_run_plans_evaluates_the_last_weights_of_a_stopped_run(shapes: Path, tmp_path: Path) -> None:
     """Not by the best, which were chosen on the very images: 7 iterations of 9, looked at after each epoch of 3."""
-    budget = replace(TINY, iterations=7, epochs=3, evaluate_every=1)
+    budget = replace(TINY, max_iterations=7, epochs=3, evaluate_every=1)
     (result,) = run_plans(plan_runs(["sais"], [0], budget), DataPaths(shapes), tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
     assert result.iterations == 7
@@ -209,7 +209,7 @@ def test_plan_runs_refuses_the_padding_bug_with_scale_jitter() -> None:
 
 def test_run_plans_only_evaluates_a_trained_run_without_result(shapes: Path, tmp_path: Path) -> None:
     """As after a kill between training and evaluation; iterations are not made a second time."""
-    plans = plan_runs(["sais"], [0], replace(TINY, iterations=None))
+    plans = plan_runs(["sais"], [0], replace(TINY, max_iterations=None))
     (first,) = run_plans(plans, DataPaths(shapes), tmp_path)
     folder = next((tmp_path / "runs").iterdir())
     log = (folder / "log.jsonl").read_text()

@@ -196,7 +196,7 @@ def test_search_continues_after_divergence(shapes: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_accuracy_command(shapes: Path, tmp_path: Path) -> None:
-    options = ["--base", "tests.paper.test_reproduce:smallest", "--iterations", "2"]
+    options = ["--base", "tests.paper.test_reproduce:smallest", "--max-iterations", "2"]
     options += ["--lr-factors", "0.5", "1", "--seeds", "0", "1"]
     assert main(["accuracy", "--data", str(shapes), "--out", str(tmp_path), *options]) == 0
     state = json.loads((tmp_path / "peers.json").read_text())

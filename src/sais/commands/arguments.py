@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import tyro
 
-from sais.commands.help_text import join_lines_of_help
+from sais.commands.help_text import description_of, join_lines_of_help
 from sais.commands.hub_models import with_local_models
 from sais.commands.options import (
     FLAT,
@@ -62,13 +62,16 @@ def parse(kind: type[Arguments], argv: Sequence[str], prog: str, default: Argume
         SystemExit: `argv` asks for help.
     """
     command = " ".join(prog.split()[:2])
+    description = None
     if {"-h", "--help"} & set(argv):
         join_lines_of_help()
+        description = description_of(kind)
     else:
         check_command_line(kind, argv, command)
     if any(option.positional for option in options_of(kind)):  # tyro lists them in the usage line
         prog = command
-    arguments = tyro.cli(kind, args=list(argv), prog=prog, default=tyro.MISSING_NONPROP if default is None else default)
+    start = tyro.MISSING_NONPROP if default is None else default
+    arguments = tyro.cli(kind, prog=prog, description=description, args=list(argv), default=start)
     return with_local_models(arguments)
 
 

@@ -31,11 +31,11 @@ class DoctorArguments:
     """
 
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Folder of the data set, its name in the folder $SAIS_DATA, or a COCO JSON with --images."""
+    """Folder of the data set, its name in the folder $SAIS_DATA, or a COCO JSON."""
     split: str = ""
     """Split to examine. Default: every split of the data set."""
-    images: Path | None = None
-    """Folder of the images, where DIR is a COCO JSON."""
+    image_folder: Path | None = None
+    """Folder of the images, where DIR is a COCO JSON. Default: the folder of DIR."""
     classes: tuple[str, ...] = ()
     """Classes to use, such as cat dog; vehicle=car+truck merges classes, as in `sais train`. Default: all."""
     reading: Annotated[DataOptions, FLAT] = field(default_factory=DataOptions)
@@ -50,6 +50,9 @@ class DoctorArguments:
     that the model never finds, and labels that it detects as another class."""
     device: str = "auto"
     """Device of --model: auto, cpu, cuda or mps."""
+    trust: bool = False
+    """Import and run code outside of sais that the file of --model names, and open an exported graph that another
+    program has changed."""
     html: Path | None = None
     """HTML file to write: findings with images, sizes, positions and the recommended training, in one page."""
     json: bool = False
@@ -82,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.model is not None:
         from sais.commands.model_suggestions import add_suggestions
 
-        add_suggestions(distinct, arguments.model, arguments.device)
+        add_suggestions(distinct, arguments.model, arguments.device, arguments.trust)
     recommendation = _recommendation(arguments, distinct)
     if arguments.json:
         print_json(results_to_dict(results, recommendation))
@@ -176,7 +179,7 @@ def _check_split(arguments: DoctorArguments, data: Path, name: str) -> SplitResu
         if name:
             split = read_dataset(data, name, options=arguments.reading, problems=problems)
         else:
-            split = read_dataset_files(data, arguments.images or data.parent, None, arguments.reading, problems)
+            split = read_dataset_files(data, arguments.image_folder or data.parent, None, arguments.reading, problems)
         split = choose_classes(split, arguments.classes, allow_missing=not is_main)
     except SaisError as error:
         messages = [message for group in problems.values() for message in group]
@@ -203,7 +206,7 @@ def _data_options(arguments: DoctorArguments) -> list[str]:
     words = ["--data", str(arguments.data)]
     if arguments.data.is_file():
         words = ["--train-annotations", str(arguments.data), "--train-images"]
-        words.append(str(arguments.images or arguments.data.parent))
+        words.append(str(arguments.image_folder or arguments.data.parent))
     elif arguments.split not in ("", "train"):
         words += ["--train-split", arguments.split]
     for name in ("crowds_as_objects", "merge_duplicate_images", "outside_images"):

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from sais.data.doctor.report import CheckReport
 
 
-def add_suggestions(reports: Sequence[CheckReport], model: Path, device: str) -> None:
+def add_suggestions(reports: Sequence[CheckReport], model: Path, device: str, trust: bool = False) -> None:
     """Predict every image of the splits and add what contradicts the labels to their reports.
 
     Args:
         reports: report of each split.
         model: model file, folder of a training run, or exported file.
-        device: device of the model, as of `InferenceOptions`.
+        device, trust: as of `InferenceOptions`.
     """
     from sais.evaluation.label_suggestions import LOW_SCORE, suggest_labels
 
-    predictor = open_predictor("doctor", model, InferenceOptions(score=LOW_SCORE, device=device))
+    predictor = open_predictor("doctor", model, InferenceOptions(score=LOW_SCORE, device=device, trust=trust))
     for report in reports:
         with progress_bar(f"predicting {short_name(report.split.name)}", len(report.split.images)) as progress:
             for finding in suggest_labels(predictor, report.split, progress):

@@ -57,5 +57,6 @@ RENAMED_OPTIONS = {
     "--size": "--image-size",
     "--picture": "--image-size",
     "--image": "--image-id",
+    "--images": "--image-folder",
 }
 """Former name of an option -> its name. It is an error of the commands that have the latter and not the former."""

@@ -64,7 +64,7 @@ class ReproduceArguments:
     sais-center | sais | sais-640-r50 sais-768-r50 sais-768-r101 sais-768-x101."""
     epochs: Count | None = None
     """Number of epochs; the milestones of a stepped schedule move in proportion."""
-    iterations: Count | None = None
+    max_iterations: Count | None = None
     """Stop after this number of iterations, for a trial."""
     batch_size: Count | None = None
     """Images per step; scales the learning rate unless --lr is given."""

@@ -21,7 +21,7 @@ class Budget:
     base: str = "sais-r50-768"
     """Recipe that the rows change."""
     epochs: int | None = None
-    iterations: int | None = None
+    max_iterations: int | None = None
     """Number of iterations after which a run stops; None: all."""
     batch_size: int | None = None
     """Batch size in images."""
@@ -106,4 +106,4 @@ def plan_run(key: str, seed: int, base: Experiment, budget: Budget) -> RunPlan:
     if row.padding_bug:
         experiment = replace_settings(experiment, "model", architecture=PADDING_BUG)
     named = replace(experiment, name=f"{base.name}-{key}")
-    return RunPlan(key, named, budget.iterations, budget.random_init)
+    return RunPlan(key, named, budget.max_iterations, budget.random_init)
