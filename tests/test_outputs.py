@@ -24,6 +24,7 @@ from sais.io.outputs import EXPORT, check_outputs, written_by
 Export = Callable[[str], Path]
 
 CPU = "--device cpu"
+MANY = f"--engine local --format coco {CPU}"
 EVAL = f"eval RUN --data data --workers 0 {CPU}"
 AUGMENTED = "draw-augmented paper-lite0 --data data --size 64 --images 1"
 TARGETS = "draw-targets --data data --recipe paper-lite0"
@@ -95,6 +96,9 @@ REFUSED = {
     "show into the data set": "show data --out data",
     "show through a linked folder": "show data --out shown",
     "predict labels onto those of others": f"predict RUN photos --out labels --to yolo {CPU}",
+    "predict-many onto a manifest of others": f"predict-many RUN photos mine {MANY}",
+    "predict-many into its input": f"predict-many RUN photos photos {MANY}",
+    "predict-many through a linked folder": f"predict-many RUN photos shards {MANY} --overwrite",
     "split onto its file": "split data/annotations/train.json --out data --overwrite",
     "split onto annotations of others": "split data/annotations/train.json --out set",
     "bench onto a file of others": f"{SCALING} --out mine",
@@ -117,6 +121,7 @@ def place(trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.Monke
         noise = np.random.default_rng(len(name)).integers(0, 255, (40, 60, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / name)
     names = ["a.jpg", "predictions.json", "metrics.json", "scaling.json", "index.html", "model.onnx", "other.bin"]
+    names += ["manifest.json"]
     files = [*(f"mine/{name}" for name in names), "figures/figure2.png", "log/log.jsonl", "locked/experiment.json"]
     files += ["set/annotations/valid.json", "set2/images/train/train_00000.jpg", "photos/a.onnx", "locked/notes.md"]
     files += ["labels/yolo/data.yaml"]
@@ -127,6 +132,8 @@ def place(trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for folder in ("hard", "soft", "linked", "tree", "set3", "unstarted"):
         (tmp_path / folder).mkdir()
     (tmp_path / "link").symlink_to("photos")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/detections").symlink_to("../photos")
     (tmp_path / "shown").mkdir()
     (tmp_path / "shown/drawings").symlink_to("../photos")
     os.link(tmp_path / "photos/a.jpg", tmp_path / "hard/a.jpg")
@@ -188,8 +195,10 @@ REPEATED = {
     "split data/annotations/train.json --out parts": ["parts/annotations/train.json"],
     f"{SCALING} --out speed": ["speed/scaling.json", "speed/scaling.png"],
     f"{FIGURE} --out paper": ["paper/figure2.png", "paper/index.html", "paper/figure2.json"],
+    f"predict-many RUN photos many {MANY}": ["many/manifest.json"],
     f"predict RUN photos --out drawn {CPU}": ["drawn/a.jpg"],
     f"predict RUN photos --out table --csv {CPU}": ["table/objects.csv"],
+    f"predict RUN photos --out tracked --track --no-draw {CPU}": ["tracked/tracks.json", "tracked/tracks.csv"],
 }
 """Command -> outputs that it recognizes."""
 

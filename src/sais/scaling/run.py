@@ -286,7 +286,8 @@ def _check_output(folder: OutputFolder, source: str, files: list[Path], overwrit
     if folder.path is not None:
         if not is_remote(source) and file_identities([folder.path]) & file_identities([local_path(source)]):
             raise InputError(f"{folder.location}: the folder of the input. Choose another output.")
-        outputs = [folder.path / MANIFEST, folder.path / PLAN]
+        shards = [folder.path / name / "shard" for name in (RESULTS, ERRORS)]  # their folders must not be links
+        outputs = [folder.path / MANIFEST, folder.path / PLAN, *shards]
         check_outputs(outputs, files, overwrite, folder.path, written_by(WRITER))
     elif own is None and not overwrite and {MANIFEST, PLAN} & folder.names(""):
         raise InputError(f"{folder.location}: contains a manifest of others. Choose another output.")
