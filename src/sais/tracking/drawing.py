@@ -108,8 +108,7 @@ class TrackDrawer:
         for zone in self._zones:
             points = [*map(tuple, zone.points.tolist()), tuple(zone.points[0].tolist())]
             _draw_path(pen, points, width)
-            center = zone.points.mean(0)
-            _draw_text(pen, (float(center[0]), float(center[1])), _zone_text(zone, counts), size, canvas.size)
+            _draw_text(pen, zone.corners[0], _zone_text(zone, counts), size, canvas.size)
         for line in self._lines:
             start, end = line.points
             _draw_path(pen, [line.start, line.end], width)

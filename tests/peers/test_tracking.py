@@ -1,0 +1,36 @@
+"""Quality of tracks by TrackEval, on tracks whose errors are known; the measurement of a model and of the speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from peers.tracking import track_quality
+
+pytest.importorskip("trackeval")
+
+
+def test_track_quality_counts_swapped_and_missing_tracks() -> None:
+    ids, same = np.array([7, 9]), np.eye(2)
+    perfect = track_quality([(ids, np.array([1, 2]), same)] * 20)
+    assert (perfect.hota, perfect.idf1, perfect.switches) == (1, 1, 0)
+    swapped = track_quality([(ids, np.array([1, 2] if i < 10 else [2, 1]), same) for i in range(20)])
+    assert (swapped.idf1, swapped.switches) == (0.5, 2)
+    assert 0.5 < swapped.hota < 0.8
+    halves = track_quality([(ids, np.array([1]), same[:, :1])] * 10)
+    assert halves.idf1 == pytest.approx(2 / 3)
+    assert halves.switches == 0
+
+
+@pytest.mark.slow
+def test_model_and_speed_are_measured(trained: Path) -> None:
+    pytest.importorskip("av")
+    from peers import video
+
+    found = video.quality(trained, 8, 0, "cpu", 0.03)
+    assert {"masks", "boxes"} <= set(found)
+    assert all(0 <= quality.idf1 <= 1 for quality in found.values())
+    speed = video.speed(trained, 8, ["--device", "cpu", "--batch-size", "4"])
+    assert min(speed.network, speed.plain, speed.tracked) > 0
