@@ -255,8 +255,8 @@ def scaling(arguments: Arguments, files: list[Path]) -> str:
             raise MeasurementError(text)
         times = sorted(path.stat().st_mtime for path in (output / RESULTS).glob("*"))[2 * workers - 1 :]
         throughputs.append(16 * (len(times) - 1) / (times[-1] - times[0]))
-    one, two = throughputs
-    return f"1 worker: {one:.2f} images/s; 2 workers: {two:.2f} images/s; {two / one:.2f} times"
+    single, double = throughputs
+    return f"1 worker: {single:.2f} images/s; 2 workers: {double:.2f} images/s; {double / single:.2f} times"
 
 
 def main() -> int:
