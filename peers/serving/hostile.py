@@ -28,6 +28,9 @@ ODD_PATHS = (
     *("*", "http://x/v1/models", "/static//etc/passwd", "/v1/models?" + "a=b&" * 2000),
 )
 
+CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+"""Head of a request whose body follows in chunks."""
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -56,7 +59,7 @@ def sample(kind: str = "JPEG") -> bytes:
 
 def post(body: bytes, content_type: str = "image/jpeg", query: str = "", extra: str = "") -> bytes:
     """Return a request of a prediction."""
-    head = f"POST /v1/predict{query} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n{extra}"
+    head = f"POST /v1/predict{query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n{extra}"
     return (head + f"Content-Length: {len(body)}\r\n\r\n").encode("latin-1", "replace") + body
 
 
@@ -153,8 +156,17 @@ def odd_path(rng: Random) -> Attack:
     """Addresses outside of the interface."""
     path = rng.choice(ODD_PATHS)
     method = rng.choice(("GET", "POST", "OPTIONS", "TRACE", "PROPFIND", "HEAD", "A" * 50))
-    sent = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    sent = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     return Attack(sent, frozenset({200, 307, 400, 401, 404, 405, 431}))
+
+
+def foreign_host(rng: Random) -> Attack:
+    """A host name of another page, as after DNS rebinding."""
+    names = ("evil.example", "127.0.0.1.evil.example:8000", "localhost.evil.example", "x" * 5000, "", "[", "@", "a,b")
+    host = rng.choice((*names, "localhost\r\nHost: evil.example"))
+    path = rng.choice(("/", "/v1/models", "/metrics", "/v1/predict"))
+    sent = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    return Attack(sent, frozenset({400, 421}))
 
 
 def header_flood(rng: Random) -> Attack:
@@ -168,7 +180,8 @@ def header_flood(rng: Random) -> Attack:
         b" folded\r\n",
         b"X: \0\r\n",
     )
-    return Attack(b"GET / HTTP/1.1\r\nHost: x\r\n" + rng.choice(heads) + b"\r\n", frozenset({0, 200, 400, 431}))
+    start = b"GET / HTTP/1.1\r\nHost: localhost\r\n"  # a folded line continues the name of the host
+    return Attack(start + rng.choice(heads) + b"\r\n", frozenset({0, 200, 400, 421, 431}))
 
 
 def not_http(rng: Random) -> Attack:
@@ -183,8 +196,8 @@ def not_http(rng: Random) -> Attack:
                 b"GET / HTTP/1.1\r\n\r\n",
                 post(sample()).replace(b"Content-Length: ", b"Content-Length: -"),
                 post(sample()).replace(b"Content-Length: ", b"Content-Length: 5\r\nContent-Length: "),
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+                CHUNKED + b"zz\r\nhello\r\n0\r\n\r\n",
+                CHUNKED.replace(b"chunked", b"gzip, chunked") + b"0\r\n\r\n",
             )
         ),
         frozenset({0, 200, 400, 404, 415, 501, 505}),
@@ -208,8 +221,7 @@ def large_body(rng: Random) -> Attack:
     if rng.random() < 0.5:
         return Attack(post(b"", extra="").replace(b"Content-Length: 0", b"Content-Length: 100000000"), frozenset({413}))
     chunk = b"10000\r\n" + bytes(2**16) + b"\r\n"
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return Attack(head + chunk * (100_000_000 // 2**16), frozenset({413}))
+    return Attack(CHUNKED + chunk * (100_000_000 // 2**16), frozenset({413}))
 
 
 KINDS: dict[str, tuple[Callable[[Random], Attack], int]] = {
@@ -222,6 +234,7 @@ KINDS: dict[str, tuple[Callable[[Random], Attack], int]] = {
     "path-like names": (path_like_name, 6),
     "odd options": (odd_query, 10),
     "odd addresses": (odd_path, 10),
+    "foreign hosts": (foreign_host, 8),
     "header floods": (header_flood, 8),
     "not HTTP": (not_http, 8),
     "slow senders": (slow_sender, 4),

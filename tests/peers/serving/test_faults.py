@@ -16,7 +16,7 @@ QUICK = [name for name in KINDS if name not in ("slow senders", "large bodies")]
 
 
 def test_hostile_requests_get_the_right_status_and_good_ones_an_answer() -> None:
-    with serving(timeout=5) as server:
+    with serving(timeout=5, allowed_hosts=("localhost",)) as server:
         report = attack_address(server.address, 200, seed=1, names=QUICK)
     assert report.faults == []
     assert report.good == 21
