@@ -41,7 +41,9 @@ class AllowedHosts:
     """
 
     def __init__(self, names: Sequence[str] = ()) -> None:
-        self._names = frozenset(name.lower().rstrip(".") for name in names)
+        lower = [name.lower().rstrip(".") for name in names]
+        self._names = frozenset(name for name in lower if not name.startswith("*"))
+        self._endings = tuple(name[1:] for name in lower if name.startswith("*."))
         self._allows_any = not names or "*" in names
 
     def check(self, host: str | None) -> None:
@@ -53,9 +55,7 @@ class AllowedHosts:
             return
         name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
         name = name.lower().rstrip(".")
-        parts = name.split(".")
-        patterns = {name, *("*." + ".".join(parts[i:]) for i in range(1, len(parts)))}
-        if patterns.isdisjoint(self._names) and not _is_address(name):
+        if not (name in self._names or name.endswith(self._endings) or _is_address(name)):
             message = "the service does not answer for this host name. Use its IP address, or have the name allowed."
             raise RequestError(421, "unknown_host", message)
 
