@@ -191,7 +191,9 @@ def test_commands_fetch_the_model_and_say_so(
     assert "fetched hf://owner/shapes" in capsys.readouterr().err
     for words in (["predict", "owner/nothing", image], ["info", "hf://owner/nothing"], ["serve", "hf://owner/nothing"]):
         assert cli.main(words) == 2
-        assert "no such model on" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "no such model on" in error
+        assert ("owner/nothing: no such file or folder, and not on the Hub" in error) == (words[1] == "owner/nothing")
 
 
 @pytest.mark.parametrize(

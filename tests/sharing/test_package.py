@@ -44,8 +44,8 @@ def metadata_of(card: str) -> dict[str, Any]:
 def test_package_predicts_as_the_run_and_has_no_training_state(package: Path, trained: Path, shapes: Path) -> None:
     names = [file.relative_to(package).as_posix() for file in package_files(package)]
     assert names == [
-        *("README.md", "experiment.json", "model.json", "model.safetensors"),
-        *("examples/00.jpg", "examples/01.jpg", "training_curve.png"),
+        *("README.md", "examples/00.jpg", "examples/01.jpg", "experiment.json", "model.json", "model.safetensors"),
+        "training_curve.png",
     ]
     image = next((shapes / "images" / "valid").iterdir())
     expected = sais.Predictor(trained, device="cpu")(image)

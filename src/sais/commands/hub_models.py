@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sais.errors import CheckpointError, ResourceError
 from sais.hub import fetch_model, is_hub_address, is_repository
 from sais.text import print_text
 
@@ -46,7 +47,12 @@ def local_model(model: str | Path) -> str | Path:
     """
     if not is_hub_address(model) and not (is_repository(model) and find_spec("huggingface_hub") is not None):
         return model
-    fetched = fetch_model(model, progress=sys.stderr.isatty())
+    try:
+        fetched = fetch_model(model, progress=sys.stderr.isatty())
+    except (CheckpointError, ResourceError) as error:
+        if is_hub_address(model):
+            raise
+        raise type(error)(f"{model}: no such file or folder, and not on the Hub: {error}") from error
     print_text(f"note: fetched {fetched}", file=sys.stderr)
     return fetched.path
 
