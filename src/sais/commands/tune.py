@@ -32,7 +32,7 @@ class TuneArguments:
 
     The first trial has the recipe's own values; the others are chosen by optuna from the results so far. Trials behind
     the median of the others are ended early. The best settings are those with the best AP on the validation split, so
-    that this AP is optimistic: keep a test split for the final evaluation. The same command continues a search that
+    that this AP is too high: keep a test split for the final evaluation. The same command continues a search that
     was interrupted, and with more --trials one that is complete.
     """
 
