@@ -130,6 +130,17 @@ def test_parquet_columns_of_bytes_structures_and_paths(parquet: Path) -> None:
             find_items(str(parquet), b"", column)
 
 
+def test_damaged_parquet_files_are_errors_of_their_file(parquet: Path) -> None:
+    content = bytearray(parquet.read_bytes())
+    content[4:40] = bytes(36)  # the header and the values of the column of names
+    parquet.write_bytes(content)
+    with pytest.raises(InputError, match=r"data\.parquet: the column 'id' cannot be read"):
+        find_items(str(parquet), b"")
+    parquet.write_bytes(content[:-20])
+    with pytest.raises(InputError, match=r"data\.parquet: cannot be read as Parquet"):
+        find_items(str(parquet), b"")
+
+
 def test_rows_are_read_from_the_middle_and_backwards(parquet: Path) -> None:
     items = find_items(str(parquet), b"").items
     reader = ItemReader("image")

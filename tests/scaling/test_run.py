@@ -182,6 +182,7 @@ CHANGES: dict[str, Callable[[Place], Any]] = {
     "score auto instead of 0.2": lambda place: place.predict(format="coco", inference=InferenceOptions(score=0.2)),
     "format coco instead of parquet": lambda place: place.predict(),
     "shard_size 3 instead of 4": lambda place: place.predict(format="coco", shard_size=4),
+    "column None instead of jpg": lambda place: place.predict(format="coco", column="jpg"),
     "input .*images instead of .*renamed": predict_renamed,
 }
 

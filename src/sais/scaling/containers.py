@@ -156,15 +156,15 @@ def _add_rows(images: ParquetImages, table: Any, file: str, name_column: str | N
     has_path = kind == "struct" and any(data_type.field(i).name == "path" for i in range(data_type.num_fields))
     names: list[Any] = [None] * rows
     if name_column is not None:
-        names = table.read(columns=[name_column]).column(0).to_pylist()
+        names = _read_values(table, name_column, file)
     elif has_path:
-        names = [(entry or {}).get("path") for entry in table.read(columns=[f"{column}.path"]).column(0).to_pylist()]
+        names = [(entry or {}).get("path") for entry in _read_values(table, f"{column}.path", file)]
     stem = PurePosixPath(file.replace("\\", "/")).stem
     if kind != "path":
         for row, name in enumerate(names):
             images.items.append(ImageItem(f"{stem}#{row}" if name in (None, "") else str(name), file, row))
         return
-    locations = table.read(columns=[column]).column(0).to_pylist()
+    locations = _read_values(table, column, file)
     for row, (location, name) in enumerate(zip(locations, names, strict=True)):
         if not location:
             images.notes.append(f"left out: row {row} of {file} without a path")
@@ -172,3 +172,13 @@ def _add_rows(images: ParquetImages, table: Any, file: str, name_column: str | N
         place = location if is_remote(location) else str(local_path(location).absolute())
         default = PurePosixPath(location.replace("\\", "/")).name or location
         images.items.append(ImageItem(default if name in (None, "") else str(name), place))
+
+
+def _read_values(table: Any, column: str, file: str) -> list[Any]:
+    """Return the values of a column; InputError for a damaged file."""
+    try:
+        return list(table.read(columns=[column]).column(0).to_pylist())
+    except Exception as error:  # damage raises any of Arrow's and Python's exceptions
+        raise InputError(
+            f"{file}: the column {column!r} cannot be read ({one_line(error)}). Restore the file."
+        ) from error

@@ -32,7 +32,11 @@ class Manifest:
     listing: str | None
     """SHA-256 of the list of images, if the input is one."""
     column: str | None
-    """Column of the images in Parquet files."""
+    """Column of the images in Parquet files, or extension in tar files, as it was given."""
+    name_column: str | None
+    """Column of the names in Parquet files, as it was given."""
+    image_column: str | None
+    """Column of the images in Parquet files, as it was found."""
     images: int
     shard_size: int
     format: Format
@@ -118,7 +122,7 @@ def check_same(stored: Manifest, wanted: Manifest, location: str) -> None:
         before, now = stored.options.get(name), wanted.options.get(name)
         if before != now:
             differences.append(f"{name} {before} instead of {now}")
-    for name in ("input", "format", "rows", "shard_size"):
+    for name in ("input", "column", "name_column", "format", "rows", "shard_size"):
         before, now = getattr(stored, name), getattr(wanted, name)
         if before != now:
             differences.append(f"{name} {before} instead of {now}")

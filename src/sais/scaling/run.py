@@ -102,6 +102,8 @@ def predict_many(
         input=_absolute(source),
         listing=listing_digest(listing),
         column=options.column,
+        name_column=options.name_column,
+        image_column=None,
         images=0,
         shard_size=0,
         format=options.format,
@@ -137,7 +139,7 @@ def _list_images(
     count = len(images.items)
     check_ids(count)
     size = options.shard_size or choose_shard_size(count, batch_size)
-    return replace(wanted, images=count, shard_size=size, column=images.column or options.column), images.items
+    return replace(wanted, images=count, shard_size=size, image_column=images.column), images.items
 
 
 def model_files(model: Path) -> list[Path]:
@@ -172,7 +174,7 @@ class _Run:
         done = manifest.finished(self.folder) if items is None else set()
         summary = ManySummary(manifest, before=_count_images(manifest, done))
         if len(done) < manifest.shards:
-            job = Job(self.folder.location, manifest.format, manifest.rows, manifest.column)
+            job = Job(self.folder.location, manifest.format, manifest.rows, manifest.image_column)
             with self._engine(job) as (description, run):
                 if items is not None:
                     manifest = summary.manifest = self._begin(manifest, description, items)
