@@ -156,6 +156,14 @@ def test_without_pytorch_the_graph_is_fetched(server: Hub, monkeypatch: pytest.M
     assert hub.fetch_model("owner/weights").path.name == "model.safetensors"
 
 
+def test_without_a_network_the_file_in_the_cache_is_used(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add("owner/graph", model_onnx=b"graph")
+    path = hub.fetch_model("owner/graph").path
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert hub.fetch_model("owner/graph").path == path
+    assert hub.fetch_model("owner/graph", local_files_only=True).path == path
+
+
 def test_an_openvino_model_is_fetched_with_its_weights(server: Hub) -> None:
     server.add("owner/vino", model_xml=b"<net/>", model_bin=b"weights")
     path = hub.fetch_model("hf://owner/vino/model.xml").path

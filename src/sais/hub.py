@@ -29,9 +29,7 @@ WEIGHTS, GRAPH = "model.safetensors", "model.onnx"
 SUFFIXES = (".safetensors", ".onnx", ".xml")
 """Suffixes of files that are fetched as a model."""
 _NAME = r"(?![\w.-]*(?:--|\.\.))[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
-_ADDRESS = re.compile(
-    rf"hf:/+(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>[\w][\w.%-]*))?(?:/(?P<file>.+))?", re.ASCII
-)
+_ADDRESS = re.compile(rf"hf:/+(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>\w[\w.-]*))?(?:/(?P<file>.+))?", re.ASCII)
 _REPOSITORY = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
 
 
@@ -145,12 +143,20 @@ def fetch_model(
     address = source if isinstance(source, HubAddress) else parse_address(source)
     address = replace(address, revision=revision or address.revision)
     need_hub(str(address))
-    options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     with contextlib.nullcontext() if progress else _no_progress_bars():
         names = (WEIGHTS, GRAPH) if importlib.util.find_spec("torch") else (GRAPH, WEIGHTS)
+        failure: ResourceError | None = None
         for name in names if address.file is None else (address.file,):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 return _fetch(replace(address, file=name), options)
+            except FileNotFoundError:
+                continue
+            except ResourceError as error:  # without a network, the other file may be in the cache
+                failure = failure or error
+                options["local_files_only"] = True
+    if failure is not None:
+        raise failure
     if address.file is not None:
         raise CheckpointError(f"{address}: no such file in the repository. Check its name.")
     raise CheckpointError(f"{address}: contains neither {WEIGHTS} nor {GRAPH}. Name the file: {address}/FILE.")

@@ -40,7 +40,8 @@ def test_a_pushed_run_is_private_and_predicts_the_same_when_fetched(
     expected = sais.Predictor(trained, device="cpu")(image)
     found = sais.Predictor.from_pretrained("owner/shapes", device="cpu")(image)
     np.testing.assert_array_equal(found.scores, expected.scores)
-    assert not list(Path("/tmp").glob("sais-package-*/package/README.md"))
+    sais.package_model("hf://owner/shapes", "again")
+    assert "# shapes\n" in Path("again/README.md").read_text()
 
 
 def test_a_package_is_pushed_as_it_is_with_nothing_else_in_its_folder(

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sais.checkpoint import Checkpoint, add_prefix, find_checkpoint, load_checkpoint, save_checkpoint
+from sais.checkpoint import NAMES, Checkpoint, add_prefix, find_checkpoint, load_checkpoint, save_checkpoint
 from sais.config import flatten, to_dict
 from sais.errors import CheckpointError, InputError
+from sais.hub import name_in_cache
 from sais.text import short_names
 
 if TYPE_CHECKING:
@@ -198,8 +199,9 @@ def _checkpoint(checkpoints: Sequence[Checkpoint], weights: dict[str, Tensor], p
 
 
 def _short(path: Path) -> str:
-    """Return the last two parts of a path: what a stranger may read."""
-    return "/".join(path.parts[-2:])
+    """Return the name of a file, with the folder of its run or the repository: what a stranger may read."""
+    folder = name_in_cache(path) or (path.parent.name if path.stem in NAMES else "")
+    return f"{folder}/{path.name}" if folder else path.name
 
 
 def _evaluate(checkpoint: Checkpoint, split: DatasetSplit, trust: bool) -> tuple[float, dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sais.checkpoint import Checkpoint, add_prefix, find_checkpoint, load_checkpoint, save_checkpoint
 from sais.config import to_dict
 from sais.errors import CheckpointError, InputError, SaisError
-from sais.hub import GRAPH, WEIGHTS
+from sais.hub import GRAPH, WEIGHTS, name_in_cache
 from sais.inference.metadata import ORIGIN
 from sais.inference.model_info import read_model_info
 from sais.io.atomic import atomic_write, write_bytes, write_text
@@ -199,7 +199,9 @@ def _record(folder: Path) -> RunRecord | None:
 
 
 def _title(path: Path, folder: Path) -> str:
-    """Return the name of a run's folder, or that of a file with a name of its own."""
+    """Return the name of a run's folder or of a repository, or that of a file with a name of its own."""
+    if name := name_in_cache(path):
+        return name
     stem = path.stem
     return (path.resolve().parent.name if stem in ("model", "best", "last") else stem) or folder.resolve().name
 
