@@ -54,22 +54,24 @@ def collect_matches(
         max_detections: number of detections of an image and class that AP counts, those with the highest scores.
     """
     labels = {category_id: label for label, category_id in enumerate(split.category_ids)}
-    grouped: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    grouped: dict[int, dict[int, list[dict[str, Any]]]] = {}
     for result in results:
-        grouped.setdefault((result["image_id"], labels[result["category_id"]]), []).append(result)
+        by_label = grouped.setdefault(result["image_id"], {})
+        by_label.setdefault(labels[result["category_id"]], []).append(result)
     records = sorted(split.images, key=lambda record: record.id)
     parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in labels]
     objects = np.zeros((len(labels), len(AREAS), len(records)), np.int64)
     for position, record in enumerate(records):
-        by_label: dict[int, list[Annotation]] = {}
+        truth: dict[int, list[Annotation]] = {}
         for annotation in record.annotations:
-            by_label.setdefault(annotation.label, []).append(annotation)
-        for label in range(len(labels)):
-            annotations = by_label.get(label, [])
-            chosen = sorted(grouped.get((record.id, label), []), key=lambda result: -result["score"])[:max_detections]
+            truth.setdefault(annotation.label, []).append(annotation)
+        detected = grouped.pop(record.id, {})
+        for label in {*truth, *detected}:
+            annotations = truth.get(label, [])
             outside = _outside([a.area for a in annotations])
             outside |= np.array([is_ignore_region(a, iou_type) for a in annotations], bool)
             objects[label, :, position] = (~outside).sum(1)
+            chosen = sorted(detected.get(label, []), key=lambda result: -result["score"])[:max_detections]
             if chosen:
                 scores = np.array([result["score"] for result in chosen], np.float64)
                 matches = _match_image(chosen, annotations, outside, record.size, iou_type)
@@ -84,19 +86,23 @@ def weighted_ap(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
         matches: matches of the class in I images.
         weights: (R, I) int64, number of times that each image is in each of R data sets.
     """
-    repeats = weights[:, matches.images]  # (R, D)
-    totals = repeats.cumsum(1)
+    repeats = weights.astype(np.int32)[:, matches.images]  # (R, D)
     values = np.full((len(weights), *matches.matched.shape[:2]), np.nan)
     for area in range(len(AREAS)):
+        matched, counted = matches.matched[area], ~matches.ignored[area]
         positives = weights @ matches.objects[area]
         needed = _needed_counts(positives)
+        # Most detections match nothing at any IoU: their sums are the same for all thresholds.
+        varying = matched.any(0) | (counted != counted[0]).any(0)
+        steady, places = np.flatnonzero(counted[0] & ~varying), np.flatnonzero(varying)
+        sums = np.zeros((len(weights), len(steady) + 1), np.int32)
+        np.cumsum(repeats[:, steady], axis=1, out=sums[:, 1:])
+        before = sums[:, np.searchsorted(steady, places)]  # (R, V), V varying detections
+        weight = repeats[:, places]
         for t in range(len(IOUS)):
-            counted, total = ~matches.ignored[area, t], totals
-            if not counted.all():
-                total = repeats[:, counted].cumsum(1)
-            correct = np.flatnonzero(matches.matched[area, t][counted])
-            true = repeats[:, np.flatnonzero(counted)[correct]].cumsum(1)
-            values[:, area, t] = _mean_precision(true, total[:, correct], needed)
+            correct = np.flatnonzero(matched[t, places])
+            total = before[:, correct] + (weight * counted[t, places]).cumsum(1)[:, correct]
+            values[:, area, t] = _mean_precision(weight[:, correct].cumsum(1), total, needed)
         values[positives == 0, area] = np.nan
     return values
 
