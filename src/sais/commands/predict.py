@@ -108,11 +108,8 @@ def run(argv: Sequence[str]) -> int:
     label_files.check(sources.images, [*inputs, *_source_files(sources)])
     table = ObjectTable(arguments.out, arguments.csv, arguments.pixel_size, arguments.unit)
     table.check([*inputs, *_source_files(sources)], arguments.overwrite)
-    track_files = None
-    if arguments.video.track:
-        track_files = TrackFiles(arguments.out, has_places)
-        track_files.check([*inputs, *_source_files(sources)], arguments.overwrite)
-    _check_videos(sources.videos, arguments.video.track)
+    track_files = TrackFiles(arguments.out, has_places) if arguments.video.track else None
+    _check_videos(sources, track_files, inputs, arguments.overwrite)
     labels = None if arguments.like is None else LabelIds(arguments.like)
     predictor = open_predictor("predict", arguments.model, arguments.inference)
     label_files.open(predictor)
@@ -147,15 +144,18 @@ def run(argv: Sequence[str]) -> int:
     label_notes = [*label_files.finish(), *table_notes]
     summary += video_predictor.notes
     unit = "images and frames" if images and videos else "frames" if videos else "images"
-    unit = unit.removesuffix("s") if len(predictions.images) == 1 else unit
-    totals = (
-        ", ".join(f"{count} {short_name(name)}" for name, count in predictions.counts.most_common()) or "no objects"
-    )
-    lines = [*summary, f"{len(predictions.images)} {unit}: {totals}", *_notes(predictor, predictions), *label_notes]
+    lines = [*summary, _totals(predictions, unit), *_notes(predictor, predictions), *label_notes]
     print_text(*lines, f"wrote {arguments.out}", sep="\n")
     if arguments.json:
         print_json({"out": str(arguments.out), "model": str(arguments.model), **predictions.summary(), "notes": lines})
     return 0
+
+
+def _totals(predictions: PredictionFile, unit: str) -> str:
+    """Return the number of images or frames and of objects of each class: "2 images: 3 bear, 1 deer"."""
+    number = len(predictions.images)
+    totals = ", ".join(f"{count} {short_name(name)}" for name, count in predictions.counts.most_common())
+    return f"{number} {unit.removesuffix('s') if number == 1 else unit}: {totals or 'no objects'}"
 
 
 def _write_tables(
@@ -174,16 +174,17 @@ def _source_files(sources: Sources) -> list[Path]:
     return [*(image.location for image in sources.images if isinstance(image.location, Path)), *sources.videos]
 
 
-def _check_videos(paths: list[Path], track: bool) -> None:
-    """Raise SaisError for a video that cannot be opened, or a missing package, before any image is predicted."""
-    if track:
+def _check_videos(sources: Sources, track_files: TrackFiles | None, inputs: list[Path], overwrite: bool) -> None:
+    """Raise SaisError for a video that cannot be opened, files of others or a missing package, before the work."""
+    if track_files is not None:
         from sais.tracking.association import assignment_solver
 
         assignment_solver()
-    if paths:
+        track_files.check([*inputs, *_source_files(sources)], overwrite)
+    if sources.videos:
         from sais.io.video import video_info
 
-        for path in paths:
+        for path in sources.videos:
             video_info(path)
 
 

@@ -20,7 +20,7 @@ from sais.ops.rasterize import Polygons, coverage
 
 @dataclass
 class _MovingShape:
-    """One object: its picture and its motion."""
+    """One object: its image and its motion."""
 
     label: int
     sprite: Image.Image

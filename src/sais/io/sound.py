@@ -5,7 +5,7 @@ Sound that an mp4 file can hold is copied as it is; other sound, such as PCM, is
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from sais.errors import SaisError
@@ -18,12 +18,12 @@ class SoundCopy:
     """Copies the first sound track of a video into a container, as far as its frames have been written.
 
     Args:
-        source: The video.
+        open_source: Function that opens the video.
         container: PyAV's container to write to, before its first packet.
         start: Seconds in the source at which the written video starts.
     """
 
-    def __init__(self, source: Path, container: Any, start: float) -> None:
+    def __init__(self, open_source: Callable[[], Any], container: Any, start: float) -> None:
         self.note = ""
         """What became of the sound, if it was not copied: "" if it was, or if there is none."""
         self._container, self._start = container, start
@@ -31,7 +31,7 @@ class SoundCopy:
         self._packets: Any = None
         self._waiting: Any = None
         try:
-            self._open(source)
+            self._open(open_source)
         except Exception as error:  # the video is not lost with its sound
             self._stop(error)
 
@@ -57,10 +57,8 @@ class SoundCopy:
         self.copy_until(seconds)
         self._stop(None)
 
-    def _open(self, source: Path) -> None:
-        from sais.io.video import open_video
-
-        self._source = open_video(source)
+    def _open(self, open_source: Callable[[], Any]) -> None:
+        self._source = open_source()
         streams = self._source.streams.audio
         if not streams:
             self._stop(None)

@@ -234,10 +234,10 @@ class VideoWriter:
         if self._stream is None:
             self._size, self._first_seconds = (height, width), seconds
             self._stream = self._add_stream(height + height % 2, width + width % 2)
-            if self._sound_file is not None:
+            if (file := self._sound_file) is not None:
                 from sais.io.sound import SoundCopy
 
-                self.sound = SoundCopy(self._sound_file, self._container, seconds or 0.0)
+                self.sound = SoundCopy(lambda: open_video(file), self._container, seconds or 0.0)
         if self._size is not None and (height, width) != self._size:
             height, width = self._size
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

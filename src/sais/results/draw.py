@@ -81,8 +81,10 @@ def draw(
     shown = detections.above(score)
     ids = shown.track_ids
     # A track has the same color in all frames of a video.
-    keys = (ids - 1, "class") if ids is not None and color_by == "instance" else (shown.labels, color_by)
-    colors = _object_colors(*keys, palette)
+    if ids is not None and color_by == "instance":
+        colors = _object_colors(ids - 1, "class", palette)
+    else:
+        colors = _object_colors(shown.labels, color_by, palette)
     pairs = zip(drawable_names(shown.class_names, shown.labels), shown.scores, strict=True)
     texts = [f"{name} {value:.2f}" for name, value in pairs] if labels else []
     if ids is not None:
