@@ -33,7 +33,7 @@ def train_on_worker(settings: dict[str, Any]) -> None:
         verbose=context.get_world_rank() == 0,
         **settings["options"],
     )
-    metrics = result.metrics or {}
+    metrics = result.metrics or {}  # for the dashboard of Ray
     ray.train.report({"iterations": result.iterations, "box_AP": metrics.get("box", {}).get("AP")})
 
 
@@ -87,7 +87,9 @@ def main() -> None:
         arguments.gpu,
         **{name: _value(text) for name, text in options.items()},
     )
-    print(f"{arguments.out}: {result.metrics}")
+    if result.error is not None:
+        raise SystemExit(f"{arguments.out}: {result.error}")
+    print(f"the run is in {arguments.out}")
 
 
 def _value(text: str) -> Any:

@@ -143,22 +143,6 @@ def test_a_model_of_two_ranks_opens_in_one_process(two_ranks: Path, shapes: Path
 
 
 @pytest.mark.slow
-def test_a_model_of_two_ranks_opens_in_one_process(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
-    """The checkpoints have no prefix of DistributedDataParallel; other commands open them, also without the ranks."""
-    from sais.inference.predictor import Predictor
-    from sais.sharing.package import package_model
-
-    run = two_ranks / "runs/sais-lite-shapes"
-    image = next((shapes / "images" / "valid").iterdir())
-    expected = Predictor(run, device="cpu", score=0.0)(image)
-    assert len(expected)
-    assert not [name for name in load_checkpoint(run / "last.safetensors").tensors if "module." in name]
-    package_model(run, tmp_path / "package")
-    for path in (run / "last.safetensors", tmp_path / "package"):
-        np.testing.assert_array_equal(Predictor(path, device="cpu", score=0.0)(image).scores, expected.scores)
-
-
-@pytest.mark.slow
 def test_torchrun_resumes_from_the_checkpoint_after_a_rank_died(two_ranks: Path, shapes: Path, tmp_path: Path) -> None:
     """Rank 1 is killed in iteration 5 of 6, after the checkpoint of the first epoch; the result is equal to the bit."""
     (tmp_path / "dying.py").write_text(DYING)
@@ -211,7 +195,7 @@ def test_ray_train_equals_torchrun(two_ranks: Path, shapes: Path, tmp_path: Path
         for name in ("total", "classification", "box", "centerness", "mask", "gradient"):
             assert step[name] == pytest.approx(reference[name], rel=1e-3), name
     assert largest_difference(out, torchrun) < 2e-4
-    assert "'iterations': 6" in done.stdout
+    assert "the run is in run" in done.stdout.splitlines()
 
 
 def test_epoch_batches_are_shared_by_ranks() -> None:
