@@ -138,7 +138,7 @@ def _peer_plan(key: str, comparison: Comparison, lr_factor: float, seed: int) ->
     experiment = replace(replace_settings(experiment, "run", seed=seed), name=f"{base.name}-{key}")
     budget = comparison.budget
     experiment = replace_settings(experiment, "model", architecture=peer.architecture)
-    return RunPlan(key, experiment, budget.iterations, budget.random_init)
+    return RunPlan(key, experiment, budget.max_iterations, budget.random_init)
 
 
 def _result_row(title: str, results: Sequence[RunResult]) -> list[str]:
