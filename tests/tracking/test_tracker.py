@@ -123,6 +123,23 @@ def test_another_class_for_a_frame_does_not_end_a_track() -> None:
     assert tracker.update(squares(one(10, 10, 0.5, 1), one(12, 10, 0.4, 0))).labels.tolist()[-1] == 0
 
 
+@pytest.mark.parametrize(("masks", "expected"), [(True, [1, 2]), (False, [2, 1])])
+def test_masks_distinguish_objects_whose_boxes_exchange_their_sizes(masks: bool, expected: list[int]) -> None:
+    """A frame and a star with thin rays in it: the box of each becomes that of the other."""
+    y, x = np.abs(np.mgrid[-20:20, -20:20] + 0.5)
+
+    def scene(frame: int, star: int) -> Detections:
+        frame_bits = (np.maximum(x, y) < frame) & (np.maximum(x, y) > 10)
+        star_bits = (np.maximum(x, y) < 8) | ((np.minimum(x, y) < 1) & (np.maximum(x, y) < star))
+        boxes = np.array([[70 - side, 70 - side, 70 + side, 70 + side] for side in (frame, star)])
+        cropped = [CroppedMask(50, 50, bits) for bits in (frame_bits, star_bits)]
+        return Detections((200, 200), boxes, np.array([0.9, 0.8]), np.zeros(2, int), ("a",), cropped)
+
+    tracker = Tracker(masks=masks)
+    assert ids(tracker.update(scene(20, 16))) == [1, 2]
+    assert ids(tracker.update(scene(17, 19))) == expected
+
+
 def test_boxes_are_tracked_without_masks() -> None:
     tracker = Tracker()
     for x in range(10, 40, 2):
