@@ -164,6 +164,18 @@ def test_without_a_network_the_file_in_the_cache_is_used(server: Hub, monkeypatc
     assert hub.fetch_model("owner/graph", local_files_only=True).path == path
 
 
+def test_hf_hub_offline_asks_no_server(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    server.add("owner/graph", model_onnx=b"graph")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ResourceError, match="is not in the cache"):
+        hub.fetch_model("owner/graph")
+    with pytest.raises(ResourceError, match="cannot be reached"):
+        hub.upload_files("owner/graph", [])
+    assert not server.requests
+
+
 def test_an_openvino_model_is_fetched_with_its_weights(server: Hub) -> None:
     server.add("owner/vino", model_xml=b"<net/>", model_bin=b"weights")
     path = hub.fetch_model("hf://owner/vino/model.xml").path

@@ -26,6 +26,8 @@ SCHEME = "hf://"
 DEFAULT_ENDPOINT = "https://huggingface.co"
 WEIGHTS, GRAPH = "model.safetensors", "model.onnx"
 """Files of a model: weights for PyTorch, and a graph that needs no PyTorch."""
+CONNECT_SECONDS = 5.0
+"""Time after which a server counts as not reachable."""
 SUFFIXES = (".safetensors", ".onnx", ".xml")
 """Suffixes of files that are fetched as a model."""
 _NAME = r"(?![\w.-]*(?:--|\.\.))[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
@@ -143,7 +145,8 @@ def fetch_model(
     address = source if isinstance(source, HubAddress) else parse_address(source)
     address = replace(address, revision=revision or address.revision)
     need_hub(str(address))
-    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    cached_only = local_files_only or _is_offline()
+    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": cached_only}
     with contextlib.nullcontext() if progress else _no_progress_bars():
         names = (WEIGHTS, GRAPH) if importlib.util.find_spec("torch") else (GRAPH, WEIGHTS)
         failure: ResourceError | None = None
@@ -154,7 +157,6 @@ def fetch_model(
                 continue
             except ResourceError as error:  # without a network, the other file may be in the cache
                 failure = failure or error
-                options["local_files_only"] = True
     if failure is not None:
         raise failure
     if address.file is not None:
@@ -251,6 +253,8 @@ def upload_files(
     need_hub(repository)
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    if _is_offline():
+        raise ResourceError(f"{repository}: {endpoint()} cannot be reached. Check the network connection.")
     api = HfApi(endpoint=endpoint(), token=token, library_name="sais", library_version=__version__)
     with _translated(HubAddress(repository, revision)), _no_progress_bars():
         api.create_repo(repository, private=not public, exist_ok=True)
@@ -259,6 +263,27 @@ def upload_files(
         operations = [CommitOperationAdd(name, str(path)) for name, path in files]
         api.create_commit(repository, operations, commit_message=message, revision=revision)
     return f"{endpoint()}/{repository}"
+
+
+def _is_offline() -> bool:
+    """Return whether the server cannot be reached, which huggingface_hub would try for half a minute."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return True
+    if getproxies():
+        return False
+    parts = urlsplit(endpoint())
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def _fetch(address: HubAddress, options: dict[str, Any]) -> FetchedModel:

@@ -90,7 +90,7 @@ def test_errors_name_the_remedy_and_upload_nothing(
     assert cli.main(["push", "missing", "owner/shapes"]) == 2
     assert "no such model" in capsys.readouterr().err
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ResourceError, match="http://127.0.0.1:9 failed"):
+    with pytest.raises(ResourceError, match="http://127.0.0.1:9 cannot be reached"):
         push_to_hub(trained, "owner/shapes")
 
 
