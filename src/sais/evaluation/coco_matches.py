@@ -91,7 +91,6 @@ def weighted_ap(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
     for area in range(len(AREAS)):
         matched, counted = matches.matched[area], ~matches.ignored[area]
         positives = weights @ matches.objects[area]
-        needed = _needed_counts(positives)
         # Most detections match nothing at any IoU: their sums are the same for all thresholds.
         varying = matched.any(0) | (counted != counted[0]).any(0)
         steady, places = np.flatnonzero(counted[0] & ~varying), np.flatnonzero(varying)
@@ -102,38 +101,25 @@ def weighted_ap(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
         for t in range(len(IOUS)):
             correct = np.flatnonzero(matched[t, places])
             total = before[:, correct] + (weight * counted[t, places]).cumsum(1)[:, correct]
-            values[:, area, t] = _mean_precision(weight[:, correct].cumsum(1), total, needed)
+            values[:, area, t] = _mean_precision(weight[:, correct].cumsum(1), total, positives)
         values[positives == 0, area] = np.nan
     return values
 
 
-def _needed_counts(positives: np.ndarray) -> np.ndarray:
-    """Return the smallest number of correct detections that reaches each recall, (R, 101); `positives` is (R,)."""
-    divisors = np.maximum(positives, 1)[:, None]
-    first = np.maximum(np.floor(RECALLS * divisors).astype(np.int64) - 1, 0)
-    for _ in range(2):  # by the division that COCO compares with, which rounds
-        first += first / divisors < RECALLS
-    return first
-
-
-def _mean_precision(true: np.ndarray, total: np.ndarray, needed: np.ndarray) -> np.ndarray:
+def _mean_precision(true: np.ndarray, total: np.ndarray, positives: np.ndarray) -> np.ndarray:
     """Return the mean of the interpolated precision at all recalls, (R,).
 
     Args:
         true: (R, K) number of correct detections up to each correct detection.
         total: (R, K) number of detections up to it.
-        needed: (R, 101) number of correct detections that reaches each recall.
+        positives: (R,) number of objects.
     """
-    rows, columns = true.shape
-    precision = np.zeros((rows, columns + 1))  # the last column: a recall that is not reached
-    precision[:, :-1] = true / np.maximum(total, 1)
-    precision[:, :-1] = np.maximum.accumulate(precision[:, -2::-1], axis=1)[:, ::-1] if columns else 0
-    # One search for all rows: each has its own range of integers.
-    step = max(int(true.max(initial=0)), int(needed.max(initial=0))) + 1
-    starts = np.arange(rows)[:, None]
-    places = np.searchsorted((true + step * starts).ravel(), (needed + step * starts).ravel())
-    places = places.reshape(needed.shape) - columns * starts
-    result: np.ndarray = np.take_along_axis(precision, places, axis=1).mean(1)
+    if not true.shape[1]:
+        return np.zeros(len(true))
+    precision = np.maximum.accumulate((true / np.maximum(total, 1))[:, ::-1], axis=1)[:, ::-1]
+    # Each correct detection has the weight of the recalls that are reached with it and not before.
+    reached = np.searchsorted(RECALLS, true / np.maximum(positives, 1)[:, None], side="right")
+    result: np.ndarray = (precision * np.diff(reached, axis=1, prepend=0)).sum(1) / len(RECALLS)
     return result
 
 
