@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sais import cli
+from sais.commands import compare, evaluate
 from sais.data.annotations import DatasetSplit
 from sais.data.formats import read_dataset
 from sais.errors import InputError
@@ -20,7 +21,7 @@ from sais.evaluation.error_analysis import BACKGROUND, MISSED
 from sais.evaluation.evaluate import Evaluation
 from sais.evaluation.score_thresholds import ThresholdGoal
 from sais.ops.rle import encode_cropped
-from sais.reports import error_images
+from sais.reports import comparison_report, error_images, error_report
 from sais.reports.error_report import find_errors, render_error_report, write_error_report
 from sais.reports.outline_images import PREDICTION, TRUTH
 from tests.reports.page import Page, decode
@@ -130,6 +131,13 @@ def test_thresholds_of_a_goal_are_on_the_page(valid: DatasetSplit) -> None:
     findings = find_errors(measured, ThresholdGoal(min_recall=0.5))
     page = Page(render_error_report(measured, findings, "model"))
     assert "recall >= 0.5" in page.text
+
+
+def test_commands_check_the_files_that_the_pages_consist_of() -> None:
+    """The commands name them too, since they check their outputs before the packages of the pages are loaded."""
+    assert evaluate.ERROR_FILES == error_report.FILE_NAMES
+    assert compare.PAGE_FILES == comparison_report.FILE_NAMES
+    assert compare.WRITER == comparison_report.WRITER
 
 
 @pytest.mark.slow
