@@ -164,6 +164,14 @@ def test_a_trial_that_diverges_does_not_end_the_search(
     assert out.splitlines()[-1].startswith("next: sais train sais-lite")
 
 
+def test_a_folder_with_other_files_is_refused(runs: FakeRuns, shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other").mkdir()
+    Path("other/notes.txt").touch()
+    assert main(["tune", "sais-lite", "--data", str(shapes), "--out", "other"]) == 2
+    assert "other: is not empty, and contains no search to continue" in capsys.readouterr().err
+    assert [path.name for path in Path("other").iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.parametrize(
     ("more", "fragment"),
     [

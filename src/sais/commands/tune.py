@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     need_package("tune", "optuna", "tune")
     prepare_torch("tune")
     out = arguments.out or Path("runs", f"tune-{start.name}-{command.paths.name}")
-    check_writable(out)
+    _check_folder(out)
     split, valid_split = _read_splits(command)
     from sais.distributed import SINGLE_PROCESS
     from sais.engine.tuning import Search, search_space
@@ -131,6 +131,15 @@ def _check(arguments: TuneArguments) -> None:
                 f"sais tune: {name} is a test split. Settings that are selected on it make its AP too good: give a "
                 "validation split; sais split makes one."
             )
+
+
+def _check_folder(out: Path) -> None:
+    """Raise an error where the search cannot be written, or would be among other files."""
+    from sais.engine.tuning import JOURNAL
+
+    check_writable(out)
+    if out.is_dir() and any(out.iterdir()) and not (out / JOURNAL).is_file():
+        raise InputError(f"{out}: is not empty, and contains no search to continue. Choose another --out.")
 
 
 def _read_splits(command: Command) -> tuple[DatasetSplit, DatasetSplit]:
