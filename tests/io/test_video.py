@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sais import input_limits
 from sais.errors import InputError, MissingDependencyError, ResourceError
-from sais.io.video import VideoWriter, is_video, read_video, video_info
+from sais.io.video import VideoWriter, is_video, metadata_options, read_video, video_info
 
 
 def test_is_video_compares_suffixes_without_case() -> None:
@@ -100,6 +101,13 @@ def test_titles_in_any_encoding_and_unknown_codecs(tmp_path: Path, name: bytes, 
     with contextlib.nullcontext() if readable else pytest.raises(InputError, match=r"film\.mp4"):
         video_info(path)
         assert len(list(read_video(path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "names"), [("14.2.0", {"metadata_errors"}), ("18.1.0rc1", {"metadata_errors"}), ("19.0.2", set())]
+)
+def test_pyav_19_has_no_option_for_the_encoding_of_titles(version: str, names: set[str]) -> None:
+    assert set(metadata_options(SimpleNamespace(__version__=version))) == names
 
 
 def test_video_without_pyav_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

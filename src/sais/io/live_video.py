@@ -17,7 +17,7 @@ import numpy as np
 
 from sais import input_limits
 from sais.errors import InputError, ResourceError
-from sais.io.video import VIDEO_SUFFIXES, frame_pixels, frame_rate, import_av
+from sais.io.video import VIDEO_SUFFIXES, frame_pixels, frame_rate, import_av, metadata_options
 
 STREAM_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "srt://", "udp://", "tcp://")
 """Starts of addresses that are always videos."""
@@ -156,7 +156,7 @@ class LiveVideo:
             container = self._av.open(name.format(self.source), format=device, options=options, timeout=TIMEOUT)
         else:
             options = {"protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp"}
-            container = self._av.open(self.source, options=options, timeout=TIMEOUT, metadata_errors="ignore")
+            container = self._av.open(self.source, options=options, timeout=TIMEOUT, **metadata_options(self._av))
         if not container.streams.video or container.streams.video[0].codec_context is None:
             container.close()
             raise InputError(f"{self.label}: no video that can be decoded. Use another address.")

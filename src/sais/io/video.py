@@ -132,6 +132,11 @@ def import_av() -> Any:
     return av
 
 
+def metadata_options(av: Any) -> dict[str, str]:
+    """Return the arguments of `av.open` with which titles may have any encoding; PyAV 19 needs and knows none."""
+    return {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+
 def open_video(path: str | Path) -> Any:
     """Open a video file with PyAV, as a container only, and check the size of its frames.
 
@@ -144,7 +149,7 @@ def open_video(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such video. Check the path.")
     try:
-        container = av.open(str(path), options=_OPEN_OPTIONS, metadata_errors="ignore")  # titles in any encoding
+        container = av.open(str(path), options=_OPEN_OPTIONS, **metadata_options(av))
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"{path}: not a readable video ({error.strerror}). Convert it again.") from None
     if not container.streams.video:
