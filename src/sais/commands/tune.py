@@ -94,6 +94,7 @@ def run(argv: Sequence[str]) -> int:
     from sais.engine.tuning import Search, search_space
 
     experiment, more = choose_settings(command, experiment, split, SINGLE_PROCESS)
+    more = [line for line in more if not line.startswith("the same by hand")]  # of a run, not of a search
     space = search_space(experiment, arguments.search)
     search = Search(out, experiment, space, command.paths.name, experiment.schedule.epochs)
     print_text(f"tuning {experiment.name} on {command.paths.name} into {out}", *notes, *more, sep="\n")
