@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,21 +72,27 @@ def start(arguments: Iterable[object]) -> subprocess.Popen[str]:
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_until(process: subprocess.Popen[str], condition: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
+def wait_until(
+    condition: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = START_SECONDS
+) -> Any:
     """Wait until a condition is true; return its value.
+
+    Args:
+        condition: function that returns the value.
+        process: process that runs meanwhile.
+        seconds: maximum time.
 
     Raises:
         MeasurementError: the process ended before, or it takes too long.
     """
     for _ in range(int(seconds / POLL_SECONDS)):
+        ended = process is not None and process.poll() is not None
         value = condition()
         if value:
             return value
-        try:
-            process.wait(POLL_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        raise MeasurementError(f"the process ended early: {process.communicate()[0]}")
+        if process is not None and ended:
+            raise MeasurementError(f"the process ended early: {process.communicate()[0]}")
+        time.sleep(POLL_SECONDS)
     raise MeasurementError(f"nothing happened in {seconds:g} s")
 
 
@@ -125,13 +132,16 @@ def peak_memory(pid: int) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
-def predict_with_kills(arguments: list[object], output: Path, shards: int) -> str:
+def predict_with_kills(
+    arguments: list[object], output: Path, shards: int, inspect: Callable[[int], None] = lambda driver: None
+) -> str:
     """Run `sais predict-many`; kill a worker after a third of the shards and the driver after two; run it again.
 
     Args:
         arguments: words after the command's name.
         output: its output folder.
         shards: number of shards.
+        inspect: function called with the process of the driver, while all workers run.
 
     Returns:
         What the second run printed.
@@ -140,11 +150,14 @@ def predict_with_kills(arguments: list[object], output: Path, shards: int) -> st
         MeasurementError: a run fails.
     """
     process = start(arguments)
-    wait_until(process, lambda: num_shards(output) >= shards // 3)
-    os.kill(worker_processes(process.pid)[0], signal.SIGKILL)
-    wait_until(process, lambda: num_shards(output) >= 2 * shards // 3)
-    process.kill()
-    process.communicate()
+    try:
+        wait_until(lambda: num_shards(output) >= shards // 3, process)
+        inspect(process.pid)
+        os.kill(worker_processes(process.pid)[0], signal.SIGKILL)
+        wait_until(lambda: num_shards(output) >= 2 * shards // 3, process)
+    finally:
+        process.kill()
+        process.wait()
     if num_shards(output) >= shards:
         raise MeasurementError("all shards were complete before the driver was killed")
     process = start(arguments)
@@ -231,7 +244,7 @@ def memory(arguments: Arguments, files: list[Path]) -> str:
         peak = max(peak, peak_memory(process.pid))
         return process.poll() is not None
 
-    wait_until(process, is_finished, 24 * 3600)
+    wait_until(is_finished, process, 24 * 3600)
     text = process.communicate()[0]
     count = sum(len(json.loads(path.read_text())["images"]) for path in (output / RESULTS).glob("*.json"))
     if process.returncode or count != arguments.images:

@@ -13,7 +13,9 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ from sais.scaling.shard_worker import Job, ModelDescription, ModelFiles, ShardRe
 MAX_TEMPORARY_PATH = 40
 """Characters of a folder in which Ray's sockets have names that the system accepts (107 characters)."""
 CONNECT_SECONDS = 10.0
+REMOVE_ATTEMPTS = 20
 _FOLDER = re.compile(r"ray-(\d+)-\w+")
 OBJECT_STORE_BYTES = 100 * 2**20
 """Shared memory of the embedded Ray in addition to the model's files; results are files, not objects."""
@@ -41,7 +44,7 @@ def running_ray(address: str | None, workers: int, model_bytes: int) -> Iterator
     """Connect to a cluster, or start Ray on this machine for the duration of the block.
 
     Ray on this machine has no dashboard, listens on the loopback interface only, requires a token that is drawn for
-    this run, and sends no usage statistics. Where this process has started Ray already, that one is used.
+    this run, and sends no usage statistics. Where this process has imported or started Ray before, its settings hold.
 
     Args:
         address: address of a cluster, such as ``auto`` or ``ray://head:10001``; None for this machine.
@@ -52,11 +55,8 @@ def running_ray(address: str | None, workers: int, model_bytes: int) -> Iterator
         MissingDependencyError: Ray is not installed.
         ResourceError: Ray cannot be started, or the cluster cannot be reached.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:  # read when ray is imported
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its name for: this machine only, by loopback
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if "ray" not in sys.modules:  # it reads them when it is imported
+        _set_environment(alone=address is None)
     try:
         import ray
     except ImportError:
@@ -77,7 +77,16 @@ def running_ray(address: str | None, workers: int, model_bytes: int) -> Iterator
     finally:
         ray.shutdown()
         if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(Path(folder))
+
+
+def _set_environment(alone: bool) -> None:
+    """Set the variables that Ray reads when it is imported; `alone` for Ray on this machine only."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if alone:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its name for: the loopback interface only
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _make_folder() -> str:
@@ -85,6 +94,15 @@ def _make_folder() -> str:
     for leftover in leftover_folders(Path(tempfile.gettempdir())):
         shutil.rmtree(leftover, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"ray-{os.getpid()}-")
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder of Ray, whose processes may still write into it while they end."""
+    for _ in range(REMOVE_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def leftover_folders(place: Path) -> list[Path]:
