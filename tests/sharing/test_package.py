@@ -163,6 +163,7 @@ def test_links_are_not_followed(package: Path, tmp_path: Path) -> None:
         package_files(out)
 
 
+@pytest.mark.slow
 def test_a_graph_of_the_same_model_is_added_and_another_one_is_refused(
     trained: Path, tiny: Experiment, exported: Export, shapes: Path, tmp_path: Path
 ) -> None:
