@@ -129,19 +129,24 @@ def is_restarted() -> bool:
 def process_group(device: str = "auto") -> Iterator[World]:
     """Connect the processes that `torchrun` started for the duration of the block; without it, yield a single process.
 
-    Processes that are connected already remain so; with GPUs, their backend must be ``cpu:gloo,cuda:nccl``.
+    Processes that are connected already remain so; their backend must be gloo, or ``cpu:gloo,cuda:nccl`` with GPUs.
 
     Args:
         device: setting `run.device`; with "auto" and CUDA each rank uses the GPU of its local number.
 
     Raises:
-        ConfigError: more ranks than GPUs.
+        ConfigError: more ranks than GPUs, or connected processes that cannot exchange what is on the CPU.
         ResourceError: another rank died.
     """
     connected = dist.is_initialized()
     if launched_world_size() == 1:
         yield SINGLE_PROCESS
         return
+    if connected and "cpu:" not in dist.get_backend_config():
+        raise ConfigError(
+            f"process group: its backend {dist.get_backend_config()} cannot exchange names and metrics, which are on "
+            "the CPU. Connect the processes with cpu:gloo,cuda:nccl, or with gloo."
+        )
     rank = dist.get_rank() if connected else int(os.environ["RANK"])
     world = World(rank, launched_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
@@ -178,9 +183,11 @@ def _join(world: World, on_gpus: bool) -> None:
     # module's arguments and is never destroyed.
     importlib.import_module("torch.distributed.nn.functional")
     store, _, _ = next(rendezvous("env://", world.rank, world.world_size))
-    # torchrun restarts ranks with the previous store (torch 2.14), which still contains the addresses of dead ranks.
+    # torchrun keeps its store when it restarts ranks (torch 2.14), and for all connections of a rank. It still contains
+    # the addresses of dead ranks and of connections that have ended.
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"start-{start}", store)  # type: ignore[attr-defined]
+    connection = store.add(f"start-{start}/connections-of-rank-{world.rank}", 1)
+    store = dist.PrefixStore(f"start-{start}/connection-{connection}", store)  # type: ignore[attr-defined]
     if on_gpus:
         torch.cuda.set_device(world.local_rank)
     backend, device = ("cpu:gloo,cuda:nccl", torch.device("cuda", world.local_rank)) if on_gpus else ("gloo", None)
