@@ -14,7 +14,9 @@ import pytest
 import sais
 from sais import cli, hub
 from sais.checkpoint import load_checkpoint, save_checkpoint
-from sais.errors import CheckpointError, ConfigError, MissingDependencyError, ResourceError
+from sais.errors import CheckpointError, ConfigError, InputError, MissingDependencyError, ResourceError
+from sais.evaluation.score_thresholds import store_thresholds
+from sais.inference.score_thresholds import ScoreThresholds
 from tests.fake_hub import Hub, only_hub
 
 pytest.importorskip("huggingface_hub")
@@ -106,6 +108,38 @@ def test_revision_token_and_cache(server: Hub, trained: Path, tmp_path: Path) ->
     assert len(server.requests) == count
 
 
+@pytest.mark.parametrize("revision", ["../../outside", "/tmp/outside", "a/../../b", "a\\..\\b", "v1\n", "a//b", "-x"])
+def test_revisions_that_lead_out_of_the_cache_are_refused(server: Hub, revision: str) -> None:
+    server.add("owner/shapes", revision, model_safetensors=b"weights")
+    with pytest.raises(ConfigError, match="is not a revision"):
+        hub.fetch_model("owner/shapes", revision)
+    with pytest.raises(ConfigError, match="is not a revision"):
+        hub.upload_files("owner/shapes", [], revision=revision)
+    assert not server.requests
+
+
+def test_credentials_of_the_server_are_not_printed(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add("owner/shapes", model_safetensors=b"weights")
+    monkeypatch.setenv("HF_ENDPOINT", server.address.replace("://", "://ann:pa55@"))
+    fetched = hub.fetch_model("owner/shapes")
+    messages = [str(fetched), repr(fetched)]
+    for name, error in (("owner/missing", CheckpointError), ("owner/refused", ResourceError)):
+        if error is ResourceError:
+            monkeypatch.setenv("HF_ENDPOINT", "http://ann:pa55@127.0.0.1:9")
+        with pytest.raises(error) as raised:
+            hub.fetch_model(name)
+        messages.append(str(raised.value))
+    assert all("http://127.0.0.1" in message for message in messages)
+    assert not [message for message in messages if "pa55" in message]
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure_of_the_server(server: Hub, tmp_path: Path) -> None:
+    server.add("owner/shapes", model_safetensors=b"weights")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match=r"cannot be read or written on this machine \(.*HF_HOME"):
+        hub.fetch_model("owner/shapes", cache_dir=tmp_path / "file" / "cache")
+
+
 def test_a_local_folder_wins_and_needs_no_server(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.chdir(trained.parent.parent)
@@ -171,7 +205,7 @@ def test_hf_hub_offline_asks_no_server(server: Hub, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ResourceError, match="is not in the cache"):
         hub.fetch_model("owner/graph")
-    with pytest.raises(ResourceError, match="cannot be reached"):
+    with pytest.raises(ResourceError, match="while HF_HUB_OFFLINE is set"):
         hub.upload_files("owner/graph", [])
     assert not server.requests
 
@@ -216,10 +250,34 @@ def test_commands_fetch_the_model_and_say_so(
         assert ("owner/nothing: no such file or folder, and not on the Hub" in error) == (words[1] == "owner/nothing")
 
 
+def test_the_cache_is_not_changed(server: Hub, trained: Path, shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.add("owner/shapes", model_safetensors=(trained / "model.safetensors").read_bytes())
+    path = hub.fetch_model("owner/shapes").path
+    content, folder = path.read_bytes(), sorted(path.parent.iterdir())
+    words = ["eval", "hf://owner/shapes", "--data", str(shapes), "--save-thresholds", "--device", "cpu"]
+    for command, message in ((words, "which is not changed"), (["export", "hf://owner/shapes"], "--out FILE")):
+        assert cli.main(command) == 2
+        assert message in capsys.readouterr().err
+    for model in (path, Path("hf://owner/shapes")):
+        with pytest.raises(InputError, match="which is not changed"):
+            store_thresholds(model, ScoreThresholds(0.5, 0.5, "valid"))
+    assert (path.read_bytes(), sorted(path.parent.iterdir())) == (content, folder)
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        *("predict MODEL a.jpg", "eval MODEL --data d", "export MODEL", "info MODEL", "serve MODEL", "serve n=MODEL"),
+        *(
+            "predict MODEL a.jpg",
+            "eval MODEL --data d",
+            "export MODEL",
+            "package MODEL o",
+            "push MODEL o/n",
+            "info MODEL",
+            "serve MODEL",
+            "serve n=MODEL",
+        ),
+        *("compare MODEL MODEL --data d", "average MODEL MODEL --out o.safetensors", "predict-many MODEL d o"),
         *("doctor d --model MODEL", "bench models MODEL", "train sais-lite --data d --weights MODEL"),
     ],
 )

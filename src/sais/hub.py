@@ -8,6 +8,7 @@ HF_HUB_OFFLINE and HF_ENDPOINT, the address of another server.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import importlib.util
 import os
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sais._version import __version__
-from sais.errors import CheckpointError, ConfigError, MissingDependencyError, ResourceError
+from sais.errors import CheckpointError, ConfigError, InputError, MissingDependencyError, ResourceError
 from sais.text import one_line, short_name
 
 SCHEME = "hf://"
@@ -33,6 +34,9 @@ SUFFIXES = (".safetensors", ".onnx", ".xml")
 _NAME = r"(?![\w.-]*(?:--|\.\.))[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 _ADDRESS = re.compile(rf"hf:/+(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>\w[\w.-]*))?(?:/(?P<file>.+))?", re.ASCII)
 _REPOSITORY = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w.-]*(?:/[\w.-]+)*", re.ASCII)
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+_DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class FetchedModel:
     address: HubAddress
     """Address with the name of the file."""
     endpoint: str
-    """Address of the server."""
+    """Address of the server, without credentials."""
     commit: str
     """Commit of the repository; empty if the server did not name one."""
 
@@ -114,7 +118,16 @@ def parse_address(source: str | Path) -> HubAddress:
 
 
 def endpoint() -> str:
-    """Return the address of the server: HF_ENDPOINT, or that of Hugging Face."""
+    """Return the address of the server for messages: HF_ENDPOINT, or that of Hugging Face, without credentials."""
+    return without_credentials(_endpoint())
+
+
+def without_credentials(text: str) -> str:
+    """Return a text whose addresses have no user name and password, so that it may be printed and logged."""
+    return _CREDENTIALS.sub("", text)
+
+
+def _endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or DEFAULT_ENDPOINT
 
 
@@ -138,12 +151,13 @@ def fetch_model(
 
     Raises:
         CheckpointError: there is no such repository, revision or file, or access is denied.
-        ConfigError: the address is malformed.
+        ConfigError: the address or the revision is malformed.
         MissingDependencyError: huggingface_hub is not installed.
-        ResourceError: the server cannot be reached, and the file is not in the cache.
+        ResourceError: the server cannot be reached, and the file is not in the cache; or the cache cannot be written.
     """
     address = source if isinstance(source, HubAddress) else parse_address(source)
     address = replace(address, revision=revision or address.revision)
+    _check_revision(address)
     need_hub(str(address))
     cached_only = local_files_only or _is_offline()
     options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": cached_only}
@@ -171,8 +185,14 @@ def local_model(source: str | Path) -> Path:
 
 def name_in_cache(path: Path) -> str:
     """Return the name of the repository, without its owner, that a file in the cache is of; empty for other files."""
-    match = re.search(r"/models--[^/]+--([^/]+)/(?:snapshots|blobs)/", path.as_posix())
+    match = re.search(r"(?:^|/)models--[^/]+--([^/]+)/(?:snapshots|blobs)/", path.as_posix())
     return match[1] if match else ""
+
+
+def check_not_in_cache(path: Path) -> None:
+    """Raise InputError for a file in the cache, which stays as it was fetched: others of this machine open it, too."""
+    if name_in_cache(path):
+        raise InputError(f"{path}: in the cache of the Hub, which is not changed. Work with a copy of the model.")
 
 
 def find_pretrained(
@@ -250,12 +270,15 @@ def upload_files(
     """
     if _REPOSITORY.fullmatch(repository) is None:
         raise ConfigError(f"{short_name(repository)}: not the name of a repository. Write owner/name.")
+    _check_revision(HubAddress(repository, revision))
     need_hub(repository)
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
 
+    if constants.HF_HUB_OFFLINE:
+        raise ResourceError(f"{repository}: nothing can be uploaded while HF_HUB_OFFLINE is set. Unset it.")
     if _is_offline():
         raise ResourceError(f"{repository}: {endpoint()} cannot be reached. Check the network connection.")
-    api = HfApi(endpoint=endpoint(), token=token, library_name="sais", library_version=__version__)
+    api = HfApi(endpoint=_endpoint(), token=token, library_name="sais", library_version=__version__)
     with _translated(HubAddress(repository, revision)), _no_progress_bars():
         api.create_repo(repository, private=not public, exist_ok=True)
         if revision is not None:
@@ -263,6 +286,14 @@ def upload_files(
         operations = [CommitOperationAdd(name, str(path)) for name, path in files]
         api.create_commit(repository, operations, commit_message=message, revision=revision)
     return f"{endpoint()}/{repository}"
+
+
+def _check_revision(address: HubAddress) -> None:
+    """Raise ConfigError for a revision that is no name: the cache has a file of this name."""
+    if address.revision is not None and _REVISION.fullmatch(address.revision) is None:
+        raise ConfigError(
+            f"{address.repository}: {short_name(address.revision)!r} is not a revision. Name a branch, tag or commit."
+        )
 
 
 def _is_offline() -> bool:
@@ -277,7 +308,7 @@ def _is_offline() -> bool:
         return True
     if getproxies():
         return False
-    parts = urlsplit(endpoint())
+    parts = urlsplit(_endpoint())
     try:
         port = parts.port or (80 if parts.scheme == "http" else 443)
         socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
@@ -296,7 +327,7 @@ def _fetch(address: HubAddress, options: dict[str, Any]) -> FetchedModel:
 
     assert address.file is not None
     files = [address.file, *([address.file[: -len("xml")] + "bin"] if address.file.endswith(".xml") else [])]
-    options = options | {"library_name": "sais", "library_version": __version__, "endpoint": endpoint()}
+    options = options | {"library_name": "sais", "library_version": __version__, "endpoint": _endpoint()}
     with _translated(address):
         paths = [
             Path(hf_hub_download(address.repository, file, revision=address.revision, **options)) for file in files
@@ -340,7 +371,12 @@ def _translated(address: HubAddress) -> Iterator[None]:
             raise CheckpointError(
                 f"{address}: access denied (HTTP {status}). Set HF_TOKEN to a token with this permission."
             ) from error
-        reason = one_line(str(error))[:200]
+        reason = without_credentials(one_line(str(error)))[:200]
+        if getattr(error, "errno", None) in _DISK_ERRORS:
+            raise ResourceError(
+                f"{address}: cannot be read or written on this machine ({reason}). Free disk space, or choose another "
+                "folder for the cache with HF_HOME."
+            ) from error
         raise ResourceError(f"{address}: {endpoint()} failed ({reason}). Try again later.") from error
 
 

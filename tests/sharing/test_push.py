@@ -69,9 +69,12 @@ def test_a_package_is_pushed_as_it_is_with_nothing_else_in_its_folder(
         push_to_hub(folder, "owner/shapes", license="mit")
 
 
-def test_a_branch_is_created_and_the_repository_may_exist(server: Hub, trained: Path) -> None:
+def test_a_branch_is_created_and_the_repository_may_exist(
+    server: Hub, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     push_to_hub(trained, "owner/shapes")
-    push_to_hub(trained, "owner/shapes", revision="v2", public=True)
+    assert cli.main(["push", str(trained), "owner/shapes", "--revision", "v2", "--public"]) == 0
+    assert "next: sais predict hf://owner/shapes@v2 YOUR_IMAGES" in capsys.readouterr().out
     assert "model.safetensors" in server.files("owner/shapes", "v2")
     assert server.private == {"owner/shapes": True}
     assert sais.Predictor.from_pretrained("owner/shapes", revision="v2", device="cpu").class_names

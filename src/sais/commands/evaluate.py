@@ -16,6 +16,7 @@ from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.labeled_split import LabeledSplit
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
 from sais.data.options import DataOptions
+from sais.hub import check_not_in_cache
 from sais.inference.options import InferenceOptions
 from sais.io.atomic import write_text
 from sais.io.outputs import PAGE, check_outputs, written_by
@@ -90,6 +91,8 @@ def run(argv: Sequence[str]) -> int:
     inputs = [*model_files(arguments.model), *annotation_files(arguments.data, arguments.annotations)]
     check_outputs(outputs, inputs, arguments.overwrite, own=_is_own)
     check_model(arguments.model)
+    if arguments.save_thresholds:
+        check_not_in_cache(arguments.model)
     source = LabeledSplit(
         "eval", arguments.data, arguments.split, arguments.annotations, arguments.images, arguments.reading
     )

@@ -17,6 +17,7 @@ from sais.commands.open_predictor import BOXES_ONLY, check_model
 from sais.errors import ConfigError, InputError, MissingDependencyError
 from sais.export.checks import check_options, check_output, check_packages, is_installed
 from sais.export.options import FORMATS, ExportOptions, choose_format, written_files
+from sais.hub import name_in_cache
 from sais.inference.options import EXPORTED_SUFFIXES
 from sais.text import print_text
 
@@ -35,7 +36,7 @@ class ExportArguments:
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Model file, or folder of a training run."""
     out: Path | None = None
-    """File to write; default: next to the model, with the format's suffix."""
+    """File to write; default: next to the model, with the format's suffix. Needed for a model of the Hub."""
     options: Annotated[ExportOptions, FLAT] = field(default_factory=ExportOptions)
     calibrate: str | None = None
     """Images for int8: a folder or a glob in quotes; some dozens of the kind that the model will see."""
@@ -90,6 +91,8 @@ def _check_request(arguments: ExportArguments) -> tuple[list[Path], list[Path]]:
         )
     if out is None and options.format not in FORMATS:
         raise InputError(f"sais export: no name for the file of --format {options.format}. Give it with --out FILE.")
+    if out is None and name_in_cache(model):
+        raise InputError("sais export: no name for the file, as the model is in the cache. Give it with --out FILE.")
     name = model / "model.safetensors" if model.is_dir() else model  # its name is chosen once PyTorch is loaded
     if arguments.calibrate is not None and options.precision != "int8":
         raise ConfigError("sais export: --calibrate has no effect without --precision int8. Leave out one of them.")

@@ -13,6 +13,7 @@ from sais.commands.arguments import FLAT, need_package, parse, prepare_torch
 from sais.commands.open_predictor import check_model
 from sais.commands.package import license_note
 from sais.commands.package_options import CardOptions, valid_images
+from sais.hub import HubAddress
 from sais.text import print_text
 
 
@@ -59,5 +60,5 @@ def run(argv: Sequence[str]) -> int:
         valid=None if packaged and options == PackageOptions() else valid_images(arguments.card, arguments.model),
     )
     print_text(f"pushed {arguments.model} to {address}")
-    print_text(f"next: sais predict hf://{arguments.repository} YOUR_IMAGES")
+    print_text(f"next: sais predict {HubAddress(arguments.repository, arguments.revision)} YOUR_IMAGES")
     return 0

@@ -12,6 +12,7 @@ import numpy as np
 
 from sais.errors import ConfigError
 from sais.evaluation.error_analysis import CORRECT, IGNORED, ErrorAnalysis, analyze_errors
+from sais.hub import check_not_in_cache
 from sais.inference.options import EXPORTED_SUFFIXES
 from sais.inference.score_thresholds import ScoreThresholds
 
@@ -123,9 +124,11 @@ def store_thresholds(model: Path, thresholds: ScoreThresholds) -> Path:
 
     Raises:
         CheckpointError: the file is missing or corrupted.
+        InputError: the file is in the cache of the Hub.
         MissingDependencyError: the package onnx is not installed, which writes `.onnx` files.
         ResourceError: the file cannot be written.
     """
+    check_not_in_cache(model)
     if model.suffix in EXPORTED_SUFFIXES:
         from sais.inference.graph_thresholds import store_graph_thresholds
 
@@ -134,6 +137,7 @@ def store_thresholds(model: Path, thresholds: ScoreThresholds) -> Path:
     from sais.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 
     path = find_checkpoint(model)
+    check_not_in_cache(path)
     checkpoint = load_checkpoint(path)
     checkpoint.state["thresholds"] = thresholds.to_dict()
     save_checkpoint(path, checkpoint)
