@@ -112,6 +112,24 @@ def test_one_model_or_the_same_twice_is_refused(trained: Path, tmp_path: Path) -
         average_models([trained, trained / "last.safetensors"], tmp_path / "mean.pt")
 
 
+def test_a_model_that_is_averaged_is_not_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    models = [changed(checkpoint, tmp_path / f"{seed}.safetensors", 0.05, seed) for seed in (1, 2)]
+    (tmp_path / "link.safetensors").symlink_to(models[0])
+    content = models[0].read_bytes()
+    for out in (models[0], tmp_path / "link.safetensors"):
+        with pytest.raises(InputError, match="would replace a file that is read"):
+            average_models(models, out)
+    assert models[0].read_bytes() == content
+
+
+def test_weights_that_are_not_finite_are_refused(checkpoint: Checkpoint, trained: Path, tmp_path: Path) -> None:
+    name, tensor = next((name, tensor) for name, tensor in checkpoint.tensors.items() if tensor.ndim > 1)
+    broken = replace(checkpoint, tensors=checkpoint.tensors | {name: torch.full_like(tensor, torch.nan)})
+    save_checkpoint(tmp_path / "broken.safetensors", broken)
+    with pytest.raises(CheckpointError, match=r"broken\.safetensors: .* not finite"):
+        average_models([trained, tmp_path / "broken.safetensors"], tmp_path / "mean.safetensors")
+
+
 def test_relatedness_tells_noise_from_another_start() -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = {"head.a": (32, 16, 3, 3), "head.b": (8, 32), "backbone.c": (64, 64), "head.bias": (2, 2)}

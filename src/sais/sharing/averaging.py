@@ -11,7 +11,7 @@ import itertools
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from sais.checkpoint import NAMES, Checkpoint, add_prefix, find_checkpoint, load
 from sais.config import flatten, to_dict
 from sais.errors import CheckpointError, InputError
 from sais.hub import name_in_cache
+from sais.io.outputs import check_outputs
 from sais.text import short_names
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def average_models(
         trust: whether code outside of sais that the models name is imported and run; see `sais.trust`.
 
     Raises:
-        CheckpointError: a model is missing, or architectures, inputs or classes differ.
+        CheckpointError: a model is missing or has weights that are not finite, or architectures, inputs or classes
+            differ.
         InputError: fewer than two different models, or `out` is one of them.
     """
     paths = [find_checkpoint(Path(model)) for model in models]
@@ -81,7 +83,8 @@ def average_models(
     out = Path(out)
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: not the name of a model file. Give a name that ends with .safetensors.")
-    checkpoints = [load_checkpoint(path) for path in paths]
+    check_outputs([out], paths, overwrite=True)
+    checkpoints = [_without_training_state(load_checkpoint(path), path) for path in paths]
     for path, checkpoint in zip(paths[1:], checkpoints[1:], strict=True):
         _check_same(paths[0], checkpoints[0], path, checkpoint)
     weights = [checkpoint.part("model") for checkpoint in checkpoints]
@@ -96,6 +99,19 @@ def average_models(
     result.state |= state
     save_checkpoint(out, result)
     return AverageResult(out, tuple(used), related, scores)
+
+
+def _without_training_state(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """Return a checkpoint with the weights of the prediction only, so that many of them fit into the memory.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite, as the average would be.
+    """
+    weights = checkpoint.part("model")
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} has weights that are not finite. Leave out this model.")
+    return replace(checkpoint, tensors=add_prefix("model", weights))
 
 
 def _choose(
