@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
-from collections.abc import Callable
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,15 @@ from PIL import Image
 
 import sais
 from sais import cli
-from sais.checkpoint import load_checkpoint, save_checkpoint
+from sais.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sais.config import Experiment, from_dict
 from sais.data.formats import read_dataset
 from sais.errors import CheckpointError, ConfigError, InputError
+from sais.inference.graph_checksum import ENTRY, placeholder, seal
+from sais.inference.metadata import GraphMetadata
 from sais.inference.model_info import read_model_info
 from sais.sharing.model_card import CardFacts, check_license, model_card
 from sais.sharing.package import package_files, package_model
-
-Export = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,10 @@ def metadata_of(card: str) -> dict[str, Any]:
     return yaml.safe_load(card.split("---\n")[1])  # type: ignore[no-any-return]
 
 
-def test_package_predicts_as_the_run_and_has_no_training_state(package: Path, trained: Path, shapes: Path) -> None:
+def test_package_predicts_as_the_run_without_a_network_and_has_no_training_state(
+    package: Path, trained: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "connect", lambda *arguments: pytest.fail("the network is used"))
     names = [file.relative_to(package).as_posix() for file in package_files(package)]
     assert names == [
         *("README.md", "examples/00.jpg", "examples/01.jpg", "experiment.json", "model.json", "model.safetensors"),
@@ -163,20 +167,39 @@ def test_links_are_not_followed(package: Path, tmp_path: Path) -> None:
         package_files(out)
 
 
-@pytest.mark.slow
-def test_a_graph_of_the_same_model_is_added_and_another_one_is_refused(
-    trained: Path, tiny: Experiment, exported: Export, shapes: Path, tmp_path: Path
-) -> None:
+def write_graph(path: Path, checkpoint: Checkpoint) -> Path:
+    """Write an ONNX file with the metadata of an export, whose graph returns its input."""
+    onnx = pytest.importorskip("onnx")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, [1]) for name in ("images", "boxes")]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["images"], ["boxes"])], "graph", *([e] for e in ends)
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    origin = {"iteration": checkpoint.state["iteration"]}
+    names, ids = checkpoint.class_names, checkpoint.category_ids
+    metadata = GraphMetadata("masks", checkpoint.experiment, names, ids, origin=origin).to_text()
+    onnx.helper.set_model_props(model, metadata | {ENTRY: placeholder(".onnx")})
+    path.write_bytes(model.SerializeToString())
+    seal(path)
+    return path
+
+
+def test_a_graph_of_the_same_model_is_added_and_another_one_is_refused(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    graph = exported("masks.onnx")
+    checkpoint = load_checkpoint(trained / "model.safetensors")
+    graph = write_graph(tmp_path / "graph.onnx", checkpoint)
     package_model(trained, tmp_path / "out", onnx=graph)
     assert (tmp_path / "out" / "model.onnx").read_bytes() == graph.read_bytes()
     assert "needs no PyTorch" in (tmp_path / "out" / "README.md").read_text()
-    checkpoint = load_checkpoint(trained / "model.safetensors")
-    checkpoint.class_names = tuple(name.upper() for name in checkpoint.class_names)
-    save_checkpoint(tmp_path / "other.safetensors", checkpoint)
-    with pytest.raises(CheckpointError, match="not an export of"):
-        package_model(tmp_path / "other.safetensors", tmp_path / "other", onnx=graph)
+    names = tuple(name.upper() for name in checkpoint.class_names)
+    for other in (replace(checkpoint, class_names=names), replace(checkpoint, state={"iteration": 1})):
+        write_graph(tmp_path / "other.onnx", other)
+        with pytest.raises(CheckpointError, match="not an export of"):
+            package_model(trained, tmp_path / "other", onnx=tmp_path / "other.onnx")
+    graph.write_bytes(graph.read_bytes().replace(b"Identity", b"identity"))
+    with pytest.raises(CheckpointError, match="changed since it was exported"):
+        package_model(trained, tmp_path / "other", onnx=graph)
+    assert not (tmp_path / "other").exists()
 
 
 def test_names_cannot_break_the_card() -> None:
@@ -204,6 +227,33 @@ def test_names_cannot_break_the_card() -> None:
     table = [line for line in card.splitlines() if line.startswith("| a")]
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [3]
     assert sum(line.startswith("# ") for line in card.splitlines()) == 1
+
+
+def test_entries_of_a_stranger_cannot_break_the_card(trained: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(trained / "model.safetensors")
+    evil = "\n# injected <script>"
+    data = {"split": "a\n# b", "images": evil, "objects": evil, "digest": "`# x`", "objects_per_class": [evil, None]}
+    scores = {"AP": float("nan"), "AP50": evil, "per_class": [1]}
+    checkpoint.state |= {"data": data | {"object_sizes": ["a", "b", "c"]}, "metrics": {"images": evil, "mask": scores}}
+    checkpoint.state |= {"iteration": evil, "images": evil, "seconds": float("nan"), "license": {"a": 1}}
+    checkpoint.state |= {"versions": [evil], "averaged": evil}
+    save_checkpoint(tmp_path / "evil.safetensors", checkpoint)
+    package_model(tmp_path / "evil.safetensors", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "injected" not in card
+    assert sum(line.startswith("# ") for line in card.splitlines()) == 1
+    assert "sizes of the objects in training are not known" in card
+    assert "The model was not evaluated" in card
+    json.loads((tmp_path / "out" / "model.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_folder_names_are_quoted_in_the_code_of_the_card(package: Path) -> None:
+    info = read_model_info(package)
+    name = 'a"b\n```\n# c'
+    code = re.search(r"```python\n(.*?)\n```", model_card(CardFacts("title", info, name)), re.DOTALL)
+    assert code is not None
+    call = ast.parse(code[1]).body[1].value  # type: ignore[attr-defined]
+    assert ast.literal_eval(call.args[0]) == name
 
 
 @pytest.mark.parametrize(

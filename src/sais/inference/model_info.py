@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,56 @@ from sais.inference.score_thresholds import ScoreThresholds, thresholds_from_dic
 
 if TYPE_CHECKING:
     from sais.config import Experiment
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_item, value))
+
+
+def _is_scores(value: Any) -> bool:
+    """Return whether a value is metrics of masks or boxes: numbers by name, and those of the classes."""
+    if not isinstance(value, dict):
+        return False
+    per_class = value.get("per_class", {})
+    numbers = [number for name, number in value.items() if name != "per_class"]
+    return isinstance(per_class, dict) and all(
+        number is None or _is_number(number) for number in (*numbers, *per_class.values())
+    )
+
+
+_DATA = {
+    "split": _is_text,
+    "images": _is_count,
+    "objects": _is_count,
+    "digest": _is_text,
+    "objects_per_class": _is_list_of(_is_count),
+    "object_sizes": _is_list_of(_is_number),
+}
+_COUNTS = ("images", "objects", "detections", "without_mask", "max_detections")
+_METRICS = {"mask": _is_scores, "box": _is_scores} | dict.fromkeys(_COUNTS, _is_count)
+_KINDS: dict[str, Any] = {
+    "iteration": _is_count,
+    "images": _is_count,
+    "seconds": _is_number,
+    "metrics": _METRICS,
+    "data": _DATA,
+    "versions": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    "license": _is_text,
+    "averaged": _is_list_of(_is_text),
+}
+"""Entry -> function that recognizes its values, or the kinds of a group: a file may contain anything."""
 
 
 def read_model_info(path: Path, trust: bool = False) -> dict[str, Any]:
@@ -81,6 +133,18 @@ def _contents(
         "input": {"mode": experiment.input.mode, "size": list(experiment.input.size)},
         "classes": [{"name": name, "id": number} for name, number in zip(*classes, strict=True)],
         "thresholds": None if thresholds is None else thresholds.to_dict(),
-        **{name: origin.get(name) for name in ORIGIN},
+        **_of_kinds({name: origin.get(name) for name in ORIGIN}, _KINDS),
         "settings": settings,
     }
+
+
+def _of_kinds(values: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
+    """Return values without those of another kind than sais writes, which then count as unknown."""
+    checked = dict(values)
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if isinstance(kind, dict) and isinstance(value, dict):
+            checked[name] = _of_kinds(value, kind)
+        elif name in values and (isinstance(kind, dict) or not kind(value)):
+            checked[name] = None
+    return checked

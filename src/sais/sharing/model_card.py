@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def _use(facts: CardFacts) -> Iterator[str]:
     yield ""
     yield "```python"
     yield "from sais import Predictor"
-    yield f'predictor = Predictor.from_pretrained("{facts.source}")'
+    yield f"predictor = Predictor.from_pretrained({json.dumps(facts.source)})"
     yield 'detections = predictor("image.jpg")'
     yield "```"
     thresholds = _group(facts.info["thresholds"])
@@ -141,8 +142,8 @@ def _data(facts: CardFacts) -> Iterator[str]:
     if data:
         named = f"{_escape(facts.data_name)}, " if facts.data_name else ""
         yield (
-            f"{named}split {_escape(data.get('split'))}: {data.get('images')} images, {data.get('objects')} objects. "
-            f"Digest of the labels: `{_escape(data.get('digest'))}`."
+            f"{named}split {_escape(data.get('split'))}: {_count(data, 'images')} images, {_count(data, 'objects')} "
+            f"objects. Digest of the labels: `{_escape(data.get('digest'))}`."
         )
     else:
         images = f": {info['images']} images" if info["images"] is not None else ""
@@ -169,9 +170,10 @@ def _metrics(facts: CardFacts) -> Iterator[str]:
         yield "The model was not evaluated."
         return
     yield (
-        f"COCO metrics on the split {_escape(_split(info))} ({metrics.get('images')} images, {metrics.get('objects')} "
-        "objects), as fractions of 1. The split was also used to choose the score thresholds and may have been used to "
-        "choose the weights, so that new images of the same kind can give slightly lower figures."
+        f"COCO metrics on the split {_escape(_split(info))} ({_count(metrics, 'images')} images, "
+        f"{_count(metrics, 'objects')} objects), as fractions of 1. The split was also used to choose the score "
+        "thresholds and may have been used to choose the weights, so that new images of the same kind can give "
+        "slightly lower figures."
     )
     yield ""
     yield "| |" + "".join(f" {name} |" for name in SCORES)
@@ -282,6 +284,10 @@ def _list(value: Any) -> list[Any]:
 
 def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else "-"
+
+
+def _count(group: dict[str, Any], name: str) -> str:
+    return str(group.get(name) if group.get(name) is not None else "an unknown number of")
 
 
 def _enumerate(names: list[str]) -> str:
