@@ -43,8 +43,9 @@ def test_options_are_texts_or_values_and_paths_are_absolute(tmp_path: Path, monk
     assert (settings.serving.cors, settings.serving.examples) == (("https://a.example",), tmp_path / "images")
     assert (settings.min_replicas, settings.max_replicas, settings.access_log) == (1, 3, True)
     assert ray_serve.read_settings({"models": "m.onnx", "score": "auto"}).inference.score == "auto"
-    assert list(ray_serve.read_settings({"models": ["a/m.onnx", "b/m.onnx"][:1]}).models) == ["m"]
-    assert list(ray_serve.read_settings({"models": {"a": "m.onnx", "b": "n.onnx"}}).models) == ["a", "b"]
+    two = {"a": tmp_path / "m.onnx", "b": tmp_path / "n.onnx"}
+    for models in ("a=m.onnx,b=n.onnx", ["a=m.onnx", "b=n.onnx"], {"a": "m.onnx", "b": "n.onnx"}):
+        assert ray_serve.read_settings({"models": models}).models == two
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,9 @@ def app(arguments: dict[str, Any]) -> Application:
     """Return the application for Ray Serve.
 
     Args:
-        arguments: options by name, as texts or values: `models` (NAME=PATH or a path, a list of them, or paths by
-            name), the fields of `ServingOptions` and `InferenceOptions`, and the others of `RaySettings`.
+        arguments: options by name, as texts or values: `models` (NAME=PATH or a path, several in a list or separated
+            by commas, or paths by name), the fields of `ServingOptions` and `InferenceOptions`, and the others of
+            `RaySettings`.
 
     Raises:
         ConfigError: an unknown option, or one without a valid value.
@@ -110,7 +111,7 @@ def read_settings(arguments: dict[str, Any]) -> RaySettings:
     models = values.pop("models", None) or values.pop("model", None) or []
     if isinstance(models, dict):
         models = [f"{name}={path}" for name, path in models.items()]
-    paths = model_paths([models] if isinstance(models, str) else list(models))
+    paths = model_paths(models.split(",") if isinstance(models, str) else list(models))
     serving, inference, own = (
         [field.name for field in dataclasses.fields(cls)] for cls in (ServingOptions, InferenceOptions, RaySettings)
     )
