@@ -184,6 +184,16 @@ def test_api_page_has_every_public_name() -> None:
     assert set(names) == set(sais.__all__) - {"__version__"}
 
 
+def test_docstrings_of_the_api_page_have_no_links_by_accident() -> None:
+    """`name[@revision][/file]` is a link in Markdown, to a heading that does not exist: the site would not build."""
+    values = [getattr(sais, name) for section in API_SECTIONS.values() for name in section]
+    values += [getattr(value, name) for value in values if isinstance(value, type) for name in vars(value)]
+    texts = [value.__doc__ for value in values if isinstance(value.__doc__, str)]
+    assert len(texts) > 60
+    links = [text for text in texts if re.search(r"\]\s?[\[(]", re.sub(r"`[^`]*`", "", text))]
+    assert not links
+
+
 def test_every_case_of_the_extension_tests_has_a_section(root: Path) -> None:
     pytest.importorskip("torch")
     from tests.extension.test_extension import EXTENSIONS

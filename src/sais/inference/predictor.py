@@ -87,7 +87,7 @@ class Predictor:
         """Open a model of the Hugging Face Hub, or of a local folder; see `sais.hub.fetch_model`.
 
         Args:
-            source: owner/name or hf://owner/name[@revision][/file]; or a local path, which wins over a repository.
+            source: owner/name or `hf://owner/name[@revision][/file]`; or a local path, which wins over a repository.
             options: as for the class, with `changes`.
             revision: branch, tag or commit.
             token: token of the Hub; None for HF_TOKEN or the one of `hf auth login`.
