@@ -8,6 +8,7 @@ missing from a wheel, and a deleted module in it, while every test of the checko
 
 from __future__ import annotations
 
+import re
 import sys
 import tarfile
 import zipfile
@@ -18,7 +19,10 @@ from pathlib import Path
 from sais._version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md", "pyproject.toml")
+DOCUMENTS = (
+    *("CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md", "pyproject.toml"),
+    "setup.py",
+)
 """Files of the repository's root in the source distribution."""
 MADE_BY_SETUPTOOLS = ("PKG-INFO", "setup.cfg")
 MAX_BYTES = 3_000_000
@@ -79,6 +83,8 @@ def _metadata_problems(metadata: Message, version: str) -> list[str]:
     problems = [f"{name}: {metadata[name]}, not {value}" for name, value in expected.items() if metadata[name] != value]
     base = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     heavy = [line for line in base if line.startswith(("torch", "timm", "onnx", "opencv"))]
+    links = re.findall(r"\]\((?!https?:|#)[^)]*\)", str(metadata.get_payload()))
+    problems += [f"link in the description that leads nowhere on an index: {link[2:-1]}" for link in links]
     return problems + [f"the base install needs {line}" for line in heavy]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,18 @@ def test_description_of_the_built_package_is_valid(built: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_description_for_an_index_keeps_text_and_commands(root: Path) -> None:
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    description = runpy.run_path(str(root / "setup.py"))["index_description"](readme)
+    assert "](" not in re.sub(r"\]\((https?:|#)", "", description)
+    assert "docs/images" not in description
+    blocks = re.findall(r"```.*?```", readme, re.DOTALL)
+    assert len(blocks) > 6
+    assert re.findall(r"```.*?```", description, re.DOTALL) == blocks
+    assert "coco" in description.lower()
+    assert "[" not in re.sub(r"```.*?```|`[^`]*`", "", description, flags=re.DOTALL)
+
+
 def write_wheel(path: Path, files: set[str], metadata: str) -> Path:
     """Write a wheel with empty files."""
     with zipfile.ZipFile(path, "w") as wheel:
@@ -79,11 +92,13 @@ def test_problems_of_a_wheel_are_named(tmp_path: Path) -> None:
     files = {"sais/__init__.py", "sais/py.typed"}
     assert wheel_problems(write_wheel(tmp_path / "a.whl", files, metadata), files, "9.0") == []
     wrong = metadata.replace("Version: 9.0", "Version: 8.0") + "Requires-Dist: torch>=2.6\n"
+    wrong += "\nSee [data](docs/data.md) and [PyPI](https://pypi.org).\n"
     path = write_wheel(tmp_path / "b.whl", {"sais/__init__.py", "tests/test_a.py"}, wrong)
     assert wheel_problems(path, files, "9.0") == [
         "b.whl: missing: sais/py.typed",
         "b.whl: not of the package: tests/test_a.py",
         "b.whl: Version: 8.0, not 9.0",
+        "b.whl: link in the description that leads nowhere on an index: docs/data.md",
         "b.whl: the base install needs torch>=2.6",
     ]
 
