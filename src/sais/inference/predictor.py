@@ -129,18 +129,14 @@ class Predictor:
         max_pixels = None if self.options.tiles is None else LARGE_IMAGE_PIXELS
         white_level = self.experiment.input.white_level
         arrays = [as_image(image, max_pixels, white_level=white_level) for image in images]
-        if self.options.tiles is None:
-            results = self._drop_overlaps(self._detect_images(arrays))
-            progress(len(arrays))
-            return results
-        from sais.inference.slicing import predict_sliced, tile_side
+        if self.options.tiles is not None:
+            from sais.inference.slicing import predict_in_tiles
 
-        side, overlap = tile_side(self.options, self.experiment.input), self.options.tile_overlap
-        results = [
-            predict_sliced(array, self._detect_images, side, overlap, self.options.batch_size, progress=progress)
-            for array in arrays
-        ]
-        return self._drop_overlaps(results)
+            detect, settings = self._detect_images, self.experiment.input
+            return self._drop_overlaps(predict_in_tiles(arrays, detect, self.options, settings, progress))
+        results = self._drop_overlaps(self._detect_images(arrays))
+        progress(len(arrays))
+        return results
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Detections]:
         """Detect the objects of many images, one after the other, as the options say.

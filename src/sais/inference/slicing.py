@@ -9,7 +9,7 @@ detect function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +50,26 @@ def slice_windows(size: tuple[int, int], side: int, overlap: float = 0.2) -> np.
     tops, lefts = (_tile_starts(length, side, overlap) for length in size)
     height, width = min(side, size[0]), min(side, size[1])
     return np.array([(x, y, x + width, y + height) for y in tops for x in lefts], np.int64)
+
+
+def predict_in_tiles(
+    images: Sequence[np.ndarray],
+    detect: DetectFunction,
+    options: InferenceOptions,
+    settings: InputConfig,
+    progress: Callable[[int], None],
+) -> list[Detections]:
+    """Predict on the tiles of images, one image after the other, with the tiles that the options describe.
+
+    Args:
+        images: (H, W, 3) uint8 each.
+        detect: function from images to detections.
+        options: side, overlap and batch size of the tiles.
+        settings: input of the network, on which the side "auto" depends.
+        progress: function called with the number of tiles done since its last call.
+    """
+    side, overlap, batch_size = tile_side(options, settings), options.tile_overlap, options.batch_size
+    return [predict_sliced(image, detect, side, overlap, batch_size, progress=progress) for image in images]
 
 
 def predict_sliced(
