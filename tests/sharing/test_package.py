@@ -273,6 +273,8 @@ def test_command_packages_and_info_shows_the_license(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
+    assert cli.main(["package", str(trained), str(out), "--data", str(tmp_path)]) == 2
+    assert "--data has no effect without --examples" in capsys.readouterr().err
     assert cli.main(["package", str(trained), str(out)]) == 0
     assert "no license is given" in capsys.readouterr().out
     assert cli.main(["package", str(trained), str(out), "--license", "Apache-2.0"]) == 0

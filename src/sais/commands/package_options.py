@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from sais.commands.options import Maximum, Minimum
+from sais.errors import InputError
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -33,9 +34,15 @@ class CardOptions:
     """Import and run code outside of sais that the model names, for --examples."""
 
     def package_options(self, overwrite: bool = False) -> PackageOptions:
-        """Return the options for the library."""
+        """Return the options for the library.
+
+        Raises:
+            InputError: a data set for no examples.
+        """
         from sais.sharing.package import PackageOptions
 
+        if self.data is not None and not self.examples:
+            raise InputError(f"{self.data}: --data has no effect without --examples N. Give both, or leave it out.")
         return PackageOptions(self.license, self.onnx, self.examples, self.name, overwrite, self.trust)
 
 

@@ -38,10 +38,10 @@ class TrainedModel:
 
 
 def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
-    """Load a trained model. No network connection is used: all of its weights are in the file.
+    """Load a trained model. The network is used only to fetch hf://owner/name: all weights are in the file.
 
     Args:
-        path: path of a checkpoint, or of a run folder (its `model`, `best` or `last`, the first that exists).
+        path: path of a checkpoint or run folder (its first of `model`, `best` and `last`), or hf://owner/name.
         trust: whether code outside of sais that the file names is imported and run; see `sais.trust`.
 
     Raises:
