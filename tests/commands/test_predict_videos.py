@@ -230,3 +230,60 @@ def test_tables_of_others_are_not_overwritten(
         assert f"{name}: exists" in text
         assert (tmp_path / "out" / name).read_text() == "mine"
         (tmp_path / "out" / name).unlink()
+
+
+def test_results_of_a_camera_are_not_held_in_memory(
+    trained: Path, tmp_path: Path, walkers: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The files are the same as those from memory; at any time, the tables have the frames so far."""
+    from sais.commands import predict_videos
+    from sais.io import growing_files
+
+    lengths = []
+    advance = predict_videos.Progress.advance
+
+    def observe(self: Any, *words: Any) -> None:
+        lengths.append([len(rows_of(tmp_path / "small" / name)) for name in ("tracks.csv", "objects.csv")])
+        advance(self, *words)
+
+    frames = tmp_path / "walk"
+    for i in range(30):
+        write_image(frames / f"{i}.png", np.zeros((64, 320, 3), np.uint8))
+    words = [frames, "--track", "--csv", "--no-draw", "--line", "30,0,30,64", "--batch-size", 1]
+    predict(capsys, trained, *words, "--out", tmp_path / "large")
+    monkeypatch.setattr(growing_files, "MAX_BYTES", 500)
+    monkeypatch.setattr(predict_videos.Progress, "advance", observe)
+    predict(capsys, trained, *words, "--out", tmp_path / "small")
+    assert lengths == [[2 * i, 2 * i] for i in range(1, 31)]
+    names = sorted(path.name for path in (tmp_path / "large").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "small").iterdir())
+    assert set(names) == {"predictions.json", "tracks.json", "tracks.csv", "counts.csv", "objects.csv"}
+    for name in names:
+        assert (tmp_path / "small" / name).read_text() == (tmp_path / "large" / name).read_text()
+
+
+def test_tracks_that_left_memory_are_written_as_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sais.commands import track_files
+    from sais.commands.prediction_file import PredictionFile
+    from sais.io.frame_source import Frame, FrameSource
+
+    def write(out: Path) -> dict[str, Any]:
+        files = track_files.TrackFiles(out, False)
+        out.mkdir()
+        files.start_video(FrameSource("film", "film.mp4", 10, 0, lambda: iter(()), False), range(1, 6))
+        for i in range(40):
+            ids = np.array([1000, i + 1, i + 2])
+            boxes = np.array([[5, 5, 9, 9]] * 3)
+            found = Detections((20, 20), boxes, np.full(3, 0.5), np.array([0, 1, 2]), CLASSES, track_ids=ids)
+            files.add(Frame(i, i / 10, np.zeros((20, 20, 3), np.uint8)), found)
+        assert files.last_id == 1000
+        assert len(files._tracks) == min(42, track_files.MAX_TRACKS)
+        assert files.write(PredictionFile(CLASSES, range(1, 6)))[0].startswith("42 tracks")  # type: ignore[arg-type]
+        content: dict[str, Any] = json.loads((out / "tracks.json").read_text())
+        return content
+
+    expected = write(tmp_path / "a")
+    monkeypatch.setattr(track_files, "MAX_TRACKS", 5)
+    found = write(tmp_path / "b")
+    assert found | {"info": {}} == expected | {"info": {}}
+    assert [track["frames"] for track in found["tracks"]] == [1, *[2] * 39, 1, 40]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sais.commands.object_table import ObjectTable
 from sais.commands.prediction_file import (
     FILE_NAME,
     LabelIds,
@@ -22,13 +23,16 @@ from sais.commands.prediction_file import (
     read_drawings,
     remove_drawings,
 )
+from sais.commands.track_files import TRACK_COLUMNS
 from sais.data.formats.coco import read_coco
 from sais.errors import InputError
 from sais.evaluation.coco_metrics import coco_metrics
+from sais.io.growing_files import RowFile
 from sais.io.image_writer import write_image
 from sais.ops.rle import encode_cropped
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
+from sais.results.measurements import csv_lines
 from sais.results.omitted import Omitted
 
 NAMES, IDS = ("cat", "dog", "eel"), (3, 17, 90)
@@ -164,9 +168,11 @@ def test_polygons_leave_out_holes(tmp_path: Path) -> None:
     detections = Detections(SIZE, box, np.array([0.5]), np.array([0]), NAMES, [mask])
     predictions = PredictionFile(NAMES, IDS, polygons=True)
     predictions.add(detections, "a.jpg")
-    (ring,) = predictions.annotations[0]["segmentation"]
+    predictions.write(tmp_path)
+    (annotation,) = json.loads((tmp_path / FILE_NAME).read_text())["annotations"]
+    (ring,) = annotation["segmentation"]
     assert sorted(map(tuple, np.array(ring).reshape(-1, 2).tolist()))[0] == (5, 5)
-    assert predictions.annotations[0]["area"] == 72
+    assert annotation["area"] == 72
 
 
 def test_label_ids_are_found_by_path_then_by_unique_name(tmp_path: Path) -> None:
@@ -229,6 +235,16 @@ def test_an_interrupted_prediction_leaves_its_drawings_listed(tmp_path: Path) ->
     write_image(tmp_path / "a.jpg", np.zeros((9, 9, 3), np.uint8), writer="sais predict")
     check_drawings(tmp_path, [Path("a.jpg")], [], overwrite=False)
     assert remove_drawings(tmp_path, read_drawings(tmp_path), []) == 1
+
+
+def test_tables_of_a_killed_prediction_are_removed_but_no_table_of_others(tmp_path: Path) -> None:
+    names = ("objects.csv", "tracks.csv")
+    PredictionFile(NAMES, IDS, drawings=dict.fromkeys(names)).write(tmp_path, complete=False)
+    (tmp_path / "objects.csv").write_text("image,weight\n")
+    assert remove_drawings(tmp_path, read_drawings(tmp_path), []) == 0
+    ObjectTable(tmp_path, True, 1.0, "px").write()
+    RowFile(tmp_path / "tracks.csv", csv_lines([TRACK_COLUMNS])).close()
+    assert remove_drawings(tmp_path, read_drawings(tmp_path), []) == 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"info": {}}', '{"info": {"drawings": {"a.jpg": 1}}}'])

@@ -9,6 +9,7 @@ import pytest
 
 from sais.errors import ConfigError
 from sais.results.detections import Detections
+from sais.tracking import counting
 from sais.tracking.counting import Line, PlaceCounter, Zone
 
 
@@ -93,3 +94,17 @@ def test_impossible_places_are_refused() -> None:
         Line((-1, 1), (1, 1))
     with pytest.raises(ConfigError, match="same name"):
         PlaceCounter([Line((1, 1), (1, 2), "a")], [Zone(((1, 1), (2, 2), (1, 2)), "a")])
+
+
+def test_counter_remembers_a_bounded_number_of_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "MAX_OBJECTS", 5)
+    counter = PlaceCounter([Line((0, 150), (400, 150))])
+    for number in range(1, 101):
+        counter.update(objects((1000, 20, 50, 0), (number, 200, 100, 0)))
+        counter.update(objects((1000, 20, 50, 0), (number, 200, 200, 0)))
+    assert len(counter._objects) == 5
+    counter.update(objects((1000, 20, 200, 0)))  # seen all the time, so remembered
+    assert counter.counts["line"].into.total() == 101
+    many = [(number, 10.0 + number, 100.0, 0) for number in range(9)]
+    counter.update(objects(*many))
+    assert len(counter.update(objects(*((number, x, 200.0, 0) for number, x, _, _ in many)))) == 9

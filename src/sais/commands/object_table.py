@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sais.errors import ConfigError
-from sais.io.atomic import write_text
+from sais.io.growing_files import RowFile
 from sais.io.outputs import check_outputs, starts_with
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ObjectTable:
     def __init__(self, out: Path, wanted: bool, pixel_size: float, unit: str) -> None:
         self.path = out / FILE_NAME
         self._wanted, self._pixel_size, self._unit = wanted, pixel_size, unit
-        self._lines: list[str] = []
+        self._file: RowFile | None = None
 
     def check(self, inputs: Iterable[Path], overwrite: bool) -> None:
         """Check that the file may be written. Creates nothing.
@@ -56,14 +56,19 @@ class ObjectTable:
             from sais.results.measurements import csv_lines, csv_row, csv_text
 
             table, name = detections.measure(self._pixel_size, self._unit), csv_text(file_name)
-            self._lines.append(csv_lines([name, *csv_row(row, table.unit)] for row in table))
+            self._rows().append(csv_lines([name, *csv_row(row, table.unit)] for row in table))
 
     def write(self) -> list[str]:
-        """Write the file atomically; return a line about it, none if it is not wanted."""
+        """Complete the file; return a line about it, none if it is not wanted."""
         if not self._wanted:
             return []
-        write_text(self.path, _header() + "".join(self._lines))
+        self._rows().close()
         return [f"measurements in {self.path}: lengths in {self._unit}, areas in {self._unit}^2"]
+
+    def _rows(self) -> RowFile:
+        if self._file is None:
+            self._file = RowFile(self.path, _header())
+        return self._file
 
 
 def _header() -> str:

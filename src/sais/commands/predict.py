@@ -12,6 +12,7 @@ import tyro
 
 from sais.commands.arguments import FLAT, parse
 from sais.commands.input_files import model_files
+from sais.commands.object_table import FILE_NAME as TABLE_NAME
 from sais.commands.object_table import ObjectTable
 from sais.commands.open_predictor import BOXES_ONLY, check_model, open_predictor
 from sais.commands.options import Maximum, Minimum
@@ -26,7 +27,7 @@ from sais.commands.prediction_file import (
     read_drawings,
     remove_drawings,
 )
-from sais.commands.track_files import TrackFiles
+from sais.commands.track_files import TRACKS_CSV, TrackFiles
 from sais.commands.video_options import VideoOptions
 from sais.inference.options import InferenceOptions
 from sais.text import print_json, print_text, short_name
@@ -119,10 +120,10 @@ def run(argv: Sequence[str]) -> int:
         else labels.category_ids(predictor.class_names, arguments.inference.classes)
     )
     info = {"model": str(arguments.model), "score": str(predictor.filter)}
-    predictions = PredictionFile(tuple(predictor.class_names), category_ids, labels, arguments.polygons, info)
+    names_of_classes = tuple(predictor.class_names)
+    predictions = PredictionFile(names_of_classes, category_ids, labels, arguments.polygons, info, arguments.out)
     earlier = read_drawings(arguments.out)
-    planned = earlier | {name.as_posix(): None for name in names}
-    predictions.drawings = planned
+    planned = predictions.drawings = earlier | dict.fromkeys(_planned_names(arguments, names))
     predictions.write(arguments.out, complete=False)  # a killed prediction leaves no drawing without its entry
     predictions.drawings = {}
     print_text(predictor.filter)
@@ -156,6 +157,12 @@ def _totals(predictions: PredictionFile, unit: str) -> str:
     number = len(predictions.images)
     totals = ", ".join(f"{count} {short_name(name)}" for name, count in predictions.counts.most_common())
     return f"{number} {unit.removesuffix('s') if number == 1 else unit}: {totals or 'no objects'}"
+
+
+def _planned_names(arguments: PredictArguments, drawings: list[Path]) -> list[str]:
+    """Return the names of the drawings and tables that are written during the prediction."""
+    tables = [*([TABLE_NAME] if arguments.csv else []), *([TRACKS_CSV] if arguments.video.track else [])]
+    return [*(name.as_posix() for name in drawings), *tables]
 
 
 def _write_tables(
@@ -261,9 +268,10 @@ def _predict_images(
     with Progress("predicting", len(images)) as progress:
         for source, image, detections in _predict(predictor, batches, progress):
             print_text(f"{source.label}: {detections.summary()}")
-            predictions.add(detections, **source.entry())
+            entry = source.entry()
+            predictions.add(detections, **entry)
             label_files.add(image, detections, source)
-            table.add(detections, predictions.images[-1]["file_name"])
+            table.add(detections, entry["file_name"])
             if arguments.draw:
                 drawing = _draw(arguments, image, detections)
                 target = arguments.out / f"{drawings[source]}.jpg"

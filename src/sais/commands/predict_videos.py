@@ -127,7 +127,10 @@ class VideoPredictor:
         frames = ReadAhead(source.read(), size, source.is_live)
         total = min(source.total, maximum or source.total)
         with Progress(source.label, total, "frames") as progress, VideoOutput(self.arguments, source, name) as output:
-            follower = None if track_files is None else Follower(self.arguments, self.predictor, source, track_files)
+            follower = None
+            if track_files is not None:
+                track_files.start_video(source, self.predictions.category_ids)
+                follower = Follower(self.arguments, self.predictor, source, track_files)
             try:
                 with frames:
                     for frame, found in predict_frames(predictor, _at_most(frames, maximum), source.is_live):
@@ -195,7 +198,6 @@ class Follower:
         self.counter = PlaceCounter(*options.places())
         self._tracker = make_tracker(options.tracker, predictor, options.max_lost * source.rate)
         self._steps, self._files, self._first_id = FrameSteps(source.rate), track_files, track_files.last_id
-        track_files.start_video(source)
 
     def follow(self, frame: Frame, detections: Detections) -> Detections:
         """Return the objects of a frame that belong to tracks."""
@@ -203,8 +205,9 @@ class Follower:
         assert tracked.track_ids is not None
         tracked.track_ids = tracked.track_ids + self._first_id  # unique in all videos of the prediction
         tracked.omitted = tracked.omitted if tracked.omitted is not None and tracked.omitted.limit is not None else None
-        self.counter.update(tracked, frame.index, frame.seconds)
         self._files.add(frame, tracked)
+        self._files.add_crossings(self.counter.update(tracked, frame.index, frame.seconds))
+        self.counter.crossings.clear()
         return tracked
 
     def finish(self, class_names: Sequence[str]) -> None:

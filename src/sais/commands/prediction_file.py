@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sais._version import __version__
 from sais.data.formats.coco_ids import is_id
 from sais.errors import InputError
-from sais.io.atomic import write_text
-from sais.io.outputs import check_outputs, file_identities, written_by
+from sais.io.growing_files import JsonEntries, write_json
+from sais.io.outputs import check_outputs, file_identities, starts_with, written_by
 from sais.io.regular_file import read_regular_file
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FILE_NAME = "predictions.json"
 WRITER = "sais predict"
 """Value of `info.written_by`, by which a file of an earlier prediction is recognized."""
+TABLE_STARTS = ("image,class_name,score,", "video,frame,seconds,track,")
+"""Starts of objects.csv and tracks.csv, which exist before the prediction is complete."""
 
 
 class LabelIds:
@@ -96,8 +98,8 @@ class PredictionFile:
     """Whether masks are written as polygons instead of RLE."""
     info: dict[str, Any] = field(default_factory=dict)
     """Entries of COCO's `info`: the model, its minimum score."""
-    images: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
+    folder: Path | None = None
+    """Existing folder for the temporary files of many entries; None for the system's."""
     counts: Counter[str] = field(default_factory=Counter)
     drawings: dict[str, int | None] = field(default_factory=dict)
     """Path of each drawing, and of objects.csv, below the output folder -> its size in bytes; None while it is not
@@ -105,18 +107,21 @@ class PredictionFile:
     limited: int = 0
     """Number of images whose detections reached the limit."""
 
+    def __post_init__(self) -> None:
+        self.images, self.annotations = JsonEntries(self.folder), JsonEntries(self.folder)
+
     def add(self, detections: Detections, file_name: str, **image: Any) -> None:
         """Add the detections of one image; `image` are further entries of it (frame, page, ...)."""
         from sais.results.coco import to_coco_annotations
 
         image_id = len(self.images) + 1 if self.labels is None else self.labels.image_id(file_name)
         height, width = detections.image_size
-        self.images.append({"id": image_id, "width": width, "height": height, "file_name": file_name, **image})
+        self.images.extend([{"id": image_id, "width": width, "height": height, "file_name": file_name, **image}])
         first_id = len(self.annotations) + 1
         entries = to_coco_annotations(detections, 0, range(len(self.class_names)), first_id, self.polygons)
         for entry in entries:
             entry["image_id"], entry["category_id"] = image_id, self.category_ids[entry["category_id"]]
-        self.annotations += entries
+        self.annotations.extend(entries)
         self.counts.update(self.class_names[label] for label in detections.labels)
         self.limited += detections.omitted is not None and detections.omitted.limit is not None
 
@@ -143,7 +148,7 @@ class PredictionFile:
             "categories": [{"id": number, "name": name} for number, name in names if number is not None],
             "annotations": self.annotations,
         }
-        write_text(out / FILE_NAME, json.dumps(content))
+        write_json(out / FILE_NAME, content)
 
 
 def _id(entry: dict[str, Any]) -> Any:
@@ -230,7 +235,7 @@ def _is_drawing(path: Path, size: int | None) -> bool:
     if not path.is_file() or path.is_symlink():
         return False
     if size is None and path.suffix != ".mp4":  # it may be a file of others that was put there since
-        return written_by(WRITER)(path)
+        return written_by(WRITER)(path) or any(starts_with(start)(path) for start in TABLE_STARTS)
     return size in (None, path.stat().st_size)
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sais.commands.prediction_file import WRITER, PredictionFile
 from sais.io.atomic import write_text
+from sais.io.growing_files import JsonEntries, RowFile, write_json
 from sais.io.outputs import check_outputs, starts_with, written_by
 from sais.results.measurements import csv_lines, csv_text
 
 if TYPE_CHECKING:
     from sais.io.frame_source import Frame, FrameSource
     from sais.results.detections import Detections
-    from sais.tracking.counting import PlaceCounter
+    from sais.tracking.counting import Crossing, PlaceCounter
 
 TRACKS_JSON, TRACKS_CSV, COUNTS_CSV = "tracks.json", "tracks.csv", "counts.csv"
 TRACK_COLUMNS = ("video", "frame", "seconds", "track", "class", "score", "x", "y", "width", "height", "area")
 COUNT_COLUMNS = ("video", "place", "kind", "class", "in", "out", "inside", "visitors")
+MAX_TRACKS = 10_000
+"""Number of tracks, those seen last, that are in memory."""
 
 
 @dataclass
@@ -39,7 +42,7 @@ class _Track:
 
 
 class TrackFiles:
-    """Collects the tracks of videos and writes them.
+    """Writes the tracks of videos: tracks.csv frame by frame, the other files at the end.
 
     Args:
         out: Output folder of the prediction.
@@ -48,11 +51,13 @@ class TrackFiles:
 
     def __init__(self, out: Path, places: bool) -> None:
         self._out, self._has_places = out, places
+        self._category_ids: Sequence[Any] = ()
         self._videos: list[dict[str, Any]] = []
-        self._tracks: dict[int, _Track] = {}
-        self._rows: list[str] = [_csv_lines([TRACK_COLUMNS])]
+        self._tracks: dict[int, _Track] = {}  # in the order in which they were last seen
+        self._last_id = 0
+        self._rows = RowFile(out / TRACKS_CSV, _csv_lines([TRACK_COLUMNS]))
         self._counts: list[Sequence[Any]] = []
-        self._crossings: list[dict[str, Any]] = []
+        self._finished, self._crossings = JsonEntries(out), JsonEntries(out)
 
     def check(self, inputs: Iterable[Path], overwrite: bool) -> None:
         """Check that the files may be written. Creates nothing.
@@ -73,15 +78,16 @@ class TrackFiles:
     @property
     def last_id(self) -> int:
         """The highest track id so far; those of the next video follow."""
-        return max(self._tracks, default=0)
+        return self._last_id
 
     @property
     def num_videos(self) -> int:
         """Number of videos, which is the id of the last."""
         return len(self._videos)
 
-    def start_video(self, source: FrameSource) -> int:
-        """Add a video and return its id."""
+    def start_video(self, source: FrameSource, category_ids: Sequence[Any]) -> int:
+        """Add a video and return its id; `category_ids` are those of the classes."""
+        self._category_ids = category_ids
         number = len(self._videos) + 1
         self._videos.append({"id": number, "name": source.name, "fps": source.rate})
         return number
@@ -96,7 +102,8 @@ class TrackFiles:
         rows = []
         for i, number in enumerate(detections.track_ids.tolist()):
             label, score = int(detections.labels[i]), float(detections.scores[i])
-            track = self._tracks.setdefault(number, _Track(video["id"], frame.index, frame.seconds))
+            track = self._tracks.pop(number, None) or _Track(video["id"], frame.index, frame.seconds)
+            self._tracks[number] = track
             track.last_frame, track.last_seconds, track.frames = frame.index, frame.seconds, track.frames + 1
             track.scores[label] += round(1000 * score)
             x1, y1, x2, y2 = detections.boxes[i].tolist()
@@ -104,7 +111,25 @@ class TrackFiles:
             name = csv_text(detections.class_names[label])
             values = (f"{score:.4f}", *(f"{value:.2f}" for value in box), f"{detections.area[i]:.0f}")
             rows.append((csv_text(video["name"]), frame.index, f"{frame.seconds:.3f}", number, name, *values))
+            self._last_id = max(self._last_id, number)
         self._rows.append(_csv_lines(rows))
+        self._finish_tracks(max(MAX_TRACKS, len(rows)))
+
+    def add_crossings(self, crossings: Sequence[Crossing]) -> None:
+        """Add objects of the last video that crossed a line, or entered or left a zone."""
+        video_id = self._videos[-1]["id"] if self._videos else 0
+        self._crossings.extend([{"video_id": video_id} | asdict(crossing) for crossing in crossings])
+
+    def _finish_tracks(self, remaining: int = 0) -> None:
+        """Move tracks from the memory to the entries of tracks.json, but for those seen last."""
+        numbers = sorted(islice(self._tracks, max(0, len(self._tracks) - remaining)))
+        entries = []
+        for number in numbers:
+            track = self._tracks.pop(number)
+            entry = {key: value for key, value in vars(track).items() if key != "scores"}
+            label = track.scores.most_common(1)[0][0]
+            entries.append({"id": number, "category_id": self._category_ids[label]} | entry)
+        self._finished.extend(entries)
 
     def add_counts(self, counter: PlaceCounter, class_names: Sequence[str]) -> None:
         """Add the counts of the last video at lines and zones."""
@@ -117,33 +142,28 @@ class TrackFiles:
                 if name == "all" or any(row):
                     shown = row if kind == "zone" else [*row[:2], "", ""]
                     self._counts.append((csv_text(video["name"]), csv_text(place), kind, name, *shown))
-        self._crossings += [{"video_id": video["id"]} | asdict(crossing) for crossing in counter.crossings]
 
     def write(self, predictions: PredictionFile, complete: bool = True) -> list[str]:
         """Write the files, list them in predictions.json, and return a line about them."""
         names, category_ids = predictions.class_names, predictions.category_ids
-        tracks = []
-        for number, track in self._tracks.items():
-            entry = {key: value for key, value in vars(track).items() if key != "scores"}
-            label = track.scores.most_common(1)[0][0]
-            tracks.append({"id": number, "category_id": category_ids[label]} | entry)
+        self._finish_tracks()
         categories = [{"id": i, "name": name} for i, name in zip(category_ids, names, strict=True) if i is not None]
         content = {
             "info": {"written_by": WRITER, "complete": complete},
             "videos": self._videos,
             "images": predictions.images,
             "categories": categories,
-            "tracks": tracks,
+            "tracks": self._finished,
             "annotations": predictions.annotations,
             "crossings": self._crossings,
         }
-        write_text(self._out / TRACKS_JSON, json.dumps(content))
-        write_text(self._out / TRACKS_CSV, "".join(self._rows))
+        self._rows.close()
+        write_json(self._out / TRACKS_JSON, content)
         if self._has_places:
             write_text(self._out / COUNTS_CSV, _csv_lines([COUNT_COLUMNS, *self._counts]))
         for name in (TRACKS_JSON, TRACKS_CSV, *([COUNTS_CSV] if self._has_places else [])):
             predictions.add_drawing(self._out, self._out / name)
-        return [f"{len(tracks)} tracks in {self._out / TRACKS_JSON}", *self._count_lines()]
+        return [f"{len(self._finished)} tracks in {self._out / TRACKS_JSON}", *self._count_lines()]
 
     def _count_lines(self) -> list[str]:
         """Return a line for each line or zone of each video."""

@@ -6,9 +6,10 @@ object that trembles there is not counted again and again.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ from sais.results.detections import Detections
 MARGIN = 0.004
 """Distance from a line or a border within which the side of an object does not change, as a fraction of the image's
 diagonal: 6 pixels in an image of 1280 x 720."""
+MAX_OBJECTS = 10_000
+"""Number of tracks, those seen last, that a counter remembers."""
 Direction = Literal["in", "out"]
 
 
@@ -145,6 +148,16 @@ class _State:
     has_visited: bool = False
 
 
+@dataclass
+class _Object:
+    """What is known of a track."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    """Class -> number of frames with it."""
+    states: dict[str, _State] = field(default_factory=dict)
+    """Name of a place -> state at the place."""
+
+
 class PlaceCounter:
     """Counts the tracks of a video at lines and zones.
 
@@ -165,8 +178,8 @@ class PlaceCounter:
             names = [place.name for place in self._places]
             raise ConfigError(f"lines and zones: {', '.join(names)}: two have the same name. Name them differently.")
         self.crossings: list[Crossing] = []
-        self._states: dict[tuple[str, int], _State] = {}
-        self._votes: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        """All crossings so far. Clear it from time to time where a camera runs for days."""
+        self._objects: dict[int, _Object] = {}  # in the order in which they were last seen
 
     def update(self, detections: Detections, frame: int = 0, seconds: float = 0.0) -> list[Crossing]:
         """Count the objects of the next frame; return those that crossed.
@@ -181,7 +194,10 @@ class PlaceCounter:
         boxes, ids = detections.boxes.astype(np.float64), detections.track_ids.tolist()
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
         for number, label in zip(ids, detections.labels.tolist(), strict=True):
-            self._votes[number][detections.class_names[label]] += 1
+            known = self._objects[number] = self._objects.pop(number) if number in self._objects else _Object()
+            known.labels[detections.class_names[label]] += 1
+        for number in list(islice(self._objects, max(0, len(self._objects) - max(MAX_OBJECTS, len(ids))))):
+            del self._objects[number]
         margin = MARGIN * float(np.hypot(*detections.image_size))
         new: list[Crossing] = []
         for place in self._places:
@@ -189,12 +205,13 @@ class PlaceCounter:
             if isinstance(place, Zone):
                 count.inside = Counter()
             for i, number in enumerate(ids):
-                direction = self._direction(place, number, centers[i], float(distances[i]), margin)
-                name = self._votes[number].most_common(1)[0][0]
+                known = self._objects[number]
+                direction = _direction(place, known, centers[i], float(distances[i]), margin)
+                name = known.labels.most_common(1)[0][0]
                 if direction is not None:
                     (count.into if direction == "in" else count.out)[name] += 1
                     new.append(Crossing(place.name, direction, number, name, frame, seconds))
-                state = self._states.get((place.name, number))
+                state = known.states.get(place.name)
                 if isinstance(place, Zone) and state is not None and state.is_positive:
                     count.inside[name] += 1
                     count.visitors[name] += not state.has_visited
@@ -202,19 +219,19 @@ class PlaceCounter:
         self.crossings += new
         return new
 
-    def _direction(
-        self, place: Line | Zone, number: int, center: np.ndarray, distance: float, margin: float
-    ) -> Direction | None:
-        """Return in which direction a track crosses a place in this frame; None if it does not."""
-        key, positive = (place.name, number), distance > 0
-        state = self._states.get(key)
-        if abs(distance) < margin:
-            return None
-        if state is None:
-            self._states[key] = _State(center, positive)
-            return None
-        before, was_positive = state.center, state.is_positive
-        state.center, state.is_positive = center, positive
-        if positive == was_positive or (isinstance(place, Line) and not place.is_between_ends(before, center)):
-            return None
-        return "in" if positive else "out"
+
+def _direction(
+    place: Line | Zone, known: _Object, center: np.ndarray, distance: float, margin: float
+) -> Direction | None:
+    """Return in which direction an object crosses a place in this frame; None if it does not."""
+    positive, state = distance > 0, known.states.get(place.name)
+    if abs(distance) < margin:
+        return None
+    if state is None:
+        known.states[place.name] = _State(center, positive)
+        return None
+    before, was_positive = state.center, state.is_positive
+    state.center, state.is_positive = center, positive
+    if positive == was_positive or (isinstance(place, Line) and not place.is_between_ends(before, center)):
+        return None
+    return "in" if positive else "out"
