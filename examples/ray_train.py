@@ -29,7 +29,8 @@ def train_on_worker(settings: dict[str, Any]) -> None:
         settings["recipe"],
         settings["data"],
         out,
-        resume=(out / "last.safetensors").exists(),  # after a failure, Ray starts all processes again
+        # After a failure, Ray starts all processes again. The second file is left if the first was damaged.
+        resume=any((out / name).exists() for name in ("last.safetensors", "previous.safetensors")),
         verbose=context.get_world_rank() == 0,
         **settings["options"],
     )
@@ -52,6 +53,7 @@ def train(
         options: settings of `sais.train`, such as `epochs=30`.
     """
     paths = {"data": str(Path(data).resolve()), "out": str(Path(out).resolve())}  # processes run in other folders
+    recipe = str(Path(recipe).resolve()) if Path(recipe).is_file() else recipe
     trainer = TorchTrainer(
         train_on_worker,
         train_loop_config={"recipe": recipe, "options": options, **paths},
@@ -71,32 +73,35 @@ def main() -> None:
     parser.add_argument("out", help="folder of the run, shared by all machines")
     parser.add_argument("--processes", type=int, default=2, help="number of processes")
     parser.add_argument("--gpu", action="store_true", help="give each process a GPU")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of sais.train")
+    help_of_set = "settings of sais.train; paths in them are absolute"
+    parser.add_argument("--set", nargs="*", default=[], type=_setting, metavar="NAME=VALUE", help=help_of_set)
     parser.add_argument("--address", help="address of a cluster, or auto; default: Ray is started on this machine")
     arguments = parser.parse_args()
     if arguments.address is None and "RAY_ADDRESS" not in os.environ:
         ray.init(include_dashboard=False)
     else:
         ray.init(arguments.address)
-    options = dict(word.split("=", 1) for word in arguments.set)
     result = train(
         arguments.recipe,
         arguments.data,
         arguments.out,
         arguments.processes,
         arguments.gpu,
-        **{name: _value(text) for name, text in options.items()},
+        **dict(arguments.set),
     )
     if result.error is not None:
         raise SystemExit(f"{arguments.out}: {result.error}")
     print(f"the run is in {arguments.out}")
 
 
-def _value(text: str) -> Any:
+def _setting(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{word}: no value. Give NAME=VALUE, such as epochs=30.")
     try:
-        return json.loads(text)
+        return name, json.loads(text)
     except json.JSONDecodeError:
-        return text
+        return name, text
 
 
 if __name__ == "__main__":
