@@ -66,8 +66,8 @@ TEXTS = tuple(
 SLOW = ("bench", "demo", "reproduce", "serve")
 """Commands that take minutes with valid options, or do not end: they get one option that is never valid. Requests to
 `sais serve` are in `peers.serving.hostile`."""
-KEPT = {"train": {"--max-iterations"}, "make-shapes": {"--train", "--valid"}}
-"""Options that keep the value that makes a case fast."""
+KEPT = {"train": {"--max-iterations"}, "make-shapes": {"--train", "--valid"}, "predict-many": {"--engine"}}
+"""Options that keep the value that makes a case fast, or without which Ray is started."""
 NOT_VARIED = {"--compile", "--run.compile"}
 """Options with which torch.compile starts a compiler, writes to its cache and takes minutes."""
 
@@ -108,6 +108,7 @@ def valid_words(name: str, data: Path, run: Path, samples: Samples) -> list[str]
         "train": [*recipe, "--out", "run", "--max-iterations", "1", "--random-init", "--workers", "0", "--no-report"],
         "eval": [graph, "--data", str(data), "--workers", "0"],
         "predict": [graph, image],
+        "predict-many": ["--engine=local", graph, image, "many"],  # the first word is the last to be cut off
         "info": [graph],
         "runs": [str(run)],
         "report": [str(run), "--out", "report.html", "--workers", "0"],

@@ -68,6 +68,7 @@ def test_list_keeps_its_order_and_names_each_image_once(photos: Path, monkeypatc
     names = names_by_color("list.txt")
     assert list(names.values()) == ["c", "b", "a"]
     assert len(set(names)) == 3
+    assert find_items("list.txt", read_listing("list.txt")).notes == ["left out: 1 lines that repeat an earlier one"]
     with pytest.raises(InputError, match="no paths"):
         read_listing("-", b"\n \n")
 
@@ -128,6 +129,24 @@ def test_parquet_columns_of_bytes_structures_and_paths(parquet: Path) -> None:
     for column in ("number", "missing"):
         with pytest.raises(InputError, match=f"column '{column}'"):
             find_items(str(parquet), b"", column)
+
+
+def test_equal_names_become_unique_also_against_names_with_numbers(parquet: Path) -> None:
+    pa, names = pytest.importorskip("pyarrow"), ["a.jpg", "a.jpg", "a-2.jpg", "", "x//y", "x//y", "..", ".."]
+    place = str(parquet.parent / "f.png")
+    table = pa.table({"path": [place] * len(names), "name": names})
+    pytest.importorskip("pyarrow.parquet").write_table(table, parquet)
+    found = [item.name for item in find_items(str(parquet), b"", "path", "name").items]
+    assert found == ["a.jpg", "a-2.jpg", "a-2-2.jpg", "f.png", "x//y", "x//y-2", "..", "..-2"]
+
+
+def test_parquet_files_without_any_path_state_their_rows(parquet: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    for paths, text in (([None, ""], "2 rows without a path"), ([], "no rows")):
+        table = pa.table({"path": pa.array(paths, pa.string())})
+        pytest.importorskip("pyarrow.parquet").write_table(table, parquet)
+        with pytest.raises(InputError, match=f"no images in 1 Parquet files, {text}"):
+            find_items(str(parquet), b"")
 
 
 def test_damaged_parquet_files_are_errors_of_their_file(parquet: Path) -> None:

@@ -1,11 +1,11 @@
-"""`sais predict-many` with Ray on this machine: killed workers and drivers, equal results, nothing left behind."""
+"""`sais predict-many` with Ray on this machine, started once: workers that end, stop or find no room; equal results."""
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import subprocess
-import sys
+import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,19 +13,23 @@ from typing import Any
 
 import pytest
 
-from peers.predict_many import compare, corrupt, predict_with_kills, wait_until
-from sais.errors import CheckpointError
+from peers.predict_many import compare, corrupt, num_shards, wait_until, worker_processes
+from sais import cli
+from sais.errors import CheckpointError, ResourceError
 from sais.inference.options import InferenceOptions
+from sais.scaling import ray_engine
 from sais.scaling.items import ImageItem, Shard
 from sais.scaling.local_engine import ShardFailure
-from sais.scaling.ray_engine import RayWorkers, read_model_files, running_ray
+from sais.scaling.options import ManyOptions
+from sais.scaling.ray_engine import RayWorkers, read_model_files
+from sais.scaling.ray_start import running_ray
+from sais.scaling.run import predict_many
 from sais.scaling.shard_worker import Job, ShardResult
+from tests.scaling.crashing import CRASH, let_processes_crash
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="no Ray (extra ray)")]
 
 Export = Callable[[str], Path]
-COPIES = 8
-"""Number of copies of each image of `shapes`."""
 SHARD_SIZE = 2
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 """127.0.0.1 as the kernel writes it, for IPv4 and IPv6."""
@@ -33,36 +37,56 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 
 @pytest.fixture(scope="module")
 def photos(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """Return a folder with many images, and the names of those that cannot be read."""
-    folder = tmp_path_factory.mktemp("many")
-    for i in range(COPIES):
-        for path in (shapes / "images").glob("*/*.jpg"):
-            os.link(path, folder / f"{path.stem}_{i}.jpg")
-    return folder / "mixed", corrupt(folder.glob("*.jpg"), folder / "mixed")
+    """Return a folder with images, and the names of those that cannot be read."""
+    folder = tmp_path_factory.mktemp("many") / "mixed"
+    return folder, corrupt((shapes / "images").glob("*/*.jpg"), folder, 2)
 
 
-def test_killed_worker_and_driver_lose_no_image_repeat_none_and_leave_nothing(
+@pytest.fixture(scope="module", autouse=True)
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run Ray on this machine during the tests of this module; its processes must end with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        let_processes_crash(tmp_path_factory.mktemp("site"), patch)
+        patch.setenv("RAY_worker_niceness", "0")
+        with running_ray(None, 2, 0):
+            below = descendants(os.getpid())
+            assert len(below) > 3
+            assert listening_addresses(below) <= LOOPBACK
+            yield
+    wait_until(lambda: not any(map(is_running, below)), seconds=60)
+
+
+def test_killed_worker_and_crashing_image_lose_no_image_and_repeat_none(
     exported: Export, photos: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     model, (images, broken), output = exported("masks.onnx"), photos, tmp_path / "out"
-    words = [sys.executable, "-m", "sais", "predict", str(model), str(images), "--no-draw", "--batch-size", "2"]
-    subprocess.run([*words, "--out", str(tmp_path / "one")], check=True, stdout=subprocess.DEVNULL)
-    count = len(list(images.iterdir()))
-    command = [model, images, output, "--workers", 2, "--format", "coco", "--shard-size", SHARD_SIZE, "--batch-size", 2]
-    below: list[int] = []
+    words = ["predict", str(model), str(images), "--no-draw", "--batch-size", "2", "--out", str(tmp_path / "one")]
+    assert cli.main(words) == 0
+    crashing = images / f"shape-{CRASH}"
+    crashing.write_bytes(max(images.iterdir(), key=lambda path: path.stat().st_size).read_bytes())
+    killed: list[int] = []
 
-    def inspect(driver: int) -> None:
-        below.extend(descendants(driver))
-        assert len(below) > 3
-        assert listening_addresses(below) <= LOOPBACK
+    def kill() -> None:
+        wait_until(lambda: num_shards(output) >= 1)
+        killed.append(worker_processes(os.getpid())[0])
+        os.kill(killed[0], signal.SIGKILL)
 
-    text = predict_with_kills(command, output, -(-count // SHARD_SIZE), inspect)
-    wait_until(lambda: not any(map(is_running, below)), seconds=60)  # they end with the driver that was killed
-    assert compare(output, tmp_path / "one/predictions.json", broken) == count - len(broken)
-    assert f"continuing with the {count} images" in text
-    assert f"complete: {count} images" in text
-    assert json.loads((output / "manifest.json").read_text())["unreadable"] == len(broken)
-    assert not list(output.rglob("*.writing"))
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        options = ManyOptions(format="coco", workers=2, engine="ray", shard_size=SHARD_SIZE, retries=3)
+        lines: list[str] = []
+        inference = InferenceOptions(batch_size=2)
+        summary = predict_many(model, str(images), str(output), inference, options, report=lines.append)
+    finally:
+        crashing.unlink()
+        thread.join()
+    assert killed
+    assert (summary.failures, summary.manifest.complete, summary.before) == ([], True, 0)
+    assert summary.errors["crash of the decoder"] == 1
+    assert any("its images were read one by one first" in line for line in lines)
+    assert compare(output, tmp_path / "one/predictions.json", [*broken, crashing.name]) == 14
+    assert not [path for path in (output / "detections").iterdir() if path.name.startswith(".")]
 
 
 def descendants(parent: int) -> list[int]:
@@ -106,37 +130,40 @@ def listening_addresses(processes: list[int]) -> set[str]:
     return addresses
 
 
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """Run Ray on this machine during the tests of this module."""
-    with running_ray(None, 2, 0):
-        yield
-
-
 def shards_of(images: Path, count: int) -> list[Shard]:
     """Return shards of one image each."""
     paths = sorted(images.iterdir())[:count]
     return [Shard(i, count, i, (ImageItem(path.name, str(path)),)) for i, path in enumerate(paths)]
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_failing_shards_are_reported_and_others_continue(
-    exported: Export, photos: tuple[Path, list[str]], tmp_path: Path
+def test_failing_shards_and_stopped_workers_do_not_hold_the_others(
+    exported: Export, photos: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = exported("masks.onnx")
+    model, lines, options = exported("masks.onnx"), list[str](), InferenceOptions()
     (tmp_path / "detections").mkdir()
-    (tmp_path / "detections/shard-00001-of-00003.json").mkdir()  # cannot be replaced by a file
-    job = Job(str(tmp_path), format="coco")
-    workers = RayWorkers(read_model_files(str(model), [model]), InferenceOptions(), job, workers=2, retries=1)
-    description = workers.start()
-    assert description.masks
-    results: dict[int, Any] = {result.number: result for result in workers.run(shards_of(photos[0], 3))}
+    (tmp_path / "detections/shard-00001-of-00006.json").mkdir()  # cannot be replaced by a file
+    files, job = read_model_files(str(model), [model]), Job(str(tmp_path), format="coco")
+    workers = RayWorkers(files, options, job, workers=2, retries=1, report=lines.append)
+    assert workers.start().masks
+    processes = wait_until(lambda: len(found := worker_processes(os.getpid())) == 2 and found)
+    for name, seconds in (("START_SECONDS", 1.0), ("REPORT_SECONDS", 0.2), ("PING_SECONDS", 0.2)):
+        monkeypatch.setattr(ray_engine, name, seconds)
+    with pytest.raises(ResourceError, match=r"no worker has started in 1 s\. Each needs 2 CPU cores, and 0 CPU cores"):
+        RayWorkers(files, options, job, workers=1, report=lines.append).start()
+    assert [line for line in lines if "waiting for a worker, which needs 2 CPU cores" in line]
+    import ray
+
+    ray.wait(list(workers._tasks), num_returns=2)  # both have opened the model
+    monkeypatch.setattr(ray_engine, "START_SECONDS", 600.0)
+    monkeypatch.setattr(ray_engine, "LOST_SECONDS", 5.0)
+    os.kill(processes[0], signal.SIGSTOP)  # as on a machine that has lost its network
+    results: dict[int, Any] = {result.number: result for result in workers.run(shards_of(photos[0], 6))}
+    assert len([line for line in lines if "has not replied for 5 s and is given up" in line]) == 1
     assert isinstance(results[1], ShardFailure)
     assert "cannot be written" in results[1].message
-    assert all(isinstance(results[number], ShardResult) for number in (0, 2))
+    assert all(isinstance(results[number], ShardResult) for number in (0, 2, 3, 4, 5))
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_errors_of_the_model_name_the_file_of_the_user(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"no model")

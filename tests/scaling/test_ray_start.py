@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sais.errors import ResourceError
-from sais.scaling.ray_engine import leftover_folders, running_ray
+from sais.scaling.ray_start import leftover_folders, running_ray
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])

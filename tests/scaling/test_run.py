@@ -52,12 +52,18 @@ class Place:
         return Predictor(PixelBackend(), options)
 
     def predict(
-        self, output: str | None = None, inference: InferenceOptions | None = None, **options: Any
+        self,
+        output: str | None = None,
+        inference: InferenceOptions | None = None,
+        report: Callable[[str], None] = lambda line: None,
+        **options: Any,
     ) -> ManySummary:
         """Predict the images in one process, three in each shard."""
         options = {"engine": "local", "shard_size": 3} | options
         source = str(self.images)
-        return predict_many(self.model, source, output or str(self.output), inference, ManyOptions(**options))
+        return predict_many(
+            self.model, source, output or str(self.output), inference, ManyOptions(**options), b"", report
+        )
 
     def expected(self) -> dict[str, Detections]:
         """Return the detections of each good image, predicted by itself."""

@@ -87,7 +87,8 @@ def parquet_items(files: Sequence[str], column: str | None, name_column: str | N
             images.column = _find_column(schema, column, file)
             _add_rows(images, table, file, _find_name_column(schema, images.column, name_column, file))
     if not images.items:
-        raise InputError(f"{files[0]}: no rows in {len(files)} Parquet files. Check the input.")
+        rows = f"{len(images.notes)} rows without a path" if images.notes else "no rows"
+        raise InputError(f"{files[0]}: no images in {len(files)} Parquet files, {rows}. Check the input.")
     return images
 
 

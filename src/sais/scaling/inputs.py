@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ def find_items(word: str, listing: bytes, column: str | None = None, name_column
         MissingDependencyError: a package for Parquet or the storage is not installed.
     """
     if listing or word == STANDARD_INPUT:
-        return InputImages(_listed_items(listing.decode("utf-8-sig", "surrogateescape")))
+        return _listed_items(listing.decode("utf-8-sig", "surrogateescape"))
     files = _container_files(word)
     if not files:
         return _image_files(word)
@@ -102,16 +103,16 @@ def listing_digest(listing: bytes) -> str | None:
     return hashlib.sha256(listing).hexdigest() if listing else None
 
 
-def _listed_items(text: str) -> list[ImageItem]:
+def _listed_items(text: str) -> InputImages:
     lines = text.split("\0") if "\0" in text else [line.strip("\r") for line in text.split("\n")]
     pairs: dict[Path | str, str] = {}
+    repeated = 0
     for line in filter(str.strip, lines):
-        if is_remote(line):
-            pairs.setdefault(line, url_name(line))
-        else:
-            path = local_path(line).absolute()
-            pairs.setdefault(path, path.name or "root")
-    return _named(list(pairs.items()))
+        place: Path | str = line if is_remote(line) else local_path(line).absolute()
+        repeated += place in pairs
+        pairs.setdefault(place, url_name(place) if isinstance(place, str) else place.name or "root")
+    notes = [f"left out: {repeated} lines that repeat an earlier one"] if repeated else []
+    return InputImages(_named(list(pairs.items())), notes=notes)
 
 
 def _named(pairs: Sequence[tuple[Path | str, str]]) -> list[ImageItem]:
@@ -218,9 +219,10 @@ def _unique(pairs: Sequence[tuple[ImageItem, str]]) -> list[ImageItem]:
     items = []
     for item, file in pairs:
         name = item.name if counts[item.name] == 1 or not file else f"{file}/{item.name}"
-        taken[name] = taken.get(name, 0) + 1
-        if taken[name] > 1:
-            path = PurePosixPath(name)
-            name = str(path.with_name(f"{path.stem}-{taken[name]}{path.suffix}"))
+        wanted, (stem, suffix) = name, posixpath.splitext(name)
+        while name in taken:
+            taken[wanted] += 1
+            name = f"{stem}-{taken[wanted]}{suffix}"
+        taken[name] = 1
         items.append(ImageItem(name, item.location, item.start, item.size))
     return items

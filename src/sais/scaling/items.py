@@ -63,6 +63,11 @@ def shard_name(number: int, count: int) -> str:
     return f"shard-{number:05d}-of-{count:05d}"
 
 
+def attempt_name(name: str) -> str:
+    """Return the name of the mark of an attempt at a shard; readers of Parquet folders ignore names with a dot."""
+    return f".{name}.attempt"
+
+
 def choose_shard_size(images: int, batch_size: int) -> int:
     """Return the number of images of a shard: whole batches, so that the same batches form as in `sais predict`.
 

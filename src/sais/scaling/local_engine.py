@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from sais.errors import ResourceError, SaisError
+from sais.errors import SaisError
 from sais.scaling.items import Shard
 from sais.scaling.shard_worker import ShardResult, ShardWorker
-
-FATAL_ERRORS = (ResourceError,)
-"""Errors of a shard that the next shard would have as well, such as a full disk."""
 
 
 @dataclass(frozen=True)

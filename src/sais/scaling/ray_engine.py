@@ -6,153 +6,29 @@ images of the plan in memory, and a dead machine costs one shard.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import re
-import secrets
-import shutil
-import socket
-import sys
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sais.errors import MissingDependencyError, ResourceError, SaisError
+from sais.errors import ResourceError, SaisError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.io.decoding import one_line
 from sais.scaling.items import Shard
 from sais.scaling.local_engine import ShardFailure
 from sais.scaling.shard_worker import Job, ModelDescription, ModelFiles, ShardResult, ShardWorker
 
-MAX_TEMPORARY_PATH = 40
-"""Characters of a folder in which Ray's sockets have names that the system accepts (107 characters)."""
-CONNECT_SECONDS = 10.0
-REMOVE_ATTEMPTS = 20
-_FOLDER = re.compile(r"ray-(\d+)-\w+")
-OBJECT_STORE_BYTES = 100 * 2**20
-"""Shared memory of the embedded Ray in addition to the model's files; results are files, not objects."""
-
-
-@contextlib.contextmanager
-def running_ray(address: str | None, workers: int, model_bytes: int) -> Iterator[None]:
-    """Connect to a cluster, or start Ray on this machine for the duration of the block.
-
-    Ray on this machine has no dashboard, listens on the loopback interface only, requires a token that is drawn for
-    this run, and sends no usage statistics. Where this process has imported or started Ray before, its settings hold.
-
-    Args:
-        address: address of a cluster, such as ``auto`` or ``ray://head:10001``; None for this machine.
-        workers: number of workers, 0 for one for each core or GPU; on this machine it may exceed the number of cores.
-        model_bytes: size of the model's files.
-
-    Raises:
-        MissingDependencyError: Ray is not installed.
-        ResourceError: Ray cannot be started, or the cluster cannot be reached.
-    """
-    if "ray" not in sys.modules:  # it reads them when it is imported
-        _set_environment(alone=address is None)
-    try:
-        import ray
-    except ImportError:
-        message = 'Ray is not installed. Run pip install "sais-seg[ray]".'
-        raise MissingDependencyError(message, "ray", "ray") from None
-    if ray.is_initialized():
-        yield
-        return
-    folder = _make_folder() if address is None else ""
-    settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}  # what fails is raised
-    if address is None:
-        settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES + model_bytes}
-        settings["_temp_dir"] = folder if len(folder) <= MAX_TEMPORARY_PATH else None
-        settings["num_cpus"] = max(workers, os.cpu_count() or 1)
-    try:
-        _start(address, settings)
-        yield
-    finally:
-        ray.shutdown()
-        if folder:
-            _remove(Path(folder))
-
-
-def _set_environment(alone: bool) -> None:
-    """Set the variables that Ray reads when it is imported; `alone` for Ray on this machine only."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if alone:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its name for: the loopback interface only
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-
-
-def _make_folder() -> str:
-    """Create a folder for Ray's sockets and logs, named for this process; remove those of killed processes."""
-    for leftover in leftover_folders(Path(tempfile.gettempdir())):
-        shutil.rmtree(leftover, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=f"ray-{os.getpid()}-")
-
-
-def _remove(folder: Path) -> None:
-    """Remove the folder of Ray, whose processes may still write into it while they end."""
-    for _ in range(REMOVE_ATTEMPTS):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.1)
-
-
-def leftover_folders(place: Path) -> list[Path]:
-    """Return the folders for Ray in the folder for temporary files whose process has ended."""
-    matches = ((path, _FOLDER.fullmatch(path.name)) for path in place.glob("ray-*"))
-    return [path for path, match in matches if match is not None and not _is_running(int(match[1]))]
-
-
-def _is_running(pid: int) -> bool:
-    if os.name != "posix":  # Windows has no signal 0
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # a process of another user
-        return True
-    return True
-
-
-def _start(address: str | None, settings: dict[str, Any]) -> None:
-    """Start Ray, or connect to a cluster.
-
-    Raises:
-        ResourceError: neither succeeds.
-    """
-    import ray
-
-    if address is not None:
-        _check_reachable(address)
-    try:
-        ray.init("local" if address is None else address, **settings)
-    except Exception as error:  # Ray raises a plain Exception if it does not start within 30 s
-        reason = one_line(error)[:500]
-        if address is None:
-            message = f"Ray: cannot be started on this machine ({reason}). Try again, or use the local engine."
-            raise ResourceError(message) from error
-        raise ResourceError(f"{address}: no cluster at this address ({reason}). Check the address.") from error
-
-
-def _check_reachable(address: str) -> None:
-    """Raise ResourceError if no process listens at HOST:PORT, for which Ray would wait many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():  # auto, or local
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        reason = one_line(getattr(error, "strerror", None) or error)
-        raise ResourceError(f"{address}: no cluster at this address ({reason}). Check the address.") from error
+PING_GROUP = "ping"
+PING_SECONDS = 10.0
+"""Seconds between two questions whether a worker is alive."""
+LOST_SECONDS = 300.0
+"""Seconds without a reply after which a worker counts as lost; Ray may need minutes to restart one."""
+START_SECONDS, REPORT_SECONDS = 600.0, 30.0
+"""Seconds in which a worker must start, perhaps on a new machine, and after which waiting is reported."""
 
 
 def read_model_files(source: str, files: list[Path]) -> ModelFiles:
@@ -175,6 +51,9 @@ class ShardActor:
         self._settings = options, job, threads
         self._worker: ShardWorker | None = None
 
+    def ping(self) -> None:
+        """Return at once, also during a shard: in a concurrency group of its own."""
+
     def describe(self, model: list[Any]) -> ModelDescription:
         """Open the model; see `ShardWorker.describe`. `model` is a list, in which Ray does not resolve references."""
         return self._open(model[0]).describe()
@@ -192,6 +71,15 @@ class ShardActor:
 
 
 @dataclass
+class _Ping:
+    """The last question to an actor whether it is alive."""
+
+    answer: Any
+    since: float
+    """Time since which the actor has not replied, in seconds."""
+
+
+@dataclass
 class RayWorkers:
     """The actors of a run.
 
@@ -201,6 +89,7 @@ class RayWorkers:
         job: what the shards have in common.
         workers: number of actors; 0 for one for each GPU, or for each core where no GPU is used.
         retries: number of further attempts for a shard.
+        report: function called with lines about lost or missing workers.
     """
 
     model: ModelFiles
@@ -208,14 +97,23 @@ class RayWorkers:
     job: Job
     workers: int = 0
     retries: int = 2
+    report: Callable[[str], None] = lambda line: None
     _actors: list[Any] = field(default_factory=list)
+    _tasks: dict[Any, tuple[int, Shard | None]] = field(default_factory=dict)
+    """Result -> number of its actor, and its shard; None while the actor opens the model."""
+    _pings: dict[int, _Ping] = field(default_factory=dict)
+    _losses: Counter[int] = field(default_factory=Counter)
+    """Number of a shard -> number of workers that were lost with it."""
+    _needs: str = ""
+    """What a worker needs, in words."""
     _stored_model: Any = None
     """Reference that keeps the model's files in the object store, for actors that are restarted."""
 
     def start(self) -> ModelDescription:
-        """Start the actors; return what the first one states about the model.
+        """Start the actors; return what the first one that is ready states about the model.
 
         Raises:
+            ResourceError: no worker has started after `START_SECONDS`.
             SaisError: the model cannot be opened there.
         """
         import ray
@@ -225,16 +123,19 @@ class RayWorkers:
         self.workers = self.workers or max(1, gpus or cores)
         node_cores = [int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"]]
         share = max(1, min(max(node_cores, default=1), cores // self.workers))
-        actor = ray.remote(ShardActor).options(
-            num_cpus=share,
-            num_gpus=min(1.0, gpus / self.workers),
-            max_restarts=-1,
-            max_task_retries=self.retries,
+        gpu_share = min(1.0, gpus / self.workers)
+        self._needs = f"{share} CPU cores" + (f" and {gpu_share:g} GPU" if gpu_share else "")
+        remote: Any = ray.remote(concurrency_groups={PING_GROUP: 1})  # type: ignore[call-overload]
+        actor = remote(ShardActor).options(
+            num_cpus=share, num_gpus=gpu_share, max_restarts=-1, max_task_retries=self.retries
         )
         self._stored_model = ray.put(self.model)
         self._actors = [actor.remote(self.options, self.job, share) for _ in range(self.workers)]
+        # An actor gets a shard when it has opened the model: a cluster may have room for some of them only.
+        for number, started in enumerate(self._actors):
+            self._tasks[started.describe.remote([self._stored_model])] = number, None
         try:
-            description: ModelDescription = ray.get(self._actors[0].describe.remote([self._stored_model]))
+            description: ModelDescription = ray.get(self._wait_for_worker())
         except ray.exceptions.RayError as error:
             raise _cause(error) from error
         return description
@@ -246,31 +147,117 @@ class RayWorkers:
         return self.options.device.startswith("cuda") or (self.options.device == "auto" and not exported)
 
     def run(self, shards: Iterable[Shard]) -> Iterator[ShardResult | ShardFailure]:
-        """Predict shards; yield their results in the order in which they are done."""
+        """Predict shards; yield their results in the order in which they are done.
+
+        Raises:
+            ResourceError: no worker is left, or none has started after `START_SECONDS`.
+        """
         import ray
 
-        iterator = iter(shards)
-        # An actor gets a shard when it has opened the model: a cluster may have room for some of them only.
-        tasks: dict[Any, tuple[Any, int | None]] = {
-            actor.describe.remote([self._stored_model]): (actor, None) for actor in self._actors
-        }
-        while tasks:
-            ready, _ = ray.wait(list(tasks), num_returns=1)
-            actor, number = tasks.pop(ready[0])
-            try:
-                result = ray.get(ready[0])
-            except ray.exceptions.RayError as error:
-                if number is None:
-                    raise _cause(error) from error
-                result = ShardFailure(number, str(_cause(error)))
-            shard = next(iterator, None)
-            if shard is not None:
-                retried = actor.predict.options(retry_exceptions=True)
-                tasks[retried.remote([self._stored_model], shard)] = (actor, shard.number)
-            if number is not None:
-                yield result
-            if shard is None and all(waiting is None for _, waiting in tasks.values()):
+        iterator, returned, idle = iter(shards), list[Shard](), list[int]()
+        while True:
+            while idle:
+                shard = returned.pop() if returned else next(iterator, None)
+                if shard is None:
+                    break
+                number = idle.pop()
+                self._pings.pop(number, None)
+                task = self._actors[number].predict.options(retry_exceptions=True)
+                self._tasks[task.remote([self._stored_model], shard)] = number, shard
+            busy = any(shard is not None for _, shard in self._tasks.values())
+            if idle and not busy:
                 return
+            if busy:
+                ready = ray.wait(list(self._tasks), num_returns=1, timeout=PING_SECONDS)[0]
+            else:
+                ready = [self._wait_for_worker()]
+            for task in ready:
+                number, shard = self._tasks.pop(task)
+                idle.append(number)
+                result = self._result(task, shard)
+                if result is not None:
+                    yield result
+            for shard in self._lost_shards():
+                if self._losses[shard.number] <= self.retries:
+                    returned.append(shard)
+                else:
+                    yield ShardFailure(shard.number, f"worker: lost {self._losses[shard.number]} times. Check it.")
+
+    def _result(self, task: Any, shard: Shard | None) -> ShardResult | ShardFailure | None:
+        """Return the result of a task; None for one that has opened the model."""
+        import ray
+
+        try:
+            result: ShardResult = ray.get(task)
+        except ray.exceptions.RayError as error:
+            if shard is None:
+                raise _cause(error) from error
+            return ShardFailure(shard.number, str(_cause(error)))
+        return None if shard is None else result
+
+    def _wait_for_worker(self) -> Any:
+        """Wait for an actor that has opened the model; return the reference to its description.
+
+        Raises:
+            ResourceError: there is none, or none is ready after `START_SECONDS`.
+        """
+        import ray
+
+        if not self._tasks:
+            raise ResourceError("Ray: all workers were lost. Check the cluster, then repeat the command to continue.")
+        start, reported = time.monotonic(), False
+        while True:
+            if ready := ray.wait(list(self._tasks), num_returns=1, timeout=min(REPORT_SECONDS, START_SECONDS))[0]:
+                return ready[0]
+            resources = ray.available_resources()
+            free = f"{resources.get('CPU', 0):g} CPU cores and {resources.get('GPU', 0):g} GPUs are free"
+            if time.monotonic() - start >= START_SECONDS:
+                raise ResourceError(
+                    f"Ray: no worker has started in {START_SECONDS:.0f} s. Each needs {self._needs}, and {free}. Use "
+                    "more workers, which need less each, or wait until the cluster has room."
+                )
+            if not reported:
+                self.report(f"Ray: waiting for a worker, which needs {self._needs}; {free}")
+                reported = True
+
+    def _lost_shards(self) -> list[Shard]:
+        """Return the shards of actors that have not replied for `LOST_SECONDS`; give up these actors."""
+        import ray
+
+        lost = []
+        for task, (number, shard) in list(self._tasks.items()):
+            if shard is None or self._is_alive(number):
+                continue
+            del self._tasks[task]
+            ray.kill(self._actors[number], no_restart=True)
+            self._losses[shard.number] += 1
+            lost.append(shard)
+            self.report(
+                f"Ray: a worker has not replied for {LOST_SECONDS:.0f} s and is given up, with its machine if that is "
+                f"lost; others predict its shard {shard.number}"
+            )
+        return lost
+
+    def _is_alive(self, number: int) -> bool:
+        """Return whether an actor has replied in the last `LOST_SECONDS`; ask it again each `PING_SECONDS`."""
+        import ray
+
+        now = time.monotonic()
+        ping = self._pings.get(number)
+        if ping is not None:
+            if now - ping.since < PING_SECONDS:
+                return True
+            if not ray.wait([ping.answer], timeout=0)[0]:
+                return now - ping.since < LOST_SECONDS
+            try:
+                ray.get(ping.answer)
+            except ray.exceptions.RayError:  # it is being restarted, perhaps elsewhere
+                if now - ping.since >= LOST_SECONDS:
+                    return False
+                now = ping.since
+        question = self._actors[number].ping.options(concurrency_group=PING_GROUP, max_task_retries=0)
+        self._pings[number] = _Ping(question.remote(), now)
+        return True
 
 
 def _cause(error: BaseException) -> SaisError:

@@ -29,7 +29,8 @@ from sais.scaling.manifest import (
     read_manifest,
 )
 from sais.scaling.options import ManyOptions, choose_engine
-from sais.scaling.ray_engine import RayWorkers, read_model_files, running_ray
+from sais.scaling.ray_engine import RayWorkers, read_model_files
+from sais.scaling.ray_start import running_ray
 from sais.scaling.shard_files import ERRORS, RESULTS, check_format, check_ids, read_errors
 from sais.scaling.shard_worker import Job, ModelDescription, ShardResult, ShardWorker
 from sais.scaling.storage import OutputFolder, is_remote, local_path
@@ -43,6 +44,8 @@ MAX_NOTES = 20
 MAX_FAILURES = 5
 """Number of shards that may fail before the run ends; what fails each time is usually not the shard."""
 _SHARD_FILE = re.compile(r"shard-\d{5,}-of-\d{5,}\.(parquet|jsonl?)")
+_ATTEMPT = re.compile(r"\.shard-\d{5,}-of-\d{5,}\.attempt")
+"""Marks of attempts, see `ShardWorker.predict`."""
 
 Report = Callable[[str], None]
 
@@ -136,6 +139,8 @@ def _list_images(
     images = find_items(source, listing, options.column, options.name_column)
     for note in images.notes[:MAX_NOTES]:
         report(f"note: {note}")
+    if len(images.notes) > MAX_NOTES:
+        report(f"note: and {len(images.notes) - MAX_NOTES} more like these")
     count = len(images.items)
     check_ids(count)
     size = options.shard_size or choose_shard_size(count, batch_size)
@@ -181,6 +186,8 @@ class _Run:
                     items = None  # the plan is read from its file, a shard at a time
                 self._collect(summary, run, done)
         if len(manifest.finished(self.folder)) == manifest.shards:
+            for name in filter(_ATTEMPT.fullmatch, self.folder.names(RESULTS)):  # killed after the file was complete
+                self.folder.remove(f"{RESULTS}/{name}")
             summary.errors = self._count_errors(manifest)
             summary.manifest = replace(manifest, complete=True, unreadable=summary.errors.total())
             summary.manifest.write(self.folder)
@@ -221,6 +228,11 @@ class _Run:
                             "continue."
                         )
                     continue
+                if result.checked:
+                    self.report(
+                        f"shard {result.number}: an earlier attempt ended without a result; its images were read one "
+                        "by one first"
+                    )
                 for line in result.listed[: max(0, 5 - listed)]:
                     self.report(line)
                     listed += 1
@@ -241,7 +253,7 @@ class _Run:
         model = read_model_files(str(self.model), self.files)
         size = sum(content.nbytes for content in model.files.values())
         with running_ray(self.options.address, self.options.workers, size):
-            workers = RayWorkers(model, self.inference, job, self.options.workers, retries)
+            workers = RayWorkers(model, self.inference, job, self.options.workers, retries, self.report)
             description = workers.start()
             self.report(f"Ray: {workers.workers} workers")
 
@@ -296,7 +308,8 @@ def _check_output(folder: OutputFolder, source: str, files: list[Path], overwrit
     if own is not None:
         return
     for name in (RESULTS, ERRORS):
-        others = [file for file in folder.names(name) if not (overwrite and _SHARD_FILE.fullmatch(file))]
+        visible = {file for file in folder.names(name) if not file.startswith(".")}  # hidden: left by a killed run
+        others = [file for file in visible if not (overwrite and _SHARD_FILE.fullmatch(file))]
         if others:
             raise InputError(
                 f"{folder.location}/{name}: contains files without a manifest, such as {min(others)}. Choose another "
@@ -309,7 +322,7 @@ def _remove_earlier(folder: OutputFolder) -> None:
     folder.remove(MANIFEST)
     for name in (RESULTS, ERRORS):
         for file in folder.names(name):
-            if _SHARD_FILE.fullmatch(file):
+            if _SHARD_FILE.fullmatch(file) or _ATTEMPT.fullmatch(file):
                 folder.remove(f"{name}/{file}")
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sais.errors import OutOfMemoryError, SaisError
+from sais.errors import OutOfMemoryError, ResourceError, SaisError
 from sais.inference.options import EXPORTED_SUFFIXES, InferenceOptions
 from sais.io.sources import unreadable_kind
 from sais.scaling.item_reader import ItemReader
-from sais.scaling.items import ImageItem, Shard
+from sais.scaling.items import ImageItem, Shard, attempt_name
 from sais.scaling.shard_files import (
     ERRORS,
     RESULTS,
@@ -94,6 +94,8 @@ class ShardResult:
     """Number of images whose detections reached the limit."""
     notes: Counter[str] = field(default_factory=Counter)
     """How images were converted -> number."""
+    checked: bool = False
+    """Whether images that crash their decoder were searched for, because an earlier attempt ended its process."""
 
 
 class ShardWorker:
@@ -125,7 +127,8 @@ class ShardWorker:
         """Predict the images of a shard and write its file; unreadable images go to the table of errors.
 
         The file appears last and complete, so that a shard is done if and only if its file exists. Repeating a shard
-        replaces the file by an equal one.
+        replaces the file by an equal one. An attempt that ends its process leaves a mark; the next attempt then
+        searches for images that crash their decoder, and lists them as errors.
 
         Args:
             shard: the shard.
@@ -134,10 +137,42 @@ class ShardWorker:
         Raises:
             SaisError: the file cannot be written, or memory does not suffice.
         """
-        predictor, job, output = self._predictor(), self._job, OutputFolder(self._job.output)
-        result = ShardResult(shard.number, len(shard.items))
-        errors: list[ImageError] = []
+        predictor, output = self._predictor(), OutputFolder(self._job.output)
+        mark = f"{RESULTS}/{attempt_name(shard.name)}"
+        checked = output.read(mark) is not None
+        output.mark(mark)
+        try:
+            errors = self._crashing(predictor, shard) if checked else []
+            result = self._write(predictor, output, shard, errors, advance)
+        finally:  # this process has not crashed
+            with suppress(ResourceError):
+                output.remove(mark)
+        result.checked = checked
+        return result
+
+    def _crashing(self, predictor: Predictor, shard: Shard) -> list[ImageError]:
+        """Return errors of the images of a shard that crash their decoder."""
+        from sais.scaling.crash_check import find_crashing
+
+        crashing = find_crashing(shard.items, self._job.column, *self._reader_options(predictor))
+        return [
+            ImageError(shard.first + i + 1, shard.items[i], unreadable_kind(error), str(error))
+            for i, error in crashing.items()
+        ]
+
+    def _write(
+        self,
+        predictor: Predictor,
+        output: OutputFolder,
+        shard: Shard,
+        errors: list[ImageError],
+        advance: Callable[[int], None],
+    ) -> ShardResult:
+        """Write the file of a shard and its table of errors; `errors` are those of images that are not read."""
+        job, result = self._job, ShardResult(shard.number, len(shard.items))
+        left_out = {error.image_id for error in errors}
         entries = [(shard.first + i + 1, item) for i, item in enumerate(shard.items)]
+        entries = [entry for entry in entries if entry[0] not in left_out]
         with output.writing(f"{RESULTS}/{shard.name}{suffix(job.format)}") as path:
             file = open_shard_file(path, job.format, job.rows, predictor.class_names, predictor.category_ids)
             for (image_id, item), detections in self._detections(predictor, entries, errors, result.notes):
@@ -148,6 +183,7 @@ class ShardWorker:
             file.close()
             errors_file = f"{ERRORS}/{shard.name}{errors_suffix(job.format)}"
             if errors:
+                errors.sort(key=lambda error: error.image_id)
                 with output.writing(errors_file) as errors_path:
                     write_errors(errors_path, errors, job.format)
             else:
@@ -156,6 +192,13 @@ class ShardWorker:
         result.listed = [f"{error.item.label}: unreadable ({error.kind})" for error in errors[:MAX_LISTED]]
         advance(len(errors))
         return result
+
+    def _reader_options(self, predictor: Predictor) -> tuple[int | None, int | None]:
+        """Return the maximum number of pixels and the white level for an `ItemReader`."""
+        from sais.io.images import LARGE_IMAGE_PIXELS
+
+        tiles = predictor.options.tiles is not None
+        return LARGE_IMAGE_PIXELS if tiles else None, predictor.experiment.input.white_level
 
     def _predictor(self) -> Predictor:
         if self._opened is None:
@@ -170,11 +213,9 @@ class ShardWorker:
     ) -> Iterator[tuple[Entry, Detections]]:
         """Yield the detections of the readable images; add the others to `errors`."""
         from sais.inference.streaming import finish_in_order, prepared_ahead, start_batch
-        from sais.io.images import LARGE_IMAGE_PIXELS
 
         size, tiles = predictor.options.read_batch_size, predictor.options.tiles is not None
-        white_level = predictor.experiment.input.white_level
-        reader = ItemReader(self._job.column, LARGE_IMAGE_PIXELS if tiles else None, white_level)
+        reader = ItemReader(self._job.column, *self._reader_options(predictor))
         with ThreadPoolExecutor(min(MAX_READERS, size)) if predictor.computes_ahead else nullcontext() as pool:
             mapped: Callable[..., Iterable[Any]] = map if pool is None else pool.map
 

@@ -137,6 +137,24 @@ class OutputFolder:
         except OSError as error:
             raise ResourceError(f"{self.location}/{name}: cannot be read ({one_line(error)}). Try again.") from error
 
+    def mark(self, name: str) -> None:
+        """Create an empty file, if it does not exist.
+
+        Raises:
+            ResourceError: it cannot be created.
+        """
+        try:
+            if self.path is not None:
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.path / name).touch()
+            else:
+                target = f"{self._root}/{name}"
+                self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._system.pipe_file(target, b"")
+        except OSError as error:
+            message = f"{self.location}/{name}: cannot be written ({one_line(error)}). {_DISK_FULL}"
+            raise ResourceError(message) from error
+
     @contextlib.contextmanager
     def lines(self, name: str) -> Iterator[Iterator[str]]:
         """Yield the lines of a text file of ASCII characters."""
