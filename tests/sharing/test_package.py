@@ -156,6 +156,17 @@ def test_a_killed_package_is_none_and_can_be_repeated(
         assert out / "README.md" in package_model(trained, out)
 
 
+def test_an_average_has_no_training_curve_of_the_run_in_whose_folder_it_is(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    checkpoint = load_checkpoint(trained / "model.safetensors")
+    checkpoint.state["averaged"] = ["a.safetensors", "b.safetensors"]
+    save_checkpoint(run / "mean.safetensors", checkpoint)
+    names = {file.name for file in package_model(run / "mean.safetensors", tmp_path / "out")}
+    assert names == {"README.md", "experiment.json", "model.json", "model.safetensors"}
+    assert "average of a.safetensors, b.safetensors" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_links_are_not_followed(package: Path, tmp_path: Path) -> None:
     out = tmp_path / "shapes"
     shutil.copytree(package, out)

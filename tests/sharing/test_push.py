@@ -59,7 +59,9 @@ def test_a_package_is_pushed_as_it_is_with_nothing_else_in_its_folder(
     push_to_hub(folder, "owner/shapes", public=True, token="hf_write", message="First version")
     files = server.files("owner/shapes")
     assert set(files) == {"README.md", "experiment.json", "model.json", "model.safetensors", "training_curve.png"}
-    assert files["README.md"].decode() == edited
+    expected = edited.replace('"package"', '"owner/shapes"').replace("sais-seg[train]", "sais-seg[train,hub]")
+    assert files["README.md"].decode() == expected != edited
+    assert (folder / "README.md").read_text() == edited
     assert server.private == {"owner/shapes": False}
     assert server.messages == ["First version"]
     uploads = [token for request, token in zip(server.requests, server.tokens, strict=True) if "PUT" in request]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
     names = ", ".join(file.relative_to(arguments.out).as_posix() for file in files)
     print_text(f"wrote {arguments.out}: {names}; {size / 1e6:.1f} MB")
     print_text(*license_note(options), f"next: read {arguments.out / 'README.md'}, then", sep="\n", end=" ")
-    print_text(f"sais push {arguments.out} OWNER/NAME")
+    print_text(f"sais push {shlex.quote(str(arguments.out))} OWNER/NAME")
     return 0
 
 

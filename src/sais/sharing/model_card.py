@@ -73,6 +73,15 @@ def model_card(facts: CardFacts) -> str:
     return "---\n" + metadata + "---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def with_repository(card: str, repository: str) -> str:
+    """Return the model card of a package whose example opens owner/name instead of the local folder, if it is there."""
+    opens_folder = r'(predictor = Predictor\.from_pretrained\()"(?:[^"\\/]|\\.)*"\)'
+    changed, count = re.subn(opens_folder, rf'\g<1>"{repository}")', card, count=1)
+    for extra in ("train", "onnx") if count else ():
+        changed = changed.replace(f'pip install "sais-seg[{extra}]"', f'pip install "sais-seg[{extra},hub]"', 1)
+    return changed
+
+
 def _metadata(facts: CardFacts) -> dict[str, Any]:
     """Return the metadata of the Hub: license, library, task, tags, results."""
     info, license_name = facts.info, facts.info.get("license")
@@ -112,6 +121,7 @@ def _introduction(facts: CardFacts) -> Iterator[str]:
 
 
 def _use(facts: CardFacts) -> Iterator[str]:
+    source = json.dumps(facts.source, ensure_ascii=not facts.source.isprintable())
     extra = "train,hub" if "/" in facts.source else "train"
     yield "## Use"
     yield ""
@@ -119,7 +129,7 @@ def _use(facts: CardFacts) -> Iterator[str]:
     yield ""
     yield "```python"
     yield "from sais import Predictor"
-    yield f"predictor = Predictor.from_pretrained({json.dumps(facts.source)})"
+    yield f"predictor = Predictor.from_pretrained({source})"
     yield 'detections = predictor("image.jpg")'
     yield "```"
     thresholds = _group(facts.info["thresholds"])

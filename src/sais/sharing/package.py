@@ -86,7 +86,9 @@ def package_model(
     options = replace(options or PackageOptions(), **changes)
     folder, path = Path(out), find_checkpoint(Path(model))
     license_name = _check(options, folder, path)
-    checkpoint, record = load_checkpoint(path), _record(path.parent)
+    checkpoint = load_checkpoint(path)
+    is_average = bool(checkpoint.state.get("averaged"))  # whose folder may have the log of one of its models
+    record = None if is_average else _record(path.parent)
     if options.onnx is not None:
         _check_graph(options.onnx, path, checkpoint)
     examples = _draw(path, checkpoint, record, valid, options) if options.examples else []

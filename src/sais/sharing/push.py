@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sais.errors import ConfigError
 from sais.hub import need_hub, upload_files
-from sais.sharing.package import PackageOptions, is_package, package_files, package_model
+from sais.sharing.model_card import with_repository
+from sais.sharing.package import CARD, PackageOptions, is_package, package_files, package_model
 
 if TYPE_CHECKING:
     from sais.data.annotations import DatasetSplit
@@ -29,7 +30,8 @@ def push_to_hub(
     """Upload a model to the Hugging Face Hub, and return the address of its page.
 
     Args:
-        model: folder of a package, which is uploaded as it is, or a run folder or checkpoint, which is packaged first.
+        model: folder of a package, which is uploaded as it is, apart from the name in the card's example, or a run
+            folder or checkpoint, which is packaged first.
         repository: owner/name; created unless it exists.
         options: content of the package, with `changes`; not for a package.
         public: whether a new repository can be read by anybody; an existing one stays as it is.
@@ -51,8 +53,12 @@ def push_to_hub(
             raise ConfigError(
                 f"{folder}: a package is uploaded as it is. Leave out the options of a package, or write it again."
             )
-        files = [(file.relative_to(folder).as_posix(), file) for file in package_files(folder)]
-        return upload_files(repository, files, public, token, revision, **text)
+        paths = {file.relative_to(folder).as_posix(): file for file in package_files(folder)}
+        with tempfile.TemporaryDirectory(prefix="sais-card-") as temporary:
+            card = (folder / CARD).read_bytes().decode("utf-8", "surrogateescape")
+            paths[CARD] = Path(temporary) / CARD
+            paths[CARD].write_bytes(with_repository(card, repository).encode("utf-8", "surrogateescape"))
+            return upload_files(repository, list(paths.items()), public, token, revision, **text)
     with tempfile.TemporaryDirectory(prefix="sais-package-") as temporary:
         package = Path(temporary) / "package"
         written = package_model(model, package, options, repository, valid, **changes)
