@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from sais.data.annotations import DatasetSplit
+from sais.evaluation import bootstrap
 from sais.evaluation.bootstrap import NAMES, bootstrap_differences, draw_images, summarize
-from sais.evaluation.coco_matches import collect_matches
+from sais.evaluation.coco_matches import ClassMatches, collect_matches
 from sais.evaluation.coco_metrics import IouType, coco_metrics
 from tests.evaluation.test_error_analysis import NAMES as CLASSES
 from tests.evaluation.test_error_analysis import random_split
@@ -112,6 +113,23 @@ def test_bootstrap_depends_on_the_seed_only_and_not_on_the_size_of_its_steps(mon
     assert whole != bootstrap_differences(*matches, CLASSES, resamples=50, seed=2).to_dict()
     monkeypatch.setattr("sais.evaluation.bootstrap._MAX_CELLS", 100)
     assert bootstrap_differences(*matches, CLASSES, resamples=50, seed=1).to_dict() == whole
+
+
+def test_memory_of_a_step_is_limited_with_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LVIS has 1,203 classes: 40 AP values of each class, for all draws at once, would take gigabytes."""
+    sizes = []
+
+    def note_size(matches: list[ClassMatches], weights: np.ndarray) -> np.ndarray:
+        sizes.append(len(weights) * len(matches) * 40)
+        return np.zeros((len(weights), len(NAMES) + len(matches)))
+
+    monkeypatch.setattr(bootstrap, "summarize", note_size)
+    empty = np.zeros((4, 10, 0), bool)
+    matches = [ClassMatches(np.zeros(0, np.int64), empty, empty, np.zeros((4, 3), np.int64))] * 1203
+    measured = bootstrap_differences(matches, matches, [str(i) for i in range(1203)], resamples=2000)
+    assert max(sizes) <= bootstrap._MAX_CELLS
+    assert sum(sizes) == 2 * (2000 + 1) * 1203 * 40
+    assert measured.resamples == 2000
 
 
 def test_differences_without_objects_are_undefined() -> None:

@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from sais.evaluation.coco_matches import ClassMatches, weighted_ap
+from sais.evaluation.coco_matches import AREAS, IOUS, ClassMatches, weighted_ap
 
 RESAMPLES = 1000
 """Default number of draws."""
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """Figures over all classes that are compared."""
 _MAX_CELLS = 4_000_000
-"""Maximum number of (draw, image or detection) pairs that are held in memory."""
+"""Maximum number of (draw, image, detection or AP) pairs that are held in memory."""
+_VALUES = len(AREAS) * len(IOUS)
+"""Number of AP values of a class and draw."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def bootstrap_differences(
     random = np.random.default_rng(seed)
     whole = np.ones((1, images), np.int64)
     measured = [summarize(first, whole), summarize(second, whole)]
-    widest = max([images, *(len(matches.images) for matches in (*first, *second))], default=1)
+    widest = max([images, len(first) * _VALUES, *(len(matches.images) for matches in (*first, *second))])
     step = max(1, _MAX_CELLS // max(1, widest))
     drawn: list[list[np.ndarray]] = [[], []]
     for start in range(0, resamples, step):

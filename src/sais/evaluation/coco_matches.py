@@ -88,9 +88,11 @@ def weighted_ap(matches: ClassMatches, weights: np.ndarray) -> np.ndarray:
     """
     repeats = weights.astype(np.int32)[:, matches.images]  # (R, D)
     values = np.full((len(weights), *matches.matched.shape[:2]), np.nan)
+    present = np.flatnonzero(matches.objects[0])  # few images have objects of a class; no area has others
+    objects = weights[:, present] @ matches.objects[:, present].T  # (R, A)
     for area in range(len(AREAS)):
         matched, counted = matches.matched[area], ~matches.ignored[area]
-        positives = weights @ matches.objects[area]
+        positives = objects[:, area]
         # Most detections match nothing at any IoU: their sums are the same for all thresholds.
         varying = matched.any(0) | (counted != counted[0]).any(0)
         steady, places = np.flatnonzero(counted[0] & ~varying), np.flatnonzero(varying)
