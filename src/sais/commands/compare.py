@@ -15,6 +15,7 @@ from sais.commands.data_remarks import name_data_options
 from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.labeled_split import LabeledSplit
 from sais.commands.open_predictor import check_model
+from sais.commands.options import Maximum, Minimum
 from sais.data.options import DataOptions
 from sais.inference.options import InferenceOptions
 from sais.io.atomic import write_text
@@ -65,7 +66,7 @@ class CompareModelsArguments:
     """Number of draws of the bootstrap."""
     seed: Seed = 0
     """Seed of the draws."""
-    timing_images: int = 12
+    timing_images: Annotated[int, Minimum(0), Maximum(10**6)] = 12
     """Number of images on which the time of both models is measured; 0: no times."""
     inference: Annotated[InferenceOptions, FLAT] = field(default_factory=InferenceOptions)
     workers: Workers = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from sais.commands.arguments import progress_bar
 from sais.commands.open_predictor import open_predictor
-from sais.errors import InputError, SaisError
+from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.inference.options import InferenceOptions
 from sais.text import short_names
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sais.reports.comparison_report import ComparedModel
 
 WARM_UP = 2
-"""Number of images that are predicted before times are measured."""
+"""Number of images that are predicted once before their time is measured."""
 
 
 @dataclass
@@ -182,27 +182,33 @@ def summarize_candidate(
 
 def time_candidates(candidates: Sequence[Candidate], records: Sequence[ImageRecord], count: int) -> None:
     """Measure the median time of an image of each model, in turns, so that a busy machine slows all of them."""
-    models = [candidate for candidate in candidates if candidate.predictor is not None]
-    images: list[np.ndarray] = []
-    for record in records[:: max(1, len(records) // max(1, count))]:
-        if len(images) == count:
-            break
+    predictors = [candidate.predictor for candidate in candidates if candidate.predictor is not None]
+    if not predictors or not count:
+        return
+    seconds: list[list[float]] = [[] for _ in predictors]
+    for number, image in enumerate(_readable_images(records[:: max(1, len(records) // count)][:count])):
+        for is_timed in (False, True) if number < WARM_UP else (True,):
+            for predictor, times in zip(predictors, seconds, strict=True):
+                start = time.perf_counter()
+                predictor(image)
+                if is_timed:
+                    times.append(time.perf_counter() - start)
+    medians = iter(seconds)
+    for candidate in candidates:
+        if candidate.predictor is not None and (times := next(medians)):
+            candidate.seconds = statistics.median(times)
+
+
+def _readable_images(records: Sequence[ImageRecord]) -> Iterator[np.ndarray]:
+    """Yield the images that can be read, one at a time."""
+    for record in records:
         try:
-            images.append(record.read())
+            image = record.read()
+        except OutOfMemoryError:
+            raise
         except SaisError:
             continue
-    if not images:
-        return
-    seconds: list[list[float]] = [[] for _ in models]
-    for number, image in enumerate([*images[:WARM_UP], *images]):
-        for candidate, times in zip(models, seconds, strict=True):
-            assert candidate.predictor is not None
-            start = time.perf_counter()
-            candidate.predictor(image)
-            if number >= min(WARM_UP, len(images)):
-                times.append(time.perf_counter() - start)
-    for candidate, times in zip(models, seconds, strict=True):
-        candidate.seconds = statistics.median(times)
+        yield image
 
 
 def _facts(candidate: Candidate) -> dict[str, Any]:
