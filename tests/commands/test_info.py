@@ -16,6 +16,7 @@ from sais.config import Experiment, to_dict
 from sais.data.digest import describe_data
 from sais.data.formats import read_dataset
 from sais.inference.metadata import GraphMetadata, metadata_from_text
+from sais.inference.score_thresholds import ScoreThresholds
 from sais.inference.trained_model import load_model
 
 
@@ -80,6 +81,17 @@ def test_info_prints_files_with_missing_and_odd_entries(
     assert [info[name] for name in ("iteration", "images", "seconds", "metrics", "data", "versions")] == [None] * 6
     assert cli.main(["info", str(tmp_path / "bare.safetensors")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_info_states_what_the_thresholds_were_chosen_for(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = load_checkpoint(trained / "model.safetensors")
+    checkpoint.state["thresholds"] = ScoreThresholds(0.0444, 0.264, "valid", "masks", {}, "recall >= 0.9").to_dict()
+    save_checkpoint(tmp_path / "m.safetensors", checkpoint)
+    assert cli.main(["info", str(tmp_path / "m.safetensors")]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("threshold"))
+    assert line.split(maxsplit=1)[1] == "score >= 0.0444: recall >= 0.9 of masks on valid, F1 0.264"
 
 
 def test_info_refuses_what_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

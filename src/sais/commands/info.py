@@ -73,7 +73,8 @@ def _training_rows(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{kind} metrics", ", ".join(values)
     thresholds = _group(info["thresholds"])
     if thresholds:
-        yield "threshold", f"score >= {thresholds['overall']:.2f}, F1 {thresholds['f1']:.3f} on {thresholds['split']}"
+        chosen = f"{thresholds['criterion']} of {thresholds['kind']} on {thresholds['split']}"
+        yield "threshold", f"score >= {thresholds['overall']:.3g}: {chosen}, F1 {thresholds['f1']:.3f}"
     data = _group(info["data"])
     if data:
         numbers = {name: value for name, value in data.items() if not isinstance(value, list)}
