@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sais.commands.arguments import FLAT, Workers, need_package, parse, progress_bar, with_json_file
+from sais.commands.arguments import FLAT, Workers, check_writable, need_package, parse, progress_bar, with_json_file
 from sais.commands.data_remarks import name_data_options
 from sais.commands.input_files import annotation_files, image_files, model_files
 from sais.commands.labeled_split import LabeledSplit
@@ -92,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
     check_outputs(outputs, inputs, arguments.overwrite, own=_is_own)
     check_model(arguments.model)
     if arguments.save_thresholds:
-        check_not_in_cache(arguments.model)
+        _check_storable(arguments.model)
     source = LabeledSplit(
         "eval", arguments.data, arguments.split, arguments.annotations, arguments.images, arguments.reading
     )
@@ -133,9 +133,18 @@ def run(argv: Sequence[str]) -> int:
         return 0
     _print_metrics(evaluation, budget)
     _print_notes(predictor, evaluation)
-    _print_thresholds(arguments, thresholds, stored)
+    _print_thresholds(arguments, evaluation, thresholds, stored)
     _print_files(arguments, evaluation)
     return 0
+
+
+def _check_storable(model: Path) -> None:
+    """Check that thresholds can be stored in a model, before the evaluation, whose results would be lost."""
+    check_not_in_cache(model)
+    if model.exists():  # reported where the model is opened
+        check_writable(model if model.is_dir() else model.parent)
+    if model.suffix == ".onnx":
+        need_package("eval --save-thresholds", "onnx", "export")
 
 
 def _outputs(arguments: EvalArguments) -> list[Path]:
@@ -157,14 +166,17 @@ def _print_metrics(evaluation: Evaluation, budget: ErrorBudget | None) -> None:
         print_lines(f"\n{budget.table()}\n")
 
 
-def _print_thresholds(arguments: EvalArguments, thresholds: ScoreThresholds | None, stored: Path | None) -> None:
+def _print_thresholds(
+    arguments: EvalArguments, evaluation: Evaluation, thresholds: ScoreThresholds | None, stored: Path | None
+) -> None:
     """Print the threshold over all classes, and where the thresholds were stored."""
     if thresholds is not None:
         f1 = f"{thresholds.f1:.3f}" if thresholds.criterion == "best F1" else f"F1 {thresholds.f1:.3f}"
         saved = "" if stored is None else f", stored in {stored}"
         print_text(f"{thresholds.criterion} of {thresholds.kind}: {f1} at score >= {thresholds.overall:.3g}{saved}")
     if arguments.save_thresholds and thresholds is None:
-        print_text("note: no detection is correct, so that no thresholds were stored")
+        reason = "no annotations" if evaluation.metrics is None else "no detection is correct"
+        print_text(f"note: {reason}, so that no thresholds were stored")
 
 
 def _print_files(arguments: EvalArguments, evaluation: Evaluation) -> None:
