@@ -67,8 +67,8 @@ class ErrorCase:
 
     def row(self, split: DatasetSplit) -> dict[str, Any]:
         """Return the entries of `CSV_COLUMNS`; those that the error does not have are None."""
-        labels = {category_id: label for label, category_id in enumerate(split.category_ids)}
         annotation, result = self.annotation, self.result
+        label = None if result is None else split.category_ids.index(result["category_id"])
         if annotation is not None:
             x1, y1, x2, y2 = (round(float(edge), 2) for edge in annotation.box)
             box = [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
@@ -79,7 +79,7 @@ class ErrorCase:
             "image_id": self.record.id,
             "file_name": self.record.name,
             "class": None if annotation is None else split.class_names[annotation.label],
-            "detected_as": None if result is None else split.class_names[labels[result["category_id"]]],
+            "detected_as": None if label is None else split.class_names[label],
             "score": None if result is None else round(float(result["score"]), 4),
             "iou": None if result is None or annotation is None else round(self.iou, 4),
             **dict(zip(("x", "y", "width", "height"), box, strict=True)),
