@@ -132,16 +132,13 @@ def peak_memory(pid: int) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
-def predict_with_kills(
-    arguments: list[object], output: Path, shards: int, inspect: Callable[[int], None] = lambda driver: None
-) -> str:
+def predict_with_kills(arguments: list[object], output: Path, shards: int) -> str:
     """Run `sais predict-many`; kill a worker after a third of the shards and the driver after two; run it again.
 
     Args:
         arguments: words after the command's name.
         output: its output folder.
         shards: number of shards.
-        inspect: function called with the process of the driver, while all workers run.
 
     Returns:
         What the second run printed.
@@ -152,7 +149,6 @@ def predict_with_kills(
     process = start(arguments)
     try:
         wait_until(lambda: num_shards(output) >= shards // 3, process)
-        inspect(process.pid)
         os.kill(worker_processes(process.pid)[0], signal.SIGKILL)
         wait_until(lambda: num_shards(output) >= 2 * shards // 3, process)
     finally:

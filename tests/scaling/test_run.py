@@ -226,6 +226,16 @@ def test_overwrite_starts_again_and_leaves_files_of_others(place: Place) -> None
         place.predict(output=str(place.images), format="coco")
 
 
+def test_results_inside_of_the_input_are_no_input(place: Place) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"path": [str(place.images / place.good[0])]}), place.images / "x.parquet")
+    options = ManyOptions(engine="local", overwrite=True)
+    for _ in range(2):
+        source = f"{place.images}/**/*.parquet"
+        summary = predict_many(place.model, source, str(place.images / "out"), None, options)
+        assert (summary.images, summary.errors.total()) == (1, 0)
+
+
 def test_a_shard_that_fails_is_tried_again_and_then_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [OutOfMemoryError("memory: full."), OutOfMemoryError("memory: full."), ResourceError("disk: full.")]
     write = shard_worker.open_shard_file

@@ -46,7 +46,13 @@ class InputImages:
     """Lines about what was left out."""
 
 
-def find_items(word: str, listing: bytes, column: str | None = None, name_column: str | None = None) -> InputImages:
+def find_items(
+    word: str,
+    listing: bytes,
+    column: str | None = None,
+    name_column: str | None = None,
+    output: Path | None = None,
+) -> InputImages:
     """Return the images that an input names, in a fixed order.
 
     Args:
@@ -54,6 +60,7 @@ def find_items(word: str, listing: bytes, column: str | None = None, name_column
         listing: content of the list of paths and addresses; see `read_listing`.
         column: column with the images of Parquet files, or extension of the images in tar files; None to find it.
         name_column: column with the names of the images of Parquet files; None to find it.
+        output: folder whose Parquet files are results and no input, also where a pattern matches them.
 
     Raises:
         InputError: there is no image, or the input cannot be read.
@@ -61,7 +68,7 @@ def find_items(word: str, listing: bytes, column: str | None = None, name_column
     """
     if listing or word == STANDARD_INPUT:
         return _listed_items(listing.decode("utf-8-sig", "surrogateescape"))
-    files = _container_files(word)
+    files = _container_files(word, output)
     if not files:
         return _image_files(word)
     if files[0].lower().endswith(TAR_SUFFIXES):
@@ -167,11 +174,13 @@ def _matches(system: Any, path: str) -> list[str]:
     return sorted(str(entry["name"]) for entry in entries if entry["type"] == "file")
 
 
-def _container_files(word: str) -> list[str]:
-    """Return the tar or Parquet files that an input names; none if it names something else."""
+def _container_files(word: str, output: Path | None) -> list[str]:
+    """Return the tar or Parquet files that an input names outside of `output`; none if it names something else."""
     if word.lower().endswith(_COMPRESSED_TAR):
         raise InputError(f"{word}: a compressed tar file, which must be read from its start. Decompress it to .tar.")
     files = sorted({file for part in _expand(word) for file in _files(part)})
+    if output is not None:
+        files = [file for file in files if is_remote(file) or not Path(file).is_relative_to(output.absolute())]
     for suffixes in (PARQUET_SUFFIXES, TAR_SUFFIXES):
         containers = [file for file in files if file.lower().endswith(suffixes)]
         if containers and not any(is_image(file) for file in files):

@@ -125,7 +125,7 @@ def predict_many(
         report(f"continuing with the {stored.images} images listed at {stored.listed}")
         manifest, items = stored, None
     else:
-        manifest, items = _list_images(wanted, listing, source, options, inference.batch_size, report)
+        manifest, items = _list_images(wanted, listing, source, folder.path, options, inference.batch_size, report)
     with _locked(folder):
         if not options.overwrite and read_manifest(folder) != stored:
             raise ResourceError(f"{output}: another process has predicted into this folder. Repeat the command.")
@@ -133,10 +133,16 @@ def predict_many(
 
 
 def _list_images(
-    wanted: Manifest, listing: bytes, source: str, options: ManyOptions, batch_size: int, report: Report
+    wanted: Manifest,
+    listing: bytes,
+    source: str,
+    output: Path | None,
+    options: ManyOptions,
+    batch_size: int,
+    report: Report,
 ) -> tuple[Manifest, list[ImageItem]]:
     """Return the manifest of a new run, with the number of its images and shards, and the images."""
-    images = find_items(source, listing, options.column, options.name_column)
+    images = find_items(source, listing, options.column, options.name_column, output)
     for note in images.notes[:MAX_NOTES]:
         report(f"note: {note}")
     if len(images.notes) > MAX_NOTES:
