@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +21,34 @@ from sais.errors import ConfigError, InputError
 from sais.inference.predictor import Predictor
 from tests.serving.pixel_model import serving
 
-ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
-serve = pytest.importorskip("ray.serve", reason="Ray Serve is not installed (extra ray)")
-
-from sais.serving import ray_serve  # noqa: E402
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="no Ray (extra ray)"),
+    pytest.mark.filterwarnings("ignore:Using extra keyword arguments:DeprecationWarning"),  # of Ray, for pydantic
+]
 
 WAIT = 120
 EXACT = ("class_id", "class_name", "area", "mask")
 
 
-def test_options_are_texts_or_values_and_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def ray_serve() -> Iterator[Any]:
+    """Yield the module. It imports Ray, which reads settings then, and which tests of other files start differently."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its name for: the loopback interface only
+        patch.setenv("RAY_worker_niceness", "0")  # else its processes wait for those of the other tests
+        for name in ("READY_CHECK", "HEALTH_CHECK"):  # on a machine with other work, Ray would replace a slow proxy
+            patch.setenv(f"RAY_SERVE_PROXY_{name}_TIMEOUT_S", str(WAIT))
+        if "RAY_AUTH_MODE" not in os.environ:  # Ray would write a token to the home folder; it keeps the first it reads
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        from sais.serving import ray_serve
+
+        yield ray_serve
+
+
+def test_options_are_texts_or_values_and_paths_are_absolute(
+    ray_serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     words = {
         "models": "cats=runs/cats.onnx",
@@ -59,12 +80,14 @@ def test_options_are_texts_or_values_and_paths_are_absolute(tmp_path: Path, monk
         ({"models": "m.onnx", "score": 2}, "score"),
     ],
 )
-def test_wrong_options_are_errors_before_anything_is_deployed(arguments: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_errors_before_anything_is_deployed(
+    ray_serve: Any, arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises((ConfigError, InputError), match=message):
         ray_serve.app(arguments)
 
 
-def test_the_configuration_file_deploys_the_application(root: Path) -> None:
+def test_the_configuration_file_deploys_the_application(ray_serve: Any, root: Path) -> None:
     yaml = pytest.importorskip("yaml")
     from ray.serve.schema import ServeDeploySchema
 
@@ -81,26 +104,25 @@ def test_the_configuration_file_deploys_the_application(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def deployed(exported: Any) -> Iterator[tuple[str, Path]]:
+def deployed(ray_serve: Any, exported: Any) -> Iterator[tuple[str, Path]]:
     """Deploy two replicas on a local Ray; yield their address and the model."""
-    model = exported("raw.onnx")
-    with pytest.MonkeyPatch.context() as patch, socket.socket() as free:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        for name in ("READY_CHECK", "HEALTH_CHECK"):  # on a machine with other work, Ray would replace a slow proxy
-            patch.setenv(f"RAY_SERVE_PROXY_{name}_TIMEOUT_S", str(WAIT))
+    import ray
+    from ray import serve
+
+    model = exported("masks.onnx")
+    with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        free.close()
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        try:
-            with contextlib.suppress(TimeoutError):  # Ray waits for a minute: the proxy may need longer
-                serve.start(http_options={"host": "127.0.0.1", "port": port})
-            options = {"models": {"shapes": model}, "score": 0.03, "min_replicas": 2, "access_log": False}
-            serve.run(ray_serve.app(options), name="sais", route_prefix="/")
-            yield f"http://127.0.0.1:{port}", model
-        finally:
-            serve.shutdown()
-            ray.shutdown()
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with contextlib.suppress(TimeoutError):  # Ray waits for a minute: the proxy may need longer
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+        options = {"models": {"shapes": model}, "score": 0.03, "min_replicas": 2, "access_log": False}
+        serve.run(ray_serve.app(options), name="sais", route_prefix="/")
+        yield f"http://127.0.0.1:{port}", model
+    finally:
+        serve.shutdown()
+        ray.shutdown()
 
 
 @pytest.mark.slow
