@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,18 @@ def test_overwrite_starts_again_and_leaves_files_of_others(place: Place) -> None
         place.predict(format="coco")
     with pytest.raises(InputError, match="folder of the input"):
         place.predict(output=str(place.images), format="coco")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8")
+def test_paths_that_are_not_utf_8(place: Place) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder = place.output / "\udcff"
+    folder.mkdir(parents=True)
+    with (folder / "x.parquet").open("wb") as file:
+        parquet.write_table(pa.table({"path": [str(place.images / name) for name in (place.good[0], *BROKEN)]}), file)
+    options = ManyOptions(engine="local")
+    summary = predict_many(place.model, str(folder / "x.parquet"), str(folder / "out"), None, options)
+    assert (summary.images, summary.errors.total(), summary.manifest.complete) == (3, 2, True)
 
 
 def test_results_inside_of_the_input_are_no_input(place: Place) -> None:

@@ -106,7 +106,8 @@ def open_parquet(file: str) -> Any:
         message = f'{file}: Parquet needs pyarrow. Run pip install "sais-seg[parquet]".'
         raise MissingDependencyError(message, "pyarrow", "parquet") from None
     try:
-        return ParquetFile(open_input(file) if is_remote(file) else local_path(file), pre_buffer=False)
+        opened = is_remote(file) or not file.isascii()  # pyarrow refuses paths that are not UTF-8
+        return ParquetFile(open_input(file) if opened else local_path(file), pre_buffer=False)
     except (ArrowException, OSError) as error:
         raise InputError(f"{file}: cannot be read as Parquet ({one_line(error)}). Restore the file.") from error
 

@@ -119,7 +119,8 @@ class ParquetFile:
         self._rows_are_images = rows == "image"
         self._class_names, self._category_ids = list(map(_text, class_names)), list(category_ids)
         self._schema = _schema(self._rows_are_images)
-        self._writer = ParquetWriter(path, self._schema, compression="zstd")
+        self._file = path.open("wb")  # pyarrow refuses paths that are not UTF-8
+        self._writer = ParquetWriter(self._file, self._schema, compression="zstd")
         self._rows: list[Row] = []
         self._images = 0
 
@@ -141,6 +142,7 @@ class ParquetFile:
         """Complete the file."""
         self._flush()
         self._writer.close()
+        self._file.close()
 
     def _columns(self, detections: Detections) -> dict[str, list[Any]]:
         labels = detections.labels.tolist()
@@ -213,7 +215,8 @@ def write_errors(path: Path, errors: Sequence[ImageError], format_: Format) -> N
 
     text = ("file_name", "location", "kind", "message")
     schema = pa.schema([("image_id", pa.int64()), *((name, pa.string()) for name in text)])
-    write_table(pa.Table.from_pylist(rows, schema), path)
+    with path.open("wb") as file:
+        write_table(pa.Table.from_pylist(rows, schema), file)
 
 
 def read_errors(content: bytes, format_: Format) -> list[Row]:
