@@ -57,3 +57,12 @@ def test_detections_without_tracks_are_drawn_without_trails() -> None:
     for _ in range(2):
         drawing = drawer.draw(image, detections)
     assert drawing.any()
+
+
+def test_lines_do_not_cross_out_the_label_of_an_object() -> None:
+    image, plain = np.zeros((120, 300, 3), np.uint8), TrackDrawer(trail=0)
+    line = Line((0, 40), (300, 40), "gate")  # through the label above the box
+    expected, found = plain.draw(image, walker(200.0)), TrackDrawer([line], trail=0).draw(image, walker(200.0))
+    label = np.s_[36:45, 215:260]
+    assert expected[label].any()
+    np.testing.assert_allclose(found[label].astype(int), expected[label], atol=32)  # a label is not quite opaque

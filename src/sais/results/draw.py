@@ -11,14 +11,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from sais.io.pixels import to_array
 from sais.results.cropped_mask import CroppedMask
-from sais.results.fonts import default_font, drawable_names, font_for
+from sais.results.fonts import MAX_LETTERS, default_font, drawable_names, font_for, shorten_to_width
 from sais.results.label_placement import place_tags
 from sais.results.palette import PALETTE, Color, PaletteName, class_color, ink_on
-from sais.text import printable, shorten
+from sais.text import printable
 
 if TYPE_CHECKING:
     from sais.results.detections import Detections
@@ -32,8 +32,6 @@ _OPACITY = 0.45
 _TAG_OPACITY = 0.88
 _MIN_BOX_SIDE = 16
 """Minimum side of the boxes drawn around masks, in pixels."""
-_MAX_TAG_LETTERS = 200
-"""Number of letters of a text that are drawn at most."""
 _MAX_TAGS = 500
 """Number of objects, the first, next to which texts are written; of more, they would hide the image."""
 _MANY_OBJECTS = 25
@@ -78,6 +76,23 @@ def draw(
     """
     if image.shape[:2] != detections.image_size:
         raise ValueError(f"draw: image of {image.shape[:2]} for detections on an image of {detections.image_size}")
+    canvas = Image.fromarray(_check_image(image))  # a copy
+    draw_on(canvas, detections, score, boxes, labels, opacity, color_by, palette, line_scale)
+    return to_array(canvas)
+
+
+def draw_on(
+    canvas: Image.Image,
+    detections: Detections,
+    score: float = 0.3,
+    boxes: bool = True,
+    labels: bool = True,
+    opacity: float = _OPACITY,
+    color_by: ColorBy = "class",
+    palette: PaletteName = "default",
+    line_scale: float = 1.0,
+) -> None:
+    """Draw detections on an RGB image of Pillow, in place; see `draw`."""
     shown = detections.above(score)
     ids = shown.track_ids
     # A track has the same color in all frames of a video.
@@ -91,7 +106,7 @@ def draw(
         texts = [f"#{number} {text}" for number, text in zip(ids, texts, strict=False)]
     drawn_boxes = shown.boxes if boxes else None
     masks = shown.cropped_masks
-    return _draw_overlay(image, drawn_boxes, shown.boxes, texts, masks, opacity, colors, line_scale=line_scale)
+    _draw_on(canvas, drawn_boxes, shown.boxes, texts, masks, opacity, colors, line_scale=line_scale)
 
 
 def draw_objects(
@@ -222,11 +237,11 @@ def contact_sheet(
         )
         sheet.paste(pillow, (left + (width - pillow.width) // 2, top + (height - pillow.height) // 2))
         if captions:
-            caption = printable(captions[i], _MAX_TAG_LETTERS)
+            caption = printable(captions[i], MAX_LETTERS)
             caption_font = font_for(caption, font_size)
             text = caption if caption_font else caption.encode("ascii", "replace").decode()
             font = caption_font or default_font(font_size)
-            text = _shorten(text, font, width)
+            text = shorten_to_width(text, font, width)
             pen.text((left + width / 2, top + height + line_height / 2), text, fill=_SHEET_TEXT, font=font, anchor="mm")
     return np.asarray(sheet).copy()
 
@@ -244,8 +259,15 @@ def _object_colors(labels: np.ndarray, color_by: ColorBy, palette: PaletteName =
     return [class_color(int(index), palette) for index in indices]
 
 
-def _draw_overlay(
-    image: np.ndarray,
+def _draw_overlay(image: np.ndarray, *words: Any, **options: Any) -> np.ndarray:
+    """Draw on a copy of an image (H, W, 3) uint8 RGB, with the other arguments of `_draw_on`."""
+    canvas = Image.fromarray(_check_image(image))  # a copy
+    _draw_on(canvas, *words, **options)
+    return to_array(canvas)
+
+
+def _draw_on(
+    canvas: Image.Image,
     boxes: np.ndarray | None,
     anchors: np.ndarray,
     texts: list[str],
@@ -254,11 +276,11 @@ def _draw_overlay(
     colors: Sequence[Color],
     font_scale: float = 1.0,
     line_scale: float = 1.0,
-) -> np.ndarray:
+) -> None:
     """Draw masks from large to small, then boxes, then tags; the box of the first object is on top.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        canvas: RGB image that is drawn on.
         boxes: (N, 4) boxes drawn; None draws none.
         anchors: (N, 4) boxes that the tags are placed at.
         texts: N texts, or none.
@@ -267,12 +289,8 @@ def _draw_overlay(
         colors: N colors.
         font_scale: Factor of the default font size.
         line_scale: Factor of the default width of lines.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
     """
-    canvas = Image.fromarray(_check_image(image))  # a copy
-    scale = float(np.sqrt(image.shape[0] * image.shape[1]))
+    scale = float(np.sqrt(canvas.width * canvas.height))
     line_width = max(1.0, line_scale * scale / 400)
     for i in sorted(range(len(masks)), key=lambda i: -masks[i].area):
         _blend_mask(canvas, masks[i], colors[i], opacity, line_width)
@@ -284,7 +302,6 @@ def _draw_overlay(
     if texts:
         crowd = max(0.6, min(1.0, (_MANY_OBJECTS / len(texts)) ** 0.25))
         _draw_tags(canvas, anchors, texts, max(10, round(font_scale * crowd * max(11.0, scale / 46))), colors)
-    return to_array(canvas)
 
 
 def _is_tiny(box: np.ndarray) -> bool:
@@ -314,20 +331,21 @@ def _blend_mask(canvas: Image.Image, mask: CroppedMask, color: Color, opacity: f
     bits = np.zeros((y2 - y1, x2 - x1), dtype=np.uint8)
     bits[mask.y - y1 : mask.y - y1 + h, mask.x - x1 : mask.x - x1 + w] = mask.bits
     bits *= np.uint8(255)
-    fill = [0, *[round(255 * opacity)] * 255]
+    fill = np.uint8(round(255 * opacity))
     # In strips, with the margin that the blur needs: a mask of a whole scan would be held in memory several times.
     strip_height = max(1, _STRIP_PIXELS // (x2 - x1))
     for top in range(0, y2 - y1, strip_height):
         first, bottom = max(0, top - margin), min(top + strip_height, y2 - y1)
-        strip = Image.fromarray(bits[first : bottom + margin])
+        strip = bits[first : bottom + margin]
         # After blurring, the border is where the mask is half set. The blur repeats the pixels at the edge of the
         # image, so that a mask cut off by the image has no line there.
-        line = strip.filter(ImageFilter.BoxBlur((line_width + 1) / 2)).point(_LINE)
-        inner = (0, top - first, x2 - x1, bottom - first)
-        canvas.paste(color, (x1, y1 + top), ImageChops.lighter(line, strip.point(fill)).crop(inner))
+        blurred = Image.fromarray(strip).filter(ImageFilter.BoxBlur((line_width + 1) / 2))
+        cut = slice(top - first, bottom - first)
+        blend = np.maximum(_LINE[np.asarray(blurred)[cut]], strip[cut] & fill)  # set bits are 255
+        canvas.paste(color, (x1, y1 + top), Image.fromarray(blend))
 
 
-_LINE = [round(255 * min(1.0, max(0.0, 2.2 * (1 - abs(value / 127.5 - 1))))) for value in range(256)]
+_LINE = np.array([round(255 * min(1.0, max(0.0, 2.2 * (1 - abs(v / 127.5 - 1))))) for v in range(256)], np.uint8)
 """Blurred mask -> opacity of the line along its border."""
 
 
@@ -336,9 +354,9 @@ def _draw_tags(
 ) -> None:
     """Write each text next to its box (N, 4), inside the image and clear of other texts and of small objects."""
     width, height = canvas.size
-    texts = [printable(text, _MAX_TAG_LETTERS) for text in texts]
+    texts = [printable(text, MAX_LETTERS) for text in texts]
     fonts = [font_for(text, font_size) or default_font(font_size) for text in texts]
-    texts = [_shorten(text, font, width - font_size) for text, font in zip(texts, fonts, strict=True)]
+    texts = [shorten_to_width(text, font, width - font_size) for text, font in zip(texts, fonts, strict=True)]
     padding, tag_height = 0.35 * font_size, round(1.32 * font_size)
     sizes = [
         (min(width, round(font.getlength(text) + 2 * padding)), min(height, tag_height))
@@ -376,13 +394,3 @@ def _tag_shape(width: int, height: int) -> Image.Image:
     corner = (factor * width - 1, factor * height - 1)
     pen.rounded_rectangle(((0, 0), corner), factor * height // 5, fill=round(255 * _TAG_OPACITY))
     return shape.resize((width, height), Image.Resampling.BOX)
-
-
-def _shorten(text: str, font: Any, width: float) -> str:
-    """Shorten a text with an ellipsis to at most `width` pixels."""
-    text = shorten(text, _MAX_TAG_LETTERS)
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."

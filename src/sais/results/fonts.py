@@ -21,8 +21,10 @@ from typing import Any
 
 from PIL import ImageFont, features
 
-from sais.text import short_name
+from sais.text import short_name, shorten
 
+MAX_LETTERS = 200
+"""Maximum number of letters of a text that is drawn."""
 VARIABLE = "SAIS_FONTS"
 """Environment variable with font files, separated like the folders of PATH; searched first."""
 PACKAGE_FONTS = (
@@ -154,3 +156,13 @@ def _open(path: str, size: int, plain: bool = False) -> Any:
 def _is_right_to_left(text: str) -> bool:
     """Return whether a text is written from right to left, which only Pillow's raqm layout draws correctly."""
     return any(unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text)
+
+
+def shorten_to_width(text: str, font: Any, width: float) -> str:
+    """Shorten a text, with an ellipsis, to at most `width` pixels in a font and `MAX_LETTERS` letters."""
+    text = shorten(text, MAX_LETTERS)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from sais.io.pixels import to_array
 from sais.results.detections import Detections
-from sais.results.draw import ColorBy, draw
+from sais.results.draw import ColorBy, draw_on
 from sais.results.fonts import default_font, font_for
 from sais.results.palette import Color, PaletteName, class_color
 from sais.text import printable
@@ -61,12 +61,14 @@ class TrackDrawer:
             (H, W, 3) uint8 RGB.
         """
         self._frame += 1
-        colors = self._colors(detections)
+        canvas = Image.fromarray(image)  # a copy, which is the only one
         if self._trail > 0 and detections.track_ids is not None:
             self._add_centers(detections)
-            image = self._draw_trails(image, colors)
-        drawn = draw(image, detections, 0, color_by=self._color_by, palette=self._palette)
-        return self._draw_places(drawn, counts or {}) if self._lines or self._zones else drawn
+            self._draw_trails(canvas, self._colors(detections))
+        self._draw_places(canvas)
+        draw_on(canvas, detections, 0, color_by=self._color_by, palette=self._palette)
+        self._draw_counts(canvas, counts or {})
+        return to_array(canvas)
 
     def _colors(self, detections: Detections) -> dict[int, Color]:
         """Return the color of each track in a frame."""
@@ -89,26 +91,22 @@ class TrackDrawer:
             if not trail:
                 del self._trails[number]
 
-    def _draw_trails(self, image: np.ndarray, colors: dict[int, Color]) -> np.ndarray:
-        """Draw the trails of the objects in a frame (H, W, 3), wider towards their end."""
-        canvas = Image.fromarray(image)
-        pen, width = ImageDraw.Draw(canvas), max(2.0, float(np.sqrt(image.shape[0] * image.shape[1])) / 180)
+    def _draw_trails(self, canvas: Image.Image, colors: dict[int, Color]) -> None:
+        """Draw the trails of the objects in a frame, wider towards their end."""
+        pen, width = ImageDraw.Draw(canvas), max(2.0, float(np.sqrt(canvas.width * canvas.height)) / 180)
         for number, color in colors.items():
             points = list(self._trails.get(number, ()))
             for (_, x, y), (frame, to_x, to_y) in pairwise(points):
                 part = 1 - (self._frame - frame) / self._trail
                 pen.line((x, y, to_x, to_y), fill=color, width=max(1, round(width * part)))
-        return to_array(canvas)
 
-    def _draw_places(self, image: np.ndarray, counts: dict[str, PlaceCount]) -> np.ndarray:
-        """Draw lines with an arrow to the side of in, and zones, with their counts."""
-        canvas = Image.fromarray(image)
-        pen, scale = ImageDraw.Draw(canvas), float(np.sqrt(image.shape[0] * image.shape[1]))
-        width, size = max(2, round(scale / 320)), max(11, round(scale / 46))
+    def _draw_places(self, canvas: Image.Image) -> None:
+        """Draw lines with an arrow to the side of in, and zones: below the objects, whose labels stay legible."""
+        pen, scale = ImageDraw.Draw(canvas), float(np.sqrt(canvas.width * canvas.height))
+        width, size = max(2, round(scale / 320)), _text_size(canvas)
         for zone in self._zones:
             points = [*map(tuple, zone.points.tolist()), tuple(zone.points[0].tolist())]
             _draw_path(pen, points, width)
-            _draw_text(pen, zone.corners[0], _zone_text(zone, counts), size, canvas.size)
         for line in self._lines:
             start, end = line.points
             _draw_path(pen, [line.start, line.end], width)
@@ -117,8 +115,19 @@ class TrackDrawer:
             _draw_path(pen, [tuple(middle.tolist()), tuple(arrow.tolist())], width)
             radius = 2 * width
             pen.ellipse((*(arrow - radius).tolist(), *(arrow + radius).tolist()), fill=_PLACE_COLOR, outline=_SHADOW)
+
+    def _draw_counts(self, canvas: Image.Image, counts: dict[str, PlaceCount]) -> None:
+        """Write the counts of lines and zones, above all else."""
+        pen, size = ImageDraw.Draw(canvas), _text_size(canvas)
+        for zone in self._zones:
+            _draw_text(pen, zone.corners[0], _zone_text(zone, counts), size, canvas.size)
+        for line in self._lines:
             _draw_text(pen, line.start, _line_text(line, counts), size, canvas.size)
-        return to_array(canvas)
+
+
+def _text_size(canvas: Image.Image) -> int:
+    """Return the font size of counts in pixels."""
+    return max(11, round(float(np.sqrt(canvas.width * canvas.height)) / 46))
 
 
 def _draw_path(pen: ImageDraw.ImageDraw, points: Sequence[Any], width: int) -> None:
