@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pkgutil
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sais.cli import main
 from sais.data.synthetic import write_shapes
+from sais.io.images import read_image
+from sais.io.video import VideoWriter
+from tests.fake_hub import Hub, only_hub
 
 QUICK = {
     "train": [
@@ -22,6 +30,7 @@ QUICK = {
         *("--model.tower-depth", "1", "--model.prototype-depth", "1"),
     ],
     "bench": ["--image-size", "60", "80", "--objects", "5", "--repeats", "1", "--no-memory"],
+    "predict-many": ["--engine", "local"],
     "reproduce": ["--epochs", "1", "--max-iterations", "1", "--size", "64", "--seeds", "0", "--workers", "0"],
 }
 """Options added to a command so that the test is fast."""
@@ -38,13 +47,40 @@ def environment(root: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Return a hub for `sais push`; tmp_path is the working directory."""
+    pytest.importorskip("huggingface_hub")
+    with only_hub(monkeypatch, tmp_path) as running:
+        yield running
+
+
+def ask_service(options: list[str], image: Path, root: Path) -> Any:
+    """Run `sais serve` in a process of its own until it has answered; return the answer for an image."""
+    from tests.serving.test_processes import wait_until_ready
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "sais", "serve", *options, "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment(root)) as process:
+        try:
+            wait_until_ready(f"http://127.0.0.1:{port}", process)
+            headers = {"Content-Type": "image/jpeg"}
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/predict", image.read_bytes(), headers)
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)
+        finally:
+            process.terminate()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
-def test_readme_commands_and_python_run(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_readme_commands_and_python_run(root: Path, server: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     write_shapes(Path("my_data"), train=8, valid=4, size=(96, 96))
+    image = next(Path("my_data/images/valid").iterdir())
+    with VideoWriter("film.mp4") as writer:
+        for _ in range(3):
+            writer.write(read_image(image))
     commands = [shlex.split(line) for block in blocks(root, "bash") for line in block.splitlines() if line.strip()]
     wanted = [
         "doctor",
@@ -55,11 +91,16 @@ def test_readme_commands_and_python_run(
         "train",
         "train",
         "eval",
+        "compare",
         "predict",
         "predict",
+        "predict",
+        "predict-many",
         "export",
         "predict",
         "bench",
+        "serve",
+        "push",
         "draw-targets",
         "reproduce",
     ]
@@ -71,6 +112,9 @@ def test_readme_commands_and_python_run(
             started = [sys.executable, "-m", "torch.distributed.run", *words[1:], *added]
             done = subprocess.run(started, capture_output=True, text=True, env=environment(root))
             assert done.returncode == 0, done.stderr
+            continue
+        if command == "serve":
+            assert ask_service(options, image, root)["images"][0]["width"] == 96
             continue
         assert words[0] == "sais"
         assert main([command, *options, *added]) == 0, (command, capsys.readouterr().err)
@@ -85,12 +129,16 @@ def test_readme_commands_and_python_run(
         "in_tiles/predictions.json",
         "first.onnx",
         "by_onnx/predictions.json",
+        "errors/index.html",
+        "tracked/tracks.json",
+        "results/manifest.json",
     ):
         assert Path(written).is_file()
+    assert "model.safetensors" in server.files("owner/name")
     assert Path("targets.png").stat().st_size > 1000
     assert "Table II" in Path("runs/reproduce/index.html").read_text()
 
-    shutil.copy(next(Path("my_data/images/valid").iterdir()), "image.jpg")
+    shutil.copy(image, "image.jpg")
     (python,) = blocks(root, "python")
     names: dict[str, object] = {}
     exec(python, names)
