@@ -14,6 +14,7 @@ from sais.commands.options import option_names
 from sais.commands.recipe_options import RecipeOptions, split_recipe
 from sais.commands.renamed import RENAMED_COMMANDS, RENAMED_OPTIONS
 from sais.commands.run_folders import run_folder
+from sais.commands.table import Command
 from sais.commands.train import TrainArguments, settle
 from sais.commands.version import VersionArguments
 from sais.config import Experiment
@@ -162,6 +163,26 @@ def test_name_options_translates_settings(message: str, expected: str) -> None:
     assert cli.name_options(message, TrainArguments) == expected
 
 
+def test_name_options_leaves_files_named_like_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = "weights: not a model; train_images is empty."
+    assert cli.name_options(message, TrainArguments) == "--weights: not a model; --train-images is empty."
+    for argv in (["--weights", "weights", "--out", "train_images"], ["--weights=weights", "--out=train_images"]):
+        assert cli.name_options(message, TrainArguments, argv) == message
+    (tmp_path / "weights").mkdir()  # a path made of a parent folder ".", which is not on the command line
+    assert cli.name_options(message, TrainArguments) == "weights: not a model; --train-images is empty."
+    assert cli.name_options("use skip_broken=True", TrainArguments, ["skip_broken"]) == "use --skip-broken"
+
+
+def test_errors_about_a_folder_named_like_an_option_name_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fails(capsys, "train", "sais-lite", "--data", "weights").startswith(
+        "sais: error: weights: no such data folder"
+    )
+
+
 def run_raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Make `sais version` raise."""
     module = types.ModuleType("raising")
@@ -172,7 +193,7 @@ def run_raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     module.run = run  # type: ignore[attr-defined]
     module.Arguments = VersionArguments  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sais.commands.raising", module)
-    monkeypatch.setitem(cli.COMMANDS, "version", cli.Command("raising", "Arguments", ""))
+    monkeypatch.setitem(cli.COMMANDS, "version", Command("raising", "Arguments", ""))
 
 
 def test_errors_become_exit_codes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """The `sais` command: run the command named first, and turn errors into one line and an exit code.
 
 Exit codes: 0 success, 2 an error that the user can fix (`sais: error: ...` on stderr), 130 interrupted. A bug of sais
-is a traceback and 1. Each command is a file in `sais.commands`; this file imports none of them until it is called, so
-that `sais --help` is fast and needs no torch.
+is a traceback and 1. Each command is a file in `sais.commands`, with a row in `sais.commands.table`; none is imported
+until it is called, so that `sais --help` is fast and needs no torch.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sais._version import __version__
+from sais.commands.table import COMMANDS, arguments_of
 from sais.text import (
     error_message,
     print_lines,
@@ -30,47 +31,7 @@ from sais.text import (
     text_to_stderr,
 )
 
-
-class Command(NamedTuple):
-    """A command: its module with `run(argv)`, the dataclass of its arguments there, and one line of help."""
-
-    module: str
-    arguments: str
-    summary: str
-    is_listing: bool = False
-    """Whether the printed text is all that the command is for, so that it has no --quiet."""
-
-
-COMMANDS = {
-    "train": Command("train", "TrainArguments", "train a model on your labeled images"),
-    "tune": Command("tune", "TuneArguments", "search learning rate, size and augmentation of a recipe on your data"),
-    "eval": Command("evaluate", "EvalArguments", "evaluate a model: COCO box and mask AP"),
-    "compare": Command("compare", "CompareModelsArguments", "compare two models: AP, intervals, speed, images"),
-    "predict": Command("predict", "PredictArguments", "predict on images or a video: drawn images and JSON"),
-    "predict-many": Command("predict_many", "PredictManyArguments", "predict an archive into shards, with Ray"),
-    "info": Command("info", "InfoArguments", "print what a model file states: classes, metrics, data, versions", True),
-    "runs": Command("runs", "RunsArguments", "list and compare training runs", True),
-    "report": Command("report", "ReportArguments", "write a run's report: curves, AP, errors, example images"),
-    "serve": Command("serve", "ServeArguments", "answer predictions over HTTP, with a page in the browser"),
-    "export": Command("export", "ExportArguments", "export a model: ONNX, OpenVINO, torch.export"),
-    "average": Command("average", "AverageArguments", "average the weights of models fine-tuned from the same one"),
-    "package": Command("package", "PackageArguments", "write a model with a model card as a folder for others"),
-    "push": Command("push", "PushArguments", "upload a model with a model card to the Hugging Face Hub"),
-    "doctor": Command("doctor", "DoctorArguments", "find the mistakes in a data set and repair them in a copy"),
-    "show": Command("show", "ShowArguments", "draw the labels of a data set, filtered, as a page"),
-    "split": Command("split", "SplitArguments", "divide labels into training, validation and test splits"),
-    "convert": Command("convert", "ConvertArguments", "write a data set in the format of another program"),
-    "make-shapes": Command("make_shapes", "MakeShapesArguments", "write a synthetic data set for first steps"),
-    "recipes": Command("recipes", "RecipesArguments", "list the recipes that a training run can start from", True),
-    "reproduce": Command("reproduce", "ReproduceArguments", "reproduce the paper's tables and figures on your data"),
-    "draw-targets": Command("draw_targets", "DrawTargetsArguments", "draw the object assigned to each location"),
-    "draw-augmented": Command("draw_augmented", "DrawAugmentedArguments", "draw training images after augmentation"),
-    "bench": Command("bench", "BenchArguments", "measure time and memory"),
-    "demo": Command("demo", "DemoArguments", "run the whole workflow on synthetic images, in minutes"),
-    "completion": Command("completion", "CompletionArguments", "print a completion script for bash, zsh or fish", True),
-    "version": Command("version", "VersionArguments", "print the versions of sais and its dependencies", True),
-}
-"""Every command by name, in the order of `sais --help`."""
+__all__ = ["COMMANDS", "EXTRAS", "arguments_of", "main", "name_options", "overview"]
 
 EXTRAS = {
     "torch": "train",
@@ -197,13 +158,6 @@ def overview() -> str:
     )
 
 
-def arguments_of(command: str) -> type:
-    """Return the dataclass of a command's arguments."""
-    row = COMMANDS[command]
-    kind: type = getattr(importlib.import_module(f"sais.commands.{row.module}"), row.arguments)
-    return kind
-
-
 def _run(command: str, argv: list[str], debug: bool, quiet: bool) -> int:
     from sais.errors import SaisError
 
@@ -249,7 +203,7 @@ def _run(command: str, argv: list[str], debug: bool, quiet: bool) -> int:
     except SaisError as error:
         if debug:
             raise
-        return _print_error(name_options(str(error), arguments_of(command)))
+        return _print_error(name_options(str(error), arguments_of(command), argv))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if debug or package not in EXTRAS:
@@ -323,7 +277,7 @@ def _format_warning(
     return f"{printable(filename)}:{lineno}: {category.__name__}: {printable_lines(str(message))}\n"
 
 
-def name_options(message: str, kind: type) -> str:
+def name_options(message: str, kind: type, argv: Sequence[str] = ()) -> str:
     """Replace the names of settings and arguments in a library's error by the options of a command.
 
     ``optim.lr``, ``skip_broken=True`` and, at the start of the message, ``score`` become ``--optim.lr``,
@@ -332,13 +286,18 @@ def name_options(message: str, kind: type) -> str:
     Args:
         message: the error's message.
         kind: the dataclass of the command's arguments.
+        argv: the command line after the command's name. A value on it, and the name of a file in the working directory,
+            is not the name of a setting: `--out search`, or the folder "images" of `--data .`.
     """
     from sais.commands.options import options_of
 
+    values = {value for word in argv for value in (word, word.partition("=")[2])}
     fields = {option.field: option.name for option in options_of(kind) if not option.positional}
 
     def option(match: re.Match[str]) -> str:
         name, flag = match[1], match[2]
+        if not flag and (name in values or os.path.lexists(name)):
+            return match[0]
         heads = match.start() == 0 and message[match.end() : match.end() + 1] == ":"
         return fields[name] if name in fields and (heads or flag or "." in name or "_" in name) else match[0]
 

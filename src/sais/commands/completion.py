@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib
 import inspect
 import textwrap
 import types
@@ -18,6 +17,7 @@ import tyro
 from sais.commands.arguments import parse
 from sais.commands.completion_scripts import CompletedCommand, CompletedOption, script
 from sais.commands.options import Option, options_of
+from sais.commands.table import COMMANDS, arguments_of
 from sais.text import print_document
 
 EVERYWHERE = {
@@ -60,10 +60,9 @@ def completed_commands() -> list[CompletedCommand]:
     """Return every command with its options, as the scripts complete them."""
     from sais.recipes import RECIPES
 
-    cli = importlib.import_module("sais.cli")  # it imports the commands
     commands = []
-    for name, row in cli.COMMANDS.items():
-        options = options_of(cli.arguments_of(name))
+    for name, row in COMMANDS.items():
+        options = options_of(arguments_of(name))
         words = [value for option in options if option.positional for value in choices_of(option.hint)]
         words += RECIPES if name in RECIPE_COMMANDS else ["compare"] if name == "runs" else []
         completed = [completed_option(option) for option in options if not option.positional]
