@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sais.config import Experiment, to_dict
 from sais.engine.callbacks import TrainingEvent
 from sais.engine.train_step import DivergedLossError
 from sais.engine.tuning import apply_trial, search_space
+from sais.errors import ResourceError
 from sais.recipes import recipe
 from sais.recipes.adjust import replace_settings
 
@@ -119,6 +121,72 @@ def test_a_search_is_continued(runs: FakeRuns, shapes: Path, capsys: pytest.Capt
     words = ["tune", "sais-lite", "--data", str(shapes), *SMALL, "--epochs", "9", "--out", "study"]
     assert main(words) == 2
     assert "study: contains a search with other --schedule.epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (["--weights", "other"], "weights"),
+        (["--random-init"], "--random-init"),
+        (["--valid-split", "train"], "--valid-split"),
+        (["--classes", "circle"], "classes"),
+        (["--search", "size"], "settings to search"),
+    ],
+)
+def test_a_search_with_other_data_or_weights_is_not_continued(
+    more: list[str], name: str, runs: FakeRuns, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--trials", "1", "--search", "lr"]
+    tune(capsys, shapes, *words)
+    if more[0] == "--classes":
+        more = ["--classes", json.loads((shapes / "annotations/train.json").read_text())["categories"][0]["name"]]
+    assert (
+        main(["tune", "sais-lite", "--data", str(shapes), *SMALL, "--epochs", "8", "--out", "study", *words, *more])
+        == 2
+    )
+    assert f"study: contains a search with other {name}" in capsys.readouterr().err
+    assert len(runs.runs) == 1
+
+
+def test_two_processes_do_not_search_in_one_folder(
+    runs: FakeRuns, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tune", "sais-lite", "--data", str(shapes), *SMALL, "--epochs", "8", "--out", "study"]
+    codes: list[int] = []
+
+    def search_again(experiment: Experiment, epoch: int) -> float:
+        if epoch == 1:
+            codes.append(main(words))
+        return 0.4
+
+    runs.score = search_again
+    assert main([*words, "--trials", "2"]) == 0
+    assert codes == [2, 2]
+    assert "study: another process" in capsys.readouterr().err
+    assert [name for name, _, _ in runs.runs] == ["trial-000", "trial-001"]
+
+
+def test_a_full_disk_ends_the_search_and_the_trial_is_resumed(
+    runs: FakeRuns, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill_disk(experiment: Experiment, epoch: int) -> float:
+        raise ResourceError("study/trial-000/last.safetensors: cannot be written.") from OSError(errno.ENOSPC, "full")
+
+    runs.score = fill_disk
+    words = ["tune", "sais-lite", "--data", str(shapes), *SMALL, "--epochs", "8", "--out", "study"]
+    assert main(words) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    runs.score = lambda experiment, epoch: 0.4
+    tune(capsys, shapes, "--trials", "1")
+    assert [(name, resumed) for name, resumed, _ in runs.runs] == [("trial-000", False), ("trial-000", True)]
+
+
+def test_the_recipe_may_follow_an_option_of_the_search(
+    runs: FakeRuns, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--json", "sais-lite", "--data", str(shapes), *SMALL, "--epochs", "8", "--out", "study", "--trials", "1"]
+    assert main(["tune", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["command"].startswith("sais train sais-lite --data ")
 
 
 def test_an_interrupted_trial_is_resumed(runs: FakeRuns, shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:

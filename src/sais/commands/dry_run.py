@@ -95,7 +95,7 @@ def describe(estimate: TrainingEstimate) -> Iterator[tuple[str, str]]:
     gibibytes = [f"{value / 2**30:.1f} GiB" for value in (estimate.memory, estimate.free_memory or 0)]
     free = "" if estimate.free_memory is None else f", {gibibytes[1]} are free"
     remedy = "" if estimate.fits else "; it may not suffice: use --batch-size auto, --optim.micro-batch or --size"
-    yield "memory", f"about {gibibytes[0]} on {estimate.device}{free}{remedy}"
+    yield "memory", f"about {gibibytes[0]} for a step on {estimate.device}{free}{remedy}"
     if estimate.seconds is not None:
         assert estimate.step_seconds is not None
         evaluation = estimate.evaluation_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sais.commands.arguments import check_writable, need_package, parse, prepare_torch, progress_bar
 from sais.commands.options import FLAT, Count, option_names, options_of
-from sais.commands.recipe_options import RecipeOptions, RecipeStart, open_recipe, require_recipe
+from sais.commands.recipe_options import RecipeOptions, RecipeStart, open_recipe, require_recipe, split_recipe
 from sais.commands.train_command import Command, choose_settings, read_command
 from sais.config import Experiment
 from sais.data.paths import DataPaths
@@ -84,23 +85,40 @@ def run(argv: Sequence[str]) -> int:
     require_recipe(start.name, "sais tune")
     _check(arguments)
     own = [name for option in options_of(TuneArguments) if option.field in OWN_OPTIONS for name in option.names]
-    command, experiment, notes = read_command(start, without_options(words, own), without_options(argv, own))
+    remaining, first = without_options(words, own), split_recipe(argv)[0]  # the recipe may follow one of these options
+    command, experiment, notes = read_command(start, remaining, [first, *remaining] if first else remaining)
     need_package("tune", "optuna", "tune")
     prepare_torch("tune")
     out = arguments.out or Path("runs", f"tune-{start.name}-{command.paths.name}")
     _check_folder(out)
     split, valid_split = _read_splits(command)
     from sais.distributed import SINGLE_PROCESS
-    from sais.engine.tuning import Search, search_space
+    from sais.engine.lock import lock_run
+    from sais.engine.tuning import SEARCH_LOCK, Search, search_space
 
     experiment, more = choose_settings(command, experiment, split, SINGLE_PROCESS)
     more = [line for line in more if not line.startswith("the same by hand")]  # of a run, not of a search
     space = search_space(experiment, arguments.search)
-    search = Search(out, experiment, space, command.paths.name, experiment.schedule.epochs)
-    print_text(f"tuning {experiment.name} on {command.paths.name} into {out}", *notes, *more, sep="\n")
-    _run_trials(arguments, search, experiment, command.paths, (split, valid_split))
-    _print_results(arguments, command, start, search)
+    lock = lock_run(out, SEARCH_LOCK)
+    try:
+        search = Search(out, experiment, space, _inputs(arguments, command.paths), experiment.schedule.epochs)
+        print_text(f"tuning {experiment.name} on {command.paths.name} into {out}", *notes, *more, sep="\n")
+        _run_trials(arguments, search, experiment, command.paths, (split, valid_split))
+        _print_results(arguments, command, start, search)
+    finally:
+        lock.release()
     return 0
+
+
+def _inputs(arguments: TuneArguments, paths: DataPaths) -> dict[str, Any]:
+    """Return what the results of a search depend on in addition to its settings, as JSON."""
+    recipe = arguments.recipe
+    of_recipe = ("train_split", "train_annotations", "train_images", "classes")
+    own = ("valid_split", "valid_annotations", "valid_images", "weights", "random_init", "skip_broken")
+    inputs = {"data": paths.name, **vars(recipe.reading)}
+    inputs |= {name: getattr(recipe, name) for name in of_recipe} | {name: getattr(arguments, name) for name in own}
+    content: dict[str, Any] = json.loads(json.dumps(inputs, default=str))
+    return content
 
 
 def without_options(words: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -136,10 +154,11 @@ def _check(arguments: TuneArguments) -> None:
 
 def _check_folder(out: Path) -> None:
     """Raise an error where the search cannot be written, or would be among other files."""
-    from sais.engine.tuning import JOURNAL
+    from sais.engine.tuning import JOURNAL, SEARCH_LOCK
 
     check_writable(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / JOURNAL).is_file():
+    present = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if present - {SEARCH_LOCK} and JOURNAL not in present:
         raise InputError(f"{out}: is not empty, and contains no search to continue. Choose another --out.")
 
 
@@ -190,7 +209,9 @@ def _run_trials(
                     trust=arguments.trust,
                 )
                 score = (read_run(folder).best() or (0.0, 0))[0]
-            except (DivergedLossError, ResourceError) as error:  # of this learning rate or size, not of the search
+            except (DivergedLossError, ResourceError) as error:
+                if isinstance(error.__cause__, OSError):  # a full disk ends the search; the trial can be resumed
+                    raise
                 reason = str(error)
             search.end(trial, score, watcher.pruned)
             outcome = f"failed: {reason}" if score is None else f"AP {score:.3f}"

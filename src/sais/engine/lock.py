@@ -25,8 +25,12 @@ PROBE_TIMEOUT = 0.05
 """Seconds that `is_locked` waits, since another process may be probing at the same moment."""
 
 
-def lock_run(folder: Path) -> BaseFileLock:
+def lock_run(folder: Path, name: str = LOCK_FILE) -> BaseFileLock:
     """Lock the folder of a run until `release()` is called or the process ends; create the folder if missing.
+
+    Args:
+        folder: folder of the run.
+        name: name of the lock file; another one for a folder that is not a run.
 
     Raises:
         ResourceError: another process trains in this folder, or the lock file cannot be written.
@@ -35,7 +39,7 @@ def lock_run(folder: Path) -> BaseFileLock:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE, preserve_lock_file=PRESERVE_LOCK_FILE)
+        lock = FileLock(folder / name, preserve_lock_file=PRESERVE_LOCK_FILE)
         lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout as error:
         raise ResourceError(

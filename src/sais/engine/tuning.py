@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.journal"
 """File of the study in the folder of a search."""
+SEARCH_LOCK = "study.lock"
+"""Lock file in the folder of a search: at most one process searches there, and resumes its interrupted trials."""
 LR_FACTOR = 4.0
 """Largest factor, and largest divisor, of the recipe's learning rate."""
 SIZE_FACTORS = (0.75, 1.0, 1.25, 1.5)
@@ -124,7 +126,8 @@ class Search:
         out: folder of the search; a study in it is continued.
         experiment: complete settings that the search starts from.
         space: settings that are searched.
-        data: name of the data set, for the check that a study is continued with the same one.
+        inputs: name of the data set, options of reading it and initial weights, as JSON; a study is continued with the
+            same ones only.
         epochs: number of epochs of a trial.
 
     Raises:
@@ -132,7 +135,9 @@ class Search:
         ResourceError: the journal cannot be written or read.
     """
 
-    def __init__(self, out: Path, experiment: Experiment, space: SearchSpace, data: str, epochs: int) -> None:
+    def __init__(
+        self, out: Path, experiment: Experiment, space: SearchSpace, inputs: Mapping[str, Any], epochs: int
+    ) -> None:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -154,7 +159,7 @@ class Search:
         seed = (experiment.run.seed + len(self.study.trials)) % 2**32
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         self.space, self.out = space, out
-        identity = {"settings": to_dict(experiment), "data": data, "space": [space.lr, dict(space.choices)]}
+        identity = {"settings": to_dict(experiment), "inputs": dict(inputs), "space": [space.lr, dict(space.choices)]}
         self._check_identity(json.loads(json.dumps(identity)))
         self._continue_trials()
         if not self.study.trials:
@@ -165,8 +170,8 @@ class Search:
         if stored is None:
             self.study.set_user_attr("identity", identity)
         elif stored != identity:
-            old, new = flatten(stored.get("settings", {})), flatten(identity["settings"])
-            differing = [name for name in new if old.get(name) != new[name]] or ["data or search"]
+            old, new = ({**flatten(each["settings"]), **each["inputs"]} for each in (stored, identity))
+            differing = [name for name in new if old.get(name) != new[name]] or ["settings to search"]
             raise ConfigError(
                 f"{self.out}: contains a search with other {', '.join(differing[:5])}. Repeat its options to continue "
                 "it, or choose another folder (out)."
