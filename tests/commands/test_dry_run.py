@@ -78,10 +78,10 @@ def test_dry_run_without_timing_as_text(words: list[str], capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "nothing is written" in out
     assert "time " not in out
-    next_line = out.splitlines()[-1]
-    assert next_line.startswith("next: sais train sais-lite --data ")
-    assert "--dry-run" not in next_line
-    assert "--no-timing" not in next_line
+    assert out.splitlines()[-1].startswith("next: sais train sais-lite --data ")
+    assert "the same by hand: sais train sais-lite --data " in out
+    assert "--dry-run" not in out
+    assert "--no-timing" not in out
 
 
 def test_dry_run_fails_where_the_data_would_stop_the_run(

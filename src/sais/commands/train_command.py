@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from sais.commands.arguments import parse
+from sais.commands.dry_run import DRY_RUN_OPTIONS
 from sais.commands.options import FLAT, Count, check_command_line
 from sais.commands.recipe_options import (
     RecipeOptions,
@@ -196,7 +197,7 @@ def ready_command(command: Command, suggestion: Suggestion) -> str:
         command: the command line as given.
         suggestion: the chosen settings.
     """
-    words, position = list(command.words), 0
+    words, position = [word for word in command.words if word not in DRY_RUN_OPTIONS], 0
     while position < len(words):
         option, _, value = words[position].partition("=")
         if option in ("--size", "--epochs") and "auto" in (value, *words[position + 1 : position + 2]):

@@ -30,8 +30,8 @@ class VideoOptions:
     reconnections: Annotated[int, Minimum(0), Maximum(10**6)] = 5
     """Stream: number of times in a row that a broken connection is opened again."""
     track: bool = False
-    """Give each object an id that stays, in videos and in images as frames of a video. Writes tracks.json, tracks.csv
-    (extra track)."""
+    """Give each object an id that stays, in videos and in images as frames of a video. Writes tracks.json and
+    tracks.csv. Needs the extra track."""
     tracker: Literal["masks", "boxes", "bytetrack", "ocsort", "botsort"] = "masks"
     """Assignment by the IoU of masks or boxes, or a tracker of the package trackers."""
     max_lost: Seconds = 1.0
