@@ -101,3 +101,17 @@ def test_every_loopback_address_is_one() -> None:
 def test_names_with_a_scheme_or_a_port_are_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match="is not a host name"):
         ServingOptions(allowed_hosts=(name,))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_quiet_service_writes_no_access_log_in_any_process(
+    workers: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr("sais.commands.serve.Application.__call__", lambda application: application)
+    monkeypatch.setattr("sais.serving.server.end_worker_with_parent", lambda: None)
+    monkeypatch.setattr("sais.serving.server.run_server", lambda factory, *rest: started.append(factory()) or 0)
+    (tmp_path / "model.onnx").touch()
+    words = ["serve", str(tmp_path / "model.onnx"), "--port", "0", "--workers", workers]
+    assert (main(words), main([*words, "--quiet"])) == (0, 0)
+    assert [application.arguments.access_log for application in started] == [True, False]

@@ -16,7 +16,7 @@ from sais.commands.options import Maximum, Minimum
 from sais.errors import InputError, SaisError
 from sais.inference.options import InferenceOptions
 from sais.serving.options import ServingOptions
-from sais.text import error_message, print_text, printable
+from sais.text import error_message, is_quiet, print_text, printable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -70,6 +70,8 @@ def run(argv: Sequence[str]) -> int:
     if local:
         hosts = (*arguments.serving.allowed_hosts, *LOOPBACK_NAMES)
         arguments = replace(arguments, serving=replace(arguments.serving, allowed_hosts=hosts))
+    if is_quiet():  # processes of their own know nothing of --quiet
+        arguments = replace(arguments, access_log=False)
     application = Application(arguments, paths, keys)
     app = application() if arguments.workers == 1 else None  # errors are reported before anything listens
     names = ", ".join(map(printable, paths))
