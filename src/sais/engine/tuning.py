@@ -170,7 +170,7 @@ class Search:
         if stored is None:
             self.study.set_user_attr("identity", identity)
         elif stored != identity:
-            old, new = ({**flatten(each["settings"]), **each["inputs"]} for each in (stored, identity))
+            old, new = ({**flatten(each.get("settings", {})), **each.get("inputs", {})} for each in (stored, identity))
             differing = [name for name in new if old.get(name) != new[name]] or ["settings to search"]
             raise ConfigError(
                 f"{self.out}: contains a search with other {', '.join(differing[:5])}. Repeat its options to continue "
