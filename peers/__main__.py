@@ -79,7 +79,7 @@ class Arguments:
     """accuracy: recipe whose backbone, width, input and optimizer all systems share."""
     epochs: int | None = None
     """accuracy: number of epochs. Default: that of the recipe."""
-    iterations: int | None = None
+    max_iterations: int | None = None
     """accuracy: stop after this number of iterations, for a trial."""
     input_size: int | None = None
     """accuracy, loader: side of the square network input in pixels."""

@@ -29,7 +29,7 @@ def accuracy(arguments: Arguments, command: str) -> str:
     budget = Budget(
         base=arguments.base,
         epochs=arguments.epochs,
-        max_iterations=arguments.iterations,
+        max_iterations=arguments.max_iterations,
         size=(arguments.input_size, arguments.input_size) if arguments.input_size else None,
         workers=arguments.workers,
         device=arguments.device,

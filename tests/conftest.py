@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,13 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported: tests run in parallel
 os.environ["SAIS_CACHE"] = "off"  # tests of the cache have one of their own
+os.environ |= {  # Ray reads these when the first test of a process imports it: loopback only, no token in the home
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # else its processes wait for those of the other tests
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 
 if TYPE_CHECKING:
     import torch

@@ -63,9 +63,9 @@ TEXTS = tuple(
     if not text.startswith(("/", "..")) and "\0" not in text and "\ud800" not in text and text not in CODE_NAMES
 )
 """Texts that can be words of a command line and are no paths outside the folder; own code may raise what it wants."""
-SLOW = ("bench", "demo", "reproduce", "serve")
-"""Commands that take minutes with valid options, or do not end: they get one option that is never valid. Requests to
-`sais serve` are in `peers.serving.hostile`."""
+SLOW = ("bench", "demo", "push", "reproduce", "serve", "tune")
+"""Commands that take minutes with valid options, do not end, or need a network: they get one option that is never
+valid. Requests to `sais serve` are in `peers.serving.hostile`."""
 KEPT = {"train": {"--max-iterations"}, "make-shapes": {"--train", "--valid"}, "predict-many": {"--engine"}}
 """Options that keep the value that makes a case fast, or without which Ray is started."""
 NOT_VARIED = {"--compile", "--run.compile"}
@@ -110,6 +110,11 @@ def valid_words(name: str, data: Path, run: Path, samples: Samples) -> list[str]
         "predict": [graph, image],
         "predict-many": ["--engine=local", graph, image, "many"],  # the first word is the last to be cut off
         "info": [graph],
+        "compare": [graph, str(samples.graphs[1]), "--data", str(data), "--workers", "0", "--resamples", "10"],
+        "average": [str(run), str(samples.run), "--out", "average.safetensors"],
+        "package": [str(run), "packaged"],
+        "push": [str(run), "owner/name"],
+        "completion": ["bash"],
         "runs": [str(run)],
         "report": [str(run), "--out", "report.html", "--workers", "0"],
         "export": [str(run), "--graph", "raw"],
@@ -123,6 +128,7 @@ def valid_words(name: str, data: Path, run: Path, samples: Samples) -> list[str]
         "bench": ["masks"],
         "serve": [graph, "--port", "0"],
         "reproduce": ["table2"],
+        "tune": recipe,
     }
     return lines.get(name, [])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -25,12 +24,6 @@ from sais.distributed import process_group
 from sais.errors import ConfigError, SaisError
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
-RAY_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # else its processes wait for those of the other tests
-    "RAY_AUTH_MODE": "token",  # without one, Ray writes it to the home folder
-    "RAY_AUTH_TOKEN": secrets.token_hex(32),
-}
 OPTIONS = ("--size", "64", "--batch-size", "4", "--epochs", "2", "--workers", "0", "--device", "cpu", "--no-report")
 
 DYING = """
@@ -55,7 +48,7 @@ def started(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess
     """Run a command in `folder` with one thread per process."""
     source = str(Path(__file__).resolve().parents[2] / "src")
     path = source + os.pathsep + os.environ.get("PYTHONPATH", "")
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | RAY_SETTINGS
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 

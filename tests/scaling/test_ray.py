@@ -47,7 +47,6 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run Ray on this machine during the tests of this module; its processes must end with it."""
     with pytest.MonkeyPatch.context() as patch:
         let_processes_crash(tmp_path_factory.mktemp("site"), patch)
-        patch.setenv("RAY_worker_niceness", "0")
         with running_ray(None, 2, 0):
             below = descendants(os.getpid())
             assert len(below) > 3

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -32,15 +30,10 @@ EXACT = ("class_id", "class_name", "area", "mask")
 
 @pytest.fixture(scope="module")
 def ray_serve() -> Iterator[Any]:
-    """Yield the module. It imports Ray, which reads settings then, and which tests of other files start differently."""
+    """Yield the module. It imports Ray, which reads settings then."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # its name for: the loopback interface only
-        patch.setenv("RAY_worker_niceness", "0")  # else its processes wait for those of the other tests
         for name in ("READY_CHECK", "HEALTH_CHECK"):  # on a machine with other work, Ray would replace a slow proxy
             patch.setenv(f"RAY_SERVE_PROXY_{name}_TIMEOUT_S", str(WAIT))
-        if "RAY_AUTH_MODE" not in os.environ:  # Ray would write a token to the home folder; it keeps the first it reads
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         from sais.serving import ray_serve
 
         yield ray_serve
