@@ -89,6 +89,26 @@ def test_read_video_names_corrupt_and_missing_files(tmp_path: Path) -> None:
         read_video(path, frame_stride=0)
 
 
+@pytest.mark.parametrize("part", [0.4, 0.75, 0.98])
+def test_truncated_video_yields_its_frames_and_an_error(tmp_path: Path, part: float) -> None:
+    """FFmpeg ends a video whose last frames are missing without an error: 15 of 40 frames looked like a whole video."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "film.mp4"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    with VideoWriter(path) as writer:
+        for shift in range(40):
+            writer.write(np.roll(noise, 3 * shift, axis=1))
+    with av.open(str(path)) as container:
+        if not hasattr(container.streams.video[0], "index_entries"):
+            pytest.skip("this PyAV cannot read the index of a video")
+    assert len(list(read_video(path))) == 40
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    seen: list[int] = []
+    with pytest.raises(InputError, match=r"film\.mp4: (truncated after frame \d+ of 39|decoding fails after frame)"):
+        seen.extend(index for index, _, _ in read_video(path))
+    assert 5 < len(seen) < 40
+
+
 @pytest.mark.parametrize(("name", "other", "readable"), [(b"Lavf", b"\xff\xffvf", True), (b"avc1", b"zzzz", False)])
 def test_titles_in_any_encoding_and_unknown_codecs(tmp_path: Path, name: bytes, other: bytes, readable: bool) -> None:
     pytest.importorskip("av")

@@ -81,7 +81,9 @@ def read_video(path: str | Path, frame_stride: int = 1) -> Iterator[tuple[int, f
 
     Raises:
         MissingDependencyError: PyAV is not installed.
-        InputError: The file is missing, has no frames or is truncated; the frames before the defect are yielded first.
+        InputError: The file is missing, has no frames, or is truncated (its index lists frames beyond its end); the
+            frames before the defect are yielded first. Formats that may end anywhere, as .ts and .mkv, are read to
+            their end.
         ValueError: `frame_stride` is below 1.
     """
     if frame_stride < 1:
@@ -107,8 +109,21 @@ def _decode_frames(container: Any, path: Path, frame_stride: int) -> Iterator[tu
             raise InputError(
                 f"{path}: decoding fails after frame {index} ({error.strerror}). Copy or convert the video again."
             ) from None
+        listed = _frames_beyond_end(stream, path)
     if index < 0:
         raise InputError(f"{path}: no readable frames. Convert the video again.")
+    if listed:
+        raise InputError(f"{path}: truncated after frame {index} of {listed - 1}. Copy the video again.")
+
+
+def _frames_beyond_end(stream: Any, path: Path) -> int:
+    """Return the number of frames that the index of a video lists if one is beyond the end of the file, else 0.
+
+    FFmpeg ends such a video without an error. An older PyAV cannot read the index.
+    """
+    entries = list(getattr(stream, "index_entries", ()))
+    end = max((entry.pos + entry.size for entry in entries), default=0)
+    return max(len(entries), stream.frames) if end > path.stat().st_size else 0
 
 
 def frame_pixels(frame: Any) -> np.ndarray:
