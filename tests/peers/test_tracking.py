@@ -34,3 +34,11 @@ def test_model_and_speed_are_measured(trained: Path) -> None:
     assert all(0 <= quality.idf1 <= 1 for quality in found.values())
     speed = video.speed(trained, 8, ["--device", "cpu", "--batch-size", "4"])
     assert min(speed.network, speed.plain, speed.tracked) > 0
+
+
+def test_environment_of_the_automatic_device_is_that_of_the_chosen_one() -> None:
+    """`python -m peers tracking` with its default device failed after its measurements."""
+    from sais.commands.bench_tables import environment
+    from sais.device import choose_device
+
+    assert environment("auto") == environment(str(choose_device()))

@@ -25,15 +25,14 @@ ALLOCATOR_VARIABLES = ("LD_PRELOAD", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_
 
 
 def environment(device: str) -> str:
-    """Describe processor, device and versions in one line."""
+    """Describe processor, device and versions in one line; the device may be auto."""
+    from sais.device import choose_device
     from sais.engine.environment import describe_environment, format_environment, processor_name
     from sais.export.checks import is_installed
 
     if not is_installed("torch"):
         return f"{processor_name()}, {os.cpu_count()} cores, without torch"
-    import torch
-
-    return format_environment(describe_environment(torch.device(device)))
+    return format_environment(describe_environment(choose_device(device)))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
