@@ -145,7 +145,6 @@ def test_failing_shards_and_stopped_workers_do_not_hold_the_others(
     files, job = read_model_files(str(model), [model]), Job(str(tmp_path), format="coco")
     workers = RayWorkers(files, options, job, workers=2, retries=1, report=lines.append)
     assert workers.start().masks
-    processes = wait_until(lambda: len(found := worker_processes(os.getpid())) == 2 and found)
     for name, seconds in (("START_SECONDS", 1.0), ("REPORT_SECONDS", 0.2), ("PING_SECONDS", 0.2)):
         monkeypatch.setattr(ray_engine, name, seconds)
     with pytest.raises(ResourceError, match=r"no worker has started in 1 s\. Each needs 2 CPU cores, and 0 CPU cores"):
@@ -154,6 +153,8 @@ def test_failing_shards_and_stopped_workers_do_not_hold_the_others(
     import ray
 
     ray.wait(list(workers._tasks), num_returns=2)  # both have opened the model
+    # Those of the test before may be listed until they have ended.
+    processes = wait_until(lambda: len(found := worker_processes(os.getpid())) == 2 and found)
     monkeypatch.setattr(ray_engine, "START_SECONDS", 600.0)
     monkeypatch.setattr(ray_engine, "LOST_SECONDS", 15.0)  # a worker that starts on a busy machine replies late
     os.kill(processes[0], signal.SIGSTOP)  # as on a machine that has lost its network
