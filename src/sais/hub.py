@@ -20,7 +20,7 @@ from typing import Any
 
 from sais._version import __version__
 from sais.errors import CheckpointError, ConfigError, InputError, MissingDependencyError, ResourceError
-from sais.text import one_line, short_name
+from sais.text import one_line, short_name, without_credentials
 
 SCHEME = "hf://"
 """Start of the address of a model on the Hub: hf://owner/name, hf://owner/name@revision, hf://owner/name/file."""
@@ -35,7 +35,6 @@ _NAME = r"(?![\w.-]*(?:--|\.\.))[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 _ADDRESS = re.compile(rf"hf:/+(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>\w[\w.-]*))?(?:/(?P<file>.+))?", re.ASCII)
 _REPOSITORY = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w.-]*(?:/[\w.-]+)*", re.ASCII)
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 _DISK_ERRORS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
@@ -120,11 +119,6 @@ def parse_address(source: str | Path) -> HubAddress:
 def endpoint() -> str:
     """Return the address of the server for messages: HF_ENDPOINT, or that of Hugging Face, without credentials."""
     return without_credentials(_endpoint())
-
-
-def without_credentials(text: str) -> str:
-    """Return a text whose addresses have no user name and password, so that it may be printed and logged."""
-    return _CREDENTIALS.sub("", text)
 
 
 def _endpoint() -> str:

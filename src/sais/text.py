@@ -36,6 +36,7 @@ _CONTROLS = (
     r"\ud800-\udfff]"  # bytes of a file name that are not UTF-8
 )
 _ALLOWED_OR_CONTROL = re.compile(f"({_JOINER}|{_FLAG})|{_CONTROLS}")
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
 _LINE_BREAKS = re.compile(r"[ \t]*[\r\n]\s*")
 
 
@@ -52,6 +53,11 @@ def printable(text: object, max_length: int | None = None) -> str:
     if text.isprintable():
         return text
     return _ALLOWED_OR_CONTROL.sub(_escape, text)
+
+
+def without_credentials(text: str) -> str:
+    """Return a text whose addresses have no user name and password."""
+    return _CREDENTIALS.sub("", text)
 
 
 def short_name(name: object) -> str:

@@ -191,6 +191,28 @@ def test_ctrl_c_finishes_the_files(
     assert len(rows_of(out / "tracks.csv")) == 2 * count
 
 
+def test_a_truncated_video_leaves_the_files_of_its_frames(
+    trained: Path, tmp_path: Path, walkers: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The drawn video of the frames before the defect was deleted with the error."""
+    from sais.io.video import VideoWriter, read_video
+
+    film, out = tmp_path / "film.mp4", tmp_path / "out"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    with VideoWriter(film) as writer:
+        for shift in range(20):
+            writer.write(np.roll(noise, shift, axis=1))
+    film.write_bytes(film.read_bytes()[: film.stat().st_size * 3 // 4])
+    _, error = predict(capsys, trained, film, "--out", out, "--track", "--batch-size", 1, code=2)
+    assert "film.mp4: " in error
+    content = json.loads((out / "predictions.json").read_text())
+    count = len(content["images"])
+    assert content["info"]["complete"] is False
+    assert 1 < count < 20
+    assert len(list(read_video(out / "film.mp4"))) == count
+    assert len(rows_of(out / "tracks.csv")) == 2 * count
+
+
 def test_sound_of_a_video_is_kept(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     film = write_film(tmp_path / "film.mp4", "aac", 0.5, (0, 0.5))
     predict(capsys, trained, film, "--out", tmp_path / "out")

@@ -15,8 +15,9 @@ import pytest
 
 from sais.errors import InputError, ResourceError
 from sais.io.frame_source import live_source, open_frame_source
-from sais.io.live_video import LiveVideo, is_live, live_name, without_password
+from sais.io.live_video import LiveVideo, is_live, live_name
 from sais.io.video import VideoWriter
+from sais.text import without_credentials
 
 av = pytest.importorskip("av")
 
@@ -162,4 +163,4 @@ def test_words_that_name_live_videos() -> None:
     assert live_name("rtsp://user:pw@10.0.0.7:554/Streaming/Channels/101") == "101"
     assert live_name("rtsp://user:pw@10.0.0.7:554") == "10.0.0.7"
     assert live_name("http://a/b/live.m3u8?token=../../1") == "live"
-    assert without_password("rtsp://user:p@w@10.0.0.7/a@b") == "rtsp://10.0.0.7/a@b"
+    assert without_credentials("rtsp://user:p@w@10.0.0.7/a@b") == "rtsp://10.0.0.7/a@b"

@@ -110,7 +110,8 @@ class VideoPredictor:
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed in a video that ends by itself; its files are complete up to there.
-            SaisError: A video cannot be read or written.
+            InputError: A video cannot be read, or only up to some frame; its files are complete up to there.
+            SaisError: A file cannot be written.
         """
         for video, name in zip(videos, drawing_names([video.name for video in videos]), strict=True):
             self._predict(video.open(self.arguments, self.predictor), name)
@@ -123,7 +124,8 @@ class VideoPredictor:
         track_files, maximum = self.track_files, self.arguments.video.max_frames
         predictor = self.predictor if track_files is None else tracking_predictor(self.predictor)
         size = 1 if source.is_live else 2 * _WAITING
-        started, count, interrupt = time.monotonic(), 0, None
+        started, count = time.monotonic(), 0
+        interrupt: KeyboardInterrupt | InputError | None = None
         frames = ReadAhead(source.read(), size, source.is_live)
         total = min(source.total, maximum or source.total)
         with Progress(source.label, total, "frames") as progress, VideoOutput(self.arguments, source, name) as output:
@@ -139,12 +141,14 @@ class VideoPredictor:
                         output.put(frame, detections, follower)
                         count += 1
                         progress.advance()
-            except KeyboardInterrupt as error:
+            except (KeyboardInterrupt, InputError) as error:  # the files contain the frames until then
+                if not count:
+                    raise
                 interrupt = error
             if follower is not None:
                 follower.finish(self.predictions.class_names)
         self._finish(source, output, count, time.monotonic() - started, frames.dropped)
-        if interrupt is not None and not source.is_live:
+        if isinstance(interrupt, InputError) or (interrupt is not None and not source.is_live):
             raise interrupt
 
     def _add(self, source: FrameSource, name: Path, frame: Frame, detections: Detections) -> None:

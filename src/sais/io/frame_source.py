@@ -14,9 +14,10 @@ import numpy as np
 from sais.errors import InputError, OutOfMemoryError, SaisError
 from sais.io.image_reader import ImageReader
 from sais.io.images import as_image
-from sais.io.live_video import LiveVideo, is_live, live_name, without_password
+from sais.io.live_video import LiveVideo, is_live, live_name
 from sais.io.sources import SourceImage, find_sources, unreadable_kind
 from sais.io.video import DEFAULT_RATE, read_video, video_info
+from sais.text import without_credentials
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ def live_source(
 
     total = -(-video.frames // frame_stride)
     rate = video.rate / frame_stride
-    return FrameSource(without_password(video.label), live_name(word), rate, total, read, not video.is_finite)
+    return FrameSource(without_credentials(video.label), live_name(word), rate, total, read, not video.is_finite)
 
 
 def sequence_source(
@@ -113,6 +114,7 @@ def sequence_source(
     chosen = range(0, len(images), frame_stride)
 
     def read() -> Iterator[Frame]:
+        """Yield the readable images, and close the reader."""
         try:
             for index in chosen:
                 try:

@@ -18,6 +18,7 @@ import numpy as np
 from sais import input_limits
 from sais.errors import InputError, ResourceError
 from sais.io.video import VIDEO_SUFFIXES, frame_pixels, frame_rate, import_av, metadata_options
+from sais.text import without_credentials
 
 STREAM_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "rtmps://", "srt://", "udp://", "tcp://")
 """Starts of addresses that are always videos."""
@@ -55,11 +56,6 @@ def live_name(word: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name or "stream").strip("._") or "stream"
 
 
-def without_password(word: str) -> str:
-    """Return an address without user and password."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", word)
-
-
 class LiveVideo:
     """The frames of a webcam or of a video at an address.
 
@@ -84,7 +80,7 @@ class LiveVideo:
         wait: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.source, self.label = source, f"webcam {source}" if source.isdecimal() else without_password(source)
+        self.source, self.label = source, f"webcam {source}" if source.isdecimal() else without_credentials(source)
         self.reconnections, self._note, self._wait, self._clock = reconnections, note, wait, clock
         self._av = import_av()
         try:
