@@ -71,6 +71,7 @@ def test_options_are_texts_or_values_and_paths_are_absolute(
         ({"models": "m.onnx", "max_batch": "many"}, "max_batch: 'many': "),
         ({"models": "m.onnx", "max_batch": 0}, "max_batch: 0 is not between"),
         ({"models": "m.onnx", "score": 2}, "score"),
+        ({"models": "m.onnx", "min_replicas": 5}, "min_replicas 5, max_replicas 4: not a range"),
     ],
 )
 def test_wrong_options_are_errors_before_anything_is_deployed(

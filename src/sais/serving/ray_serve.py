@@ -85,7 +85,7 @@ def app(arguments: dict[str, Any]) -> Application:
         max_queued_requests=4 * options.queue,
         autoscaling_config={
             "min_replicas": settings.min_replicas,
-            "max_replicas": max(settings.min_replicas, settings.max_replicas),
+            "max_replicas": settings.max_replicas,
             "target_ongoing_requests": 2 * options.max_batch,
         },
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
@@ -108,14 +108,14 @@ def build_replica(settings: RaySettings) -> FastAPI:
 def read_settings(arguments: dict[str, Any]) -> RaySettings:
     """Return the settings of options by name; see `app`."""
     values = dict(arguments)
-    models = values.pop("models", None) or values.pop("model", None) or []
+    models = values.pop("models", None) or []
     if isinstance(models, dict):
         models = [f"{name}={path}" for name, path in models.items()]
     paths = model_paths(models.split(",") if isinstance(models, str) else list(models))
     serving, inference, own = (
         [field.name for field in dataclasses.fields(cls)] for cls in (ServingOptions, InferenceOptions, RaySettings)
     )
-    own = own[3:]
+    own = [name for name in own if name not in ("models", "serving", "inference")]
     known = ["models", *own, *serving, *inference]
     for name in values:
         if name not in known:
@@ -125,12 +125,18 @@ def read_settings(arguments: dict[str, Any]) -> RaySettings:
         return {name: _convert(cls, name, values[name]) for name in names if name in values}
 
     absolute = {name: Path(os.path.abspath(path)) for name, path in paths.items()}  # replicas run in other folders
-    return RaySettings(
+    settings = RaySettings(
         absolute,
         ServingOptions(**given(ServingOptions, serving)),
         InferenceOptions(**given(InferenceOptions, inference)),
         **given(RaySettings, own),
     )
+    if not 0 <= settings.min_replicas <= settings.max_replicas or settings.max_replicas < 1:
+        raise ConfigError(
+            f"min_replicas {settings.min_replicas}, max_replicas {settings.max_replicas}: not a range. Give a minimum "
+            "of 0 or more and a maximum of at least that and 1."
+        )
+    return settings
 
 
 def _convert(cls: type, name: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ detects nothing. `relatedness` measures it.
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -237,4 +238,4 @@ def _evaluate(checkpoint: Checkpoint, split: DatasetSplit, trust: bool) -> tuple
         raise InputError(f"{split.name}: no annotations to choose models by. Give labeled images.")
     thresholds = best_thresholds(evaluation)
     state = {"metrics": metrics.to_dict(), "thresholds": None if thresholds is None else thresholds.to_dict()}
-    return scores.AP if scores.AP == scores.AP else 0.0, state
+    return 0.0 if math.isnan(scores.AP) else scores.AP, state
