@@ -178,7 +178,7 @@ def measure(data: Path, repeats: int) -> str:
     rows = [["", "seconds", "CPU s", "peak MB", "before MB", "private MB", "largest worker MB"]]
     path = next((data / "annotations").glob("*.json"))
     for mode in MODES:
-        results = [result for _ in range(repeats) for result in _run(data, mode)]
+        results = [result for _ in range(repeats) for result in run_children(data, mode)]
         names = ("seconds", "cpu", "peak", "before", "private", "workers")
         medians = [statistics.median(result.get(name, 0) for result in results) for name in names]
         digits = (1, 1, 0, 0, 0, 0)
@@ -186,7 +186,8 @@ def measure(data: Path, repeats: int) -> str:
     return f"{path}: {path.stat().st_size / 1e6:.0f} MB\n{align_columns(rows)}"
 
 
-def _run(data: Path, mode: str) -> list[dict[str, Any]]:
+def run_children(data: Path, mode: str) -> list[dict[str, Any]]:
+    """Measure a reading in new processes, two with the mode ranks; return the results of `child`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if mode == "cold":
         environment["SAIS_CACHE"] = "off"

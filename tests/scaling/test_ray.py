@@ -44,10 +44,11 @@ def photos(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 @pytest.fixture(scope="module", autouse=True)
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run Ray on this machine during the tests of this module; its processes must end with it."""
+    others = descendants(os.getpid())  # of tests of other files, such as multiprocessing's resource tracker
     with pytest.MonkeyPatch.context() as patch:
         let_processes_crash(tmp_path_factory.mktemp("site"), patch)
         with running_ray(None, 2, 0):
-            below = descendants(os.getpid())
+            below = [pid for pid in descendants(os.getpid()) if pid not in others]
             assert len(below) > 3
             assert listening_addresses(below) <= LOOPBACK
             yield
