@@ -166,7 +166,7 @@ def take_step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, images
     optimizer.step()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True), (True, True)])
 def test_restore_optimizer_continues_on_another_device(tiny: Experiment, name: Any, before: bool, after: bool) -> None:
     """On CUDA the optimizer is fused, and AdamW counts its steps there; a CPU has fused optimizers too, for tests."""
@@ -205,7 +205,7 @@ def test_restore_optimizer_puts_steps_where_the_optimizer_counts(tiny: Experimen
         assert state["exp_avg"].device.type == "meta"
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_restore_optimizer_continues_to_the_bit(tiny: Experiment, tmp_path: Path, name: Any) -> None:
     settings = replace(tiny.optim, name=name)
     model = small_network()

@@ -194,7 +194,8 @@ class OptimConfig:
     """The optimizer."""
 
     name: str = "sgd"
-    """Optimizer: sgd with momentum (the paper), adamw (learns faster from few images), or module:function."""
+    """Optimizer: sgd with momentum (the paper), adamw (learns faster from few images), muon (faster still: Muon for the
+    convolutions of FPN, towers and ProtoNet, AdamW for everything else), or module:function."""
     lr: float = 0.01
     """Learning rate for `batch_size` images."""
     batch_size: int = 16
@@ -205,11 +206,14 @@ class OptimConfig:
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
-    """Weight decay; not applied to convolution biases, nor to norm layers with adamw."""
+    """Weight decay; not applied to convolution biases, nor to norm layers with adamw and muon, nor to convolutions that
+    Muon updates."""
     bias_lr_factor: float = 2.0
     """Factor on the learning rate of convolution biases, which have no weight decay."""
     backbone_lr_factor: float = 1.0
     """Factor on the learning rate of the backbone."""
+    muon_lr_factor: float = 10.0
+    """Factor on the learning rate of the convolutions that Muon updates."""
     layer_decay: float = 1.0
     """Factor on the learning rate of each backbone stage relative to the next stage, and of the last relative to the
     backbone. 1: all equal; 0.7 to 0.9 preserve more of the pretrained weights when fine-tuning on few images."""

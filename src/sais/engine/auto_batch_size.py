@@ -148,7 +148,7 @@ def _count_memory(experiment: Experiment, num_classes: int, device: torch.device
         peaks.append(peak_bytes(partial(step, images)))
     per_image = max(1, peaks[1] - peaks[0])
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    states = 2 if experiment.optim.name == "adamw" else 1
+    states = 1 if experiment.optim.name == "sgd" else 2
     fixed = _model_bytes(model) * (2 if experiment.run.ema else 1) + trained * states
     return fixed + int(RESIDENT_RATIO * max(0, peaks[0] - per_image)), int(RESIDENT_RATIO * per_image)
 

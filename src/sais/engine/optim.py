@@ -25,6 +25,8 @@ Schedule = Callable[[int, int, float, ScheduleConfig], float]
 """(iteration from 0, iterations per epoch, initial learning rate, settings) -> learning rate without warm-up."""
 
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+PREDICTIONS = ("class_logits", "quality_logits", "distances", "coefficients", "prototypes")
+"""Names of the layers whose outputs are predictions; Muon leaves them to AdamW."""
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGroup]:
@@ -33,9 +35,11 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGro
     Convolution biases have `bias_lr_factor` and no decay. All parameters of `model.backbone` have `backbone_lr_factor`
     times `layer_decay` to the power of their stage, counted from the last one. Frozen parameters are left out. Norm
     layers are treated like weights, as in mmdetection's FCOS, but AdamW, whose decay is far stronger, does not decay
-    them.
+    them. With Muon, convolutions outside the backbone that are no predictions are groups with "muon" true,
+    `muon_lr_factor` and no decay.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    with_muon = config.name == "muon"
     backbone = getattr(model, "backbone", None)
     stages = stages_from_last(backbone) if isinstance(backbone, Backbone) else {}
     for module_name, module in model.named_modules():
@@ -45,16 +49,28 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGro
             factor, decay = 1.0, config.weight_decay
             if module_name.startswith("backbone."):
                 factor *= config.backbone_lr_factor * config.layer_decay ** stages.get(parameter, 0)
-            if isinstance(module, NORMS):
-                decay = 0.0 if config.name == "adamw" else decay
+            by_muon = with_muon and name == "weight" and _is_hidden_convolution(module_name, module)
+            if by_muon:
+                factor, decay = factor * config.muon_lr_factor, 0.0
+            elif isinstance(module, NORMS):
+                decay = 0.0 if config.name in ("adamw", "muon") else decay
             elif name == "bias":
                 factor *= config.bias_lr_factor
                 decay = 0.0
-            groups.setdefault((factor, decay), []).append(parameter)
+            groups.setdefault((factor, decay, by_muon), []).append(parameter)
     return [
         {"params": parameters, "factor": factor, "weight_decay": decay}
-        for (factor, decay), parameters in groups.items()
+        | ({"muon": muon} if config.name == "muon" else {})
+        for (factor, decay, muon), parameters in groups.items()
     ]
+
+
+def _is_hidden_convolution(name: str, module: nn.Module) -> bool:
+    """Return whether a module is a full convolution outside the backbone that is no prediction."""
+    is_prediction = name.rpartition(".")[2] in PREDICTIONS
+    return (
+        isinstance(module, nn.Conv2d) and module.groups == 1 and not is_prediction and not name.startswith("backbone.")
+    )
 
 
 def stages_from_last(backbone: Backbone) -> dict[nn.Parameter, int]:
@@ -102,13 +118,19 @@ def _adamw(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Opt
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=_is_fused(groups))
 
 
+def _muon(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Optimizer:
+    from sais.engine.muon import MuonAdamW  # here only
+
+    return MuonAdamW(groups, config.lr, _is_fused(groups))
+
+
 def _is_fused(groups: list[ParameterGroup]) -> bool | None:
     """Return whether one kernel updates many parameters: on CUDA. None: torch's default, which a CPU keeps."""
     parameters = [parameter for group in groups for parameter in group["params"]]
     return True if parameters and all(parameter.device.type == "cuda" for parameter in parameters) else None
 
 
-OPTIMIZERS: dict[str, OptimizerBuilder] = {"sgd": _sgd, "adamw": _adamw}
+OPTIMIZERS: dict[str, OptimizerBuilder] = {"sgd": _sgd, "adamw": _adamw, "muon": _muon}
 """Optimizers by name, for `optim.name`."""
 
 
