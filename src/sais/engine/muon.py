@@ -54,7 +54,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return result
 
     def _update(self, group: dict[str, Any]) -> None:
-        """Update the parameters (any shape) of a group, those of one shape together, because small products are slow."""
+        """Update the parameters (any shape) of a group, those of one shape together: small products are slow."""
         by_shape: dict[tuple[torch.Size, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
         for parameter in group["params"]:
             if parameter.grad is None:
