@@ -56,7 +56,7 @@ release-check: $(STAMP)
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m release.contents dist
 	$(BIN)/python -m release.clean_install dist
-	$(BIN)/python -m release.clean_install dist --tests --lowest
+	$(BIN)/python -m release.clean_install dist --tests --lowest --python 3.11
 	$(BIN)/python -m release.clean_install dist --tests --python $(RELEASE_PYTHON)
 
 release: test release-check

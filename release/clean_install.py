@@ -1,11 +1,13 @@
 """Install a wheel into a clean environment and use it there.
 
-    python -m release.clean_install dist                       # no torch: predict and serve with an ONNX model
-    python -m release.clean_install dist --tests --lowest      # quick tests with the lowest versions of pyproject.toml
-    python -m release.clean_install dist --tests --python 3.13 # and with the newest ones
+    python -m release.clean_install dist                             # no torch: predict and serve with an ONNX model
+    python -m release.clean_install dist --tests --lowest --python 3.11 # all tests, lowest versions of pyproject.toml
+    python -m release.clean_install dist --tests --python 3.13       # all tests, newest versions
+    python -m release.clean_install dist --tests tests/io --quick    # the quick tests of a folder
 
-uv (extra `release`) makes the environments: pip cannot choose lowest versions. The tests run in a copy of the
-repository without src/, so that they import what the wheel installed. The environments are deleted afterwards.
+uv (extra `release`) makes the environments: pip cannot choose lowest versions. The tests run in a copy of the files
+that git tracks and import what the wheel installed. Environment and copy are deleted afterwards; with `--folder
+FOLDER`, they are kept, to repeat a failed test.
 """
 
 from __future__ import annotations
@@ -26,18 +28,16 @@ from typing import Any
 
 from release.contents import ROOT
 
-EXTRAS = "train,imagenet-lite,video,track,hub,export,onnx,openvino,serve,report,reproduce,eval,heif,dev"
-"""What the tests need; `dev` has pytest."""
-QUICK_TESTS = (
-    "tests/test_checkpoint.py tests/test_cli.py tests/test_public_names.py",
-    "tests/export tests/inference",
-    "tests/engine tests/modeling tests/converters",
-    "tests/data tests/evaluation tests/io",
-    "tests/ops tests/results tests/recipes tests/reports",
-    "tests/serving tests/commands tests/extension tests/tracking tests/test_hub.py",
+EXTRAS = (
+    "train,imagenet-lite,tune,video,track,hub,export,onnx,openvino,serve,ray,parquet,report,reproduce,eval,heif,fonts,"
+    "supervision,browser,docs,release,dev"
 )
-"""Parts of the tests; the tests of the documents and of the style do not depend on versions."""
-COPIED = ("tests", "docs", "examples", "peers", "website", "release", "deploy")
+"""What the tests use; the two loggers of other makers, wandb and mlflow, are replaced in the tests."""
+NEWEST_EXTRAS = "track-eval"
+"""What the tests use in addition, and which needs newer packages than the lowest versions."""
+ALL_TESTS = ("-m", "slow or not slow", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
+QUICK_TESTS = ("-m", "not slow", *ALL_TESTS[2:])
+"""Options of pytest; `make test` has those of ALL_TESTS."""
 SECONDS = 60
 """How long the server may take to start."""
 
@@ -122,18 +122,46 @@ def check_service(programs: Path, folder: Path, port: int = 8017) -> str:
     return f"without torch: {len(objects)} objects by the command and by the service, which also has its page"
 
 
-def run_tests(programs: Path, folder: Path, parts: Sequence[str]) -> None:
-    """Run parts of the quick tests with the installed package; the first part with a failed test ends the program."""
-    for name in COPIED:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("*.toml"), ROOT / "mkdocs.yml", ROOT / "Makefile"):
-        shutil.copy(path, folder)
+def copy_repository(folder: Path) -> None:
+    """Copy the files that git tracks, as they are in the working tree, into a new folder."""
+    for name in filter(None, run(["git", "ls-files", "-z"], ROOT).split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+def run_tests(programs: Path, folder: Path, options: Sequence[str]) -> None:
+    """Run tests in a copy of the repository with the installed package; a failed test ends this program.
+
+    Args:
+        programs: the environment's folder of programs.
+        folder: the copy, which does not exist yet.
+        options: options of pytest and paths of tests; without paths, all tests.
+    """
+    copy_repository(folder)
     data = os.environ.get("SAIS_DATA", str(ROOT.parent / "shared/data"))
-    for part in parts:
-        command = [str(programs / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *part.split()]
-        done = subprocess.run(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1", "SAIS_DATA": data})
-        if done.returncode:
-            raise SystemExit(f"{part}: status {done.returncode}")
+    command = [programs / "python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--max-worker-restart", "0"]
+    done = subprocess.run(
+        [*map(str, command), *options], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1", "SAIS_DATA": data}
+    )
+    if done.returncode:
+        raise SystemExit(f"pytest: status {done.returncode}")
+
+
+def check(arguments: argparse.Namespace, wheel: Path, folder: Path) -> None:
+    """Install a wheel below a folder and check it as the arguments of the command line say."""
+    extras = "serve,onnx"
+    if arguments.tests is not None:
+        extras = EXTRAS if arguments.lowest else f"{EXTRAS},{NEWEST_EXTRAS}"
+    programs = install(folder / "environment", wheel, extras, arguments.python, arguments.lowest)
+    print(run([programs / "sais", "version"]), end="", flush=True)
+    if arguments.tests is None:
+        (folder / "work").mkdir()
+        make_model(folder / "work")
+        print(check_service(programs, folder / "work"))
+    else:
+        options = QUICK_TESTS if arguments.quick else ALL_TESTS
+        run_tests(programs, folder / "work", [*options, *arguments.tests])
 
 
 def main() -> None:
@@ -142,22 +170,19 @@ def main() -> None:
     parser.add_argument("dist", type=Path, help="folder with one wheel")
     parser.add_argument("--python", default=sys.executable, help="interpreter or version of the environment")
     parser.add_argument("--lowest", action="store_true", help="lowest versions of the direct dependencies")
-    parser.add_argument("--tests", nargs="*", help="run these tests; without a value, the quick ones")
+    parser.add_argument("--tests", nargs="*", metavar="PATH", help="run these tests; without a value, all of them")
+    parser.add_argument("--quick", action="store_true", help="leave out the tests that are marked slow")
+    parser.add_argument("--folder", type=Path, help="new folder for environment and copy, which is kept")
     arguments = parser.parse_args()
     wheels = sorted(arguments.dist.glob("*.whl"))
     if len(wheels) != 1:
         raise SystemExit(f"{arguments.dist}: {len(wheels)} wheels. Empty it and build again.")
-    extras = "serve,onnx" if arguments.tests is None else EXTRAS
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True)
+        check(arguments, wheels[0], arguments.folder.resolve())
+        return
     with tempfile.TemporaryDirectory(prefix="sais-release-") as name:
-        folder = Path(name)
-        programs = install(folder / "environment", wheels[0], extras, arguments.python, arguments.lowest)
-        print(run([programs / "sais", "version"]), end="")
-        (folder / "work").mkdir()
-        if arguments.tests is None:
-            make_model(folder / "work")
-            print(check_service(programs, folder / "work"))
-        else:
-            run_tests(programs, folder / "work", arguments.tests or QUICK_TESTS)
+        check(arguments, wheels[0], Path(name))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -154,12 +155,35 @@ def test_oldest_python_is_the_same_everywhere(root: Path) -> None:
     assert f'python_version = "{oldest[1]}"' in text
     assert f'target-version = "py{oldest[1].replace(".", "")}"' in text
     assert f"Python {oldest[1]} or newer" in (root / "docs/install.md").read_text(encoding="utf-8")
+    assert f"--lowest --python {oldest[1]}\n" in (root / "Makefile").read_text(encoding="utf-8")
 
 
-def test_clean_environments_use_extras_and_tests_that_exist(root: Path) -> None:
+def test_clean_environments_have_all_extras_that_tests_use(root: Path) -> None:
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert set(clean_install.EXTRAS.split(",")) <= extras.keys()
-    paths = [path for part in clean_install.QUICK_TESTS for path in part.split()]
-    assert len(paths) > 10
-    for name in (*paths, *clean_install.COPIED):
-        assert (root / name).exists(), name
+    used = [*clean_install.EXTRAS.split(","), *clean_install.NEWEST_EXTRAS.split(",")]
+    assert sorted(used) == sorted(extras.keys() - {"wandb", "mlflow"})
+
+
+def test_clean_environments_run_what_make_test_runs(root: Path) -> None:
+    (line,) = re.findall(r"-m pytest (-m .*)", (root / "Makefile").read_text(encoding="utf-8"))
+    options = shlex.split(line)
+    assert options[: len(clean_install.ALL_TESTS)] == list(clean_install.ALL_TESTS)
+    assert clean_install.QUICK_TESTS[:2] == ("-m", "not slow")
+
+
+def test_tests_of_a_clean_environment_run_in_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy has the files that git tracks, as they are, and a failed test ends the program."""
+    repository = tmp_path / "repository"
+    (repository / "tests").mkdir(parents=True)
+    (repository / "tests/test_a.py").write_text("def test_passes():\n    pass\n")
+    (repository / "deleted.py").write_text("")
+    subprocess.run(["git", "init", "--quiet"], cwd=repository, check=True)
+    subprocess.run(["git", "add", "."], cwd=repository, check=True)
+    (repository / "deleted.py").unlink()
+    (repository / "untracked.py").write_text("")
+    monkeypatch.setattr(clean_install, "ROOT", repository)
+    clean_install.run_tests(Path(sys.executable).parent, tmp_path / "copy", [])
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["tests"]
+    (repository / "tests/test_a.py").write_text("def test_fails():\n    assert False\n")
+    with pytest.raises(SystemExit, match="pytest: status 1"):
+        clean_install.run_tests(Path(sys.executable).parent, tmp_path / "second", ["tests/test_a.py"])
