@@ -246,7 +246,7 @@ def _run_plan(
                 skip_broken=skip_broken,
                 random_init=plan.random_init,
             )
-        result = _evaluate_run(plan, valid_split, description, folder, skip_broken)
+        result = evaluate_run(plan, valid_split, description, folder, skip_broken)
     for path in (folder / "result.json", out / "results" / f"{name}.json"):
         write_result(path, result)
     if (folder / "model.safetensors").exists():
@@ -255,10 +255,18 @@ def _run_plan(
     return result
 
 
-def _evaluate_run(
+def evaluate_run(
     plan: RunPlan, valid_split: DatasetSplit, description: dict[str, Any], folder: Path, skip_broken: bool
 ) -> RunResult:
-    """Evaluate the final weights of a run, averaged where the run averages them."""
+    """Evaluate the final weights of a run, averaged where the run averages them; before its end those last saved.
+
+    Args:
+        plan: the run.
+        valid_split: validation split.
+        description: description of the data set by `describe_data`.
+        folder: folder of the run.
+        skip_broken: whether unreadable images are skipped instead of raising an error.
+    """
     # Not the best weights of a run that was stopped early: those were chosen on the images that are evaluated here.
     path = folder / ("model" if (folder / "model.safetensors").exists() else "last")
     path = path.with_suffix(".safetensors")
