@@ -15,12 +15,15 @@
     fuzz         mutated files and odd command lines: only errors of sais, in time, in memory, without other effects
     planted-faults   what `sais doctor` finds in a copy of a data set with one fault of each kind
     tracking     HOTA, IDF1 and identity switches of a model's tracks; speed of a video against the network
+    speedrun     core-minutes in which recipes reach a mask AP; its options: python -m peers speedrun --help
+    few-images   mask AP over the number of training images; its options: python -m peers few-images --help
 
 Results are written to --out, the folder of `sais reproduce`, and shown on its page.
 """
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -67,6 +70,8 @@ class Arguments:
     fuzz: mutated files and odd command lines, for --minutes or --cases of each kind.
     planted-faults: what `sais doctor` finds in a copy of --data (animals) with one fault of each kind.
     tracking: tracks of ten crossing shapes by --model, a model of `sais make-shapes`; speed of a 1280x720 video.
+    speedrun: core-minutes in which recipes reach a mask AP; its options: `python -m peers speedrun --help`.
+    few-images: mask AP over the number of training images; its options: `python -m peers few-images --help`.
     """
 
     command: tyro.conf.Positional[Command]
@@ -135,8 +140,14 @@ class Arguments:
     """tracking: minimum score. Default: that of the model."""
 
 
+OWN_OPTIONS = {"speedrun": "peers.speedrun", "few-images": "peers.few_images"}
+"""Commands with options of their own -> their module, which has a `main`."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `python -m peers`."""
+    if argv and argv[0] in OWN_OPTIONS:
+        return int(importlib.import_module(OWN_OPTIONS[argv[0]]).main(argv[1:]))
     arguments = parse(Arguments, argv, "python -m peers COMMAND")
     prepare_torch("peers")
     check_writable(arguments.out)

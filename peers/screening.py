@@ -66,13 +66,13 @@ class Plan:
     def runs(self) -> list[tuple[str, RunPlan]]:
         """Return the variants and their runs, seed by seed, so that every variant has one seed before any has two."""
         return [
-            (name, RunPlan(_file_name(name), replace_settings(experiment, "run", seed=seed)))
+            (name, RunPlan(file_name(name), replace_settings(experiment, "run", seed=seed)))
             for seed in self.seeds
             for name, experiment in self.variants.items()
         ]
 
 
-def _file_name(variant: str) -> str:
+def file_name(variant: str) -> str:
     """Return the name of a variant as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", variant).strip("-.")[:60] or "variant"
 
@@ -169,9 +169,9 @@ def table_rows(results: Mapping[str, Sequence[RunResult]]) -> list[list[str]]:
             [
                 name,
                 " ".join(str(run.seed) for run in runs) or "-",
-                *(_mean_and_range([100 * _metric(run, metric) for run in runs]) for metric in METRICS),
+                *(mean_and_range([100 * _metric(run, metric) for run in runs]) for metric in METRICS),
                 " ".join(gains) or "-",
-                _mean_and_range(minutes),
+                mean_and_range(minutes),
             ]
         )
     return rows
@@ -201,7 +201,7 @@ def _metric(result: RunResult, name: str) -> float:
     return float((result.metrics[kind] or {}).get(metric) or 0.0)
 
 
-def _mean_and_range(values: Sequence[float]) -> str:
+def mean_and_range(values: Sequence[float]) -> str:
     if not values:
         return "-"
     mean = f"{sum(values) / len(values):.1f}"
