@@ -14,9 +14,10 @@
     busy         throughput of training and prediction next to other busy processes
     fuzz         mutated files and odd command lines: only errors of sais, in time, in memory, without other effects
     planted-faults   what `sais doctor` finds in a copy of a data set with one fault of each kind
-    tracking     HOTA, IDF1 and identity switches of a model's tracks; speed of a video against the network
+    tracking     HOTA, IDF1 and identity switches of a model's tracks
     speedrun     core-minutes in which recipes reach a mask AP; its options: python -m peers speedrun --help
     few-images   mask AP over the number of training images; its options: python -m peers few-images --help
+    video        speed of `sais predict` on a video against the network; its options: python -m peers video --help
 
 Results are written to --out, the folder of `sais reproduce`, and shown on its page.
 """
@@ -69,9 +70,10 @@ class Arguments:
     busy: throughput of training and prediction next to other busy processes, about 7 minutes.
     fuzz: mutated files and odd command lines, for --minutes or --cases of each kind.
     planted-faults: what `sais doctor` finds in a copy of --data (animals) with one fault of each kind.
-    tracking: tracks of ten crossing shapes by --model, a model of `sais make-shapes`; speed of a 1280x720 video.
+    tracking: tracks of ten crossing shapes by --model, a model of `sais make-shapes`.
     speedrun: core-minutes in which recipes reach a mask AP; its options: `python -m peers speedrun --help`.
     few-images: mask AP over the number of training images; its options: `python -m peers few-images --help`.
+    video: speed of `sais predict` on a video against the network; its options: `python -m peers video --help`.
     """
 
     command: tyro.conf.Positional[Command]
@@ -119,7 +121,7 @@ class Arguments:
     only: tuple[str, ...] = ()
     """memory, training: names of the systems to measure. fuzz: kinds of input. gpu: sections. Default: all."""
     batch_size: int = 2
-    """training: number of images in a timed step. tracking: number of frames in a batch."""
+    """training: number of images in a timed step."""
     screening: Path | None = None
     """gpu: plan of `python -m peers.screening`, run in the time that remains."""
     seconds: float = 8.0
@@ -140,7 +142,7 @@ class Arguments:
     """tracking: minimum score. Default: that of the model."""
 
 
-OWN_OPTIONS = {"speedrun": "peers.speedrun", "few-images": "peers.few_images"}
+OWN_OPTIONS = {"speedrun": "peers.speedrun", "few-images": "peers.few_images", "video": "peers.video_speed"}
 """Commands with options of their own -> their module, which has a `main`."""
 
 
@@ -163,3 +165,6 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except SaisError as error:
         sys.exit(f"peers: error: {error}")
+    except KeyboardInterrupt:
+        print("peers: interrupted", file=sys.stderr)
+        sys.exit(130)

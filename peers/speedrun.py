@@ -104,13 +104,11 @@ def speedrun(
                 if any(a.reached and (a.recipe, a.seed) == (recipe, seed) for a in attempts):
                     continue
                 experiment = replace_settings(settings[recipe, epochs], "run", seed=seed)
-                log(f"{recipe}, {epochs} epochs, seed {seed}")
+                label = f"{recipe}, {epochs} epoch{'s' if epochs > 1 else ''}, seed {seed}"
+                log(label)
                 run = measure_run(RunPlan(file_name(recipe), experiment), data, arguments.out, each_epoch=True)
                 attempts.append(Attempt(recipe, epochs, run.mask_ap >= arguments.target, run))
-                log(
-                    f"{recipe}, {epochs} epochs, seed {seed}: mask AP {run.mask_ap:.3f} in "
-                    f"{run.core_seconds / 60:.1f} core-minutes"
-                )
+                log(f"{label}: mask AP {run.mask_ap:.3f} in {run.core_seconds / 60:.1f} core-minutes")
                 write_results(arguments, attempts, command)
     return attempts
 

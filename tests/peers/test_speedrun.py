@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,19 @@ def test_mistakes_are_found_before_the_first_run(
     with pytest.raises(InputError, match="no such data folder"):
         run("--data", str(tmp_path / "missing"))
     assert fake_runs == []
+
+
+def test_ctrl_c_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speedrun, "main", interrupt)
+    monkeypatch.setattr(sys, "argv", ["peers", "speedrun"])
+    monkeypatch.delitem(sys.modules, "peers.__main__")
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("peers", run_name="__main__", alter_sys=True)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "peers: interrupted\n"
 
 
 def test_rows_of_one_recipe() -> None:
