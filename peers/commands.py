@@ -259,7 +259,7 @@ def planted_faults(arguments: Arguments, command: str) -> str:
 
 
 def tracking(arguments: Arguments, command: str) -> str:
-    """Measure the tracks of a model on a synthetic video, and the speed of a video against the network."""
+    """Measure the tracks of a model on a synthetic video."""
     from peers import video
     from sais.errors import ConfigError
     from sais.paper.comparison import markdown_table
@@ -267,18 +267,13 @@ def tracking(arguments: Arguments, command: str) -> str:
     if arguments.model is None:
         raise ConfigError("tracking: no model. Give a model of the classes of sais make-shapes with --model.")
     quality = video.quality(arguments.model, arguments.frames, arguments.seed, arguments.device, arguments.score)
-    options = ["--device", arguments.device, "--batch-size", str(arguments.batch_size)]
-    speed = video.speed(arguments.model, arguments.frames, options)
     intro = (
         f"`{command}`: {_environment(arguments.device)}. Ten crossing shapes in {arguments.frames} frames, exact "
-        "identities, IoU of masks; then a 1280x720 video of as many frames (goal: 0.9 of the network alone)."
+        "identities, IoU of masks."
     )
     rows = [[name, f"{q.hota:.3f}", f"{q.idf1:.3f}", str(q.switches)] for name, q in quality.items()]
-    rates = {"network alone": speed.network, "sais predict": speed.plain, "sais predict --track": speed.tracked}
-    speeds = [[name, f"{rate:.2f}", f"{rate / speed.network:.2f}"] for name, rate in rates.items()]
-    tables = [markdown_table(("tracker", "HOTA", "IDF1", "identity switches"), rows)]
-    tables.append(markdown_table(("1280x720", "frames/s", "of the network"), speeds))
-    return _write_text(arguments.out, "tracking.md", [intro, *tables])
+    table = markdown_table(("tracker", "HOTA", "IDF1", "identity switches"), rows)
+    return _write_text(arguments.out, "tracking.md", [intro, table])
 
 
 def gpu(arguments: Arguments, command: str) -> str:

@@ -1,13 +1,8 @@
-"""`python -m peers tracking`: tracks of a model on a synthetic video, and the speed of a video against the network."""
+"""`python -m peers tracking`: tracks of a model on a synthetic video."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import re
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +12,6 @@ from sais.data.synthetic import SyntheticScene
 from sais.data.synthetic_video import moving_shapes
 from sais.errors import MissingDependencyError
 from sais.inference.predictor import Predictor
-from sais.io.temporary import temporary_folder
 from sais.ops.numpy_boxes import window_slices
 from sais.results.detections import Detections
 from sais.results.mask_ops import mask_window
@@ -26,21 +20,6 @@ from sais.tracking.follow import TrackerName, track
 TRACKERS: tuple[TrackerName, ...] = ("masks", "boxes", "bytetrack", "ocsort", "botsort")
 MIN_PIXELS = 30
 """Minimum number of visible pixels of an object that counts."""
-SPEED_SIZE = (720, 1280)
-DISTINCT_FRAMES = 30
-"""Number of frames of the video for the speed, which is shown forwards and backwards."""
-
-
-@dataclass(frozen=True)
-class VideoSpeed:
-    """Frames per second of the same frames."""
-
-    network: float
-    """`Predictor.stream` on frames in memory."""
-    plain: float
-    """`sais predict VIDEO`: decoding, network, drawing, encoding."""
-    tracked: float
-    """`sais predict VIDEO --track`."""
 
 
 def quality(model: Path, frames: int, seed: int, device: str, score: float | None) -> dict[str, TrackQuality]:
@@ -75,45 +54,3 @@ def _pairs(scene: SyntheticScene, detections: Detections) -> tuple[np.ndarray, n
             iou[row, column] = shared / max(1, int(bits.sum()) + mask.area - shared)
     assert detections.track_ids is not None
     return ids, detections.track_ids, iou
-
-
-def speed(model: Path, frames: int, options: Sequence[str] = ()) -> VideoSpeed:
-    """Measure the frames per second of a 1280x720 video and of the network alone.
-
-    Args:
-        model: The model.
-        frames: Number of frames.
-        options: Words of `sais predict`, such as --device and --batch-size.
-    """
-    from sais.commands.arguments import parse
-    from sais.commands.predict import PredictArguments
-    from sais.io.video import VideoWriter
-
-    images = [scene.image for scene in moving_shapes(0, DISTINCT_FRAMES, 10, SPEED_SIZE, 9.0, (150, 240))]
-    order = [*range(DISTINCT_FRAMES), *range(DISTINCT_FRAMES - 2, 0, -1)]
-    film = [images[order[i % len(order)]] for i in range(frames)]
-    arguments = parse(PredictArguments, [str(model), "film.mp4", *options], "sais predict MODEL SOURCE")
-    predictor = Predictor(model, arguments.inference)
-    list(predictor.stream(film[: 2 * arguments.inference.batch_size]))
-    start = time.perf_counter()
-    list(predictor.stream(film))
-    network = frames / (time.perf_counter() - start)
-    with temporary_folder() as folder:
-        with VideoWriter(folder / "film.mp4", 30) as writer:
-            for image in film:
-                writer.write(image)
-        rates = [_predict(model, folder, [*options, *words]) for words in ([], ["--track"])]
-    return VideoSpeed(network, *rates)
-
-
-def _predict(model: Path, folder: Path, options: Sequence[str]) -> float:
-    """Run `sais predict` on a film and return the frames per second that it prints."""
-    from sais.cli import main
-
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        status = main(["predict", str(model), str(folder / "film.mp4"), "--out", str(folder / "out"), *options])
-    match = re.search(r"(\d+) frames in [\d.]+ s, ([\d.]+) frames/s", text.getvalue())
-    if status or match is None:
-        raise RuntimeError(f"sais predict failed with status {status}: {text.getvalue()[-500:]}")
-    return float(match[2])

@@ -1,4 +1,4 @@
-"""Quality of tracks by TrackEval, on tracks whose errors are known; the measurement of a model and of the speed."""
+"""Quality of tracks by TrackEval, on tracks whose errors are known; the measurement of a model."""
 
 from __future__ import annotations
 
@@ -25,15 +25,12 @@ def test_track_quality_counts_swapped_and_missing_tracks() -> None:
 
 
 @pytest.mark.slow
-def test_model_and_speed_are_measured(trained: Path) -> None:
-    pytest.importorskip("av")
+def test_model_is_measured(trained: Path) -> None:
     from peers import video
 
     found = video.quality(trained, 8, 0, "cpu", 0.03)
     assert {"masks", "boxes"} <= set(found)
     assert all(0 <= quality.idf1 <= 1 for quality in found.values())
-    speed = video.speed(trained, 8, ["--device", "cpu", "--batch-size", "4"])
-    assert min(speed.network, speed.plain, speed.tracked) > 0
 
 
 def test_environment_of_the_automatic_device_is_that_of_the_chosen_one() -> None:

@@ -283,7 +283,9 @@ class VideoWriter:
     def _add_stream(self, height: int, width: int) -> Any:
         # PyAV's wheels contain x264; a system's ffmpeg may not, but always has MPEG-4.
         codec = next(name for name in ("libx264", "h264", "mpeg4") if self._has_encoder(name))
-        options = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {}
+        # A third less processor time than veryfast with crf 20, for files of up to 1.4 times the size: on a CPU, the
+        # encoder takes its time from the network.
+        options = {"crf": "22", "preset": "superfast"} if codec == "libx264" else {}
         stream = self._container.add_stream(codec, rate=self._rate, options=options)
         if self._first_seconds is not None:
             stream.codec_context.time_base = Fraction(1, _CLOCK)
