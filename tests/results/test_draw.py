@@ -95,6 +95,21 @@ def test_draw_keeps_tags_inside_the_image(box: list[float]) -> None:
     assert draw(GRAY, d).shape == GRAY.shape
 
 
+def test_draw_measures_the_texts_of_a_video_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sais.results.draw._tag_text.cache_clear()
+    names = ("a class with a rather long name", "deer")
+    wide, narrow = discs(), Detections((200, 120), [[5, 80, 46, 121]], [0.9], [0], names)
+    wide = Detections(wide.image_size, wide.boxes, wide.scores, wide.labels, names)
+    expected = [draw(GRAY, wide), draw(GRAY[:, :120], narrow)]
+    monkeypatch.setattr(sais.results.draw, "shorten_to_width", None)  # would fail if it were called
+    for _ in range(2):
+        np.testing.assert_array_equal(draw(GRAY, wide), expected[0])
+        np.testing.assert_array_equal(draw(GRAY[:, :120], narrow), expected[1])  # shortened for its own width
+    sais.results.draw._tag_text.cache_clear()
+    monkeypatch.undo()
+    np.testing.assert_array_equal(draw(GRAY[:, :120], narrow), expected[1])
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 3), (17, 23)])
 def test_draw_handles_tiny_images(size: tuple[int, int]) -> None:
     d = Detections(size, [[0, 0, size[1], size[0]]], [0.9], [0], ("bear",), [CroppedMask(0, 0, np.ones(size, bool))])

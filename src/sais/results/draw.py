@@ -354,14 +354,9 @@ def _draw_tags(
 ) -> None:
     """Write each text next to its box (N, 4), inside the image and clear of other texts and of small objects."""
     width, height = canvas.size
-    texts = [printable(text, MAX_LETTERS) for text in texts]
-    fonts = [font_for(text, font_size) or default_font(font_size) for text in texts]
-    texts = [shorten_to_width(text, font, width - font_size) for text, font in zip(texts, fonts, strict=True)]
+    tags = [_tag_text(text, font_size, width - font_size) for text in texts]
     padding, tag_height = 0.35 * font_size, round(1.32 * font_size)
-    sizes = [
-        (min(width, round(font.getlength(text) + 2 * padding)), min(height, tag_height))
-        for text, font in zip(texts, fonts, strict=True)
-    ]
+    sizes = [(min(width, round(length + 2 * padding)), min(height, tag_height)) for _, _, length in tags]
     pen = ImageDraw.Draw(canvas)
     places = place_tags(anchors, sizes, (height, width))
     for place, (w, h), box, color in zip(places, sizes, anchors, colors, strict=False):
@@ -370,9 +365,18 @@ def _draw_tags(
     for i, place in enumerate(places):
         if place is None:
             continue
-        (left, top, _), (w, h) = place, sizes[i]
+        (left, top, _), (w, h), (text, font, _) = place, sizes[i], tags[i]
         canvas.paste(colors[i], (left, top), _tag_shape(w, h))
-        pen.text((left + w / 2, top + h / 2), texts[i], fill=ink_on(colors[i]), font=fonts[i], anchor="mm")
+        pen.text((left + w / 2, top + h / 2), text, fill=ink_on(colors[i]), font=font, anchor="mm")
+
+
+@lru_cache(maxsize=1024)  # a video repeats the texts of its objects
+def _tag_text(text: str, font_size: int, max_width: int) -> tuple[str, Any, float]:
+    """Return a text as it is written in at most `max_width` pixels, its font, and its width in pixels."""
+    text = printable(text, MAX_LETTERS)
+    font = font_for(text, font_size) or default_font(font_size)
+    text = shorten_to_width(text, font, max_width)
+    return text, font, font.getlength(text)
 
 
 def _draw_leader(
