@@ -309,3 +309,22 @@ def test_tracks_that_left_memory_are_written_as_the_others(tmp_path: Path, monke
     found = write(tmp_path / "b")
     assert found | {"info": {}} == expected | {"info": {}}
     assert [track["frames"] for track in found["tracks"]] == [1, *[2] * 39, 1, 40]
+
+
+def test_the_pixels_of_a_mask_are_counted_once_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were counted once for each pair of objects: 100 objects took 80 ms a frame."""
+    from sais.commands import track_files
+    from sais.io.frame_source import Frame, FrameSource
+    from sais.results.cropped_mask import CroppedMask
+
+    counted: list[int] = []
+    monkeypatch.setattr(CroppedMask, "area", property(lambda mask: counted.append(1) or 7))
+    files = track_files.TrackFiles(tmp_path, False)
+    files.start_video(FrameSource("film", "film.mp4", 10, 0, lambda: iter(()), False), range(1, 6))
+    masks = [CroppedMask(5, 5, np.ones((4, 4), bool))] * 6
+    boxes, scores, labels = np.array([[5, 5, 9, 9]] * 6), np.full(6, 0.5), np.zeros(6, int)
+    found = Detections((20, 20), boxes, scores, labels, CLASSES, masks, track_ids=np.arange(1, 7))
+    files.add(Frame(0, 0.0, np.zeros((20, 20, 3), np.uint8)), found)
+    assert len(counted) == 6
+    rows = (tmp_path / track_files.TRACKS_CSV).read_text().splitlines()[1:]
+    assert [row.rsplit(",", 1)[1] for row in rows] == ["7"] * 6

@@ -99,7 +99,7 @@ class TrackFiles:
         video.setdefault("width", detections.image_size[1])
         video["length"] = video.get("length", 0) + 1
         assert detections.track_ids is not None
-        rows = []
+        rows, areas = [], detections.area.tolist()  # counts the pixels of all masks
         for i, number in enumerate(detections.track_ids.tolist()):
             label, score = int(detections.labels[i]), float(detections.scores[i])
             track = self._tracks.pop(number, None) or _Track(video["id"], frame.index, frame.seconds)
@@ -109,7 +109,7 @@ class TrackFiles:
             x1, y1, x2, y2 = detections.boxes[i].tolist()
             box = (x1, y1, x2 - x1, y2 - y1)
             name = csv_text(detections.class_names[label])
-            values = (f"{score:.4f}", *(f"{value:.2f}" for value in box), f"{detections.area[i]:.0f}")
+            values = (f"{score:.4f}", *(f"{value:.2f}" for value in box), f"{areas[i]:.0f}")
             rows.append((csv_text(video["name"]), frame.index, f"{frame.seconds:.3f}", number, name, *values))
             self._last_id = max(self._last_id, number)
         self._rows.append(_csv_lines(rows))
