@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from sais.config import Experiment, PostprocessConfig
+from sais.config import Experiment
 from sais.inference.on_device import DeviceRoute
 from sais.inference.predictor import Predictor
 from sais.inference.trained_model import TrainedModel
@@ -22,8 +22,9 @@ from sais.modeling.architecture import find_architecture
 from sais.modeling.postprocess import postprocess
 from sais.modeling.postprocess_fixed import postprocess_fixed
 from sais.ops.letterbox import group_by_canvas, letterbox
+from sais.ops.maskness import compute_maskness
 from sais.ops.masks import box_masks
-from sais.ops.masks_on_device import map_tensors, pack_masks
+from sais.ops.masks_on_device import map_tensors, masknesses, pack_masks
 from sais.ops.transfers import HostCopy, copy_together
 from tests.gpu.exact import exact_arithmetic
 from tests.modeling.test_postprocess_fixed import CONTENTS, POINTS, random_outputs
@@ -47,7 +48,7 @@ def test_post_processing_in_fixed_shapes_equals_that_of_the_host(device: torch.d
         assert torch.equal(fixed.instances.boxes.cpu(), expected.boxes)
 
 
-def test_packed_masks_equal_those_of_the_host(device: torch.device) -> None:
+def test_packed_masks_and_maskness_equal_those_of_the_host(device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     maps = [letterbox((300, 400), "fixed", (256, 320)), letterbox((97, 211), "fixed", (256, 320))]
     corners = (torch.rand(2, 40, 2, 2, generator=generator) * torch.tensor([320, 256])).sort(2).values
@@ -57,14 +58,17 @@ def test_packed_masks_equal_those_of_the_host(device: torch.device) -> None:
     inputs = [boxes, coefficients, prototypes, torch.ones(2, 40, dtype=torch.bool), *map_tensors(maps, 4)]
     with exact_arithmetic():
         copies = copy_together(inputs, device, overlap=True)
-        result = pack_masks(*copies[:4], type(map_tensors(maps, 4))(*copies[4:]), 400, 400_000)
-        windows, packed, length = (tensor.numpy() for tensor in HostCopy(result).tensors())
+        tensors = type(map_tensors(maps, 4))(*copies[4:])
+        result = [*pack_masks(*copies[:4], tensors, 400, 400_000), masknesses(*copies[:3], tensors)]
+        windows, packed, length, factors = (tensor.numpy() for tensor in HostCopy(result).tensors())
     first, different = 0, 0
     for image, canvas_map in enumerate(maps):
         mapped = canvas_map.boxes_to_image(boxes[image].numpy())
         arrays = prototypes[image].numpy(), coefficients[image].numpy()
         expected = box_masks(*arrays, mapped, canvas_map.image_size, canvas_map.cells_per_pixel(4))
-        for index, (x, y, bits, _) in enumerate(expected):
+        for index, (x, y, bits, logits) in enumerate(expected):
+            near = ((np.abs(logits) <= 1e-5) & (logits != 0)).any()
+            assert near or abs(factors[image, index] - compute_maskness(logits)) <= 1e-5
             assert windows[image, index].tolist() == [x, y, x + bits.shape[1], y + bits.shape[0]]
             size = -(-bits.size // 8)
             unpacked = np.unpackbits(packed[first : first + size], count=bits.size).astype(bool)
@@ -87,9 +91,12 @@ def no_waits(device: torch.device) -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_nothing_waits_before_the_result_is_taken(tiny: Experiment, precision: Any, device: torch.device) -> None:
-    experiment = replace(tiny, model=replace(tiny.model, pretrained=False))
+@pytest.mark.parametrize(("precision", "maskness"), [("fp32", False), ("bf16", False), ("fp32", True)])
+def test_nothing_waits_before_the_result_is_taken(
+    tiny: Experiment, precision: Any, maskness: bool, device: torch.device
+) -> None:
+    settings = replace(tiny.postprocess, maskness=maskness)
+    experiment = replace(tiny, model=replace(tiny.model, pretrained=False), postprocess=settings)
     torch.manual_seed(0)
     network = find_architecture("sais").build(experiment, 3)
     model = TrainedModel(network, experiment, ("ring", "star", "triangle"), (1, 2, 3))
@@ -99,7 +106,7 @@ def test_nothing_waits_before_the_result_is_taken(tiny: Experiment, precision: A
     route = DeviceRoute(backend.network, post, backend.device, backend.class_names, backend.mask_stride)
     images = [np.random.default_rng(i).integers(0, 256, (90, 120, 3), dtype=np.uint8) for i in range(8)]
     ((_, canvas_maps, stacked),) = group_by_canvas(images, "fixed", (64, 64))
-    settings: PostprocessConfig = predictor.filter.early_settings(predictor.experiment.postprocess)
+    settings = predictor.filter.early_settings(predictor.experiment.postprocess)
     for _ in range(3):  # the first calls prepare libraries and sizes
         route.start(stacked.transpose(0, 3, 1, 2), canvas_maps, settings, predictor.filter)()
     with no_waits(device):

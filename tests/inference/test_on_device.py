@@ -15,7 +15,7 @@ import torch
 from sais.config import Experiment
 from sais.inference.on_device import DeviceRoute, FixedSizes, fits
 from sais.inference.predictor import Predictor
-from sais.inference.trained_model import TrainedModel
+from sais.inference.trained_model import TrainedModel, load_model
 from sais.io.images import read_image
 from sais.modeling.architecture import find_architecture
 from sais.results.detections import Detections
@@ -46,11 +46,11 @@ def images(shapes: Path) -> list[np.ndarray]:
     return [array[: 96 - 7 * (i % 3), 3 * (i % 3) :] for i, array in enumerate(arrays)]
 
 
-def assert_equal(actual: Detections, expected: Detections) -> int:
-    """Compare detections; return the number of pixels that differ."""
+def assert_equal(actual: Detections, expected: Detections, score_tolerance: float = 2e-7) -> int:
+    """Compare detections, with a relative tolerance of the scores; return the number of pixels that differ."""
     assert actual.image_size == expected.image_size
     assert actual.omitted == expected.omitted
-    np.testing.assert_allclose(actual.scores, expected.scores, rtol=2e-7)
+    np.testing.assert_allclose(actual.scores, expected.scores, rtol=score_tolerance)
     np.testing.assert_array_equal(actual.labels, expected.labels)
     np.testing.assert_array_equal(actual.boxes, expected.boxes)
     assert len(actual.cropped_masks) == len(expected.cropped_masks)
@@ -85,6 +85,38 @@ def test_detections_are_those_of_the_host(options: dict[str, Any], trained: Path
     assert (sum(map(len, expected)) > 10) == (options["score"] != "auto")  # the model is below 0.3 everywhere
     streamed = list(predictor.stream(iter(images)))
     assert sum(assert_equal(*pair) for pair in zip(streamed, expected, strict=True)) <= 2
+
+
+@pytest.fixture(scope="module")
+def with_maskness(trained: Path) -> TrainedModel:
+    """Return the trained model with scores that are multiplied by the maskness, and masks beyond their boxes."""
+    model = load_model(trained)
+    settings = replace(model.experiment.postprocess, maskness=True, mask_margin=0.1)
+    return replace(model, experiment=replace(model.experiment, postprocess=settings))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"score": 0.03},
+        {"score": None},
+        {"score": 0.02, "classes": ("star", "cross"), "class_scores": ("star=0.03",)},
+        {"score": 0.02, "class_agnostic": True, "max_detections": 7},
+        {"score": 0.02, "tiles": 64},
+    ],
+    ids=lambda options: "-".join(map(str, options)),
+)
+def test_detections_with_maskness_are_those_of_the_host(
+    options: dict[str, Any], with_maskness: TrainedModel, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = images if "tiles" not in options else images[:2]
+    expected = Predictor(with_maskness, device="cpu", **options).batch(images)
+    predictor = on_route(with_maskness, **options)
+    predictor.batch(images)  # the sizes follow
+    monkeypatch.setattr(predictor, "_detect", lambda *arguments: pytest.fail("the route of the host"))
+    pixels = sum(assert_equal(*pair, 1e-5) for pair in zip(predictor.batch(images), expected, strict=True))
+    assert pixels <= 2  # logits within rounding of 0
+    assert sum(map(len, expected)) > 10
 
 
 def test_boxes_of_a_model_without_masks_are_those_of_the_host(tiny: Experiment, images: list[np.ndarray]) -> None:
@@ -148,10 +180,18 @@ def random_model(experiment: Experiment) -> TrainedModel:
     return TrainedModel(network, experiment, CLASS_NAMES, (1, 2, 3))
 
 
-@pytest.fixture
-def simulated(tiny: Experiment, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SimulatedDevice, Predictor]]:
+def random_experiment(tiny: Experiment, maskness: bool = False) -> Experiment:
+    """Return the settings of a network with random weights."""
+    model, settings = replace(tiny.model, pretrained=False), replace(tiny.postprocess, maskness=maskness)
+    return replace(tiny, model=model, postprocess=settings)
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "maskness"])
+def simulated(
+    request: pytest.FixtureRequest, tiny: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[SimulatedDevice, Predictor]]:
     """Yield a simulated accelerator and a predictor on it, at which nothing may take the route of the host."""
-    model = random_model(replace(tiny, model=replace(tiny.model, pretrained=False)))
+    model = random_model(random_experiment(tiny, request.param))
     predictor = Predictor(model, device="cpu", precision="bf16", score=0.001, max_detections=20)
     backend: Any = predictor.backend
     monkeypatch.setattr(predictor, "_detect", lambda *arguments: pytest.fail("the route of the host"))
@@ -216,12 +256,16 @@ def test_the_device_works_on_the_next_batch_before_the_host_takes_a_result(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"classes": ("star",)}], ids=["all", "classes"])
+@pytest.mark.parametrize(
+    ("options", "maskness"),
+    [({}, False), ({"classes": ("star",)}, False), ({}, True)],
+    ids=["all", "classes", "maskness"],
+)
 def test_post_processing_and_masks_compile_without_a_graph_break(
-    options: dict[str, Any], tiny: Experiment, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], maskness: bool, tiny: Experiment, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches of other images and of other shapes of masks use the same few graphs."""
-    model = random_model(replace(tiny, model=replace(tiny.model, pretrained=False)))
+    model = random_model(random_experiment(tiny, maskness))
     options = {"device": "cpu", "score": 0.001, "max_detections": 20, "batch_size": 4, **options}
     predictor = Predictor(model, **options)
     expected = predictor.batch(images)
@@ -236,7 +280,7 @@ def test_post_processing_and_masks_compile_without_a_graph_break(
     graphs.clear()
     for _ in range(3):
         for pair in zip(predictor.batch(images), expected, strict=True):
-            assert_equal(*pair)
+            assert_equal(*pair, 1e-5 if maskness else 2e-7)
     assert 1 <= graphs["unique_graphs"] <= 2
 
 

@@ -8,7 +8,8 @@ import torch
 
 from sais.ops import masks, masks_on_device
 from sais.ops.letterbox import CanvasMap, letterbox
-from sais.ops.masks_on_device import image_boxes, map_tensors, pack_masks, pixel_windows
+from sais.ops.maskness import compute_maskness
+from sais.ops.masks_on_device import image_boxes, map_tensors, masknesses, pack_masks, pixel_windows
 
 MAX_LOGIT = 1e-5
 """Absolute logit up to which a pixel may differ: sums of 32 products are added up in another order."""
@@ -92,6 +93,33 @@ def test_packed_masks_are_those_of_the_host(seed: int, margin: float, monkeypatc
     assert not result.packed[first:].any()
     assert near <= 1 + pixels // 10_000
     assert pixels > 500
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.17])
+@pytest.mark.parametrize("seed", range(8))
+def test_maskness_is_that_of_the_host(seed: int, margin: float) -> None:
+    batch, count = 3, 24
+    maps, generator = maps_of(seed, batch)
+    height, width = (side // 4 for side in maps[0].canvas_size)
+    boxes = random_boxes(maps, count, generator)
+    coefficients = torch.randn(batch, count, 8, generator=generator)
+    coefficients[:, ::5] = coefficients[:, ::5].abs().neg()  # empty masks
+    prototypes = torch.randn(batch, 8, height, width, generator=generator).relu()
+    result = masknesses(boxes, coefficients, prototypes, map_tensors(maps, 4), margin)
+    near, different = 0, set()
+    for image, canvas_map in enumerate(maps):
+        mapped = canvas_map.boxes_to_image(boxes[image].numpy())
+        arrays = prototypes[image].numpy(), coefficients[image].numpy()
+        expected = masks.box_masks(*arrays, mapped, canvas_map.image_size, canvas_map.cells_per_pixel(4), margin)
+        for index, (_, _, _, logits) in enumerate(expected):
+            if ((np.abs(logits) <= MAX_LOGIT) & (logits != 0)).any():  # may be positive in the other order of sums
+                near += 1
+                continue
+            assert result[image, index].item() == pytest.approx(compute_maskness(logits), abs=1e-6)
+            different.add(round(result[image, index].item(), 4))
+    assert near <= 2
+    assert len(different) > 20
+    assert 0.5 in different
 
 
 def test_a_list_beyond_the_capacity_states_the_bytes_needed() -> None:

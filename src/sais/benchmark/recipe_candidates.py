@@ -135,7 +135,7 @@ class PreparedSais:
         """Select candidates, run NMS and assemble the masks inside their boxes: B detections."""
         backend, settings = self.backend, self.backend.experiment.postprocess
         settings = replace(settings, max_detections=max(settings.max_detections, len(self.workload.boxes)))
-        if backend.device_route is not None and not settings.maskness:
+        if backend.device_route is not None:
             detections = self._on_device(outputs, settings)
             if detections is not None:
                 return detections

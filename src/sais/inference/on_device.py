@@ -23,11 +23,11 @@ from sais.config import PostprocessConfig
 from sais.inference.score_thresholds import DetectionFilter
 from sais.modeling.architecture import PostprocessFixed
 from sais.ops.letterbox import CanvasMap
-from sais.ops.masks_on_device import MapTensors, map_tensors, pack_masks
+from sais.ops.masks_on_device import MapTensors, map_tensors, masknesses, pack_masks
 from sais.ops.transfers import HostCopy, copy_together
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
-from sais.structures import DenseOutputs
+from sais.structures import DenseOutputs, Instances
 
 if TYPE_CHECKING:
     from sais.results.omitted import Omitted
@@ -257,6 +257,8 @@ def compute_results(
         outputs = replace(outputs, class_logits=outputs.class_logits + excluded)
     fixed = postprocess(outputs, maps.content_sizes, settings, candidates, repetitions)
     instances = fixed.instances
+    if settings.maskness and instances.coefficients is not None:
+        instances = rescore_by_maskness(instances, maps, settings.mask_margin)
     results = [instances.boxes, instances.scores, instances.labels, fixed.enough, fixed.converged]
     if instances.coefficients is not None and instances.prototypes is not None:
         visible = (instances.scores > 0) & (instances.scores >= minimum[instances.labels])
@@ -265,6 +267,29 @@ def compute_results(
             *(side, capacity, settings.mask_margin),
         )
     return results
+
+
+def rescore_by_maskness(instances: Instances, maps: MapTensors, margin: float) -> Instances:
+    """Multiply scores by the maskness and sort the detections again, as `sais.inference.assemble` does.
+
+    Args:
+        instances: detections of a batch (B, D, .), with masks.
+        maps: canvas maps (B, .).
+        margin: margin by which a mask may extend beyond its box, as a fraction of the box's sides.
+    """
+    boxes, coefficients, prototypes = instances.boxes, instances.coefficients, instances.prototypes
+    assert coefficients is not None
+    assert prototypes is not None
+    factors = masknesses(boxes, coefficients, prototypes, maps, margin)
+    scores, order = (instances.scores * factors).sort(dim=1, descending=True, stable=True)
+    rows = order[:, :, None]
+    return replace(
+        instances,
+        boxes=boxes.gather(1, rows.expand(-1, -1, 4)),
+        scores=scores,
+        labels=instances.labels.gather(1, order),
+        coefficients=coefficients.gather(1, rows.expand(-1, -1, coefficients.shape[2])),
+    )
 
 
 def fits(batch: int, cells: int, max_detections: int) -> bool:

@@ -200,7 +200,7 @@ class Predictor:
     ) -> Callable[[], list[Detections]]:
         settings = detection_filter.early_settings(self.experiment.postprocess)
         route = getattr(self.backend, "device_route", None)
-        if route is None or settings.maskness:  # needs the logits of the masks, which stay on the device
+        if route is None:
             return lambda: self._detect(canvases, canvas_maps, settings, detection_filter)
         finish = route.start(canvases, canvas_maps, settings, detection_filter)
 

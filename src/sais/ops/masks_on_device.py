@@ -98,6 +98,30 @@ def pack_masks(
     return PackedMasks(windows.int(), torch.cat(chunks), length)
 
 
+def masknesses(
+    boxes: Tensor, coefficients: Tensor, prototypes: Tensor, maps: MapTensors, margin: float = 0.0
+) -> Tensor:
+    """Return the maskness of each detection, as `sais.ops.maskness.compute_maskness` does: (B, D).
+
+    Args:
+        boxes: (B, D, 4) x1 y1 x2 y2 in canvas pixels.
+        coefficients: (B, D, K) float32.
+        prototypes: (B, K, h, w) float32.
+        maps: canvas maps, on the device.
+        margin: fraction of the box's sides by which a mask may extend beyond its box.
+    """
+    height, width = prototypes.shape[2:]
+    x1, y1, x2, y2 = pixel_windows(image_boxes(boxes, maps), maps.image_sizes, margin).unbind(2)
+    vertical, horizontal = maps.cells_per_pixel.unbind(1)
+    logits = torch.bmm(coefficients, prototypes.flatten(2)).unflatten(2, (height, width))
+    positive = logits > 0
+    positive &= _interpolated_cells(y1, y2, height, vertical)[:, :, :, None]
+    positive &= _interpolated_cells(x1, x2, width, horizontal)[:, :, None]
+    number = positive.sum((2, 3))
+    total = logits.sigmoid_().masked_fill_(positive.logical_not_(), 0).sum((2, 3))
+    return torch.where(number > 0, total / number, 0.5)
+
+
 def image_boxes(boxes: Tensor, maps: MapTensors) -> Tensor:
     """Map boxes (B, D, 4) from the canvas to the images as `CanvasMap.boxes_to_image` does."""
     scale, shift = (pair.flip(1).repeat(1, 2)[:, None] for pair in (maps.scale, maps.shift))
@@ -136,6 +160,22 @@ def neighbors(pixels: int, cells: int, cells_per_pixel: Tensor) -> tuple[Tensor,
     position = (centers * cells_per_pixel[:, None] - 0.5).clamp(0, cells - 1)
     before = position.long().clamp(max=max(cells - 2, 0))
     return before.int(), (position - before).float()
+
+
+def _interpolated_cells(first: Tensor, end: Tensor, cells: int, cells_per_pixel: Tensor) -> Tensor:
+    """Return which cells along one axis the pixels of windows are interpolated from: (B, D, cells) bool.
+
+    Args:
+        first: (B, D) int64 first pixel of each window.
+        end: (B, D) int64 pixel after its last; no cells for a window without pixels.
+        cells: number of grid cells.
+        cells_per_pixel: (B,) float64.
+    """
+    centers = torch.stack([first, end - 1], 2).double() + 0.5
+    position = (centers * cells_per_pixel[:, None, None] - 0.5).clamp(0, cells - 1)
+    before, last = position.long().clamp(max=max(cells - 2, 0)).split(1, dim=2)
+    index = torch.arange(cells, device=first.device)
+    return (index >= before) & (index <= last + 1) & (end > first)[:, :, None]
 
 
 def _items(windows: Tensor, longest_side: int, cells: int) -> tuple[Tensor, Tensor]:
