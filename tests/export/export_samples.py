@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -51,3 +52,15 @@ def random_model(
         postprocess=PostprocessConfig(maskness=options),
     )
     return TrainedModel(network.eval(), experiment, NAMES, (1, 5, 9))
+
+
+def with_maskness(path: Path, folder: Path) -> Path:
+    """Return a copy of an exported file in a folder that asks for scores times maskness; its checksum is wrong."""
+    import onnx
+
+    model = onnx.load(str(path))
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "experiment")
+    assert '"maskness": false' in entry.value
+    entry.value = entry.value.replace('"maskness": false', '"maskness": true')
+    onnx.save(model, str(folder / "maskness.onnx"))
+    return folder / "maskness.onnx"

@@ -37,7 +37,7 @@ from sais.ops.letterbox import group_by_canvas
 from sais.results.detections import Detections
 from sais.structures import STRIDES
 from tests.conftest import Export
-from tests.export.export_samples import random_model
+from tests.export.export_samples import random_model, with_maskness
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -251,13 +251,16 @@ def test_predictor_runs_exported_files_without_torch(
 
 
 @pytest.mark.slow
-def test_numpy_example_gives_the_predictors_masks(exported: Export, root: Path, tmp_path: Path) -> None:
-    path = exported("masks.onnx")
+@pytest.mark.parametrize("maskness", [False, True])
+def test_numpy_example_gives_the_predictors_masks(maskness: bool, exported: Export, root: Path, tmp_path: Path) -> None:
+    path = with_maskness(exported("masks.onnx"), tmp_path) if maskness else exported("masks.onnx")
     Image.fromarray(IMAGES[1]).save(tmp_path / "image.png")
     command = [sys.executable, str(root / "examples" / "onnx_numpy.py"), str(path), "image.png", str(MIN_SCORE)]
     output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    expected = Predictor(path, CPU)(IMAGES[1])
-    assert len(output.splitlines()) == len(expected) > 3
+    expected = Predictor(path, CPU, trust=True)(IMAGES[1])
+    scores = [float(line.partition(",")[0].split()[-1]) for line in output.splitlines()]
+    np.testing.assert_allclose(scores[::-1], expected.scores, atol=0.0051)
+    assert len(expected) > 3
     mask = np.zeros(expected.image_size, np.uint8)
     for i in reversed(range(len(expected))):
         mask[expected.masks()[i]] = i + 1

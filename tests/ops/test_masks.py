@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -269,6 +272,27 @@ def test_maskness_is_the_mean_probability_of_the_cells_of_the_mask() -> None:
         assert logits.size == len(cells)
         probabilities = [1 / (1 + np.exp(-cell)) for cell in cells if cell > 0]
         assert compute_maskness(logits) == pytest.approx(np.mean(probabilities) if probabilities else 0.5, abs=1e-5)
+
+
+def test_formula_of_the_documentation_is_maskness(root: Path) -> None:
+    page = (root / "docs/export.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "maskness = " in block)
+    random = np.random.default_rng(4)
+    size, grid = (61, 83), (16, 24)
+    cells_per_pixel = letterbox(size, "fixed", (64, 96)).cells_per_pixel(MASK_STRIDE)
+    logits = random.normal(-0.5, 1, grid).astype(np.float32)
+    boxes = random_boxes(random, 60, size).clip(0, (*size[::-1], *size[::-1]))
+    masks = box_masks(logits[None], np.ones((60, 1), np.float32), boxes, size, cells_per_pixel)
+    factors = set()
+    for box, result in zip(boxes, masks, strict=True):
+        if not result[2].size:
+            continue
+        corners = dict(zip(("x1", "y1", "x2", "y2"), np.ceil(box - 0.5).astype(int), strict=True))
+        values = {"np": np, "logits": logits, "cells_per_pixel": cells_per_pixel, **corners}
+        exec(code, values)
+        assert values["maskness"] == pytest.approx(compute_maskness(result[3]), abs=1e-6)
+        factors.add(values["maskness"])
+    assert len(factors) > 30
 
 
 def test_maskness_of_an_empty_mask_is_its_limit() -> None:

@@ -9,6 +9,8 @@ The names of the outputs are the names in exported files.
   prototypes (B, K, h, w); an empty slot has score 0.
 - masks: those of detections, and mask_logits (B, D, h, w), to be enlarged bilinearly; positive inside the object.
 
+Scores are those before maskness: its cells depend on the size of the image, which a graph does not know.
+
 A model without masks has neither coefficients nor prototypes, and no masks graph; a model without a quality branch has
 no quality_logits.
 """
