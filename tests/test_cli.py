@@ -278,7 +278,7 @@ def test_settle_scales_lr_with_the_batch() -> None:
     assert len(notes) == 1
     assert "linearly from 0.01 to 0.00125" in notes[0]
     experiment, notes = settled(recipe("sais-lite"), batch_size=32)
-    assert experiment.optim.lr == pytest.approx(0.002)
+    assert experiment.optim.lr == pytest.approx(0.001 * 8**0.5, rel=1e-3)
     assert "by the square root" in notes[0]
     experiment, notes = settled(sgd, keep_lr=True, batch_size=2, lr=0.3)
     assert (experiment.optim.lr, experiment.optim.batch_size, notes) == (0.3, 2, [])

@@ -193,8 +193,11 @@ def test_doctor_prints_classes_of_all_splits_and_sizes(tmp_path: Path, capsys: p
     assert [line.split() for line in output.splitlines() if line.startswith(("class ", "part ", "bolt "))] == [
         ["class", "train", "valid"], ["part", "12", "3"], ["bolt", "-", "1"],
     ]  # fmt: skip
-    [medium] = [line for line in output.splitlines() if line.startswith("medium, 32 to 96 px")]  # objects of 30 x 40
-    assert medium.split()[5:] == ["12", "(100", "%)", "12", "(100", "%)"]
+    sizes = {
+        line.split(",")[0]: line.split()[-6:] for line in output.splitlines() if line.startswith(("medium", "large"))
+    }
+    assert sizes["medium"] == ["12", "(100", "%)", "0", "(0", "%)"]  # objects of 30 x 40, in the images
+    assert sizes["large"] == ["0", "(0", "%)", "12", "(100", "%)"]  # in the network's input
     assert "objects in an image: median 2, 90 % have at most 2, maximum 2" in output
 
 

@@ -100,7 +100,7 @@ def test_first_trial_is_the_recipe_and_the_best_one_is_printed(
     result = tune(capsys, shapes, "--trials", "6", "--search", "lr", "--no-pruning")
     assert [name for name, _, _ in runs.runs] == [f"trial-{number:03}" for number in range(6)]
     rates = [experiment.optim.lr for _, _, experiment in runs.runs]
-    assert rates[0] == pytest.approx(recipe("sais-lite").optim.lr * 0.5**0.5, rel=1e-3)  # the batch is a half
+    assert rates[0] == recipe("sais-lite").optim.lr
     assert len(set(rates)) == 6
     assert result["best"]["settings"] == {"optim.lr": max(rates)}
     assert [row["AP"] for row in result["trials"]] == sorted((row["AP"] for row in result["trials"]), reverse=True)
@@ -120,7 +120,8 @@ def test_a_search_is_continued(runs: FakeRuns, shapes: Path, capsys: pytest.Capt
     assert len(runs.runs) == 5  # nothing is left to do
     words = ["tune", "sais-lite", "--data", str(shapes), *SMALL, "--epochs", "9", "--out", "study"]
     assert main(words) == 2
-    assert "study: contains a search with other --schedule.epochs" in capsys.readouterr().err
+    expected = "study: contains a search with other --augment.size-growth-epochs, --schedule.epochs. Repeat"
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

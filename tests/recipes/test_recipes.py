@@ -130,12 +130,12 @@ def test_recipe_imports_a_function_of_the_user(tmp_path: Path, monkeypatch: pyte
 
 
 def test_scale_lr_is_linear_for_sgd_only() -> None:
-    sgd, adamw = recipe("sais-r50-768"), recipe("sais-lite")
+    sgd, other = recipe("sais-r50-768"), recipe("sais-lite")
     experiment, notes = scale_lr(sgd, replace_settings(sgd, "optim", batch_size=8))
     assert experiment.optim.lr == pytest.approx(0.005)
     assert len(notes) == 1
-    experiment, notes = scale_lr(adamw, replace_settings(adamw, "optim", batch_size=32))
-    assert experiment.optim.lr == pytest.approx(2e-3)
+    experiment, notes = scale_lr(other, replace_settings(other, "optim", batch_size=32))
+    assert experiment.optim.lr == pytest.approx(1e-3 * 8**0.5, rel=1e-3)
     assert scale_lr(sgd, sgd) == (sgd, [])
 
 
@@ -144,7 +144,7 @@ def test_set_epochs_moves_milestones_and_drops_those_outside() -> None:
     assert set_epochs(sgd, 24)[0].schedule.milestones == (16, 22)
     assert set_epochs(sgd, 1)[0].schedule.milestones == ()
     assert set_epochs(sgd, 12) == (sgd, [])
-    cosine, notes = set_epochs(recipe("sais-lite"), 3)
+    cosine, notes = set_epochs(recipe("paper-lite0"), 3)
     assert (cosine.schedule.epochs, notes) == (3, [])
     assert set_epochs(sgd, 24, keep=["schedule.milestones"])[0].schedule.milestones == (8, 11)
 

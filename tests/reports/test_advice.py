@@ -56,7 +56,7 @@ def record(**changes: Any) -> RunRecord:
 @pytest.fixture
 def split() -> DatasetSplit:
     """Return images of 512 pixels with five small resistors and five large buttons."""
-    objects = [make_annotation(n, 0, box=(40 * n, 0, 40 * n + 28, 28)) for n in range(5)]
+    objects = [make_annotation(n, 0, box=(40 * n, 0, 40 * n + 24, 24)) for n in range(5)]
     objects += [make_annotation(n + 5, 1, box=(90 * n, 200, 90 * n + 80, 280)) for n in range(5)]
     image = ImageRecord(1, Path("a.jpg"), (512, 512), tuple(objects))
     return DatasetSplit("valid", ("resistor", "button"), images=(image,))
@@ -80,15 +80,15 @@ def test_advise_is_silent_about_a_good_run(split: DatasetSplit) -> None:
 
 def test_advise_names_missed_small_objects_and_a_size(split: DatasetSplit) -> None:
     (advice,) = advise(record(), Evaluation(None, [], split, []), analysis_of(split, (1,)))
-    assert advice.startswith("Missed at an input of 256x256: all 5 resistor (14 px).")
-    assert "--size 320" in advice
+    assert advice.startswith("Missed at an input of 320x320: all 5 resistor (15 px).")
+    assert "--size 384" in advice
 
 
 def test_missed_objects_of_large_classes_need_examples(split: DatasetSplit) -> None:
     recalls = class_recalls(analysis_of(split, (0,)), FIXED)
-    assert recalls == [ClassRecall("resistor", 5, 5, 14.0), ClassRecall("button", 5, 0, 40.0)]
+    assert recalls == [ClassRecall("resistor", 5, 5, 12.0), ClassRecall("button", 5, 0, 40.0)]
     (advice,) = missed_objects(recalls, split, SETTINGS)
-    assert advice == "Missed: all 5 button (40 px). Label more of them, or train longer. Twice the epochs: --epochs 30."
+    assert advice == "Missed: all 5 button (40 px). Label more of them, or train longer. Twice the epochs: --epochs 28."
 
 
 def test_missed_objects_of_all_classes_are_another_problem(split: DatasetSplit) -> None:

@@ -19,6 +19,7 @@ from sais.data.paths import DataPaths
 from sais.io.atomic import write_text
 from sais.io.outputs import PAGE, check_outputs, written_by
 from sais.recipes import recipe
+from sais.recipes.adjust import set_epochs
 from sais.text import print_lines, print_text
 
 if TYPE_CHECKING:
@@ -119,15 +120,12 @@ def _experiment(arguments: DemoArguments) -> Experiment:
 
     Small batches give more steps. The scale jitter is off because all scenes have one scale. Masks weigh more.
     """
-    start = recipe(arguments.recipe)
+    experiment, _ = set_epochs(recipe(arguments.recipe), arguments.epochs)
     return dataclasses.replace(
-        start,
-        name=f"{start.name}-demo",
-        augment=dataclasses.replace(start.augment, scale_jitter=(1.0, 1.0)),
-        criterion=dataclasses.replace(start.criterion, mask_weight=2.0),
-        optim=dataclasses.replace(start.optim, batch_size=4),
-        schedule=dataclasses.replace(start.schedule, epochs=arguments.epochs),
-        run=dataclasses.replace(start.run, seed=arguments.seed),
+        experiment,
+        name=f"{experiment.name}-demo",
+        augment=dataclasses.replace(experiment.augment, scale_jitter=(1.0, 1.0)),
+        run=dataclasses.replace(experiment.run, seed=arguments.seed),
     )
 
 
