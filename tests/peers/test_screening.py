@@ -137,7 +137,7 @@ def test_another_plan_uses_what_is_measured(plan: Path, tmp_path: Path, fake_run
     out = tmp_path / "out"
     main(["--plan", str(plan), "--out", str(out)])
     plan.write_text(plan.read_text().replace("margin:", "wider boxes:", 1).replace("seeds: [0, 1]", "seeds: [1]"))
-    plan.write_text(plan.read_text() + "  heavier: {criterion.mask_weight: 2}\n")
+    plan.write_text(plan.read_text() + "  heavier: {criterion.mask_weight: 3}\n")
     main(["--plan", str(plan), "--out", str(out)])
     assert fake_runs[4:] == ["heavier 1"]
 
