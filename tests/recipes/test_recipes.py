@@ -42,6 +42,15 @@ def test_docstring_has_command_cost_and_result(name: str) -> None:
     assert "Expected:" in text
 
 
+@pytest.mark.parametrize("name", ["sais-r50-plus", "sais-r50-plus-slim", "sais-lite-small-data", "sais-lite1"])
+def test_recipes_beyond_the_paper_share_the_choices_of_sais_lite(name: str) -> None:
+    lite, other = recipe("sais-lite"), recipe(name)
+    assert (other.criterion, other.postprocess) == (lite.criterion, lite.postprocess)
+    assert (other.optim.name, other.model.prototype_norm, other.model.distance_unit) == ("muon", "group", "stride")
+    assert (other.augment.scale_jitter, other.augment.initial_size) == ((0.6, 1.5), 0.5)
+    assert 0.7 < other.augment.size_growth_epochs / other.schedule.epochs < 0.85
+
+
 def test_recipes_are_distinct() -> None:
     assert len(set(RECIPES.values())) == len(RECIPES)
     settings = [json.dumps(to_dict(recipe(name)) | {"name": ""}) for name in RECIPES]

@@ -25,6 +25,8 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "sais-r50-640": paper.sais_r50_640,
     "sais-r50-768": paper.sais_r50_768,
     "sais-r50-640-slim": zoo.sais_r50_640_slim,
+    "sais-r50-plus": zoo.sais_r50_plus,
+    "sais-r50-plus-slim": zoo.sais_r50_plus_slim,
     "sais-r50-finetune": zoo.sais_r50_finetune,
     "sais-r101-768": paper.sais_r101_768,
     "sais-x101-768": paper.sais_x101_768,
