@@ -70,7 +70,7 @@ class Arguments:
     busy: throughput of training and prediction next to other busy processes, about 7 minutes.
     fuzz: mutated files and odd command lines, for --minutes or --cases of each kind.
     planted-faults: what `sais doctor` finds in a copy of --data (animals) with one fault of each kind.
-    tracking: tracks of ten crossing shapes by --model, a model of `sais make-shapes`.
+    tracking: tracks of ten crossing shapes by --model, a model of `sais make-shapes`; without it, of ideal detections.
     speedrun: core-minutes in which recipes reach a mask AP; its options: `python -m peers speedrun --help`.
     few-images: mask AP over the number of training images; its options: `python -m peers few-images --help`.
     video: speed of `sais predict` on a video against the network; its options: `python -m peers video --help`.
@@ -91,7 +91,7 @@ class Arguments:
     input_size: int | None = None
     """accuracy, loader: side of the square network input in pixels."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """accuracy: seeds of SAIS."""
+    """accuracy: seeds of SAIS. tracking: seeds of the videos of ideal detections."""
     peer_seeds: tuple[int, ...] = (0,)
     """accuracy: seeds of the peers, with the best learning rate of their search."""
     peers: tuple[Literal["yolact", "mask-rcnn"], ...] = ("yolact", "mask-rcnn")
@@ -135,7 +135,7 @@ class Arguments:
     processes: int = 2
     """fuzz: number of processes that run cases."""
     model: Path | None = None
-    """tracking: model to measure."""
+    """tracking: model to measure. Default: ideal detections, exact and with noise, on the videos of --seeds."""
     frames: int = 300
     """tracking: number of frames of each video."""
     score: float | None = None

@@ -259,13 +259,19 @@ def planted_faults(arguments: Arguments, command: str) -> str:
 
 
 def tracking(arguments: Arguments, command: str) -> str:
-    """Measure the tracks of a model on a synthetic video."""
-    from peers import video
-    from sais.errors import ConfigError
+    """Measure the tracks of a model on a synthetic video, or those of ideal detections on several."""
+    from peers import ideal_tracks, video
     from sais.paper.comparison import markdown_table
 
     if arguments.model is None:
-        raise ConfigError("tracking: no model. Give a model of the classes of sais make-shapes with --model.")
+        found = ideal_tracks.ideal_quality(arguments.seeds, arguments.frames)
+        intro = (
+            f"`{command}`: ten crossing shapes in {arguments.frames} frames, {len(arguments.seeds)} videos; detections "
+            "are the exact masks, or these shifted, dropped and with wrong classes. Sums of switches, means of IDF1 "
+            "and HOTA, IoU of masks."
+        )
+        table = markdown_table(ideal_tracks.HEADER, ideal_tracks.quality_rows(found))
+        return _write_text(arguments.out, "ideal_tracks.md", [intro, table])
     quality = video.quality(arguments.model, arguments.frames, arguments.seed, arguments.device, arguments.score)
     intro = (
         f"`{command}`: {_environment(arguments.device)}. Ten crossing shapes in {arguments.frames} frames, exact "

@@ -39,3 +39,13 @@ def test_environment_of_the_automatic_device_is_that_of_the_chosen_one() -> None
     from sais.device import choose_device
 
     assert environment("auto") == environment(str(choose_device()))
+
+
+def test_ideal_detections_are_measured_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from peers.__main__ import main
+
+    assert main(["tracking", "--seeds", "3", "4", "--frames", "6", "--out", str(tmp_path)]) == 0
+    rows = [line for line in (tmp_path / "ideal_tracks.md").read_text().splitlines() if line.startswith("| exact")]
+    assert [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows] == [
+        ["exact", tracker, "0", "0", "2 of 2", "1.000", "1.000", "1.000", "1.000"] for tracker in ("masks", "boxes")
+    ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from peers.noisy_detections import MIN_SCORE, noisy_detections
 from peers.tracking import TrackQuality, track_quality
 from sais.data.synthetic_video import moving_shapes
 from sais.errors import ConfigError, MissingDependencyError
@@ -17,7 +18,6 @@ from sais.tracking.association import assign, box_similarity, mask_similarity
 from sais.tracking.kalman import BoxFilters
 from sais.tracking.library_tracker import LibraryTracker, library_tracker
 from sais.tracking.tracker import Tracker
-from tests.tracking.noisy_detections import MIN_SCORE, noisy_detections
 
 pytest.importorskip("scipy", reason="the extra track")
 

@@ -2,9 +2,9 @@
 
 Kalman filters predict where each track's object is. Detections with a high score are assigned to the tracks first, then
 those with a low score, which are often objects partly hidden, to the tracks that remain; what remains of the former
-starts tracks. Differences to the paper: the mask of a track moves with the prediction and is compared as a mask; a
-track that was hidden is also found again by the part of it that reappears; a change of the class costs similarity, but
-does not end a track. Legend: D detections of a frame, T tracks.
+starts tracks. Differences to the paper: the mask of a track moves with the prediction and is compared as a mask; an
+object that is partly hidden is followed as a whole (`sais.tracking.occlusion`) and found again by the part of it that
+reappears; a change of the class costs similarity, but does not end a track. Legend: D detections of a frame, T tracks.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import numpy as np
 from sais.errors import ConfigError
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
+from sais.results.mask_ops import mask_window
 from sais.tracking.association import assign, assignment_solver, box_similarity, mask_similarity
 from sais.tracking.kalman import BoxFilters
+from sais.tracking.occlusion import HiddenObject, find_hidden
 
 OTHER_CLASS = 0.5
 """Factor of the similarity of a track and a detection of another class than the track's most frequent one."""
 LOW_SCORE_IOU = 0.4
 """Minimum IoU of a track and a detection with a low score."""
-PARTLY_HIDDEN = 0.8
-"""Fraction of the area of a track's mask below which a detection is a part of the object."""
+MIN_AREA_RATIO = 0.5
+"""Minimum ratio of the areas of two masks whose boxes are compared: the box of a part resembles that of a neighbor."""
 MAX_HIDDEN_FRAMES = 30.0
 """Number of frames of partly hidden detections after which they are taken for the whole object."""
 
@@ -37,11 +39,11 @@ class _Track:
     number: int | None
     """Its id; None until it is confirmed."""
     mask: CroppedMask | None
-    """Its last mask that was not partly hidden; None without masks."""
+    """Its mask, with the pixels that are hidden; None without masks."""
     center: np.ndarray
     """(2,) x y of the filter when `mask` was detected."""
-    mask_age: float = 0.0
-    """Number of frames since then."""
+    hidden: float = 0.0
+    """Number of frames since it was last detected as a whole."""
     hits: int = 1
     """Number of frames in which it was detected."""
     age: float = 0.0
@@ -119,7 +121,7 @@ class Tracker:
         strong = self._is_strong(detections)
         for track in self._tracks:
             track.age += steps
-            track.mask_age += steps
+            track.hidden += steps
         seen = np.array([track.age <= steps for track in self._tracks], bool)
         confirmed = np.array([track.number is not None for track in self._tracks], bool)
         self._filters.predict(steps, seen)
@@ -156,41 +158,52 @@ class Tracker:
         """
         similarities = [box_similarity(self._filters.boxes, detections.boxes)]
         if self.masks and detections.cropped_masks and all(track.mask is not None for track in self._tracks):
-            masks = [
-                track.mask.shift(*np.rint(center - track.center).astype(int).tolist())  # type: ignore[union-attr]
-                for track, center in zip(self._tracks, self._filters.position[:, :2], strict=True)
-            ]
+            masks = [self._expected_mask(k) for k in range(len(self._tracks))]
+            areas = [np.array([mask.area for mask in group]) for group in (masks, detections.cropped_masks)]
+            smaller, larger = np.minimum(areas[0][:, None], areas[1]), np.maximum(areas[0][:, None], areas[1])
+            similarities[0] = np.where(smaller >= MIN_AREA_RATIO * larger, similarities[0], 0.0)
             similarities.insert(0, mask_similarity(masks, detections.cropped_masks))
         labels = np.array([track.label for track in self._tracks], np.int64)
         factor = np.where(labels[:, None] == detections.labels, 1.0, OTHER_CLASS)
         return [similarity * factor for similarity in similarities]
 
+    def _expected_mask(self, k: int) -> CroppedMask:
+        """Return the mask of track k, which has one, where it is expected."""
+        track = self._tracks[k]
+        assert track.mask is not None
+        return track.mask.shift(*np.rint(self._filters.position[k, :2] - track.center).astype(int).tolist())
+
     def _continue(self, track_of: np.ndarray, detections: Detections) -> None:
         """Add the detections to the tracks that they were assigned to; `track_of` (D,) is -1 for none."""
-        indices = np.flatnonzero(track_of >= 0)
+        indices = np.flatnonzero(track_of >= 0).tolist()
         masks = detections.cropped_masks
-        hidden = np.array([self._is_partly_hidden(int(track_of[i]), masks[i]) for i in indices] if masks else [], bool)
-        boxes, expected = detections.boxes[indices].astype(np.float64), self._filters.boxes[track_of[indices]]
-        if masks:
-            boxes[hidden] = _aligned(expected[hidden], boxes[hidden])
-        self._filters.update(track_of[indices], boxes)
-        for position, i in enumerate(indices.tolist()):
+        hidden = {i: found for i in indices if (found := self._find_hidden(int(track_of[i]), i, detections))}
+        boxes = detections.boxes.astype(np.float64)
+        for i, found in hidden.items():
+            if found.mask is None:
+                boxes[i] = self._filters.boxes[track_of[i]] + np.tile(found.move, 2)
+            else:
+                boxes[i] = mask_window(found.mask)
+        self._filters.update(track_of[indices], boxes[indices])
+        for i in indices:
             k = int(track_of[i])
             track = self._tracks[k]
             track.hits, track.age = track.hits + 1, 0.0
             track.add_label(int(detections.labels[i]), float(detections.scores[i]))
-            if not masks or not hidden[position]:
-                track.center, track.mask_age = self._filters.position[k, :2].copy(), 0.0
-                track.mask = masks[i] if masks else None
+            mask = hidden[i].mask if i in hidden else masks[i] if masks else None
+            if i not in hidden:
+                track.hidden = 0.0
+            if i not in hidden or mask is not None:
+                track.mask, track.center = mask, self._filters.position[k, :2].copy()
             if track.number is None and track.hits >= self.min_frames:
                 track.number = self._new_number()
 
-    def _is_partly_hidden(self, k: int, mask: CroppedMask) -> bool:
-        """Return whether a detection is a part of the object of track k."""
-        track = self._tracks[k]
-        if not self.masks or track.mask is None or track.mask_age > MAX_HIDDEN_FRAMES:
-            return False
-        return mask.area < PARTLY_HIDDEN * track.mask.area
+    def _find_hidden(self, k: int, i: int, detections: Detections) -> HiddenObject | None:
+        """Return where the object of track k is if detection i is a part of it, else None."""
+        track, masks = self._tracks[k], detections.cropped_masks
+        if not self.masks or not masks or track.mask is None or track.hidden > MAX_HIDDEN_FRAMES:
+            return None
+        return find_hidden(self._expected_mask(k), masks[i], [*masks[:i], *masks[i + 1 :]], detections.image_size)
 
     def _start(self, detections: Detections, i: int) -> int:
         """Start a track with a detection; return its id, 0 if it has none yet."""
@@ -210,18 +223,6 @@ class Tracker:
         remaining = [k for k, t in enumerate(self._tracks) if t.age <= (0 if t.number is None else self.max_lost)]
         self._filters.select(np.array(remaining, np.int64))
         self._tracks = [self._tracks[k] for k in remaining]
-
-
-def _aligned(expected: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return expected boxes (M, 4), moved to detected boxes (M, 4) of parts of their objects.
-
-    In each direction, the border that is closer to the expected one is that of the object; the other is where the
-    object in front begins.
-    """
-    moves = (boxes - expected).reshape(-1, 2, 2)  # (M, 2 borders, x y)
-    nearer = np.abs(moves).argmin(1)
-    move = np.take_along_axis(moves, nearer[:, None], 1)[:, 0]
-    return expected + np.tile(move, 2)
 
 
 def _assign(
