@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from sais.inference.predictor import Predictor
 from sais.serving import metrics as metrics_module
@@ -190,7 +191,14 @@ def _add_page(app: FastAPI) -> None:
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    static_files = StaticFiles(directory=STATIC)
+
+    async def static(scope: Scope, receive: Receive, send: Send) -> None:
+        if "\0" in scope["path"]:  # which os.stat refuses with a ValueError; up to 0.50, Starlette passes it on
+            raise HTTPException(404)
+        await static_files(scope, receive, send)
+
+    app.mount("/static", static, name="static")
 
 
 def _add_error_handlers(app: FastAPI) -> None:
