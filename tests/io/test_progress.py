@@ -150,6 +150,20 @@ def test_seconds_left_follow_the_last_minute_or_all_of_the_work() -> None:
             assert progress.seconds_left == pytest.approx((200 - 151) * 70 / 151)
 
 
+def test_seconds_left_follow_the_work_of_unequal_items() -> None:
+    clock = Clock()
+    progress = Progress("work", 100, console=Console(file=io.StringIO()), clock=clock, work=lambda items: items**2)
+    clock.time = 25.0
+    progress.update(50)  # a quarter of the work
+    assert progress.seconds_left == pytest.approx(75)
+    with progress.stage("other work", 10) as advance:
+        clock.time = 30.0
+        advance(5)
+        assert progress.seconds_left == pytest.approx(5)
+    clock.time = 25.0
+    assert progress.seconds_left == pytest.approx(75)
+
+
 def test_stage_shows_other_work_and_restores_the_first() -> None:
     progress = half_done(terminal(80), Clock())
     before = progress.line(79)

@@ -46,6 +46,7 @@ class Progress:
         console: console for the bar or the lines, by default on stderr.
         line_interval: seconds between plain lines.
         speed_window: seconds over which the speed is averaged; infinite for all of the work.
+        work: function from N to the work of the first N items, in any unit, where items do not take equal time.
         clock: function that returns the time in seconds.
         write_line: function called with each plain line in addition to showing it, also while a bar is shown.
     """
@@ -60,6 +61,7 @@ class Progress:
         console: Console | None = None,
         line_interval: float = LINE_INTERVAL,
         speed_window: float = SPEED_WINDOW,
+        work: Callable[[int], float] = float,
         clock: Callable[[], float] = time.monotonic,
         write_line: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -72,7 +74,7 @@ class Progress:
         self.label, self.total, self.done, self.unit = label, total, done, unit
         self.values: dict[str, str] = {}
         self._clock, self._line_interval, self._write_line = clock, line_interval, write_line
-        self._console, self._speed_window = console, speed_window
+        self._console, self._speed_window, self._work = console, speed_window, work
         self._samples = deque([(clock(), done)])
         self._speed: float | None = None
         self._last_line = self._last_refresh = clock()
@@ -132,13 +134,14 @@ class Progress:
     @contextlib.contextmanager
     def stage(self, label: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
         """Show other work for a while, such as the evaluation after an epoch; yield a function that advances it."""
-        outer = (self.label, self.total, self.done, self.unit, self.values, self._speed, self._samples)
+        outer = (self.label, self.total, self.done, self.unit, self.values, self._speed, self._samples, self._work)
         self.label, self.total, self.done, self.unit, self.values, self._speed = label, total, 0, unit, {}, None
+        self._work = float
         self._samples = deque([(self._clock(), 0)])
         try:
             yield self.advance
         finally:
-            self.label, self.total, self.done, self.unit, self.values, self._speed, self._samples = outer
+            self.label, self.total, self.done, self.unit, self.values, self._speed, self._samples, self._work = outer
 
     @property
     def seconds_left(self) -> float | None:
@@ -146,7 +149,8 @@ class Progress:
         (start, first), now = self._samples[0], self._clock()
         if self.done <= first or now <= start or not self.total:
             return None
-        return max(0.0, (self.total - self.done) * (now - start) / (self.done - first))
+        before, done, total = (self._work(items) for items in (first, self.done, self.total))
+        return max(0.0, (total - done) * (now - start) / (done - before))
 
     def line(self, width: int) -> str:
         """Return the progress as one line of at most `width` characters, with a bar."""

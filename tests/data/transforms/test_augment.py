@@ -26,7 +26,13 @@ from sais.data.transforms.augment import AUGMENTATIONS, augment
 from sais.data.transforms.expand_crop import random_crop_window, random_expand_window
 from sais.data.transforms.geometric import crop_to_window, visible_extent
 from sais.data.transforms.mosaic_copy_paste import copy_paste, mosaic
-from sais.data.transforms.multi_scale import batch_input_size, has_one_size, max_input_size
+from sais.data.transforms.multi_scale import (
+    batch_input_size,
+    growth_factor,
+    has_one_size,
+    max_input_size,
+    relative_pixels,
+)
 from sais.data.transforms.photometric import photometric_distort, shift_hue
 from sais.data.visualize import draw_samples
 from sais.errors import ConfigError, SaisError
@@ -443,6 +449,14 @@ def test_copy_paste_ignores_crowds_and_objects_without_a_mask(tmp_path: Path) ->
     for epoch in range(5):
         for position, count in ((0, 1), (1, 0), (2, 1)):
             assert len(reader.read(SampleKey(epoch, position))[0].boxes) == count
+
+
+@pytest.mark.parametrize("epochs", [0, 4, 30])
+def test_relative_pixels_sum_the_areas_of_the_batches(epochs: int) -> None:
+    options = AugmentConfig(initial_size=0.5, size_growth_epochs=epochs)
+    areas = [growth_factor(options, batch // 7) ** 2 for batch in range(100)]
+    for batches in (0, 1, 7, 27, 28, 29, 100):
+        assert relative_pixels(options, batches, 7) == pytest.approx(sum(areas[:batches]))
 
 
 def test_batch_input_size_depends_on_seed_epoch_and_batch_only() -> None:

@@ -29,6 +29,20 @@ def growth_factor(options: AugmentConfig, epoch: int) -> float:
     return options.initial_size + (1 - options.initial_size) * epoch / options.size_growth_epochs
 
 
+def relative_pixels(options: AugmentConfig, batches: int, per_epoch: int) -> float:
+    """Return the pixels of the first batches of a run, in batches of the input size that it ends with.
+
+    Args:
+        options: The growth.
+        batches: Number of batches.
+        per_epoch: Number of batches per epoch.
+    """
+    epochs, remainder = divmod(batches, max(1, per_epoch))
+    grown = max(0, epochs - options.size_growth_epochs)
+    growing = sum(growth_factor(options, epoch) ** 2 for epoch in range(epochs - grown))
+    return (growing + grown) * per_epoch + remainder * growth_factor(options, epochs) ** 2
+
+
 def batch_input_size(
     settings: InputConfig, options: AugmentConfig, seed: int, epoch: int, batch: int
 ) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class RunLog:
         evaluated_epochs: int = 0,
         verbose: bool = True,
     ) -> None:
+        from sais.data.transforms.multi_scale import relative_pixels
         from sais.engine.logging.loggers import Loggers
         from sais.io.progress import Progress
         from sais.io.tolerant_output import TolerantOutput
@@ -82,6 +84,7 @@ class RunLog:
             done=iteration,
             console=None if verbose else _silent_console(),
             speed_window=float("inf"),
+            work=partial(relative_pixels, experiment.augment, per_epoch=total // max(1, experiment.schedule.epochs)),
             write_line=self._add_text,
         )
         self._latest_ap: dict[str, str] = {}
