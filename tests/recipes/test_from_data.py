@@ -103,6 +103,17 @@ def test_suggest_chooses_epochs_and_batch_size(images: int, pixels: float, epoch
     assert (chosen.schedule.epochs, chosen.optim.batch_size) == (epochs, batch_size)
 
 
+@pytest.mark.parametrize(
+    ("images", "pixels", "epochs", "batch_size"),
+    [(700, 300, 21, 4), (80, 35, 40, 4), (20, 35, 160, 4), (5, 300, 200, 2), (1, 300, 600, 1), (300, 35, 13, 4)],
+)
+def test_recipe_for_small_data_takes_more_epochs_of_few_images(
+    images: int, pixels: float, epochs: int, batch_size: int
+) -> None:
+    chosen = suggest(statistics(images, pixels, 512), recipe("sais-lite-small-data")).experiment
+    assert (chosen.schedule.epochs, chosen.optim.batch_size) == (epochs, batch_size)
+
+
 @pytest.mark.parametrize("images", [4, 10, 30, 57, 80, 199, 1000])
 @pytest.mark.parametrize("pixels", [20, 35, 300])
 def test_suggest_reaches_enough_steps(images: int, pixels: float) -> None:

@@ -46,6 +46,8 @@ LEARNING_STEPS = 300
 MIN_STEPS = 100
 """Number of steps below which a model learns next to nothing."""
 MIN_BATCH_SIZE = 2
+SMALL_DATA, SMALL_DATA_IMAGES, SMALL_DATA_EPOCHS = "sais-lite-small-data", 3_200, 200
+"""The recipe that sees at least this number of images over all epochs, in at most this number of epochs for it."""
 LARGE_DATA = 10_000
 """Number of images above which the number of epochs falls."""
 MIN_EPOCHS = 5
@@ -228,7 +230,7 @@ def choose_epochs(images: int, side: int, recipe: Experiment) -> int:
     """Return the number of epochs for a number of images and a side of the input.
 
     A larger input has fewer epochs, so that the time of a run grows with its side and not with its area. More than
-    `LARGE_DATA` images need fewer epochs, few images more.
+    `LARGE_DATA` images need fewer epochs, few images more, most of all with the recipe for small data.
 
     Args:
         images: number of training images.
@@ -239,6 +241,8 @@ def choose_epochs(images: int, side: int, recipe: Experiment) -> int:
     if images > LARGE_DATA:
         epochs = max(MIN_EPOCHS, epochs * (LARGE_DATA / images) ** 0.25)
     needed = LEARNING_STEPS * MIN_BATCH_SIZE / max(1, images)
+    if recipe.name == SMALL_DATA:
+        needed = max(needed, min(SMALL_DATA_EPOCHS, SMALL_DATA_IMAGES / max(1, images)))
     return max(1, math.floor(epochs + 0.5), math.ceil(needed))
 
 
