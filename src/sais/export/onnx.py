@@ -127,19 +127,26 @@ def _nms_operators(boxes: Any, scores: Any, iou: float, max_detections: int) -> 
 
 
 def _name_dimensions(model: Any) -> None:
-    """Replace the exporter's formulas by plain names of the dynamic dimensions."""
+    """Replace the exporter's formulas by plain names of the dynamic dimensions.
+
+    Torch 2.6 states the two images of the example as the batch of what follows NMS; the operators take any batch.
+    """
+    states_batch = False
     for value in (*model.graph.input, *model.graph.output):
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
-            if not dimension.HasField("dim_param"):
-                continue
             if axis == 0:
+                states_batch |= dimension.HasField("dim_value")
                 dimension.dim_param = "batch"
+            elif not dimension.HasField("dim_param"):
+                continue
             elif value.name == "images":
                 dimension.dim_param = ("", "", "height", "width")[axis]
             elif value.name in ("prototypes", "mask_logits"):
                 dimension.dim_param = ("", "", "grid_height", "grid_width")[axis]
             else:
                 dimension.dim_param = "locations"
+    if states_batch:
+        del model.graph.value_info[:]  # shapes of tensors between, which would contradict
 
 
 @contextlib.contextmanager

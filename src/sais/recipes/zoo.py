@@ -111,8 +111,8 @@ def sais_lite() -> Experiment:
     """SAIS-Lite on EfficientNet-Lite0, 320x320 or larger: the recipe to start with, also without a GPU.
 
     Command:  sais train sais-lite --data animals
-    Cost:     not yet measured
-    Expected: not yet measured
+    Cost:     13 core-minutes on one thread (700 images, 14 epochs, one evaluation)
+    Expected: box AP 0.577, mask AP 0.581 on valid (mean of 3 seeds)
     """
     return _lite("sais-lite", LITE0, 320)
 
@@ -121,8 +121,8 @@ def sais_lite_small_data() -> Experiment:
     """SAIS-Lite for dozens to thousands of images: one and a half times as many epochs.
 
     Command:  sais train sais-lite-small-data --data animals
-    Cost:     not yet measured
-    Expected: not yet measured
+    Cost:     19 core-minutes on one thread (700 images, 21 epochs, one evaluation)
+    Expected: box AP 0.604, mask AP 0.601 on valid (mean of 3 seeds)
     """
     return _lite("sais-lite-small-data", LITE0, 320, epochs=21)
 
