@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import importlib
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +33,8 @@ from typing import Literal
 
 import tyro
 
+from peers.entry import run_main
 from sais.commands.arguments import check_writable, parse, prepare_torch
-from sais.errors import SaisError
 
 Command = Literal[
     "accuracy",
@@ -161,10 +160,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SaisError as error:
-        sys.exit(f"peers: error: {error}")
-    except KeyboardInterrupt:
-        print("peers: interrupted", file=sys.stderr)
-        sys.exit(130)
+    run_main(main)

@@ -24,8 +24,8 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
+from peers.entry import run_main
 from sais.commands.arguments import parse
-from sais.errors import SaisError
 from sais.evaluation.coco_metrics import align_columns
 from sais.io.atomic import atomic_write
 
@@ -210,7 +210,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SaisError as error:
-        sys.exit(f"peers: error: {error}")
+    run_main(main)

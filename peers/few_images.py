@@ -15,19 +15,19 @@ import json
 import random
 import shlex
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from peers.entry import run_main
 from peers.measured_runs import MeasuredData, MeasuredRun, measure_run, read_measured_data, train_settings
 from peers.screening import file_name, mean_and_range
 from sais.commands.arguments import Count, Seed, Workers, check_writable, parse, prepare_torch
 from sais.data.annotations import DatasetSplit
 from sais.data.paths import DataPaths
 from sais.engine.environment import format_environment
-from sais.errors import ConfigError, InputError, SaisError
+from sais.errors import ConfigError, InputError
 from sais.io.atomic import write_text
 from sais.paper.comparison import markdown_table
 from sais.paper.runs import RunPlan
@@ -259,7 +259,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SaisError as error:
-        sys.exit(f"peers: error: {error}")
+    run_main(main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +21,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from peers.entry import run_main
 from sais.commands.arguments import check_writable, parse
 from sais.data.annotations import Annotation, DatasetSplit, ImageRecord
 from sais.data.paths import DataPaths
-from sais.errors import InputError, SaisError
+from sais.errors import InputError
 from sais.io.image_writer import write_image
 from sais.io.temporary import temporary_folder
 from sais.ops import rle
@@ -140,7 +140,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SaisError as error:
-        sys.exit(f"peers: error: {error}")
+    run_main(main)

@@ -24,17 +24,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from peers.entry import run_main
 from sais.commands.arguments import check_writable, parse, prepare_torch
 from sais.config import Experiment, flatten, to_dict
 from sais.data.paths import DataPaths
-from sais.errors import ConfigError, SaisError
+from sais.errors import ConfigError
 from sais.io.atomic import write_text
 from sais.paper.comparison import markdown_table
 from sais.paper.runs import RunPlan, RunResult, describe_data, run_plans
@@ -232,7 +232,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SaisError as error:
-        sys.exit(f"peers: error: {error}")
+    run_main(main)

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
+from peers.entry import run_main
 from peers.measured_runs import MeasuredData, MeasuredRun, measure_run, read_measured_data, train_settings
 from peers.screening import file_name, mean_and_range
 from sais.commands.arguments import Count, Seed, Workers, check_writable, parse, prepare_torch
@@ -28,7 +28,7 @@ from sais.commands.options import Maximum, Minimum
 from sais.config import Experiment
 from sais.data.paths import DataPaths
 from sais.engine.environment import format_environment
-from sais.errors import ConfigError, SaisError
+from sais.errors import ConfigError
 from sais.io.atomic import write_text
 from sais.paper.comparison import markdown_table
 from sais.paper.runs import RunPlan
@@ -212,7 +212,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SaisError as error:
-        sys.exit(f"peers: error: {error}")
+    run_main(main)

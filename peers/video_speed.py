@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import io
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,13 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
+from peers.entry import run_main
 from sais.commands.arguments import parse, prepare_torch
 from sais.commands.bench_tables import environment
 from sais.commands.predict_videos import VideoPredictor
 from sais.data.synthetic import SyntheticScene
 from sais.data.synthetic_outlines import CLASS_NAMES
 from sais.data.synthetic_video import moving_shapes
-from sais.errors import SaisError
 from sais.inference import predictor
 from sais.inference.backends import Backend, open_backend
 from sais.inference.options import InferenceOptions
@@ -258,7 +257,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SaisError as error:
-        sys.exit(f"peers: error: {error}")
+    run_main(main)

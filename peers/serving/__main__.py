@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from typing import Literal
 
 import tyro
 
+from peers.entry import run_main
 from peers.serving.faults import attack_service
 from peers.serving.load import LoadPlan, measure_load, measure_memory
 from sais.commands.arguments import check_writable, parse
 from sais.data.paths import locate
-from sais.errors import InputError, SaisError
+from sais.errors import InputError
 from sais.io.atomic import write_text
 
 
@@ -92,7 +92,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except SaisError as error:
-        sys.exit(f"peers: error: {error}")
+    run_main(main)

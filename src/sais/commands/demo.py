@@ -116,10 +116,7 @@ def _make_shapes(arguments: DemoArguments) -> Path:
 
 
 def _experiment(arguments: DemoArguments) -> Experiment:
-    """Return the recipe, changed to learn from few images in minutes (docs/log.md has the effect of each change).
-
-    Small batches give more steps. The scale jitter is off because all scenes have one scale. Masks weigh more.
-    """
+    """Return the recipe with the epochs and the seed; the scale jitter is off because all scenes have one scale."""
     experiment, _ = set_epochs(recipe(arguments.recipe), arguments.epochs)
     return dataclasses.replace(
         experiment,

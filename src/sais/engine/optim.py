@@ -26,7 +26,7 @@ Schedule = Callable[[int, int, float, ScheduleConfig], float]
 
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 PREDICTIONS = ("class_logits", "quality_logits", "distances", "coefficients", "prototypes")
-"""Names of the layers whose outputs are predictions; Muon leaves them to AdamW."""
+"""Names of the layers whose outputs are predictions; Muon leaves them to AdamW. Use them in a head of your own."""
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGroup]:
@@ -39,7 +39,6 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGro
     `muon_lr_factor` and no decay.
     """
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
-    with_muon = config.name == "muon"
     backbone = getattr(model, "backbone", None)
     stages = stages_from_last(backbone) if isinstance(backbone, Backbone) else {}
     for module_name, module in model.named_modules():
@@ -49,7 +48,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGro
             factor, decay = 1.0, config.weight_decay
             if module_name.startswith("backbone."):
                 factor *= config.backbone_lr_factor * config.layer_decay ** stages.get(parameter, 0)
-            by_muon = with_muon and name == "weight" and _is_hidden_convolution(module_name, module)
+            by_muon = config.name == "muon" and name == "weight" and _is_hidden_convolution(module_name, module)
             if by_muon:
                 factor, decay = factor * config.muon_lr_factor, 0.0
             elif isinstance(module, NORMS):
@@ -59,18 +58,16 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[ParameterGro
                 decay = 0.0
             groups.setdefault((factor, decay, by_muon), []).append(parameter)
     return [
-        {"params": parameters, "factor": factor, "weight_decay": decay}
-        | ({"muon": muon} if config.name == "muon" else {})
+        {"params": parameters, "factor": factor, "weight_decay": decay, "muon": muon}
         for (factor, decay, muon), parameters in groups.items()
     ]
 
 
 def _is_hidden_convolution(name: str, module: nn.Module) -> bool:
     """Return whether a module is a full convolution outside the backbone that is no prediction."""
-    is_prediction = name.rpartition(".")[2] in PREDICTIONS
-    return (
-        isinstance(module, nn.Conv2d) and module.groups == 1 and not is_prediction and not name.startswith("backbone.")
-    )
+    if name.startswith("backbone.") or name.rpartition(".")[2] in PREDICTIONS:
+        return False
+    return isinstance(module, nn.Conv2d) and module.groups == 1
 
 
 def stages_from_last(backbone: Backbone) -> dict[nn.Parameter, int]:
@@ -119,7 +116,7 @@ def _adamw(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Opt
 
 
 def _muon(groups: list[ParameterGroup], config: OptimConfig) -> torch.optim.Optimizer:
-    from sais.engine.muon import MuonAdamW  # here only
+    from sais.engine.muon import MuonAdamW  # other optimizers do not load it
 
     return MuonAdamW(groups, config.lr, _is_fused(groups))
 

@@ -46,8 +46,12 @@ LEARNING_STEPS = 300
 MIN_STEPS = 100
 """Number of steps below which a model learns next to nothing."""
 MIN_BATCH_SIZE = 2
-SMALL_DATA, SMALL_DATA_IMAGES, SMALL_DATA_EPOCHS = "sais-lite-small-data", 3_200, 200
-"""The recipe that sees at least this number of images over all epochs, in at most this number of epochs for it."""
+SMALL_DATA = "sais-lite-small-data"
+"""Recipe that takes more epochs of few images."""
+SMALL_DATA_IMAGES = 3_200
+"""Minimum number of images over all its epochs."""
+SMALL_DATA_EPOCHS = 200
+"""Maximum number of epochs for that minimum."""
 LARGE_DATA = 10_000
 """Number of images above which the number of epochs falls."""
 MIN_EPOCHS = 5

@@ -26,6 +26,9 @@ LITE0 = "tf_efficientnet_lite0.in1k"
 LITE1 = "tf_efficientnet_lite1.in1k"
 LITE2 = "tf_efficientnet_lite2.in1k"
 
+GROWING_EPOCHS = 0.8
+"""Fraction of the epochs in which the input grows; the last ones have the size of the predictions."""
+
 
 def paper_lite0() -> Experiment:
     """The paper's structure on EfficientNet-Lite0 with 96 channels, 256x256: the frozen baseline of experiments.
@@ -151,7 +154,7 @@ def _lite(name: str, backbone: str, side: int, epochs: int = 14) -> Experiment:
     return Experiment(
         name=name,
         input=InputConfig(mode="fixed", size=(side, side)),
-        augment=AugmentConfig(scale_jitter=(0.6, 1.5), initial_size=0.5, size_growth_epochs=round(0.79 * epochs)),
+        augment=_augment(epochs),
         model=ModelConfig(
             backbone=backbone,
             frozen_stages=2,
@@ -171,11 +174,16 @@ def _lite(name: str, backbone: str, side: int, epochs: int = 14) -> Experiment:
     )
 
 
+def _augment(epochs: int) -> AugmentConfig:
+    growing = round(GROWING_EPOCHS * epochs)
+    return AugmentConfig(scale_jitter=(0.6, 1.5), initial_size=0.5, size_growth_epochs=growing)
+
+
 def _plus(name: str, base: Experiment) -> Experiment:
     return replace(
         base,
         name=name,
-        augment=AugmentConfig(scale_jitter=(0.6, 1.5), initial_size=0.5, size_growth_epochs=9),
+        augment=_augment(12),
         model=replace(base.model, prototype_norm="group", distance_unit="stride"),
         criterion=CriterionConfig(box_loss="giou", mask_weight=2.0),
         postprocess=PostprocessConfig(maskness=True),

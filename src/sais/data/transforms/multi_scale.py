@@ -35,9 +35,9 @@ def relative_pixels(options: AugmentConfig, batches: int, per_epoch: int) -> flo
     Args:
         options: The growth.
         batches: Number of batches.
-        per_epoch: Number of batches per epoch.
+        per_epoch: Number of batches per epoch, at least 1.
     """
-    epochs, remainder = divmod(batches, max(1, per_epoch))
+    epochs, remainder = divmod(batches, per_epoch)
     grown = max(0, epochs - options.size_growth_epochs)
     growing = sum(growth_factor(options, epoch) ** 2 for epoch in range(epochs - grown))
     return (growing + grown) * per_epoch + remainder * growth_factor(options, epochs) ** 2

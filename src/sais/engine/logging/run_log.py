@@ -84,7 +84,7 @@ class RunLog:
             done=iteration,
             console=None if verbose else _silent_console(),
             speed_window=float("inf"),
-            work=partial(relative_pixels, experiment.augment, per_epoch=total // max(1, experiment.schedule.epochs)),
+            work=partial(relative_pixels, experiment.augment, per_epoch=max(1, total // experiment.schedule.epochs)),
             write_line=self._add_text,
         )
         self._latest_ap: dict[str, str] = {}
