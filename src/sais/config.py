@@ -187,6 +187,8 @@ class PostprocessConfig:
     """Margin by which a mask may extend beyond its box, as a fraction of the box's sides."""
     maskness: bool = False
     """Multiply the score of a detection by the mean foreground probability inside its mask (maskness, as in SOLO)."""
+    boxes_from_masks: bool = False
+    """Return the bounding box of each mask that is not empty instead of the predicted box, which is less exact."""
 
 
 @dataclass(frozen=True)

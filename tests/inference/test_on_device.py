@@ -89,9 +89,9 @@ def test_detections_are_those_of_the_host(options: dict[str, Any], trained: Path
 
 @pytest.fixture(scope="module")
 def with_maskness(trained: Path) -> TrainedModel:
-    """Return the trained model with scores that are multiplied by the maskness, and masks beyond their boxes."""
+    """Return the trained model with scores multiplied by the maskness, a margin of masks, and boxes from masks."""
     model = load_model(trained)
-    settings = replace(model.experiment.postprocess, maskness=True, mask_margin=0.1)
+    settings = replace(model.experiment.postprocess, maskness=True, mask_margin=0.1, boxes_from_masks=True)
     return replace(model, experiment=replace(model.experiment, postprocess=settings))
 
 

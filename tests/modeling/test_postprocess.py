@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sais.config import PostprocessConfig
 from sais.inference.assemble import assemble
 from sais.modeling.postprocess import postprocess
 from sais.ops.boxes import locations
@@ -250,9 +251,32 @@ def test_margin_lets_a_mask_reach_beyond_its_box() -> None:
     )
     canvas_map = letterbox((96, 128), "fixed", (96, 128))
     assert assemble(instances, [canvas_map], ("cat",))[0].area.tolist() == [40 * 40]
-    grown = assemble(instances, [canvas_map], ("cat",), mask_margin=0.1)[0]
+    grown = assemble(instances, [canvas_map], ("cat",), PostprocessConfig(mask_margin=0.1))[0]
     assert grown.area.tolist() == [48 * 48]
     assert grown.boxes.tolist() == [[40, 20, 80, 60]]
+
+
+def test_boxes_from_masks_are_bounding_boxes_of_the_pixels() -> None:
+    canvas_map = letterbox((48, 64), "fixed", (96, 128))
+    prototypes = torch.zeros(1, 2, 24, 32)
+    prototypes[0, 0, 6:12, 10:18] = 1  # pixels 12 to 24 and 20 to 36 of the image
+    prototypes[0, 1] = -1
+    boxes = torch.tensor([[[30.0, 20, 90, 60], [30.0, 20, 60, 60], [0.0, 0, 40, 40], [0.0, 0, 0, 0]]])
+    coefficients = torch.tensor([[[9.0, 4.0], [9.0, 4.0], [0.0, 4.0], [0.0, 0.0]]])
+    scores, labels = torch.tensor([[0.9, 0.8, 0.7, 0.0]]), torch.tensor([[0, 0, 0, 0]])
+    instances = Instances(boxes, scores, labels, coefficients, prototypes)
+    plain = assemble(instances, [canvas_map], ("cat",))[0]
+    tight = assemble(instances, [canvas_map], ("cat",), PostprocessConfig(boxes_from_masks=True))[0]
+    expected = plain.boxes.copy()  # that of the third remains, because its mask is empty
+    for row, mask in enumerate(plain.masks()[:2]):
+        rows, columns = np.nonzero(mask)
+        expected[row] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert plain.area[:2].min() > 0
+    assert plain.area[2] == 0
+    np.testing.assert_array_equal(tight.boxes, expected)
+    assert (tight.boxes[0] != plain.boxes[0]).any()
+    np.testing.assert_array_equal(tight.masks(), plain.masks())
+    np.testing.assert_array_equal(tight.scores, plain.scores)
 
 
 def test_maskness_multiplies_scores_and_sorts_the_detections_again() -> None:
@@ -263,7 +287,7 @@ def test_maskness_multiplies_scores_and_sorts_the_detections_again() -> None:
     instances = Instances(boxes, scores, labels, coefficients, torch.ones(1, 1, 24, 32))
     plain = assemble(instances, [canvas_map], ("cat", "dog", "owl"))[0]
     assert plain.labels.tolist() == [2, 1, 0]
-    detections = assemble(instances, [canvas_map], ("cat", "dog", "owl"), maskness=True)[0]
+    detections = assemble(instances, [canvas_map], ("cat", "dog", "owl"), PostprocessConfig(maskness=True))[0]
     assert detections.labels.tolist() == [1, 2, 0]
     expected = [0.8 * sigmoid(3.0), 0.9 * sigmoid(0.1), 0.7 * 0.5]  # the mask of the last one is empty
     np.testing.assert_allclose(detections.scores, expected, rtol=1e-6)

@@ -87,6 +87,7 @@ def test_paper_recipes_have_the_papers_numbers(name: str) -> None:
         e.postprocess.max_detections,
     ) == (0.05, 1000, 0.5, 100)
     assert (e.postprocess.mask_margin, e.postprocess.maskness, e.criterion.dice_weight) == (0.0, False, 0.0)
+    assert not e.postprocess.boxes_from_masks
     assert e.augment == AugmentConfig()
     assert (e.augment.flip, e.augment.scale_jitter, e.augment.color_jitter) == (0.5, (1.0, 1.0), 0.0)
     assert e.run.ema is None

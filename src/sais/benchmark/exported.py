@@ -85,7 +85,7 @@ class PreparedExport:
         canvas = self.canvas_maps[0].canvas_size
         instances = self.backend.postprocess(outputs, canvas, self.content_sizes, self.settings)
         names, stride = self.backend.class_names, self.backend.mask_stride
-        return assemble(instances, self.canvas_maps, names, self.settings.mask_margin, stride, self.settings.maskness)
+        return assemble(instances, self.canvas_maps, names, self.settings, stride)
 
     def dense_masks(self, results: list[Detections]) -> np.ndarray:
         """Return the masks (D, H, W) bool of the last image, or its boxes (D, 4) if the model has no masks."""

@@ -142,14 +142,7 @@ class PreparedSais:
         content_sizes = [canvas_map.content_size for canvas_map in self.canvas_maps]
         assert backend.architecture.postprocess is not None
         instances = backend.architecture.postprocess(outputs, content_sizes, settings)
-        return assemble(
-            instances,
-            self.canvas_maps,
-            backend.class_names,
-            settings.mask_margin,
-            backend.mask_stride,
-            settings.maskness,
-        )
+        return assemble(instances, self.canvas_maps, backend.class_names, settings, backend.mask_stride)
 
     def _on_device(self, outputs: DenseOutputs, settings: PostprocessConfig) -> list[Detections] | None:
         """Post-process on an accelerator, as the predictor does there; None if the fixed shapes were too small."""

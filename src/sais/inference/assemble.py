@@ -10,20 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from sais.config import PostprocessConfig
 from sais.ops.letterbox import CanvasMap
 from sais.ops.masks import box_masks
 from sais.results.cropped_mask import CroppedMask
 from sais.results.detections import Detections
 from sais.structures import MASK_STRIDE, Instances
 
+DEFAULTS = PostprocessConfig()
+
 
 def assemble(
     instances: Instances,
     canvas_maps: Sequence[CanvasMap],
     class_names: tuple[str, ...],
-    mask_margin: float = 0.0,
+    settings: PostprocessConfig = DEFAULTS,
     mask_stride: int = MASK_STRIDE,
-    maskness: bool = False,
 ) -> list[Detections]:
     """Return the detections of each image: boxes and cropped masks in its pixels.
 
@@ -31,9 +33,8 @@ def assemble(
         instances: detections of a batch (B, D, .), canvas pixels; numpy arrays or torch tensors.
         canvas_maps: B maps from the images to their canvases.
         class_names: C names.
-        mask_margin: margin by which a mask may extend beyond its box, as a fraction of the box's sides.
+        settings: settings, of which the margin of masks, maskness and boxes from masks are used.
         mask_stride: canvas pixels for one cell of the prototype grid.
-        maskness: whether scores are multiplied by `sais.ops.maskness.compute_maskness`.
 
     Returns:
         B Detections, scores descending; empty slots are left out.
@@ -44,8 +45,8 @@ def assemble(
     for image, canvas_map in enumerate(canvas_maps):
         boxes, scores, labels = (array[image] for array in on_host[:3])
         masks: list[Any] = [None if array is None else array[image] for array in on_host[3:]]
-        settings = (canvas_map, class_names, mask_margin, mask_stride, maskness)
-        results.append(assemble_detections(boxes, scores, labels, masks[0], masks[1], *settings))
+        others = (canvas_map, class_names, settings, mask_stride)
+        results.append(assemble_detections(boxes, scores, labels, masks[0], masks[1], *others))
     return results
 
 
@@ -57,9 +58,8 @@ def assemble_detections(
     prototypes: np.ndarray | None,
     canvas_map: CanvasMap,
     class_names: tuple[str, ...],
-    mask_margin: float = 0.0,
+    settings: PostprocessConfig = DEFAULTS,
     mask_stride: int = MASK_STRIDE,
-    maskness: bool = False,
 ) -> Detections:
     """Return the detections of one image.
 
@@ -71,9 +71,9 @@ def assemble_detections(
         prototypes: (K, h, w) of the canvas; None for a model without masks.
         canvas_map: map from the image to its canvas.
         class_names: C names.
-        mask_margin: margin by which a mask may extend beyond its box, as a fraction of the box's sides.
+        settings: settings, of which the margin of masks, maskness and boxes from masks are used. With maskness the
+            detections are sorted again.
         mask_stride: canvas pixels for one cell of the prototype grid.
-        maskness: whether scores are multiplied by the maskness; the detections are then sorted again.
     """
     filled = scores > 0
     boxes = canvas_map.boxes_to_image(boxes[filled])
@@ -81,16 +81,20 @@ def assemble_detections(
     masks = []
     if coefficients is not None and prototypes is not None:
         cells = canvas_map.cells_per_pixel(mask_stride)
-        cropped = box_masks(prototypes, coefficients[filled], boxes, canvas_map.image_size, cells, mask_margin)
+        cropped = box_masks(prototypes, coefficients[filled], boxes, canvas_map.image_size, cells, settings.mask_margin)
         factors: list[float] = []
-        if maskness:
+        if settings.maskness:
             from sais.ops.maskness import compute_maskness
         for x, y, bits, logits in cropped:  # a generator: one mask is unpacked at a time
             masks.append(CroppedMask(x, y, bits))
-            factors.append(compute_maskness(logits) if maskness else 1.0)
+            factors.append(compute_maskness(logits) if settings.maskness else 1.0)
         scores = scores * np.array(factors, np.float32)
+        if settings.boxes_from_masks:
+            from sais.inference.mask_boxes import boxes_from_masks
+
+            boxes = boxes_from_masks(masks, boxes)
     detections = Detections(canvas_map.image_size, boxes, scores, labels, class_names, masks)
-    return detections[np.argsort(-detections.scores, kind="stable")] if maskness else detections
+    return detections[np.argsort(-detections.scores, kind="stable")] if settings.maskness else detections
 
 
 def to_numpy(array: Any) -> Any:

@@ -199,9 +199,10 @@ class DeviceRoute:
             if length > capacity or not (enough.all() and converged.all()):
                 return None
             scores, notes = detection_filter.drop(scores, labels)
+            tighten = settings.boxes_from_masks and bool(masks)
             packed = unpack_masks(masks[0], masks[1], scores > 0) if masks else [[] for _ in notes]
             return [
-                self._detections(canvas_map, boxes[i], scores[i], labels[i], packed[i], notes[i])
+                self._detections(canvas_map, boxes[i], scores[i], labels[i], packed[i], notes[i], tighten)
                 for i, canvas_map in enumerate(inputs.canvas_maps)
             ]
 
@@ -215,9 +216,14 @@ class DeviceRoute:
         labels: np.ndarray,
         masks: list[CroppedMask],
         note: Omitted,
+        tighten: bool,
     ) -> Detections:
         filled = scores > 0
         boxes = canvas_map.boxes_to_image(boxes[filled])
+        if tighten:
+            from sais.inference.mask_boxes import boxes_from_masks
+
+            boxes = boxes_from_masks(masks, boxes)
         detections = Detections(canvas_map.image_size, boxes, scores[filled], labels[filled], self.class_names, masks)
         detections.omitted = note
         return detections

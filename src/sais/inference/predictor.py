@@ -222,11 +222,11 @@ class Predictor:
             return [detection_filter.select(detections) for detections in detect(canvases, canvas_maps, settings)]
         sizes = [canvas_map.content_size for canvas_map in canvas_maps]
         instances = self.backend.run(canvases, sizes, settings, detection_filter.labels)
-        maskness, margin, stride = settings.maskness, settings.mask_margin, self.backend.mask_stride
-        scores, notes = detection_filter.drop(to_numpy(instances.scores), to_numpy(instances.labels), maskness)
+        scores, labels = to_numpy(instances.scores), to_numpy(instances.labels)
+        scores, notes = detection_filter.drop(scores, labels, settings.maskness)
         instances = replace(instances, scores=scores)
-        results = assemble(instances, canvas_maps, self.class_names, margin, stride, maskness)
-        if maskness:
+        results = assemble(instances, canvas_maps, self.class_names, settings, self.backend.mask_stride)
+        if settings.maskness:
             return [detection_filter.select(detections) for detections in results]
         for detections, note in zip(results, notes, strict=True):
             detections.omitted = note

@@ -128,7 +128,7 @@ def detect_misaligned(
         instances.boxes[image] *= instances.boxes.new_tensor([horizontal, vertical, horizontal, vertical])
         scale = (canvas_map.scale[0] * vertical, canvas_map.scale[1] * horizontal)
         stretched.append(replace(canvas_map, scale=scale))
-    return assemble(instances, stretched, class_names, settings.mask_margin)
+    return assemble(instances, stretched, class_names, settings)
 
 
 PADDING_BUG = "sais.paper.padding_bug:PADDING_BUG_ARCHITECTURE"
