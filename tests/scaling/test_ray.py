@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -159,7 +160,11 @@ def test_failing_shards_and_stopped_workers_do_not_hold_the_others(
     monkeypatch.setattr(ray_engine, "START_SECONDS", 600.0)
     monkeypatch.setattr(ray_engine, "LOST_SECONDS", 15.0)  # a worker that starts on a busy machine replies late
     os.kill(processes[0], signal.SIGSTOP)  # as on a machine that has lost its network
-    results: dict[int, Any] = {result.number: result for result in workers.run(shards_of(photos[0], 6))}
+    try:
+        results: dict[int, Any] = {result.number: result for result in workers.run(shards_of(photos[0], 6))}
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # Ray 2.47 leaves it and its CPUs to the next test
+            os.kill(processes[0], signal.SIGKILL)
     assert any("has not replied for 15 s and is given up" in line for line in lines)
     assert isinstance(results[1], ShardFailure)
     assert "cannot be written" in results[1].message
