@@ -20,6 +20,8 @@ import yaml
 
 RESOLVE = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)")
 API = re.compile(r"/api/models/([\w.-]+/[\w.-]+)/(preupload|commit|branch)/(.+)")
+INFO = re.compile(r"/api/models/([\w.-]+/[\w.-]+)/revision/([^/?]+)\?expand=xetEnabled")
+"""What huggingface_hub 0.30 asks before it writes."""
 BATCH = re.compile(r"/([\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch")
 
 
@@ -69,8 +71,11 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        """Answer with a file."""
+        """Answer with a file, or with what is known about a revision."""
         self._note()
+        if (match := INFO.fullmatch(unquote(self.path))) and match[1] in self.hub.repositories:
+            commit_id = commit_of(self.hub.files(match[1]))
+            return self._answer(200, {"id": match[1], "sha": commit_id, "xetEnabled": False})
         match = RESOLVE.fullmatch(unquote(self.path))
         if match is None:
             return self._answer(404, {"error": "no such page"})

@@ -17,6 +17,7 @@ from sais.checkpoint import load_checkpoint, save_checkpoint
 from sais.errors import CheckpointError, ConfigError, InputError, MissingDependencyError, ResourceError
 from sais.evaluation.score_thresholds import store_thresholds
 from sais.inference.score_thresholds import ScoreThresholds
+from sais.resolve import NAMED_MODULES
 from tests.fake_hub import Hub, only_hub
 
 pytest.importorskip("huggingface_hub")
@@ -171,6 +172,7 @@ def test_files_of_others_are_no_models_and_their_code_is_not_run(server: Hub, tr
     server.add("owner/broken", model_safetensors=b"\x80\x04pickle")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         sais.Predictor.from_pretrained("owner/broken")
+    NAMED_MODULES.discard("shutil")  # of other tests
     checkpoint = load_checkpoint(trained / "model.safetensors")
     model = replace(checkpoint.experiment.model, head="shutil:rmtree")
     checkpoint.experiment = replace(checkpoint.experiment, model=model)

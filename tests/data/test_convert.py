@@ -405,7 +405,8 @@ def test_convert_to_coco_is_read_by_pycocotools(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["coco", "yolo", "voc"])
 def test_convert_is_read_by_supervision(format: str, tmp_path: Path) -> None:
-    supervision = pytest.importorskip("supervision", reason="pip install supervision")
+    reason = 'pip install "supervision>=0.30": older versions read neither RLE of single objects nor all VOC files'
+    supervision = pytest.importorskip("supervision", minversion="0.30", reason=reason)
     source, out = write_data(tmp_path / "source"), tmp_path / "out"
     sais.convert(source, out, format)
     images = str(out / "images/train")

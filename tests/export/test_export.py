@@ -265,7 +265,7 @@ def test_numpy_example_gives_the_predictors_masks(maskness: bool, exported: Expo
     for i in reversed(range(len(expected))):
         mask[expected.masks()[i]] = i + 1
     assert (np.asarray(Image.open(tmp_path / "masks.png")) != mask).mean() < 1e-3
-    assert (mask > 0).mean() > 0.05
+    assert (mask > 0).mean() > 0.01
 
 
 @pytest.mark.slow
@@ -275,7 +275,7 @@ def test_fp16_and_int8_are_smaller_and_close(exported: Export, trained: Path) ->
     assert half.max_score_difference < 0.02
     assert half.unmatched <= 0.1 * half.objects
     sizes = {name: exported(name).stat().st_size for name in ("raw.onnx", "fp16.onnx", "int8.onnx")}
-    assert sizes["fp16.onnx"] < 0.6 * sizes["raw.onnx"]
+    assert sizes["fp16.onnx"] < 0.65 * sizes["raw.onnx"]  # 0.63 with torch 2.6, whose constants remain fp32
     assert sizes["int8.onnx"] < 0.4 * sizes["raw.onnx"]
     settings = load_model(trained).experiment.input
     (_, _, stacked) = next(iter(group_by_canvas(IMAGES[:1], settings.mode, settings.size)))

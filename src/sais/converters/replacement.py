@@ -29,7 +29,7 @@ def share_members(replacement: nn.Module, original: nn.Module) -> None:
 
 def original_of(module: nn.Module) -> nn.Module | None:
     """Return the module that `module` replaces, None if it is no replacement."""
-    originals = vars(module).get("original")
+    originals = module.__dict__.get("original")  # torch.compile of torch 2.6 knows no `vars`
     return cast(nn.Module, originals[0]) if originals else None
 
 

@@ -289,12 +289,12 @@ def rescore_by_maskness(instances: Instances, maps: MapTensors, margin: float) -
     factors = masknesses(boxes, coefficients, prototypes, maps, margin)
     scores, order = (instances.scores * factors).sort(dim=1, descending=True, stable=True)
     rows = order[:, :, None]
-    return replace(
-        instances,
+    return Instances(  # torch.compile of torch 2.6 knows no `dataclasses.replace`
         boxes=boxes.gather(1, rows.expand(-1, -1, 4)),
         scores=scores,
         labels=instances.labels.gather(1, order),
         coefficients=coefficients.gather(1, rows.expand(-1, -1, coefficients.shape[2])),
+        prototypes=prototypes,
     )
 
 
