@@ -20,7 +20,7 @@ import yaml
 
 RESOLVE = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)")
 API = re.compile(r"/api/models/([\w.-]+/[\w.-]+)/(preupload|commit|branch)/(.+)")
-INFO = re.compile(r"/api/models/([\w.-]+/[\w.-]+)/revision/([^/?]+)\?expand=xetEnabled")
+INFO = re.compile(r"/api/models/([\w.-]+/[\w.-]+)/revision/[^/?]+\?expand=xetEnabled")
 """What huggingface_hub 0.30 asks before it writes."""
 BATCH = re.compile(r"/([\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch")
 

@@ -18,6 +18,7 @@ from sais.results.detections import Detections
 from sais.structures import MASK_STRIDE, Instances
 
 DEFAULTS = PostprocessConfig()
+"""The paper's settings: no margin, scores and boxes as predicted."""
 
 
 def assemble(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sais.ops.pixel_extent import extent_of_bits
 from sais.results.cropped_mask import CroppedMask
 
 
@@ -21,8 +22,8 @@ def boxes_from_masks(masks: Sequence[CroppedMask], boxes: np.ndarray) -> np.ndar
     """
     results = np.array(boxes, np.float32)
     for row, mask in enumerate(masks):
-        bits = mask.bits
-        columns, rows = np.flatnonzero(bits.any(0)), np.flatnonzero(bits.any(1))
-        if len(rows):
-            results[row] = mask.x + columns[0], mask.y + rows[0], mask.x + columns[-1] + 1, mask.y + rows[-1] + 1
+        extent = extent_of_bits(mask.bits)
+        if extent.area:
+            (x1, y1), (x2, y2) = extent.first, extent.last
+            results[row] = mask.x + x1, mask.y + y1, mask.x + x2 + 1, mask.y + y2 + 1
     return results

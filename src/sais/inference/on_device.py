@@ -193,6 +193,7 @@ class DeviceRoute:
         copy = HostCopy(results)
 
         def finish() -> list[Detections] | None:
+            """Wait for the copy and return the B detections; None if the fixed shapes were too small."""
             boxes, scores, labels, enough, converged, *masks = (tensor.numpy() for tensor in copy.tensors())
             length = int(masks[2]) if masks else 0
             sizes.follow(8 * length / area, bool(enough.all()), bool(converged.all()))
